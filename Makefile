@@ -1,0 +1,50 @@
+# make demo     set up, then the whole path on a simulated cohort
+# make test     set up, then all tests and checks
+# make verify   set up, then the long checks: many seeds, benchmarks (results in benchmarks/results)
+# make system   (as root, Debian) outside programs that some tests compare with
+# make lock     resolve the locks anew (needs uv)
+#
+# TORCH=cpu (PyTorch's CPU wheels) or TORCH=cuda (from PyPI, several GB).
+# WHEELS=DIR takes torch from a local folder of wheels, without network.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+TORCH ?= cpu
+WHEELS ?=
+
+LOCKS := containers/native
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+TORCH_FROM := $(if $(WHEELS),--no-index --find-links $(WHEELS),$(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.org/whl/cpu --retries 1))
+SETUP := $(VENV)/.done-$(TORCH)
+
+.PHONY: setup demo test verify system lock clean
+setup: $(SETUP)
+
+$(SETUP): $(LOCKS)/requirements.lock $(LOCKS)/torch-$(TORCH).lock pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --require-hashes --no-deps -r $(LOCKS)/requirements.lock
+	$(PIP) install --require-hashes --no-deps $(TORCH_FROM) -r $(LOCKS)/torch-$(TORCH).lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	touch $@
+
+demo: setup
+	$(VENV)/bin/axoloci demo
+
+test: setup
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest --cov
+
+verify: setup
+	$(VENV)/bin/python -m benchmarks
+
+system:
+	containers/native/system.sh
+
+lock:
+	$(VENV)/bin/python $(LOCKS)/lock.py
+
+clean:
+	rm -rf $(VENV) axoloci-demo dist

@@ -1,0 +1,186 @@
+"""The `axoloci` command: run, demo, simulate, steps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from axoloci.command import StepGroup, step_group
+from axoloci.errors import InputError
+from axoloci.images import KINDS, StepFailed
+from axoloci.steps import installed_steps
+from axoloci.study import parse_settings, read_study
+
+if TYPE_CHECKING:
+    from axoloci.workflows.study import StudyResult
+
+EXIT_FAILED = 1
+EXIT_WITH_NAMED_FAILURES = 3
+
+main: StepGroup = step_group("axoloci", "From raw diffusion MRI and genotypes to summary statistics.")
+
+env_option = click.option(
+    "--env",
+    type=click.Choice(KINDS),
+    default="native",
+    help="Where the steps run: programs of this machine, or one pinned image a step.",
+)
+n_procs_option = click.option(
+    "--n-procs",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Scans processed at the same time (one core each); threads of the group's jobs.",
+)
+
+
+def _finish(result: StudyResult) -> None:
+    """Say where the results are, name what failed, and end with the exit code for it."""
+    if result.report:
+        click.echo(f"report: {result.report}", err=True)
+    for outcome in result.failed:
+        click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {outcome.log})", err=True)
+    if result.failed:
+        all_failed = len(result.failed) == len(result.outcomes)
+        sys.exit(EXIT_FAILED if all_failed else EXIT_WITH_NAMED_FAILURES)
+
+
+@main.command()
+@click.argument("study", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--bids", type=click.Path(path_type=Path), help="BIDS data set with raw DWI.")
+@click.option(
+    "--scans",
+    type=click.Path(path_type=Path),
+    help="Table participant_id, dwi, bval, bvec[, mask] in place of --bids.",
+)
+@click.option(
+    "--genotypes", type=click.Path(path_type=Path), help="PLINK 1 prefix of .bed, .bim and .fam."
+)
+@click.option(
+    "--covariates",
+    type=click.Path(path_type=Path),
+    help="Table (TSV) with IID and one column a covariate; all columns are used.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for everything that is made.")
+@env_option
+@n_procs_option
+@click.option(
+    "--stage",
+    type=click.Choice(["participants", "group", "all"]),
+    default="all",
+    help="Scans one by one, the cohort with the scans that are finished, or both.",
+)
+@click.option(
+    "--participant-label",
+    "participants",
+    multiple=True,
+    help="Process this person only, with or without 'sub-'; may be repeated.",
+)
+def run(
+    study: Path | None,
+    bids: Path | None,
+    scans: Path | None,
+    genotypes: Path | None,
+    covariates: Path | None,
+    out: Path | None,
+    env: str,
+    n_procs: int,
+    stage: str,
+    participants: tuple[str, ...],
+) -> None:
+    """Run a study from raw DWI and genotypes to summary statistics and report.
+
+    STUDY is a study file (TOML); for the common case the options below do without one. The same
+    command goes on with a study that was stopped.
+
+    Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for the scans that are named.
+    """
+    options = {
+        name: str(value)
+        for name, value in {
+            "bids": bids,
+            "scans": scans,
+            "genotypes": genotypes,
+            "covariates": covariates,
+            "out": out,
+        }.items()
+        if value is not None
+    }
+    if study is None:
+        if out is None:
+            raise click.UsageError("name a study file, or give at least --bids and --out")
+        settings = parse_settings(options, "command line", Path.cwd())
+    elif options:
+        raise click.UsageError(
+            f"a study file says where things lie: --{next(iter(options))} goes without one"
+        )
+    else:
+        settings = read_study(study)
+
+    from axoloci.workflows.study import run_study
+
+    try:
+        result = run_study(
+            settings, env=env, n_procs=n_procs, stage=stage, participants=participants
+        )
+    except StepFailed as error:
+        raise click.ClickException(f"{error}\nlogs: {settings.out / 'logs'}") from error
+    _finish(result)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False), default="axoloci-demo")
+@click.option("--n-subjects", type=click.IntRange(min=30), default=150, help="Simulated people.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of the simulation.")
+@env_option
+@n_procs_option
+def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
+    """Simulate a cohort, run the whole study on it and compare with the planted truth.
+
+    Writes OUT/cohort, OUT/study and OUT/summary.json.
+    """
+    from axoloci.demo import run_demo
+
+    try:
+        summary = run_demo(out, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
+    except StepFailed as error:
+        raise click.ClickException(f"{error}\nlogs: {out / 'study' / 'logs'}") from error
+    click.echo(f"planted loci found: {len(summary['found'])} of {len(summary['planted'])}", err=True)
+    click.echo(f"false leads: {len(summary['false_positive'])}", err=True)
+    click.echo(f"lambda_GC: {summary['lambda_gc']:.3f}", err=True)
+    click.echo(f"report: {summary['report']}", err=True)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> None:
+    """Simulate a cohort with a known truth; the same as `axoloci-simulate cohort`."""
+    program = shutil.which(
+        "axoloci-simulate",
+        path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    )
+    if program is None:
+        raise InputError("axoloci-simulate is not installed: pip install 'axoloci[simulate]'")
+    sys.exit(subprocess.call([program, "cohort", *arguments]))
+
+
+@main.command()
+def steps() -> None:
+    """List the steps that are installed, ours and third parties'."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("step", "command", "image", "summary"):
+        table.add_column(column)
+    for step in installed_steps().values():
+        table.add_row(step.name, step.command, step.image, step.summary)
+    Console().print(table)

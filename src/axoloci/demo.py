@@ -1,0 +1,149 @@
+"""The demo: a simulated cohort, the whole study on it, and a comparison with its truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from axoloci.images import environment, image_identity
+from axoloci.io.files import write_json, write_text
+from axoloci.io.genotypes import open_genotypes
+from axoloci.study import StudyPaths, read_study
+from axoloci.tasks.simulate.task import SimulateCohort
+from axoloci.workflows.study import run_study, step_seconds, study_lock, submit
+
+# A planted variant counts as found when a lead is this near or in LD with it.
+NEAR_BP = 250_000
+LD_R2 = 0.2
+
+STUDY = """\
+# Study of the simulated cohort. The grid is coarse, so the encoder is small.
+out = "{out}"
+bids = "{cohort}/bids"
+genotypes = "{cohort}/genotypes"
+covariates = "{cohort}/covariates.tsv"
+
+[normalize]
+template = "{cohort}/template.nii.gz"
+
+[encoder]
+n_latents = 8
+channels = [8, 16, 32]
+epochs = 30
+batch_size = 10
+learning_rate = 0.002
+seed = 1
+
+[gwas]
+n_pcs = 5
+"""
+
+
+def _r2(genotypes: np.ndarray) -> float:
+    """Squared correlation of two variants' dosages (2, samples), missing ones (-9) left out."""
+    both = (genotypes >= 0).all(axis=0)
+    return float(np.corrcoef(genotypes[:, both])[0, 1] ** 2)
+
+
+def compare(cohort: Path, group: Path) -> dict[str, Any]:
+    """Compare the loci of a study with the truth of its simulated cohort.
+
+    Parameters
+    ----------
+    cohort
+        Folder written by `axoloci simulate`.
+    group
+        Group folder of the study.
+
+    Returns
+    -------
+    dict
+        `planted` (ids), `found` (planted ids with a genome-wide significant lead within 250 kb or
+        r² ≥ 0.2), `false_positive` (ids of the other leads).
+    """
+    truth = json.loads((cohort / "truth.json").read_text(encoding="utf-8"))
+    loci = pd.read_csv(group / "loci.tsv", sep="\t", dtype={"chromosome": str})
+    genotypes = open_genotypes(cohort / "genotypes")
+    variants = genotypes.variants
+    row_of = pd.Series(np.arange(len(variants)), index=variants["variant_id"])
+    everyone = np.arange(len(genotypes.samples))
+    found, explained = set(), set()
+    for planted in truth["loci"]:
+        for lead in loci.itertuples():
+            if lead.chromosome != str(planted["chromosome"]):
+                continue
+            distance = abs(lead.base_pair_location - planted["base_pair_location"])
+            rows = [row_of[planted["variant_id"]], row_of[lead.variant_id]]
+            pair = np.vstack([genotypes.read(row, row + 1, everyone) for row in rows])
+            if distance <= NEAR_BP or _r2(pair) >= LD_R2:
+                found.add(planted["variant_id"])
+                explained.add(lead.variant_id)
+    planted_ids = [locus["variant_id"] for locus in truth["loci"]]
+    return {
+        "planted": planted_ids,
+        "found": [variant for variant in planted_ids if variant in found],
+        "false_positive": [lead for lead in loci["variant_id"] if lead not in explained],
+    }
+
+
+def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -> dict[str, Any]:
+    """Simulate a cohort, run the study on it, and write `summary.json`.
+
+    Parameters
+    ----------
+    out
+        Folder for cohort, study and summary.
+    n_subjects
+        Simulated people.
+    seed
+        Seed of the simulation.
+    env
+        "native", "docker" or "singularity".
+    n_procs
+        Scans processed at the same time.
+
+    Returns
+    -------
+    dict
+        What `summary.json` holds.
+
+    Raises
+    ------
+    StepFailed
+        A step failed.
+    """
+    out = out.absolute()
+    cohort, paths = out / "cohort", StudyPaths(out / "study")
+    out.mkdir(parents=True, exist_ok=True)
+    with study_lock(paths):
+        submit(
+            SimulateCohort(
+                out=str(cohort),
+                n_subjects=n_subjects,
+                seed=seed,
+                n_procs=n_procs,
+                image=image_identity(env, "simulate"),
+            ),
+            paths,
+            environment=environment(env, paths.logs / "simulate.log", announce=True),
+        )
+    study = out / "study.toml"
+    write_text(study, STUDY.format(out="study", cohort="cohort"))
+    result = run_study(read_study(study), env=env, n_procs=n_procs)
+    joint = paths.group / "joint.parquet"
+    summary = {
+        "n_subjects": n_subjects,
+        "seed": seed,
+        **compare(cohort, paths.group),
+        "lambda_gc": _lambda_gc(joint),
+        "failed": [outcome.scan for outcome in result.failed],
+        "seconds": {row["step"]: row["seconds"] for row in step_seconds(paths)},
+        "cpu_seconds": {row["step"]: row["cpu_seconds"] for row in step_seconds(paths)},
+        "report": str(result.report),
+    }
+    write_json(out / "summary.json", summary)
+    return summary

@@ -1,0 +1,187 @@
+"""The environment layer: where and how the command of a step is run.
+
+A step's identity (`image_identity`) goes into Pydra's cache key through the field `image` of
+every task, because Pydra's own key ignores image and environment. Natively it is the digest of
+the step's code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+from pydra.environments import base
+
+from axoloci.errors import InputError
+from axoloci.io.files import write_json
+from axoloci.steps import code_digest, installed_steps
+
+logger = logging.getLogger("axoloci")
+
+KINDS = ("native", "docker", "singularity")
+
+# Libraries that would otherwise start one thread a core in every one of many processes.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+
+class StepFailed(RuntimeError):
+    """The command of a step ended with an error; the message holds its last words."""
+
+
+def check_environment(kind: str) -> None:
+    """Stop before any work if steps cannot be run in environment `kind`.
+
+    Raises
+    ------
+    InputError
+        The environment is not available, and what to use instead.
+    """
+    if kind != "native":
+        lacking = [step.image for step in installed_steps().values()]
+        raise InputError(
+            f"--env {kind}: there are no pinned images yet for {', '.join(lacking)}; "
+            "use --env native"
+        )
+
+
+def image_identity(kind: str, step: str) -> str:
+    """What a result of `step` depends on beside its inputs: the code of its environment."""
+    check_environment(kind)
+    return f"native:{code_digest(step)}"
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed run leaves none."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def last_words(text: str) -> str:
+    """The line of a log that says why a command failed: click's own, else the last one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith("Error: "):
+            return " ".join([line.removeprefix("Error: "), *lines[number + 1 : number + 4]])
+    return lines[-1] if lines else "it wrote no message"
+
+
+@attrs.define
+class NativeEnvironment(base.Environment):  # type: ignore[misc]
+    """Runs a step's command on this machine, with one log and one job record.
+
+    Parameters
+    ----------
+    log
+        File for the command's standard error. The job record beside it (`.json`) holds the
+        command, its exit code, seconds, CPU seconds and peak memory.
+    threads
+        Threads that the command's libraries may use.
+    announce
+        Say in the driver's log when the command starts and ends.
+    """
+
+    log: Path
+    threads: int = 1
+    announce: bool = False
+    _plugin_name: ClassVar[str] = "axoloci-native"
+
+    def execute(self, job: Any) -> dict[str, Any]:
+        """Run the command of a Pydra job; a non-zero exit raises `StepFailed`."""
+        command = job.task._command_args(values=job.inputs)
+        # Pydra's job runs in a folder of its own, and the user's PATH may lack our environment.
+        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        program = shutil.which(command[0], path=search)
+        if program is None:
+            raise StepFailed(f"{command[0]} is not installed")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.announce:
+            logger.info("%s: %s %s", job.name, *command[:2])
+        started = time.monotonic()
+        with open(self.log, "wb") as log:
+            process = subprocess.Popen(
+                [program, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._variables(os.environ),
+                preexec_fn=die_with_parent,
+            )
+            assert process.stdout is not None
+            # Pydra would decode strictly, and one stray byte would cost the result.
+            output = process.stdout.read().decode("utf-8", errors="replace")
+            _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        write_json(
+            self.log.with_suffix(".json"),
+            {
+                "job": job.name,
+                "image": job.inputs.get("image", ""),
+                "command": [str(word) for word in command],
+                "exit_code": process.returncode,
+                "seconds": round(seconds, 3),
+                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+                "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
+            },
+        )
+        if process.returncode != 0:
+            reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
+            cause = (
+                f"killed by {signal.Signals(-process.returncode).name}"
+                if process.returncode < 0
+                else f"exit {process.returncode}"
+            )
+            raise StepFailed(f"{command[0]} {command[1]}, {cause}: {reason}")
+        if self.announce:
+            logger.info("%s: done in %.0f s", job.name, seconds)
+        return {"return_code": 0, "stdout": output, "stderr": ""}
+
+    def _variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """Environment variables of the command."""
+        return {**inherited, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
+
+
+def environment(
+    kind: str, log: Path, threads: int = 1, *, announce: bool = False
+) -> NativeEnvironment:
+    """The Pydra environment in which one job is run.
+
+    Parameters
+    ----------
+    kind
+        "native", "docker" or "singularity".
+    log
+        File for the job's standard error; its record is written beside it.
+    threads
+        Threads that the job may use.
+    announce
+        Say in the driver's log when the job starts and ends.
+    """
+    check_environment(kind)
+    return NativeEnvironment(log=log, threads=threads, announce=announce)
+
+
+def read_records(logs: Path) -> list[dict[str, Any]]:
+    """All job records under a log folder, sorted by path; each with its `log`."""
+    return [
+        {**json.loads(path.read_text(encoding="utf-8")), "log": str(path.with_suffix(".log"))}
+        for path in sorted(logs.rglob("*.json"))
+    ]

@@ -1,0 +1,1 @@
+"""Readers and writers that several steps share."""

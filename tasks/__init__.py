@@ -1,0 +1,1 @@
+"""The steps of axoloci: one folder each, the same files in each."""

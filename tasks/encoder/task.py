@@ -1,0 +1,67 @@
+"""The Pydra tasks of the step encoder."""
+
+from fileformats.generic import File
+from pydra.compose import shell
+
+from axoloci.formats import CohortStore
+from axoloci.pydra_task import IMAGE_HELP, made
+
+
+@shell.define
+class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
+    """Learn latent phenotypes of the cohort's FA maps, without labels."""
+
+    executable = ["axoloci-encoder", "train"]
+
+    cohort: CohortStore = shell.arg(argstr="--cohort", help="cohort store")
+    n_latents: int | None = shell.arg(argstr="--n-latents", default=None, help="latents")
+    channels: str | None = shell.arg(
+        argstr="--channels", default=None, help="channels of each level, such as 16,32,64"
+    )
+    epochs: int | None = shell.arg(argstr="--epochs", default=None, help="passes over the data")
+    batch_size: int | None = shell.arg(
+        argstr="--batch-size", default=None, help="people a training step"
+    )
+    learning_rate: float | None = shell.arg(
+        argstr="--learning-rate", default=None, help="first step size"
+    )
+    seed: int | None = shell.arg(argstr="--seed", default=None, help="seed of the training")
+    checkpoint: str = shell.arg(
+        argstr="--checkpoint",
+        default="checkpoint.pt",
+        help="state after the last whole epoch; a killed training goes on from it",
+    )
+    out: str = shell.arg(argstr="--out", default="model.safetensors", help="file of the model")
+    history: str = shell.arg(argstr="--history", default="history.tsv", help="loss by epoch")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """The trained model."""
+
+        model: File = shell.out(callable=made("{out}"), help="weights and configuration")
+        history_out: File = shell.out(callable=made("{history}"), help="loss by epoch")
+
+
+@shell.define
+class EncodeFa(shell.Task["EncodeFa.Outputs"]):
+    """FA maps of a cohort to latents, by a trained encoder."""
+
+    executable = ["axoloci-encoder", "encode"]
+
+    cohort: CohortStore = shell.arg(argstr="--cohort", help="cohort store")
+    model: File = shell.arg(argstr="--model", help="trained model")
+    out: str = shell.arg(argstr="--out", default="latents.parquet", help="table of latents")
+    quality: str = shell.arg(
+        argstr="--quality", default="quality.tsv", help="reconstruction error of each person"
+    )
+    examples: str = shell.arg(
+        argstr="--examples", default="examples.npz", help="a few maps and their reconstructions"
+    )
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Latents and how well they stand for the maps."""
+
+        latents: File = shell.out(callable=made("{out}"), help="sample_id, latent_000, …")
+        quality_out: File = shell.out(callable=made("{quality}"), help="reconstruction error")
+        examples_out: File = shell.out(callable=made("{examples}"), help="examples")

@@ -1,0 +1,50 @@
+"""The Pydra tasks of the step genetics."""
+
+from fileformats.generic import File
+from pydra.compose import shell
+
+from axoloci.formats import PlinkBed, SumstatsStore
+from axoloci.pydra_task import IMAGE_HELP, made
+
+
+@shell.define
+class TestJoint(shell.Task["TestJoint.Outputs"]):
+    """Exact joint test of each variant over all traits."""
+
+    executable = ["axoloci-genetics", "joint"]
+
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    out: str = shell.arg(argstr="--out", default="joint.parquet", help="table of the test")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """One row a variant."""
+
+        joint: File = shell.out(callable=made("{out}"), help="R², F, −log10 p")
+
+
+@shell.define
+class FindLoci(shell.Task["FindLoci.Outputs"]):
+    """Loci of the joint test: lead variants and what is in LD with them."""
+
+    executable = ["axoloci-genetics", "loci"]
+
+    joint: File = shell.arg(argstr="--joint", help="table of the joint test")
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes, for LD")
+    p_threshold: float | None = shell.arg(
+        argstr="--p-threshold", default=None, help="p that makes a lead variant"
+    )
+    clump_r2: float | None = shell.arg(
+        argstr="--clump-r2", default=None, help="LD above which a variant belongs to a lead"
+    )
+    clump_kb: float | None = shell.arg(
+        argstr="--clump-kb", default=None, help="farthest distance to a lead, kb"
+    )
+    out: str = shell.arg(argstr="--out", default="loci.tsv", help="table of loci")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """One row a locus."""
+
+        loci: File = shell.out(callable=made("{out}"), help="lead variants")

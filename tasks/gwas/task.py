@@ -1,0 +1,76 @@
+"""The Pydra tasks of the step gwas."""
+
+from fileformats.generic import File
+from pydra.compose import shell
+
+from axoloci.formats import PlinkBed, SumstatsStore
+from axoloci.pydra_task import IMAGE_HELP, made
+
+
+@shell.define
+class ComputePcs(shell.Task["ComputePcs.Outputs"]):
+    """Principal components of the genotypes, for use as covariates."""
+
+    executable = ["axoloci-gwas", "pca"]
+
+    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes")
+    n_pcs: int | None = shell.arg(argstr="--n-pcs", default=None, help="number of components")
+    keep: File | None = shell.arg(
+        argstr="--keep", default=None, help="table of the people to use; without it all"
+    )
+    out: str = shell.arg(argstr="--out", default="pcs.tsv", help="table IID, PC1, …")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Components of each person."""
+
+        pcs: File = shell.out(callable=made("{out}"), help="table IID, PC1, …")
+
+
+@shell.define
+class RunGwas(shell.Task["RunGwas.Outputs"]):
+    """Association of all traits with all variants in one reading of the genotypes."""
+
+    executable = ["axoloci-gwas", "associate"]
+
+    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes")
+    traits: File = shell.arg(argstr="--traits", help="table of traits, one row a person")
+    covariates: list[File] | None = shell.arg(
+        argstr="--covariates ...", default=None, help="tables of covariates"
+    )
+    pcs: File | None = shell.arg(
+        argstr="--covariates", default=None, help="table of genotype principal components"
+    )
+    covariate: list[str] | None = shell.arg(
+        argstr="--covariate ...", default=None, help="columns to use; without it all"
+    )
+    categorical: list[str] | None = shell.arg(
+        argstr="--categorical ...", default=None, help="numeric columns that are categories"
+    )
+    device: str | None = shell.arg(argstr="--device", default=None, help="auto, cpu or cuda")
+    threads: int | None = shell.arg(argstr="--threads", default=None, help="CPU threads")
+    out: str = shell.arg(argstr="--out", default="sumstats", help="folder of the store")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """The store."""
+
+        sumstats: SumstatsStore = shell.out(callable=made("{out}"), help="summary statistics")
+
+
+@shell.define
+class ExportSumstats(shell.Task["ExportSumstats.Outputs"]):
+    """Summary statistics of one trait as text, for other programs."""
+
+    executable = ["axoloci-gwas", "export"]
+
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    trait: str = shell.arg(argstr="--trait", help="name of the trait")
+    format: str | None = shell.arg(argstr="--format", default=None, help="gwas-ssf")
+    out: str = shell.arg(argstr="--out", default="sumstats.tsv.gz", help="text file")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """The text."""
+
+        text: File = shell.out(callable=made("{out}"), help="one row a variant")

@@ -1,0 +1,52 @@
+"""The Pydra task of the step preprocess."""
+
+from fileformats.generic import File
+from fileformats.medimage import Bval, Bvec, NiftiGz
+from pydra.compose import shell
+
+from axoloci.formats import Nifti
+from axoloci.pydra_task import IMAGE_HELP, OUT_HELP, PREFIX_HELP, made
+
+
+@shell.define
+class PreprocessDwi(shell.Task["PreprocessDwi.Outputs"]):
+    """Raw DWI to motion-corrected DWI with rotated b-vectors, and a brain mask."""
+
+    executable = ["axoloci-preprocess", "run"]
+
+    dwi: Nifti = shell.arg(argstr="--dwi", help="raw DWI, 4D")
+    bval: Bval | File = shell.arg(argstr="--bval", help="b-values, s/mm²")
+    bvec: Bvec | File = shell.arg(argstr="--bvec", help="b-vectors in the image's frame (FSL)")
+    mask: Nifti | None = shell.arg(
+        argstr="--mask", default=None, help="brain mask; without it one is made"
+    )
+    motion: bool | None = shell.arg(
+        default=None,
+        help="correct head motion; without it the step's default",
+        formatter=lambda motion: (
+            [] if motion is None else ["--motion" if motion else "--no-motion"]
+        ),
+    )
+    prefix: str = shell.arg(argstr="--prefix", help=PREFIX_HELP)
+    out_dir: str = shell.arg(argstr="--out", default=".", help=OUT_HELP)
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Files of one scan."""
+
+        dwi_out: NiftiGz = shell.out(
+            callable=made("{out_dir}/{prefix}_desc-preproc_dwi.nii.gz"), help="corrected DWI"
+        )
+        bval_out: File = shell.out(
+            callable=made("{out_dir}/{prefix}_desc-preproc_dwi.bval"), help="b-values, s/mm²"
+        )
+        bvec_out: File = shell.out(
+            callable=made("{out_dir}/{prefix}_desc-preproc_dwi.bvec"), help="rotated b-vectors"
+        )
+        mask_out: NiftiGz = shell.out(
+            callable=made("{out_dir}/{prefix}_desc-brain_mask.nii.gz"), help="brain mask"
+        )
+        qc: File = shell.out(
+            callable=made("{out_dir}/{prefix}_desc-preproc_dwi.json"),
+            help="settings and quality figures",
+        )

@@ -1,0 +1,63 @@
+"""The Pydra tasks of encoder speak the command's language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """A folder that has a store's manifest; the command line is only parsed."""
+    path = tmp_path / "cohort.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_text("{}")
+    return path
+
+
+def test_train_encoder__every_field_is_an_option(
+    cohort: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = TrainEncoder(
+        cohort=cohort,
+        n_latents=5,
+        channels="4,8",
+        epochs=3,
+        batch_size=7,
+        learning_rate=0.01,
+        seed=9,
+        checkpoint="c.pt",
+        out="m.safetensors",
+        history="h.tsv",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["n_latents"] == 5
+    assert tuple(params["channels"]) == (4, 8)
+    assert params["batch_size"] == 7
+    assert params["learning_rate"] == 0.01
+    assert params["seed"] == 9
+    assert params["checkpoint"] == Path("c.pt")
+
+
+def test_encode_fa__every_field_is_an_option(
+    cohort: Path, tmp_path: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    task = EncodeFa(
+        cohort=cohort,
+        model=tmp_path / "m.safetensors",
+        out="l.parquet",
+        quality="q.tsv",
+        examples="e.npz",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["out"] == Path("l.parquet")
+    assert params["quality"] == Path("q.tsv")
+    assert params["examples"] == Path("e.npz")

@@ -1,0 +1,48 @@
+"""The Pydra tasks of genetics speak the command's language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axoloci.tasks.genetics.task import FindLoci, TestJoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files that exist; the command line is only parsed."""
+    for name in ("g.bed", "g.bim", "g.fam", "joint.parquet"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "sumstats").mkdir()
+    (tmp_path / "sumstats" / "sumstats.json").write_text("{}")
+    return tmp_path
+
+
+def test_test_joint__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    params = parsed(TestJoint(sumstats=folder / "sumstats", out="j.parquet", image="x"))
+    assert params["sumstats"] == folder / "sumstats"
+    assert params["out"] == Path("j.parquet")
+
+
+def test_find_loci__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = FindLoci(
+        joint=folder / "joint.parquet",
+        sumstats=folder / "sumstats",
+        genotypes=folder / "g.bed",
+        p_threshold=1e-6,
+        clump_r2=0.3,
+        clump_kb=100.0,
+        out="l.tsv",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["p_threshold"] == 1e-6
+    assert params["clump_r2"] == 0.3
+    assert params["clump_kb"] == 100.0

@@ -1,0 +1,79 @@
+"""The Pydra tasks of gwas speak the command's language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axoloci.tasks.gwas.task import ComputePcs, ExportSumstats, RunGwas
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files that exist; the command line is only parsed."""
+    for name in ("g.bed", "g.bim", "g.fam", "c.tsv", "p.tsv", "t.parquet"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "sumstats").mkdir()
+    (tmp_path / "sumstats" / "sumstats.json").write_text("{}")
+    return tmp_path
+
+
+def test_compute_pcs__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = ComputePcs(
+        genotypes=folder / "g.bed", n_pcs=3, keep=folder / "c.tsv", out="o.tsv", image="x"
+    )
+    params = parsed(task)
+    assert params["n_pcs"] == 3
+    assert params["keep"] == folder / "c.tsv"
+
+
+def test_run_gwas__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = RunGwas(
+        genotypes=folder / "g.bed",
+        traits=folder / "t.parquet",
+        covariates=[folder / "c.tsv"],
+        pcs=folder / "p.tsv",
+        covariate=["age", "PC1"],
+        categorical=["site"],
+        device="cpu",
+        threads=2,
+        out="s",
+        image="x",
+    )
+    params = parsed(task)
+    assert list(params["covariates"]) == [folder / "c.tsv", folder / "p.tsv"]
+    assert list(params["covariate"]) == ["age", "PC1"]
+    assert list(params["categorical"]) == ["site"]
+    assert params["device"] == "cpu"
+    assert params["threads"] == 2
+
+
+def test_export_sumstats__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = ExportSumstats(
+        sumstats=folder / "sumstats", trait="t", format="gwas-ssf", out="o.tsv.gz", image="x"
+    )
+    params = parsed(task)
+    assert params["trait"] == "t"
+    assert params["out"] == Path("o.tsv.gz")
+
+
+def test_run_gwas__another_bim_is_another_input(folder: Path) -> None:
+    task = {"traits": folder / "t.parquet", "image": "x"}
+    before = RunGwas(genotypes=folder / "g.bed", **task)._checksum
+    (folder / "g.bim").write_text("changed")
+    assert RunGwas(genotypes=folder / "g.bed", **task)._checksum != before
+
+
+def test_run_gwas__another_image_is_another_job(folder: Path) -> None:
+    task = {"genotypes": folder / "g.bed", "traits": folder / "t.parquet"}
+    digests = [RunGwas(image=image, **task)._checksum for image in ("a", "b", "b")]
+    assert digests[0] != digests[1] == digests[2]

@@ -1,0 +1,161 @@
+"""Discovery of scans: BIDS with inheritance, and plain tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from axoloci.errors import InputError
+from axoloci.scans import find_bids_scans, read_scan_table
+
+BVAL = "0 1000 1000\n"
+BVEC = "0 1 0\n0 0 1\n0 0 0\n"
+
+
+def make_bids(root: Path, files: dict[str, str]) -> Path:
+    """A BIDS data set with the named files; images are empty, discovery does not open them."""
+    root.mkdir(parents=True)
+    (root / "dataset_description.json").write_text(
+        json.dumps({"Name": "test", "BIDSVersion": "1.9.0"})
+    )
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+def test_find_bids_scans__sessions_and_runs(tmp_path: Path) -> None:
+    names = [
+        "sub-01/ses-a/dwi/sub-01_ses-a_run-1_dwi",
+        "sub-01/ses-a/dwi/sub-01_ses-a_run-2_dwi",
+        "sub-02/dwi/sub-02_dwi",
+    ]
+    files = {
+        f"{name}{ext}": content
+        for name in names
+        for ext, content in ((".nii.gz", ""), (".bval", BVAL), (".bvec", BVEC))
+    }
+    scans = find_bids_scans(make_bids(tmp_path / "bids", files))
+    assert [scan.prefix for scan in scans] == [
+        "sub-01_ses-a_run-1",
+        "sub-01_ses-a_run-2",
+        "sub-02",
+    ]
+    assert [scan.sample_id for scan in scans] == ["01", "01", "02"]
+    assert scans[0].folder == Path("sub-01/ses-a/dwi")
+    assert scans[1].bval.name == "sub-01_ses-a_run-2_dwi.bval"
+
+
+def test_find_bids_scans__gradient_tables_are_inherited(tmp_path: Path) -> None:
+    root = make_bids(
+        tmp_path / "bids",
+        {
+            "dwi.bval": BVAL,
+            "dwi.bvec": BVEC,
+            "sub-01/sub-01_dwi.bvec": BVEC,
+            "sub-01/dwi/sub-01_acq-x_dwi.nii.gz": "",
+            "sub-02/dwi/sub-02_acq-x_dwi.nii.gz": "",
+            "sub-02/dwi/sub-02_acq-y_dwi.bval": BVAL,  # another acquisition's
+        },
+    )
+    first, second = find_bids_scans(root)
+    assert first.bval == root / "dwi.bval"
+    assert first.bvec == root / "sub-01/sub-01_dwi.bvec"
+    assert second.bval == root / "dwi.bval"
+
+
+def test_find_bids_scans__the_most_specific_of_one_folder_wins(tmp_path: Path) -> None:
+    root = make_bids(
+        tmp_path / "bids",
+        {
+            "dwi.bval": "0 1\n",
+            "acq-x_dwi.bval": BVAL,
+            "dwi.bvec": BVEC,
+            "sub-01/dwi/sub-01_acq-x_dwi.nii.gz": "",
+        },
+    )
+    (scan,) = find_bids_scans(root)
+    assert scan.bval == root / "acq-x_dwi.bval"
+
+
+def test_find_bids_scans__field_maps_and_phase_are_passed_over(tmp_path: Path) -> None:
+    root = make_bids(
+        tmp_path / "bids",
+        {
+            "dwi.bval": BVAL,
+            "dwi.bvec": BVEC,
+            "sub-01/dwi/sub-01_dir-AP_dwi.nii.gz": "",
+            "sub-01/dwi/sub-01_dir-PA_dwi.nii.gz": "",
+            "sub-01/dwi/sub-01_dir-PA_dwi.bval": "0 5 0\n",
+            "sub-01/dwi/sub-01_dir-AP_part-phase_dwi.nii.gz": "",
+            "sub-01/dwi/sub-01_dir-AP_sbref.nii.gz": "",
+        },
+    )
+    assert [scan.prefix for scan in find_bids_scans(root)] == ["sub-01_dir-AP"]
+
+
+def test_find_bids_scans__participants(tmp_path: Path) -> None:
+    root = make_bids(
+        tmp_path / "bids",
+        {
+            "dwi.bval": BVAL,
+            "dwi.bvec": BVEC,
+            "sub-01/dwi/sub-01_dwi.nii.gz": "",
+            "sub-02/dwi/sub-02_dwi.nii.gz": "",
+        },
+    )
+    assert [scan.sample_id for scan in find_bids_scans(root, ["sub-02"])] == ["02"]
+    with pytest.raises(InputError, match="no DWI found for sub-03"):
+        find_bids_scans(root, ["02", "03"])
+
+
+def test_find_bids_scans__faults_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no dataset_description\.json"):
+        find_bids_scans(tmp_path)
+    root = make_bids(tmp_path / "bids", {"sub-01/dwi/sub-01_dwi.nii.gz": ""})
+    with pytest.raises(InputError, match=r"sub-01_dwi\.nii\.gz: no \.bval and no \.bvec"):
+        find_bids_scans(root)
+    empty = make_bids(tmp_path / "empty", {"sub-01/anat/sub-01_T1w.nii.gz": ""})
+    with pytest.raises(InputError, match="no DWI found"):
+        find_bids_scans(empty)
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_read_scan_table__runs_masks_and_relative_paths(tmp_path: Path, delimiter: str) -> None:
+    for name in ("a b.nii.gz", "a.bval", "a.bvec", "m.nii"):
+        (tmp_path / name).write_text("")
+    rows = [
+        ["participant_id", "dwi", "bval", "bvec", "mask"],
+        ["sub-02", "a b.nii.gz", "a.bval", "a.bvec", ""],
+        ["01", "a b.nii.gz", "a.bval", "a.bvec", "m.nii"],
+        ["01", "a b.nii.gz", "a.bval", "a.bvec", ""],
+    ]
+    table = tmp_path / "scans.tsv"
+    text = "\r\n".join(delimiter.join(row) for row in rows) + "\r\n"
+    table.write_bytes("\ufeff".encode() + text.encode())
+    scans = read_scan_table(table)
+    assert [scan.prefix for scan in scans] == ["sub-01_run-1", "sub-01_run-2", "sub-02"]
+    assert scans[0].mask == tmp_path / "m.nii"
+    assert scans[2].dwi == tmp_path / "a b.nii.gz"
+    assert [scan.sample_id for scan in read_scan_table(table, ["sub-02"])] == ["02"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("participant_id\tdwi\tbval\n", "column bvec missing"),
+        ("participant_id\tdwi\tbval\tbvec\n", "no rows"),
+        ("participant_id\tdwi\tbval\tbvec\n01\tx.nii\n", "line 2: expected 4 fields"),
+        ("participant_id\tdwi\tbval\tbvec\n0_1\t\ta\tb\n", "must be letters and digits"),
+        ("participant_id\tdwi\tbval\tbvec\n01\t\ta\tb\n", "line 2: dwi is empty"),
+        ("participant_id\tdwi\tbval\tbvec\n01\tno.nii\ta\tb\n", "line 2: dwi 'no.nii' does not"),
+    ],
+)
+def test_read_scan_table__faults_are_named(tmp_path: Path, text: str, words: str) -> None:
+    table = tmp_path / "scans.tsv"
+    table.write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_scan_table(table)

@@ -1,0 +1,62 @@
+"""The study file: its schema, its paths, its faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from axoloci.errors import InputError
+from axoloci.study import parse_settings, read_study
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_read_study__paths_start_at_the_file(tmp_path: Path) -> None:
+    settings = read_study(
+        write(
+            tmp_path,
+            'out = "out"\nbids = "/data/bids"\ngenotypes = "chr"\n'
+            '[normalize]\ntemplate = "t.nii"\n[encoder]\nchannels = [8, 16]\n',
+        )
+    )
+    assert settings.out == tmp_path / "out"
+    assert settings.bids == Path("/data/bids")
+    assert settings.genotypes == tmp_path / "chr"
+    assert settings.normalize.template == tmp_path / "t.nii"
+    assert settings.encoder.channels == (8, 16)
+    assert settings.dti.max_bval is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('out = "o"\nbidz = "b"', "unknown key 'bidz'; did you mean 'bids'"),
+        (
+            'out = "o"\nbids = "b"\n[encoder]\nn_latent = 3',
+            r"unknown key 'encoder\.n_latent'; did you mean 'n_latents'",
+        ),
+        ('out = "o"\nbids = "b"\n[encoder]\nepochs = "many"', r"'encoder\.epochs': .*integer"),
+        ('out = "o"\nbids = "b"\n[encoder]\nepochs = 0', r"'encoder\.epochs': .*greater"),
+        ('bids = "b"', "'out': Field required"),
+        ('out = "o"', "either 'bids' or 'scans'"),
+        ('out = "o"\nbids = "b"\nscans = "s"', "either 'bids' or 'scans'"),
+        ("out = ", "cannot be read as a study file"),
+    ],
+)
+def test_read_study__faults_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_study(write(tmp_path, text))
+
+
+def test_parse_settings__lists_all_problems_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_settings({"bids": "b", "gwas": {"pcs": 3}, "dti": {"method": "NLLS"}}, "x", Path())
+    message = str(caught.value)
+    assert "'out'" in message
+    assert "gwas.pcs" in message
+    assert "dti.method" in message

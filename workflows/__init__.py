@@ -1,0 +1,1 @@
+"""Pydra workflows: one participant, the cohort, and the whole study."""
