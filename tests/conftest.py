@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import ROOT
 
 from axoloci.io.nifti import write_nifti
 
 os.environ["NO_ET"] = "1"  # Pydra must not call home
 
-ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 
 
@@ -39,7 +39,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[[str], str]:
-    """`tool("plink2")`: the path of an outside program, or a skip with the command to install it."""
+    """`tool("plink2")`: the path of an outside program, or a skip that says how to install it."""
 
     def find(name: str) -> str:
         path = shutil.which(name)

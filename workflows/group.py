@@ -105,9 +105,7 @@ def Group(
         # The components describe the people of the association, so only these are used.
         pcs = add(
             "pca",
-            ComputePcs(
-                genotypes=genotypes, n_pcs=n_pcs, keep=maps, **shared("gwas", "pcs.tsv")
-            ),
+            ComputePcs(genotypes=genotypes, n_pcs=n_pcs, keep=maps, **shared("gwas", "pcs.tsv")),
         ).pcs
     associated = add(
         "gwas",

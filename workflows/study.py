@@ -17,13 +17,19 @@ from typing import Any
 
 from pydra.engine.submitter import Submitter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from axoloci import __version__
 from axoloci.errors import InputError
 from axoloci.images import (
-    StepFailed,
+    StepError,
     check_environment,
     die_with_parent,
     environment,
@@ -146,9 +152,7 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
         yield
 
 
-def submit(
-    task: Any, paths: StudyPaths, *, rerun: bool = False, environment: Any = None
-) -> Any:
+def submit(task: Any, paths: StudyPaths, *, rerun: bool = False, environment: Any = None) -> Any:
     """Run one Pydra task or workflow in this process, its jobs one after another.
 
     The parallelism of axoloci is over scans, one process each, so that a failed scan costs no
@@ -199,7 +203,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
         )
     except Exception as error:
         # Whatever went wrong with one scan, the others go on: the reason is kept and shown.
-        reason = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
         outcome = Outcome(
             scan.prefix,
             scan.sample_id,
@@ -278,10 +282,7 @@ def write_scan_tables(
     """Write `scans.tsv` (status and reason) and `qc.tsv` (figures of each finished scan)."""
     _write_table(
         paths.scans,
-        [
-            {key: value or "n/a" for key, value in asdict(outcome).items()}
-            for outcome in outcomes
-        ],
+        [{key: value or "n/a" for key, value in asdict(outcome).items()} for outcome in outcomes],
     )
     rows = []
     for scan, outcome in zip(scans, outcomes, strict=True):
@@ -306,16 +307,14 @@ def choose_scans(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return list(chosen.values())
 
 
-def run_group(
-    outcomes: Sequence[Outcome], settings: StudySettings, env: str, n_procs: int
-) -> None:
+def run_group(outcomes: Sequence[Outcome], settings: StudySettings, env: str, n_procs: int) -> None:
     """Run the group workflow on the people whose scans are finished.
 
     Raises
     ------
     InputError
         Fewer people than `min_participants`.
-    StepFailed
+    StepError
         A step of the group failed.
     """
     paths = StudyPaths(settings.out)
@@ -403,9 +402,7 @@ def make_report(settings: StudySettings, env: str) -> Path:
         },
     )
     submit(
-        MakeReport(
-            inputs_file=inputs, out=str(paths.report), image=image_identity(env, "report")
-        ),
+        MakeReport(inputs_file=inputs, out=str(paths.report), image=image_identity(env, "report")),
         paths,
         environment=environment(env, paths.logs / "group" / "report.log", announce=True),
         rerun=True,  # the tables that it names may have changed under the same names
@@ -445,7 +442,7 @@ def run_study(
     ------
     InputError
         The study cannot start, or too few people are left for the group.
-    StepFailed
+    StepError
         A step of the group failed.
     """
     check_study(settings, env, stage)

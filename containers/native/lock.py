@@ -42,7 +42,9 @@ def main() -> None:
     (torch,) = (entry for entry in cuda if entry.startswith("torch=="))
     release = re.match(r"torch==([\d.]+)", torch)
     assert release is not None
-    header = "# Made by `make lock` from pyproject.toml and requirements.in for CPython 3.11, Linux.\n"
+    header = (
+        "# Made by `make lock` from pyproject.toml and requirements.in for CPython 3.11, Linux.\n"
+    )
     (HERE / "requirements.lock").write_text(
         header + "".join(entry for entry in entries if entry not in cuda)
     )

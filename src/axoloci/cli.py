@@ -13,7 +13,7 @@ import click
 
 from axoloci.command import StepGroup, step_group
 from axoloci.errors import InputError
-from axoloci.images import KINDS, StepFailed
+from axoloci.images import KINDS, StepError
 from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, read_study
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_WITH_NAMED_FAILURES = 3
 
-main: StepGroup = step_group("axoloci", "From raw diffusion MRI and genotypes to summary statistics.")
+main: StepGroup = step_group(
+    "axoloci", "From raw diffusion MRI and genotypes to summary statistics."
+)
 
 env_option = click.option(
     "--env",
@@ -129,7 +131,7 @@ def run(
         result = run_study(
             settings, env=env, n_procs=n_procs, stage=stage, participants=participants
         )
-    except StepFailed as error:
+    except StepError as error:
         raise click.ClickException(f"{error}\nlogs: {settings.out / 'logs'}") from error
     _finish(result)
 
@@ -149,9 +151,11 @@ def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
 
     try:
         summary = run_demo(out, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
-    except StepFailed as error:
+    except StepError as error:
         raise click.ClickException(f"{error}\nlogs: {out / 'study' / 'logs'}") from error
-    click.echo(f"planted loci found: {len(summary['found'])} of {len(summary['planted'])}", err=True)
+    click.echo(
+        f"planted loci found: {len(summary['found'])} of {len(summary['planted'])}", err=True
+    )
     click.echo(f"false leads: {len(summary['false_positive'])}", err=True)
     click.echo(f"lambda_GC: {summary['lambda_gc']:.3f}", err=True)
     click.echo(f"report: {summary['report']}", err=True)

@@ -20,7 +20,10 @@ class StepGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command; an `InputError` becomes click's own error message."""
         logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+            stream=sys.stderr,
+            level=logging.INFO,
+            format="%(asctime)s %(message)s",
+            datefmt="%H:%M:%S",
         )
         try:
             return super().invoke(ctx)

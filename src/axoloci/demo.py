@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from axoloci.images import environment, image_identity
 from axoloci.io.files import write_json, write_text
@@ -43,10 +45,11 @@ n_pcs = 5
 """
 
 
-def _r2(genotypes: np.ndarray) -> float:
+def _r2(genotypes: NDArray[np.int8]) -> float:
     """Squared correlation of two variants' dosages (2, samples), missing ones (-9) left out."""
     both = (genotypes >= 0).all(axis=0)
-    return float(np.corrcoef(genotypes[:, both])[0, 1] ** 2)
+    correlation: NDArray[np.float64] = np.corrcoef(genotypes[:, both])  # (2, 2)
+    return float(correlation[0, 1] ** 2)
 
 
 def compare(cohort: Path, group: Path) -> dict[str, Any]:
@@ -69,19 +72,20 @@ def compare(cohort: Path, group: Path) -> dict[str, Any]:
     loci = pd.read_csv(group / "loci.tsv", sep="\t", dtype={"chromosome": str})
     genotypes = open_genotypes(cohort / "genotypes")
     variants = genotypes.variants
-    row_of = pd.Series(np.arange(len(variants)), index=variants["variant_id"])
+    row_of = {variant: row for row, variant in enumerate(variants["variant_id"])}
     everyone = np.arange(len(genotypes.samples))
     found, explained = set(), set()
     for planted in truth["loci"]:
-        for lead in loci.itertuples():
-            if lead.chromosome != str(planted["chromosome"]):
-                continue
-            distance = abs(lead.base_pair_location - planted["base_pair_location"])
-            rows = [row_of[planted["variant_id"]], row_of[lead.variant_id]]
+        same_chromosome = loci[loci["chromosome"] == str(planted["chromosome"])]
+        for lead, position in zip(
+            same_chromosome["variant_id"], same_chromosome["base_pair_location"], strict=True
+        ):
+            rows = [row_of[planted["variant_id"]], row_of[lead]]
             pair = np.vstack([genotypes.read(row, row + 1, everyone) for row in rows])
-            if distance <= NEAR_BP or _r2(pair) >= LD_R2:
+            near = abs(position - planted["base_pair_location"]) <= NEAR_BP
+            if near or _r2(pair) >= LD_R2:
                 found.add(planted["variant_id"])
-                explained.add(lead.variant_id)
+                explained.add(lead)
     planted_ids = [locus["variant_id"] for locus in truth["loci"]]
     return {
         "planted": planted_ids,
@@ -113,7 +117,7 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
 
     Raises
     ------
-    StepFailed
+    StepError
         A step failed.
     """
     out = out.absolute()
@@ -134,12 +138,12 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
     study = out / "study.toml"
     write_text(study, STUDY.format(out="study", cohort="cohort"))
     result = run_study(read_study(study), env=env, n_procs=n_procs)
-    joint = paths.group / "joint.parquet"
+    joint = json.loads(pq.read_schema(paths.group / "joint.parquet").metadata[b"axoloci"])
     summary = {
         "n_subjects": n_subjects,
         "seed": seed,
         **compare(cohort, paths.group),
-        "lambda_gc": _lambda_gc(joint),
+        "lambda_gc": joint["lambda_gc"],
         "failed": [outcome.scan for outcome in result.failed],
         "seconds": {row["step"]: row["seconds"] for row in step_seconds(paths)},
         "cpu_seconds": {row["step"]: row["cpu_seconds"] for row in step_seconds(paths)},

@@ -41,7 +41,7 @@ THREAD_VARIABLES = (
 )
 
 
-class StepFailed(RuntimeError):
+class StepError(RuntimeError):
     """The command of a step ended with an error; the message holds its last words."""
 
 
@@ -104,13 +104,13 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
     _plugin_name: ClassVar[str] = "axoloci-native"
 
     def execute(self, job: Any) -> dict[str, Any]:
-        """Run the command of a Pydra job; a non-zero exit raises `StepFailed`."""
+        """Run the command of a Pydra job; a non-zero exit raises `StepError`."""
         command = job.task._command_args(values=job.inputs)
         # Pydra's job runs in a folder of its own, and the user's PATH may lack our environment.
         search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         program = shutil.which(command[0], path=search)
         if program is None:
-            raise StepFailed(f"{command[0]} is not installed")
+            raise StepError(f"{command[0]} is not installed")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.announce:
             logger.info("%s: %s %s", job.name, *command[:2])
@@ -149,7 +149,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
                 if process.returncode < 0
                 else f"exit {process.returncode}"
             )
-            raise StepFailed(f"{command[0]} {command[1]}, {cause}: {reason}")
+            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
         if self.announce:
             logger.info("%s: done in %.0f s", job.name, seconds)
         return {"return_code": 0, "stdout": output, "stderr": ""}

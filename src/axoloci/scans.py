@@ -46,9 +46,7 @@ class Scan:
 @cache
 def _gradient_files(folder: Path, extension: str) -> tuple[tuple[Path, dict[str, str]], ...]:
     """Gradient files of one folder with their BIDS entities."""
-    return tuple(
-        (path, _entities(path.name)) for path in sorted(folder.glob(f"*dwi{extension}"))
-    )
+    return tuple((path, _entities(path.name)) for path in sorted(folder.glob(f"*dwi{extension}")))
 
 
 def _entities(name: str) -> dict[str, str]:
@@ -79,7 +77,7 @@ def _inherited(dwi: Path, root: Path, extension: str) -> Path | None:
 
 
 def _is_weighted(bval: Path) -> bool:
-    """Whether any volume is diffusion-weighted; unreadable tables count, the step names the fault."""
+    """Whether any volume is weighted; an unreadable table counts, the step names its fault."""
     try:
         values = [float(word.replace(",", ".")) for word in bval.read_text().split()]
     except (OSError, ValueError):
@@ -128,7 +126,8 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
             problems.append(f"{dwi}: no {' and no '.join(lacking)} applies to it")
             continue
         bval, bvec = found[".bval"], found[".bvec"]
-        assert bval is not None and bvec is not None
+        assert bval is not None
+        assert bvec is not None
         if not _is_weighted(bval):
             log.info("%s: only b=0 volumes, passed over", dwi)
             continue

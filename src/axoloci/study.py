@@ -122,7 +122,8 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     """Names allowed in the table of the study file in which `location` lies."""
     for name in location[:-1]:
         annotation = model.model_fields[str(name)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
         model = annotation
     return list(model.model_fields)
 

@@ -13,7 +13,10 @@ from axoloci.tasks.preprocess.task import PreprocessDwi
 
 @pytest.mark.parametrize("motion", [True, False])
 def test_preprocess_dwi__every_field_is_an_option(
-    tmp_path: Path, nifti: Callable[..., Path], parsed: Callable[[Any], dict[str, Any]], motion: bool
+    tmp_path: Path,
+    nifti: Callable[..., Path],
+    parsed: Callable[[Any], dict[str, Any]],
+    motion: bool,
 ) -> None:
     for name in ("x.bval", "x.bvec"):
         (tmp_path / name).write_text("0 1000\n")

@@ -1,0 +1,64 @@
+"""A small simulated cohort, made once for all tests of the workflows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import axoloci
+
+STUDY = """\
+out = "{out}"
+bids = "{cohort}/bids"
+genotypes = "{cohort}/genotypes"
+covariates = "{cohort}/covariates.tsv"
+min_participants = {min_participants}
+
+[normalize]
+template = "{cohort}/template.nii.gz"
+
+[encoder]
+n_latents = 3
+channels = [4, 8]
+epochs = 2
+batch_size = 5
+
+[gwas]
+n_pcs = 2
+export = ["latent_000"]
+"""
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 simulated people with 3,000 variants; tests must not change it."""
+    path = tmp_path_factory.mktemp("simulated") / "cohort"
+    axoloci("simulate", path, "--n-subjects", 24, "--n-variants", 3000, "--seed", 5, "--n-procs", 2)
+    return path
+
+
+def write_study(folder: Path, cohort: Path, min_participants: int = 10) -> Path:
+    """Write a study of `cohort` into `folder`; it puts its output beside itself."""
+    path = folder / "study.toml"
+    path.write_text(STUDY.format(out="out", cohort=cohort, min_participants=min_participants))
+    return path
+
+
+@pytest.fixture
+def study(tmp_path: Path, cohort: Path) -> Path:
+    """A study file in a folder with a space in its name."""
+    folder = tmp_path / "a study"
+    folder.mkdir()
+    return write_study(folder, cohort)
+
+
+@pytest.fixture(scope="session")
+def faulty_study(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """A study file whose cohort has one truncated scan."""
+    folder = tmp_path_factory.mktemp("with a fault")
+    faulty = folder / "cohort"
+    shutil.copytree(cohort, faulty)
+    victim = sorted(faulty.glob("bids/sub-*/dwi/*_dwi.nii.gz"))[3]
+    victim.write_bytes(victim.read_bytes()[:5000])
+    return write_study(folder, faulty)

@@ -1,0 +1,20 @@
+"""The demo finds what was planted, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support import axoloci
+
+
+def test_demo__finds_the_planted_loci(tmp_path: Path) -> None:
+    axoloci("demo", tmp_path / "demo", "--n-procs", 2)
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    print(json.dumps(summary, indent=2))
+    assert len(summary["planted"]) == 3
+    assert summary["found"] == summary["planted"]
+    assert summary["false_positive"] == []
+    assert summary["failed"] == []
+    assert 0.9 < summary["lambda_gc"] < 1.1
+    assert (tmp_path / "demo" / "study" / "report.html").stat().st_size > 100_000

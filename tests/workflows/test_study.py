@@ -1,0 +1,214 @@
+"""The whole study on a small cohort: what it makes, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import BIN, axoloci
+
+from axoloci.io.cohort import read_cohort
+from axoloci.io.sumstats import read_sumstats
+
+
+def records(out: Path) -> dict[str, int]:
+    """Time of each job's record: it changes only when the job was run again."""
+    return {str(path): path.stat().st_mtime_ns for path in (out / "logs").rglob("*.json")}
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Bytes of all results of a study, but for logs, work and the report's times."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.relative_to(out).parts[0] not in ("logs", "work", "report.html")
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(faulty_study: Path) -> Path:
+    """Output of a study of which one scan was truncated; it ends with exit code 3."""
+    done = axoloci("run", faulty_study, "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
+    (faulty_study.parent / "stderr.txt").write_text(done.stderr)
+    return faulty_study.parent / "out"
+
+
+def test_run__names_the_failed_scan_and_goes_on(finished: Path) -> None:
+    scans = pd.read_csv(finished / "scans.tsv", sep="\t")
+    failed = scans[scans["status"] == "failed"]
+    assert len(scans) == 24
+    assert len(failed) == 1
+    assert "truncated" in failed["reason"].item()
+    message = (finished.parent / "stderr.txt").read_text()
+    assert f"failed: {failed['scan'].item()}" in message
+    log = finished / failed["log"].item() / "preprocess.log"
+    assert "truncated" in log.read_text()
+
+
+def test_run__every_store_holds_the_survivors(finished: Path) -> None:
+    group = finished / "group"
+    cohort = read_cohort(group / "cohort.zarr")
+    latents = pd.read_parquet(group / "latents.parquet")
+    sumstats = read_sumstats(group / "sumstats")
+    assert cohort.n_samples == len(latents) == 23
+    assert list(latents["sample_id"]) == list(cohort.sample_id)
+    assert list(sumstats.traits) == [f"latent_{k:03d}" for k in range(3)]
+    trait = sumstats.trait("latent_000")
+    assert len(trait) == 3000
+    assert trait["n"].max() <= 23
+    joint = pd.read_parquet(group / "joint.parquet")
+    assert len(joint) == 3000
+    assert np.isfinite(joint["neg_log10_p"]).mean() > 0.99
+    exported = pd.read_csv(group / "latent_000.gwas-ssf.tsv.gz", sep="\t")
+    assert list(exported.columns[:5]) == [
+        "chromosome",
+        "base_pair_location",
+        "effect_allele",
+        "other_allele",
+        "beta",
+    ]
+
+
+def test_run__qc_has_a_row_a_finished_scan(finished: Path) -> None:
+    qc = pd.read_csv(finished / "qc.tsv", sep="\t")
+    assert len(qc) == 23
+    assert qc["mean_fa"].between(0.05, 0.9).all()
+    assert (qc["mean_framewise_displacement"] >= 0).all()
+
+
+def test_run__the_report_is_one_page(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    failed = pd.read_csv(finished / "scans.tsv", sep="\t").query("status == 'failed'")
+    assert failed["scan"].item() in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert 'src="https' not in page
+
+
+def test_run__again_repeats_only_what_failed(finished: Path) -> None:
+    before = records(finished)
+    done = axoloci("run", finished.parent / "study.toml", "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
+    after = records(finished)
+    changed = {Path(path).name for path in after if after[path] != before.get(path)}
+    assert changed == {"preprocess.json", "report.json"}  # of the failed scan; of the page
+
+
+def test_run__a_removed_map_is_made_again(finished: Path) -> None:
+    fa = sorted(finished.glob("sub-*/dwi/*space-template*fa_dwimap.nii.gz"))[0]
+    content = fa.read_bytes()
+    fa.unlink()
+    done = axoloci("run", finished.parent / "study.toml", "--stage", "participants", check=False)
+    assert done.returncode == 3, done.stderr
+    assert fa.read_bytes() == content
+
+
+def test_run__killed_and_resumed_equals_an_uninterrupted_run(study: Path, tmp_path: Path) -> None:
+    out = study.parent / "out"
+    command = [str(BIN / "axoloci"), "run", str(study), "--stage", "participants", "--n-procs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    wanted = "*/dwi/*_space-template_registration.json"
+    deadline = time.monotonic() + 120
+    while len(list(out.glob(wanted))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # the workers and their steps die with the driver
+    done_before = {path.name for path in out.glob(wanted)}
+    assert 4 <= len(done_before) < 24
+    before = records(out)
+    time.sleep(0.5)
+    assert records(out) == before, "a step outlived the killed driver"
+
+    axoloci("run", study, "--n-procs", 2)
+    after = records(out)
+    repeated = [
+        path for path, when in before.items() if after[path] != when and "/group/" not in path
+    ]
+    # Jobs whose result was not yet in the cache when the driver died: at most one a process.
+    assert len(repeated) <= 2
+
+    again = tmp_path / "uninterrupted"
+    again.mkdir()
+    (again / "study.toml").write_text(study.read_text())
+    axoloci("run", again / "study.toml", "--n-procs", 2)
+    first, second = results(out), results(again / "out")
+    assert first.keys() == second.keys()
+    differing = [name for name in first if first[name] != second[name]]
+    assert differing == []
+
+
+def test_run__stages_and_participants(study: Path, cohort: Path) -> None:
+    labels = sorted(path.name for path in (cohort / "bids").glob("sub-*"))[:2]
+    only = [word for label in labels for word in ("--participant-label", label)]
+    axoloci("run", study, "--stage", "participants", *only, "--n-procs", 2)
+    scans = pd.read_csv(study.parent / "out" / "scans.tsv", sep="\t")
+    assert set(scans[scans["status"] == "ok"]["scan"]) == set(labels)
+    assert set(scans["status"]) == {"ok", "not run"}
+    done = axoloci("run", study, "--stage", "group", check=False)
+    assert done.returncode == 1
+    assert "2 people have a finished scan, and min_participants is 10" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run"], 2, "name a study file"),
+        (["run", "--bids", "b"], 2, "at least --bids and --out"),
+        (["run", "--out", "o"], 1, "either 'bids' or 'scans'"),
+        (["run", "missing.toml"], 1, "cannot be read as a study file"),
+        (["run", "--stage", "never"], 2, "Invalid value for '--stage'"),
+        (["run", "--bids", "b", "--out", "o"], 1, "needs PLINK 1 genotypes"),
+        (["run", "--bids", "b", "--out", "o", "--env", "docker"], 1, "use --env native"),
+    ],
+)
+def test_run__usage_and_input_errors(
+    arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = axoloci(*arguments, check=False)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run__missing_inputs_are_listed_at_once(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('out = "o"\nbids = "b"\ngenotypes = "g"\ncovariates = "c.tsv"\n')
+    done = axoloci("run", study, check=False)
+    assert done.returncode == 1
+    for name in ("g.bed", "g.bim", "g.fam", "c.tsv"):
+        assert name in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_run__one_driver_a_study(study: Path) -> None:
+    command = [str(BIN / "axoloci"), "run", str(study), "--stage", "participants"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while not list(study.parent.glob("out/logs/*/preprocess.log")):
+            time.sleep(0.05)
+        done = axoloci("run", study, "--stage", "participants", check=False)
+        assert done.returncode == 1
+        assert "another axoloci is working on this study" in done.stderr
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_run__inputs_are_not_written_to(cohort: Path, finished: Path) -> None:
+    names = {path.relative_to(cohort) for path in cohort.rglob("*") if path.is_file()}
+    faulty = finished.parent / "cohort"
+    assert {path.relative_to(faulty) for path in faulty.rglob("*") if path.is_file()} == names
+
+
+def test_truth__is_read_by_the_demo(cohort: Path) -> None:
+    truth = json.loads((cohort / "truth.json").read_text())
+    assert {"variant_id", "chromosome", "base_pair_location"} <= truth["loci"][0].keys()
