@@ -9,7 +9,7 @@ from pydra.compose import workflow
 from axoloci.formats import Nifti, PlinkBed
 from axoloci.images import environment, image_identity
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
-from axoloci.tasks.genetics.task import FindLoci, TestJoint
+from axoloci.tasks.genetics.task import FindLoci, RunJointTest
 from axoloci.tasks.gwas.task import ComputePcs, ExportSumstats, RunGwas
 from axoloci.tasks.normalize.task import PackCohort
 
@@ -76,7 +76,6 @@ def Group(
         PackCohort(
             maps=maps,
             template=template,
-            **settings.get("normalize", {}),
             **shared("normalize", "cohort.zarr"),
         ),
     )
@@ -129,7 +128,7 @@ def Group(
             ),
         )
     tested = add(
-        "joint", TestJoint(sumstats=associated.sumstats, **shared("genetics", "joint.parquet"))
+        "joint", RunJointTest(sumstats=associated.sumstats, **shared("genetics", "joint.parquet"))
     )
     found = add(
         "loci",

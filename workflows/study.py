@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -73,6 +74,7 @@ class StudyResult:
     """What a run of a study leaves behind."""
 
     outcomes: tuple[Outcome, ...]
+    scans: Path
     report: Path | None
 
     @property
@@ -138,7 +140,8 @@ def check_study(settings: StudySettings, env: str, stage: str) -> None:
 def study_lock(paths: StudyPaths) -> Iterator[None]:
     """Only one driver works on a study; the operating system frees the lock of a killed one.
 
-    Under the lock, Pydra's own lock files can only be left-overs of a killed run: they are removed.
+    Under the lock, Pydra's own lock files can only be left-overs of a killed run, and the folders of
+    failed jobs would be taken as failed again: both are removed.
     """
     paths.work.mkdir(parents=True, exist_ok=True)
     paths.cache.mkdir(mode=0o700, exist_ok=True)
@@ -149,6 +152,8 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
             raise InputError(f"{paths.out}: another axoloci is working on this study") from None
         for stale in paths.cache.glob("*.lock"):
             stale.unlink()
+        for error in paths.cache.glob("*/_error.pklz"):
+            shutil.rmtree(error.parent)
         yield
 
 
@@ -276,6 +281,20 @@ def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
+def quality_figures(description: dict[str, Any]) -> dict[str, float]:
+    """Numbers among a step's own keys, nested ones joined by an underscore.
+
+    Keys with a capital letter are BIDS metadata.
+    """
+    figures = {}
+    for key, value in description.items():
+        if isinstance(value, dict) and key.islower():
+            figures |= {f"{key}_{name}": number for name, number in value.items()}
+        elif isinstance(value, int | float):
+            figures[key] = value
+    return figures
+
+
 def write_scan_tables(
     scans: Sequence[Scan], outcomes: Sequence[Outcome], paths: StudyPaths
 ) -> None:
@@ -293,7 +312,7 @@ def write_scan_tables(
             content = json.loads(
                 (paths.out / scan.folder / f"{scan.prefix}_{name}").read_text(encoding="utf-8")
             )
-            figures |= content["qc"]
+            figures |= quality_figures(content)
         rows.append(figures)
     _write_table(paths.qc, rows)
 
@@ -459,4 +478,4 @@ def run_study(
         if stage in ("group", "all"):
             run_group(outcomes, settings, env, n_procs)
             report = make_report(settings, env)
-    return StudyResult(tuple(outcomes), report)
+    return StudyResult(tuple(outcomes), paths.scans, report)

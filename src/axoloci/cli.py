@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_WITH_NAMED_FAILURES = 3
+SHOWN = 20  # failures named on the screen; the table of scans holds all
 
 main: StepGroup = step_group(
     "axoloci", "From raw diffusion MRI and genotypes to summary statistics."
@@ -46,8 +47,10 @@ def _finish(result: StudyResult) -> None:
     """Say where the results are, name what failed, and end with the exit code for it."""
     if result.report:
         click.echo(f"report: {result.report}", err=True)
-    for outcome in result.failed:
+    for outcome in result.failed[:SHOWN]:
         click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {outcome.log})", err=True)
+    if len(result.failed) > SHOWN:
+        click.echo(f"and {len(result.failed) - SHOWN} more: see {result.scans}", err=True)
     if result.failed:
         all_failed = len(result.failed) == len(result.outcomes)
         sys.exit(EXIT_FAILED if all_failed else EXIT_WITH_NAMED_FAILURES)

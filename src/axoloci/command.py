@@ -21,10 +21,11 @@ class StepGroup(click.Group):
         """Run the chosen command; an `InputError` becomes click's own error message."""
         logging.basicConfig(
             stream=sys.stderr,
-            level=logging.INFO,
+            level=logging.WARNING,
             format="%(asctime)s %(message)s",
             datefmt="%H:%M:%S",
         )
+        log.setLevel(logging.INFO)  # libraries only when they warn
         try:
             return super().invoke(ctx)
         except InputError as error:

@@ -4,50 +4,49 @@ Genotypes and stores are too large to be hashed by content at every run; the siz
 their files, or the manifest inside a store, stand for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import Any
 
 from fileformats.generic import Directory, File
 from fileformats.medimage import Nifti1, NiftiGz
+from pydra.utils.hash import Cache, register_serializer
 
 Nifti = Nifti1 | NiftiGz
 
 
-class PlinkBed(File):  # type: ignore[misc]
-    """A PLINK 1 `.bed` file with its `.bim` and `.fam`: the set is one input.
-
-    Hashed by path, size and time of modification of the three.
-    """
+class PlinkBed(File):
+    """A PLINK 1 `.bed` file with its `.bim` and `.fam`: the set is one input."""
 
     ext = ".bed"
-
-    def __bytes_repr__(self, cache: Any) -> Iterator[bytes]:
-        yield f"{type(self).__name__}:".encode()
-        for extension in (".bed", ".bim", ".fam"):
-            path = self.fspath.with_suffix(extension)
-            state = path.stat()
-            yield f"{path}:{state.st_size}:{state.st_mtime_ns};".encode()
+    _valid_class = True  # fileformats asks that formats live in its own namespace
 
 
-class _Store(Directory):  # type: ignore[misc]
-    """A folder whose manifest, written last, holds the checksums of all that is in it."""
-
-    manifest: str
-
-    def __bytes_repr__(self, cache: Any) -> Iterator[bytes]:
-        yield f"{type(self).__name__}:".encode()
-        yield (self.fspath / self.manifest).read_bytes()
-
-
-class CohortStore(_Store):
+class CohortStore(Directory):
     """The cohort's maps: a Zarr group, see `axoloci.io.cohort`."""
 
     manifest = "zarr.json"
+    _valid_class = True
 
 
-class SumstatsStore(_Store):
+class SumstatsStore(Directory):
     """Summary statistics of all traits, see `axoloci.io.sumstats`."""
 
     manifest = "sumstats.json"
+    _valid_class = True
+
+
+@register_serializer
+def bytes_repr_plink(bed: PlinkBed, cache: Cache) -> Iterator[bytes]:
+    """Path, size and time of modification of the three files."""
+    yield b"PlinkBed:"
+    for extension in (".bed", ".bim", ".fam"):
+        path = bed.fspath.with_suffix(extension)
+        state = path.stat()
+        yield f"{path}:{state.st_size}:{state.st_mtime_ns};".encode()
+
+
+@register_serializer(CohortStore)
+@register_serializer(SumstatsStore)
+def bytes_repr_store(store: CohortStore | SumstatsStore, cache: Cache) -> Iterator[bytes]:
+    """The manifest, which is written last and holds the checksums of all that is in the store."""
+    yield f"{type(store).__name__}:".encode()
+    yield (store.fspath / store.manifest).read_bytes()

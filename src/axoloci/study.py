@@ -27,8 +27,8 @@ class Section(BaseModel):
 class PreprocessSettings(Section):
     """`[preprocess]`: raw DWI to corrected DWI and brain mask."""
 
-    motion: bool | None = Field(
-        None, description="correct head motion, one rigid transform a volume"
+    already_preprocessed: bool = Field(
+        False, description="keep the volumes as they are, such as those of FSL's eddy"
     )
 
 

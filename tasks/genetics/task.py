@@ -8,7 +8,7 @@ from axoloci.pydra_task import IMAGE_HELP, made
 
 
 @shell.define
-class TestJoint(shell.Task["TestJoint.Outputs"]):
+class RunJointTest(shell.Task["RunJointTest.Outputs"]):
     """Exact joint test of each variant over all traits."""
 
     executable = ["axoloci-genetics", "joint"]

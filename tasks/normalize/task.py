@@ -33,7 +33,7 @@ class RegisterFa(shell.Task["RegisterFa.Outputs"]):
             help="FA in the common space",
         )
         affine: File = shell.out(
-            callable=made("{out_dir}/{prefix}_from-dwi_to-template_xfm.txt"),
+            callable=made("{out_dir}/{prefix}_from-template_to-dwi_xfm.txt"),
             help="4×4 affine, mm to mm",
         )
         warp: NiftiGz = shell.out(
@@ -57,9 +57,6 @@ class PackCohort(shell.Task["PackCohort.Outputs"]):
     )
     template: Nifti | None = shell.arg(
         argstr="--template", default=None, help="FA template; without it the shipped one"
-    )
-    voxel_size: float | None = shell.arg(
-        argstr="--voxel-size", default=None, help="voxel size of the common space, mm"
     )
     out: str = shell.arg(argstr="--out", default="cohort.zarr", help="the store's folder")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)

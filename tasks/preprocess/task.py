@@ -20,12 +20,10 @@ class PreprocessDwi(shell.Task["PreprocessDwi.Outputs"]):
     mask: Nifti | None = shell.arg(
         argstr="--mask", default=None, help="brain mask; without it one is made"
     )
-    motion: bool | None = shell.arg(
-        default=None,
-        help="correct head motion; without it the step's default",
-        formatter=lambda motion: (
-            [] if motion is None else ["--motion" if motion else "--no-motion"]
-        ),
+    already_preprocessed: bool = shell.arg(
+        argstr="--already-preprocessed",
+        default=False,
+        help="keep the volumes as they are: only check them and find the brain",
     )
     prefix: str = shell.arg(argstr="--prefix", help=PREFIX_HELP)
     out_dir: str = shell.arg(argstr="--out", default=".", help=OUT_HELP)

@@ -32,7 +32,6 @@ def test_pack_cohort__every_field_is_an_option(
     task = PackCohort(
         maps=tmp_path / "maps.tsv",
         template=nifti("t.nii.gz", 2, 2, 2),
-        voxel_size=3.0,
         out=str(tmp_path / "c.zarr"),
         image="x",
     )

@@ -11,12 +11,12 @@ import pytest
 from axoloci.tasks.preprocess.task import PreprocessDwi
 
 
-@pytest.mark.parametrize("motion", [True, False])
+@pytest.mark.parametrize("already", [True, False])
 def test_preprocess_dwi__every_field_is_an_option(
     tmp_path: Path,
     nifti: Callable[..., Path],
     parsed: Callable[[Any], dict[str, Any]],
-    motion: bool,
+    already: bool,
 ) -> None:
     for name in ("x.bval", "x.bvec"):
         (tmp_path / name).write_text("0 1000\n")
@@ -25,7 +25,7 @@ def test_preprocess_dwi__every_field_is_an_option(
         bval=tmp_path / "x.bval",
         bvec=tmp_path / "x.bvec",
         mask=nifti("m.nii", 2, 2, 2),
-        motion=motion,
+        already_preprocessed=already,
         prefix="sub-01",
         out_dir=str(tmp_path / "out"),
         image="x",
@@ -33,5 +33,5 @@ def test_preprocess_dwi__every_field_is_an_option(
     params = parsed(task)
     assert params["dwi"] == tmp_path / "a b.nii.gz"
     assert params["mask"] == tmp_path / "m.nii"
-    assert params["motion"] is motion
+    assert params["already_preprocessed"] is already
     assert params["prefix"] == "sub-01"

@@ -1,0 +1,250 @@
+"""Genotypes in place: PLINK 1 bed/bim/fam, read in blocks of variants."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from axoloci.errors import InputError
+
+log = logging.getLogger("axoloci")
+
+MISSING = -9  # value of a missing genotype in every block
+_BED_MAGIC = b"\x6c\x1b"
+_TABLE_FIELDS = {
+    ".fam": "FID IID father mother sex trait",
+    ".bim": "chromosome id cM position allele1 allele2",
+}
+
+
+class Genotypes:
+    """A genotype file set: its people, its variants and blocks of dosages.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The `.bed` file.
+    samples : pandas.DataFrame
+        One row per person in file order: `fid`, `iid` (strings), `sex` (1 male, 2 female,
+        0 unknown).
+    variants : pandas.DataFrame
+        One row per variant in file order: `chromosome` (string, without a leading "chr"),
+        `base_pair_location`, `variant_id`, `effect_allele` (allele 1 of the bim, its fifth column:
+        the one that dosages count, whichever is rarer) and `other_allele`.
+    """
+
+    def __init__(self, path: Path, samples: pd.DataFrame, variants: pd.DataFrame) -> None:
+        from pgenlib import PgenReader
+
+        self.path = path
+        self.samples = samples
+        self.variants = variants
+        self._reader = PgenReader(
+            os.fsencode(path), raw_sample_ct=len(samples), variant_ct=len(variants)
+        )
+        self._subset: NDArray[np.uint32] | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the set."""
+        return [self.path.with_suffix(suffix) for suffix in (".bed", ".bim", ".fam")]
+
+    @property
+    def n_samples(self) -> int:
+        """Number of people in the files."""
+        return len(self.samples)
+
+    @property
+    def n_variants(self) -> int:
+        """Number of variants in the files."""
+        return len(self.variants)
+
+    def read(
+        self, start: int, stop: int, sample_index: ArrayLike | None = None
+    ) -> NDArray[np.int8]:
+        """Dosages of the variants `start` to `stop` (exclusive).
+
+        Not for several threads at once: the reader behind it keeps a state.
+
+        Parameters
+        ----------
+        start, stop
+            Range of variants in file order.
+        sample_index : array-like, (n,)
+            Positions of people in file order, each once; fastest when increasing. Without it
+            everyone.
+
+        Returns
+        -------
+        dosage : int8, (stop - start, n)
+            Count of `effect_allele`, `MISSING` (-9) where there is none.
+        """
+        if not 0 <= start <= stop <= self.n_variants:
+            raise IndexError(f"variants {start}:{stop} of {self.n_variants}")
+        subset = order = None
+        n = self.n_samples
+        if sample_index is not None:
+            index = np.asarray(sample_index, dtype=np.int64)
+            n = len(index)
+            if n and (index.min() < 0 or index.max() >= self.n_samples):
+                raise IndexError(f"people beyond 0:{self.n_samples} asked for")
+            increasing, inverse = np.unique(index, return_inverse=True)
+            if len(increasing) != n:
+                raise IndexError("a person is asked for twice")
+            if not np.array_equal(increasing, index):
+                order = inverse
+            if n != self.n_samples:
+                subset = increasing.astype(np.uint32)
+        dosage = np.empty((stop - start, n), dtype=np.int8)  # (variants, people)
+        if dosage.size:
+            self._select(subset)
+            self._reader.read_range(start, stop, dosage)
+        return dosage if order is None else np.ascontiguousarray(dosage[:, order])
+
+    def _select(self, subset: NDArray[np.uint32] | None) -> None:
+        """Tell the reader which people to decode, if that differs from last time."""
+        same = (
+            self._subset is subset
+            if subset is None or self._subset is None
+            else np.array_equal(subset, self._subset)
+        )
+        if not same:
+            self._reader.change_sample_subset(subset)
+            self._subset = subset
+
+
+def open_genotypes(prefix: str | os.PathLike[str]) -> Genotypes:
+    """Open a genotype file set and check that its files belong together.
+
+    Parameters
+    ----------
+    prefix
+        Path of the `.bed` file, or the same without its suffix.
+
+    Raises
+    ------
+    InputError
+        A file is not there, not a variant-major PLINK 1 bed, of another size than its bim and fam
+        ask for, a table row is malformed, or a person occurs twice.
+    """
+    bed = Path(prefix)
+    if bed.suffix != ".bed":
+        bed = bed.with_name(bed.name + ".bed")
+    bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
+    for path in (bed, bim, fam):
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file; genotypes are a .bed, a .bim and a .fam of one name"
+            )
+    (n_samples, fam_fields), (n_variants, _) = _count_rows(fam), _count_rows(bim)
+    _check_bed(bed, n_samples, n_variants)
+    if fam_fields == 6:
+        samples, variants = _read_tables(bed, bim, fam)
+    else:  # GEMMA's habit: one more column per trait, which pandas-plink would mistake for an index
+        with tempfile.TemporaryDirectory() as folder:
+            narrow = Path(folder) / fam.name
+            with open(fam, "rb") as wide:
+                narrow.write_bytes(b"".join(b" ".join(line.split()[:6]) + b"\n" for line in wide))
+            samples, variants = _read_tables(bed, bim, narrow)
+
+    repeated = samples["iid"].duplicated()
+    if repeated.any():
+        row = int(np.argmax(repeated.to_numpy()))
+        raise InputError(
+            f"{fam}: row {row + 1}: the IID '{samples['iid'].iloc[row]}' occurs twice; people are "
+            "matched by IID, so each must be its own (plink2 --update-ids renames them)"
+        )
+    n_negative = int((variants["base_pair_location"] < 0).sum())
+    if n_negative:
+        log.warning("%s: %d variants have a negative position; they are kept", bim, n_negative)
+    return Genotypes(bed, samples, variants)
+
+
+def _count_rows(path: Path) -> tuple[int, int]:
+    """Rows and fields of a bim or fam; a bim has six fields, a fam six or more, all rows alike."""
+    names = _TABLE_FIELDS[path.suffix].split()
+    n_rows, expected = 0, len(names)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            n_fields = len(line.split())
+            if n_rows == 0 and path.suffix == ".fam":
+                expected = max(n_fields, expected)
+            if n_fields == expected:
+                n_rows += 1
+            elif n_fields:
+                raise InputError(
+                    f"{path}: row {number} has {n_fields} fields, expected {expected} "
+                    f"({' '.join(names)}{' and more' if expected > len(names) else ''})"
+                )
+    if n_rows == 0:
+        raise InputError(f"{path}: the file has no rows")
+    return n_rows, expected
+
+
+def _check_bed(bed: Path, n_samples: int, n_variants: int) -> None:
+    """Magic number, order and size of a bed file."""
+    with open(bed, "rb") as file:
+        magic = file.read(3)
+    if magic[:2] != _BED_MAGIC:
+        raise InputError(
+            f"{bed}: not a PLINK 1 bed file (its first bytes are {magic[:2].hex(' ')}, not 6c 1b)"
+        )
+    if magic[2:] != b"\x01":
+        raise InputError(
+            f"{bed}: stored person by person; plink1.9 --bfile … --make-bed stores it by variant"
+        )
+    bytes_per_variant = -(-n_samples // 4)  # four people a byte
+    expected, found = 3 + bytes_per_variant * n_variants, bed.stat().st_size
+    if found != expected:
+        whole = (found - 3) / bytes_per_variant
+        raise InputError(
+            f"{bed}: {found} bytes, but {n_variants} variants (.bim) of {n_samples} people (.fam) "
+            f"need {expected}; it holds {whole:g} variants of that many people: the file is cut "
+            "off, or the .bim or .fam is of another set"
+        )
+
+
+def _read_tables(bed: Path, bim: Path, fam: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """People and variants, by pandas-plink."""
+    from pandas_plink import Chunk, read_plink1_bin
+
+    try:  # the genotypes stay unread: they are a lazy array of one chunk
+        table = read_plink1_bin(
+            bed, bim, fam, verbose=False, chunk=Chunk(nsamples=None, nvariants=None)
+        )
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"{bim} or {fam}: {error}; positions must be whole numbers, sexes 0, 1 or 2"
+        ) from error
+
+    def text(name: str) -> pd.Series:
+        return pd.Series(np.asarray(table[name]), dtype=object)
+
+    samples = pd.DataFrame({"fid": text("fid"), "iid": text("iid")})
+    unnamed = samples["iid"].isna()
+    if unnamed.any():
+        raise InputError(
+            f"{fam}: row {int(np.argmax(unnamed.to_numpy())) + 1}: the IID is missing (NA)"
+        )
+    samples["fid"] = samples["fid"].fillna("0")
+    sex = pd.to_numeric(text("gender"), errors="coerce").fillna(0).astype(np.int8)
+    samples["sex"] = sex.where(sex.isin([1, 2]), 0)
+
+    variants = pd.DataFrame(
+        {
+            "chromosome": text("chrom")
+            .fillna("0")
+            .str.replace(r"^chr", "", case=False, regex=True),
+            "base_pair_location": np.asarray(table["pos"], dtype=np.int64),
+            "variant_id": text("snp").fillna("NA"),
+            "effect_allele": text("a0").fillna("NA"),
+            "other_allele": text("a1").fillna("NA"),
+        }
+    )
+    return samples, variants

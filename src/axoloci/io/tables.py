@@ -1,0 +1,283 @@
+"""Tables of people: traits, covariates and latents, matched by their ids."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from axoloci.errors import InputError
+from axoloci.io.files import whole_file
+
+log = logging.getLogger("axoloci")
+
+LATENTS_FORMAT = "axoloci-latents"
+LATENTS_VERSION = 1
+_ID_COLUMNS = ("IID", "participant_id", "sample_id")
+_MISSING = {"", "na", "nan", "n/a", "."}  # compared in lower case
+
+
+def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.DataFrame:
+    """Read a table of people.
+
+    Parquet, or text with a header: separated by tabs (or by blanks where the header has no tab),
+    with `#FID IID`, `FID IID`, `IID`, `participant_id` (with or without `sub-`) or `sample_id`
+    first. Missing values are empty, NA, NaN, n/a or a dot.
+
+    Parameters
+    ----------
+    path
+        The table.
+    text
+        Columns to keep as text though they may look like numbers; they need not be there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by `sample_id` (strings, each once). Columns of numbers are float64 with NaN where
+        missing; the others are strings with None where missing.
+
+    Raises
+    ------
+    InputError
+        No id column, an id that occurs twice, a ragged row, a column that mixes numbers and words,
+        an infinite number: with file, row and column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    raw = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    names = pd.Index([str(name) for name in raw.columns])
+    if names.duplicated().any():
+        raise InputError(f"{path}: the column '{names[names.duplicated()][0]}' occurs twice")
+    raw.columns = names
+
+    id_column = next((name for name in _ID_COLUMNS if name in raw), None)
+    if id_column is None:
+        raise InputError(
+            f"{path}: no column of ids; its header needs one of {', '.join(_ID_COLUMNS)}, found "
+            f"{', '.join(names[:5])}"
+        )
+    ids = raw[id_column].astype(str).str.strip()
+    if id_column == "participant_id":
+        ids = ids.str.removeprefix("sub-")
+    empty = ids.str.lower().isin(_MISSING) | raw[id_column].isna()
+    if empty.any():
+        raise InputError(f"{path}: {_row(path, empty)}: no {id_column}")
+    if ids.duplicated().any():
+        person = ids[ids.duplicated()].iloc[0]
+        raise InputError(
+            f"{path}: {_row(path, ids.duplicated())}: the {id_column} '{person}' occurs twice"
+        )
+    columns = {
+        name: _column(path, raw[name], name in text)
+        for name in raw.columns
+        if name not in (id_column, "FID")
+    }
+    return pd.DataFrame(columns).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
+
+
+def read_traits(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table of traits: every column is a number.
+
+    Returns
+    -------
+    pandas.DataFrame, (n_samples, n_traits)
+        float64 indexed by `sample_id`, NaN where missing.
+
+    Raises
+    ------
+    InputError
+        As `read_table`; or there is no column of numbers, or a column of words.
+    """
+    table = read_table(path)
+    if table.shape[1] == 0:
+        raise InputError(f"{path}: no column besides the ids; a table of traits needs numbers")
+    for name, column in table.items():
+        if column.dtype == object:
+            bad = column.notna()
+            raise InputError(
+                f"{path}: {_row(Path(path), bad)}, column '{name}': '{column[bad].iloc[0]}' is not "
+                "a number; traits are quantitative"
+            )
+        n_minus_nine = int((column == -9).sum())
+        if n_minus_nine:
+            log.warning(
+                "%s: column '%s' holds -9 %d times, as a number; write NA if it means missing",
+                *(path, name, n_minus_nine),
+            )
+    return table
+
+
+def write_latents(
+    path: str | os.PathLike[str],
+    sample_id: Sequence[str],
+    latents: ArrayLike,
+    model_sha256: str,
+) -> None:
+    """Write latents as Parquet, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        A `.parquet` file.
+    sample_id : (n_samples,)
+        People, each once.
+    latents : array-like, (n_samples, n_latents)
+        Finite values; column k becomes `latent_<k>` with three digits or more.
+    model_sha256
+        SHA-256 of the model that made them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = np.asarray(latents)
+    if values.ndim != 2 or len(values) != len(sample_id) or len(set(sample_id)) != len(sample_id):
+        raise ValueError(f"{values.shape} latents of {len(sample_id)} people, or a person twice")
+    if not np.isfinite(values).all():
+        raise ValueError("latents that are not finite")
+    columns = {"sample_id": pa.array(list(sample_id), pa.string())}
+    columns |= {f"latent_{k:03d}": pa.array(values[:, k]) for k in range(values.shape[1])}
+    identity = {
+        "format": LATENTS_FORMAT,
+        "format_version": LATENTS_VERSION,
+        "model_sha256": model_sha256,
+    }
+    table = pa.table(columns).replace_schema_metadata({"axoloci": json.dumps(identity)})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def match_samples(sources: Mapping[str, Iterable[str]]) -> list[str]:
+    """People whom all sources share, in the order of the first.
+
+    Parameters
+    ----------
+    sources
+        Name of each source (a file, say) and the ids in it.
+
+    Raises
+    ------
+    InputError
+        No one is shared; the message shows ids of both sides.
+    """
+    names = list(sources)
+    shared = list(sources[names[0]])
+    before = names[0]
+    for name in names[1:]:
+        there = set(sources[name])
+        kept = [person for person in shared if person in there]
+        if not kept:
+            raise InputError(
+                f"no id shared by {before} and {name}; first ids there {_examples(shared)}, "
+                f"here {_examples(sources[name])}; ids must be the same text, with leading zeros"
+            )
+        shared, before = kept, f"{before} + {name}"
+    counts = ", ".join(f"{len(list(ids))} in {name}" for name, ids in sources.items())
+    log.info("people: %s; %d in all of them", counts, len(shared))
+    return shared
+
+
+def _examples(ids: Iterable[str]) -> str:
+    return ", ".join(f"'{person}'" for person in list(ids)[:3])
+
+
+def _row(path: Path, bad: pd.Series) -> str:
+    """First row where `bad` holds, counted as an editor does: the header of a text is row 1."""
+    return f"row {int(np.argmax(bad.to_numpy())) + (1 if path.suffix == '.parquet' else 2)}"
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
+    identity = json.loads((table.schema.metadata or {}).get(b"axoloci", b"{}"))
+    if identity.get("format") == LATENTS_FORMAT and identity["format_version"] > LATENTS_VERSION:
+        raise InputError(
+            f"{path}: latents of format version {identity['format_version']}; this axoloci reads "
+            f"up to {LATENTS_VERSION}: install a newer one"
+        )
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    return frame
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    try:
+        content = path.read_text(encoding="utf-8-sig")  # drops a byte order mark, and \r of \r\n
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error}") from error
+    lines = content.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) < 2:
+        raise InputError(
+            f"{path}: a header and at least one row are needed, found {len(lines)} lines"
+        )
+    separator = "\t" if "\t" in lines[0] else None
+    header = [name.strip() for name in lines[0].split(separator)]
+    if len(header) == 1 and "," in lines[0]:
+        raise InputError(f"{path}: separated by commas; tables are separated by tabs")
+    header[0] = header[0].removeprefix("#")
+    for number, line in enumerate(lines[1:], start=2):
+        n_fields = len(line.split(separator))
+        if n_fields != len(header):
+            raise InputError(
+                f"{path}: row {number} has {n_fields} fields, the header {len(header)}"
+            )
+    return pd.read_csv(
+        io.StringIO("\n".join(lines[1:])),
+        sep="\t" if separator else r"\s+",
+        header=None,
+        names=header if len(set(header)) == len(header) else None,
+        dtype=str,
+        keep_default_na=False,
+        skip_blank_lines=False,
+        quoting=3,  # csv.QUOTE_NONE: a quotation mark is a character like others
+    ).set_axis(header, axis=1)
+
+
+def _column(path: Path, column: pd.Series, keep_text: bool) -> NDArray[np.float64] | pd.Series:
+    """One column as float64, or as strings with None."""
+    where = f"column '{column.name}'"
+    if pd.api.types.is_numeric_dtype(column.dtype) and not keep_text:
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        absent = np.isnan(numbers)
+        words = np.zeros(len(numbers), dtype=bool)
+        stripped = column
+    else:
+        stripped = column.astype(str).str.strip()
+        absent = (column.isna() | stripped.str.lower().isin(_MISSING)).to_numpy()
+        if keep_text:
+            return stripped.astype(object).where(~absent, None).reset_index(drop=True)
+        numbers = pd.to_numeric(stripped.where(~absent), errors="coerce").to_numpy(np.float64)
+        words = np.isnan(numbers) & ~absent
+    if words.any():
+        first = str(stripped[words].iloc[0])
+        row = _row(path, pd.Series(words))
+        if re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", first):
+            raise InputError(
+                f"{path}: {row}, {where}: '{first}' has a decimal comma; write a point"
+            )
+        if (~words & ~absent).any():
+            raise InputError(
+                f"{path}: {row}, {where}: '{first}' among numbers; write NA if it is missing, or "
+                "name the column as categorical"
+            )
+        return stripped.astype(object).where(~absent, None).reset_index(drop=True)
+    if np.isinf(numbers).any():
+        raise InputError(
+            f"{path}: {_row(path, pd.Series(np.isinf(numbers)))}, {where}: an infinite number"
+        )
+    return numbers

@@ -1,0 +1,411 @@
+"""`axoloci-gwas`: genotype components, association, export."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import step_group
+from axoloci.errors import InputError
+from axoloci.io.files import sha256, write_text
+from axoloci.io.genotypes import Genotypes, open_genotypes
+from axoloci.io.sumstats import (
+    Part,
+    SumstatsWriter,
+    plan_parts,
+    read_sumstats,
+    write_gwas_ssf,
+)
+from axoloci.io.tables import match_samples, read_table, read_traits
+from axoloci.tasks.gwas import kernel, pca
+from axoloci.tasks.gwas.covariates import design_matrix
+
+log = logging.getLogger("axoloci")
+
+main = step_group("gwas", "Genome-wide association of all traits in one reading of the genotypes.")
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+Item = TypeVar("Item")
+
+
+@main.command("pca")
+@click.option(
+    "--genotypes",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PLINK 1 bed/bim/fam: path of the .bed, or without suffix.",
+)
+@click.option(
+    "--n-pcs",
+    type=click.IntRange(min=1),
+    default=pca.N_PCS,
+    help="Components; 10 to 20 describe the ancestry of most cohorts.",
+)
+@click.option("--keep", type=FILE, default=None, help="Table of the people to use; without it all.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="pcs.tsv", help="Table IID, PC1, PC2, …"
+)
+def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> None:
+    """Principal components of the genotypes, for use as covariates."""
+    source = open_genotypes(genotypes)
+    people = list(source.samples["iid"])
+    if keep is not None:
+        people = match_samples({str(source.path): people, str(keep): read_table(keep).index})
+    index = _positions(source, people)
+    autosomes = _autosomes(source)
+    parts = [p for p in plan_parts(source.variants["chromosome"], 1) if p.chromosome in autosomes]
+    pieces = [piece for part in parts for piece in _pieces(part, kernel.CPU_BLOCK)]
+
+    chosen = pca.thin(
+        (name, source.read(start, stop, index))
+        for name, start, stop in _progress(pieces, "thinning")
+    )
+    log.info("%d of %d autosomal variants are common and independent", chosen.sum(), len(chosen))
+    offsets = np.cumsum([0] + [stop - start for _, start, stop in pieces])
+
+    def blocks() -> Iterator[NDArray[np.int8]]:
+        for (_, start, stop), offset in zip(pieces, offsets, strict=False):
+            keep_here = chosen[offset : offset + stop - start]
+            if keep_here.any():
+                yield source.read(start, stop, index)[keep_here]
+
+    try:
+        scores, values = pca.genotype_pcs(blocks, len(people), n_pcs)
+    except ValueError as error:
+        raise InputError(f"{source.path}: {error}; ask for fewer with --n-pcs") from error
+    log.info("eigenvalues: %s", " ".join(f"{value:.4g}" for value in values))
+    header = "\t".join(["IID", *(f"PC{k + 1}" for k in range(n_pcs))])
+    rows = (
+        "\t".join([p, *(f"{x:.9g}" for x in row)]) for p, row in zip(people, scores, strict=True)
+    )
+    write_text(out, "\n".join([header, *rows]) + "\n")
+
+
+@main.command()
+@click.option(
+    "--genotypes",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PLINK 1 bed/bim/fam: path of the .bed, or without suffix.",
+)
+@click.option(
+    "--traits",
+    required=True,
+    type=FILE,
+    help="Table of traits (TSV), or the encoder's latents (Parquet).",
+)
+@click.option(
+    "--covariates",
+    multiple=True,
+    type=FILE,
+    help="Table of covariates; several times for several tables. An intercept is always added.",
+)
+@click.option(
+    "--covariate",
+    multiple=True,
+    help="Column to use; several times for several. Without it all columns of all tables.",
+)
+@click.option(
+    "--categorical",
+    multiple=True,
+    help="Numeric column that holds categories (site codes, say); columns of words always do.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="auto takes a GPU if torch finds one.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    help="CPU threads; default all there are. The results do not depend on their number.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="sumstats",
+    help="Folder of the store; a run that was killed goes on there.",
+)
+def associate(
+    genotypes: Path,
+    traits: Path,
+    covariates: tuple[Path, ...],
+    covariate: tuple[str, ...],
+    categorical: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    out: Path,
+) -> None:
+    """Test all traits against all variants by exact linear regression.
+
+    A person without a genotype is left out of that variant, one without a trait out of that trait.
+    Effects are per copy of the effect allele, which is allele 1 of the .bim.
+    """
+    source = open_genotypes(genotypes)
+    trait_table = read_traits(traits)
+    covariate_table = _read_covariates(covariates, covariate, categorical)
+    people = _shared_people(source, traits, trait_table, covariate_table)
+    columns = pd.DataFrame(index=people) if covariate_table is None else covariate_table.loc[people]
+    matrix, covariate_names = design_matrix(columns)
+    if len(people) < matrix.shape[1] + 2:
+        raise InputError(f"{len(people)} people are too few for {matrix.shape[1]} covariates")
+    model = kernel.fit_null(trait_table.loc[people].to_numpy(np.float64), matrix)
+    all_names = list(trait_table.columns)
+    excluded = {all_names[k]: why for k, why in model.excluded.items()}
+    for name, why in excluded.items():
+        log.warning("trait %s is left out: %s", name, why)
+    tested = [k for k in range(len(all_names)) if k not in model.excluded]
+    if not tested:
+        raise InputError(f"{traits}: no trait can be tested; {next(iter(excluded.values()))}")
+    names = [all_names[k] for k in tested]
+    # the group, if any, whose people differ from all: its traits have an n of their own
+    group_of = {
+        all_names[k]: i
+        for i, group in enumerate(model.groups)
+        if group.sample_index is not None
+        for k in group.trait_index
+    }
+
+    device = _device(device)
+    parts = plan_parts(source.variants["chromosome"], len(names))
+    plan = {
+        "axoloci": __version__,
+        "genotypes": _identity(source),
+        "traits": sha256(traits),
+        "covariates": [sha256(path) for path in covariates],
+        "covariate": list(covariate),
+        "categorical": sorted(categorical),
+        "device": device,
+    }
+    writer = SumstatsWriter(out, plan, parts)
+    pending = writer.pending()
+    if len(pending) < len(parts):
+        log.info("%d of %d parts are there already", len(parts) - len(pending), len(parts))
+    log.info(
+        "%d people, %d variants, %d traits, %d covariates, %s",
+        *(len(people), source.n_variants, len(names), matrix.shape[1], device),
+    )
+
+    index = _positions(source, people)
+    size = kernel.CPU_BLOCK if device == "cpu" else kernel.GPU_BLOCK
+    blocks = (
+        source.read(start, stop, index)
+        for part in pending
+        for _, start, stop in _pieces(part, size)
+    )
+    n_threads = threads or len(os.sched_getaffinity(0))
+    results = kernel.associate(blocks, model, device=device, n_threads=n_threads)
+    # a part is written while the next one is computed
+    with closing(results), ThreadPoolExecutor(1) as pool:
+        writing: Future[None] | None = None
+        for part in _progress(pending, "association"):
+            rows = [next(results) for _ in _pieces(part, size)]
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(_write, writer, part, source, names, tested, group_of, rows)
+        if writing is not None:
+            writing.result()
+
+    writer.finish(
+        names,
+        model.trait_correlation[np.ix_(tested, tested)],
+        {
+            "n_samples": len(people),
+            "n_covariates": matrix.shape[1],
+            "covariates": covariate_names,
+            "traits_with_missing": [name for name in names if name in group_of],
+            "traits_excluded": excluded,
+            "axoloci": __version__,
+            "genotypes": [
+                {"name": path.name, "size": path.stat().st_size} for path in source.files
+            ],
+            "inputs": [path.name for path in (traits, *covariates)],
+        },
+    )
+
+
+@main.command()
+@click.option(
+    "--sumstats",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the store.",
+)
+@click.option("--trait", required=True, help="Name of the trait.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["gwas-ssf"]),
+    default="gwas-ssf",
+    help="GWAS-SSF is what the GWAS Catalog takes.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="sumstats.tsv.gz",
+    help="Text file; gzip where the name ends in .gz.",
+)
+def export(sumstats: Path, trait: str, format_: str, out: Path) -> None:
+    """Write the results of one trait as text for other programs; p-values as −log10."""
+    del format_  # one so far
+    counts = write_gwas_ssf(out, read_sumstats(sumstats).trait(trait))
+    log.info(
+        "%s", ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())
+    )
+
+
+def _read_covariates(
+    paths: Sequence[Path], wanted: Sequence[str], categorical: Sequence[str]
+) -> pd.DataFrame | None:
+    """All covariate tables side by side, for the people who are in all of them and lack nothing."""
+    tables: dict[str, pd.DataFrame] = {}
+    owner: dict[str, Path] = {}
+    for path in paths:
+        table = read_table(path, text=categorical)
+        for name in table.columns:
+            if name in owner and name in (wanted or table.columns):
+                raise InputError(
+                    f"the covariate '{name}' is in {owner[name]} and in {path}; name it once"
+                )
+            owner[name] = path
+        tables[str(path)] = table
+    unknown = [name for name in (*wanted, *categorical) if name not in owner]
+    if unknown:
+        raise InputError(
+            f"no covariate {', '.join(unknown)}; the tables have {', '.join(owner) or 'none'}"
+        )
+    if not tables:
+        return None
+    if len(tables) > 1:
+        match_samples({path: table.index for path, table in tables.items()})
+    joined = pd.concat(tables.values(), axis=1, join="inner")
+    joined = joined[[name for name in joined.columns if not wanted or name in wanted]]
+    complete = joined.notna().all(axis=1)
+    if not complete.all():
+        log.warning("%d people have a missing covariate and are left out", (~complete).sum())
+    return joined[complete]
+
+
+def _shared_people(
+    source: Genotypes, traits: Path, trait_table: pd.DataFrame, covariates: pd.DataFrame | None
+) -> list[str]:
+    """People with genotypes, all covariates and a trait or more, in the order of the genotypes."""
+    sources = {str(source.path): source.samples["iid"], str(traits): trait_table.index}
+    if covariates is not None:
+        sources["the covariates"] = covariates.index
+    people = match_samples(sources)
+    has_trait = trait_table.loc[people].notna().any(axis=1).to_numpy()
+    if not has_trait.any():
+        raise InputError(f"{traits}: no one with genotypes and covariates has a trait")
+    return [person for person, has in zip(people, has_trait, strict=True) if has]
+
+
+def _write(
+    writer: SumstatsWriter,
+    part: Part,
+    source: Genotypes,
+    names: list[str],
+    tested: list[int],
+    group_of: dict[str, int],
+    rows: list[kernel.Association],
+) -> None:
+    """One part from the results of its blocks."""
+    status = np.concatenate([row.status for row in rows])
+    n_by_group = np.concatenate([row.n_by_group for row in rows])
+    counts = np.bincount(status, minlength=len(kernel.STATUS_NAMES))
+    writer.write(
+        part,
+        source.variants.iloc[part.start : part.stop],
+        names,
+        np.concatenate([row.effect_allele_frequency for row in rows]),
+        np.concatenate([row.n for row in rows]),
+        np.concatenate([row.beta for row in rows])[:, tested],
+        np.concatenate([row.se for row in rows])[:, tested],
+        n_by_trait={name: n_by_group[:, i] for name, i in group_of.items()},
+        counts=dict(zip(kernel.STATUS_NAMES, map(int, counts), strict=True)),
+    )
+
+
+def _positions(source: Genotypes, people: list[str]) -> NDArray[np.int64]:
+    """Where people stand in the genotype files; `people` is in their order."""
+    return np.flatnonzero(source.samples["iid"].isin(set(people)).to_numpy())
+
+
+def _pieces(part: Part, size: int) -> list[tuple[str, int, int]]:
+    """Blocks of a part: chromosome, start, stop."""
+    return [
+        (part.chromosome, start, min(start + size, part.stop))
+        for start in range(part.start, part.stop, size)
+    ]
+
+
+def _autosomes(source: Genotypes) -> set[str]:
+    """Chromosomes with a number, from 1 to 22 (or fewer, as in mice: all numbers count)."""
+    names = {name for name in source.variants["chromosome"].unique() if name.isdigit()}
+    return {name for name in names if 1 <= int(name) <= 22}
+
+
+def _identity(source: Genotypes) -> dict[str, str | int]:
+    """What tells one genotype set from another without reading all of it.
+
+    The tables by their digest; the bed by its size and 64 places of 64 KiB spread evenly over it.
+    """
+    bed, bim, fam = source.files
+    size, chunk = bed.stat().st_size, 2**16
+    digest = hashlib.sha256()
+    with open(bed, "rb") as file:
+        for place in np.linspace(0, max(size - chunk, 0), 64).astype(int):
+            file.seek(int(place))
+            digest.update(file.read(chunk))
+    return {"bed": digest.hexdigest(), "size": size, "bim": sha256(bim), "fam": sha256(fam)}
+
+
+def _device(device: str) -> str:
+    """`auto` becomes a GPU if torch is installed and finds one."""
+    if device == "cpu" or (device == "auto" and not Path("/dev/nvidiactl").exists()):
+        return "cpu"  # without the seconds that importing torch takes
+    try:
+        import torch
+
+        found = torch.cuda.is_available()
+    except ImportError:
+        found = False
+    if device == "cuda" and not found:
+        raise InputError("--device cuda: torch finds no GPU; use --device cpu or auto")
+    return "cuda" if found else "cpu"
+
+
+def _progress(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Go through items with a bar on a terminal, a log line every ten seconds elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, description=what, console=Console(stderr=True))
+        return
+    last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            log.info("%s: %d%%", what, done * 100 // len(items))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""`axoloci-gwas` as people run it: files in, files out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plink_files import write_plink
+
+from axoloci.io import sumstats
+from axoloci.io.sumstats import read_sumstats
+from axoloci.io.tables import write_latents
+from axoloci.tasks.gwas import cli, kernel
+from axoloci.tasks.gwas.cli import main
+
+N_SAMPLES, N_VARIANTS = 120, 400
+
+
+def gwas(*arguments: object, fails: bool = False) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert (result.exit_code != 0) == fails, result.output + repr(result.exception)
+    return result
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def make_study(folder: Path) -> dict[str, Any]:
+    """Genotypes on three chromosomes, traits of which one has missing values, covariates."""
+    rng = np.random.default_rng(0)
+    dosage = rng.binomial(2, rng.uniform(0.1, 0.5, N_VARIANTS)[:, None], (N_VARIANTS, N_SAMPLES))
+    dosage = dosage.astype(np.int8)
+    dosage[rng.random(dosage.shape) < 0.01] = -9
+    dosage[7] = 0
+    write_plink(folder / "g", dosage, ["1"] * 150 + ["2"] * 150 + ["X"] * 100)
+    ids = [f"i{i}" for i in range(N_SAMPLES)]
+    age, site = rng.uniform(20, 80, N_SAMPLES), rng.integers(1, 4, N_SAMPLES)
+    traits = pd.DataFrame({"IID": ids, "a": rng.normal(size=N_SAMPLES), "b": age + dosage[20]})
+    traits["b"] += rng.normal(size=N_SAMPLES)
+    traits.loc[5:9, "b"] = np.nan
+    traits["flat"] = 3.0
+    covariates = pd.DataFrame({"participant_id": [f"sub-{i}" for i in ids], "age": age})
+    covariates["site"] = site
+    covariates["double_age"] = 2 * age
+    covariates.loc[3, "age"] = np.nan
+    traits.to_csv(folder / "t.tsv", sep="\t", index=False, na_rep="NA")
+    covariates.to_csv(folder / "c.tsv", sep="\t", index=False, na_rep="n/a")
+    return {"dosage": dosage, "traits": traits, "covariates": covariates}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("study")
+    return folder, make_study(folder)
+
+
+def associate(folder: Path, out: Path, *more: object, fails: bool = False) -> Result:
+    inputs = ("--genotypes", folder / "g", "--traits", folder / "t.tsv", "--device", "cpu")
+    return gwas("associate", *inputs, "--out", out, *more, fails=fails)
+
+
+def test_associate__equals_the_kernel_on_the_same_people(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, data = study
+    caplog.set_level("INFO", logger="axoloci")
+    covariates = ("--covariates", folder / "c.tsv", "--categorical", "site")
+    result = associate(folder, tmp_path / "s", *covariates, "--threads", 2)
+    assert result.stdout == ""
+    store = read_sumstats(tmp_path / "s")
+    info = store.info
+    assert store.traits == ["a", "b"]
+    assert info["traits_excluded"].keys() == {"flat"}
+    assert info["traits_with_missing"] == ["b"]
+    assert (info["n_samples"], info["n_covariates"]) == (119, 4)
+    assert info["covariates"][:2] == ["intercept", "age"]
+    assert [name.startswith("site=") for name in info["covariates"]] == [False, False, True, True]
+    assert info["variants"]["monomorphic"] == 1
+    assert info["variants"]["tested"] == N_VARIANTS - 1
+    assert [part["name"] for part in info["parts"]] == [
+        f"chr{name}/part-00000.parquet" for name in ("1", "2", "X")
+    ]
+    assert "trait flat is left out: it is constant" in caplog.text
+    assert "1 people have a missing covariate" in caplog.text
+    assert "double_age is left out: it is a combination" in caplog.text
+    assert "20" not in (key for key in info if "date" in key or "time" in key)
+
+    keep = np.arange(N_SAMPLES) != 3
+    site = data["covariates"]["site"].to_numpy()[keep]
+    matrix = np.column_stack(
+        [np.ones(119), data["covariates"]["age"][keep], site == 1, site == 2]
+    ).astype(float)
+    model = kernel.fit_null(data["traits"][["a", "b"]].to_numpy()[keep], matrix)
+    [expected] = kernel.associate([data["dosage"][:, keep]], model, precision="float64")
+    for k, name in enumerate("ab"):
+        frame = store.trait(name)
+        np.testing.assert_allclose(frame["beta"], expected.beta[:, k], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(frame["se"], expected.se[:, k], rtol=1e-5)
+        np.testing.assert_array_equal(frame["n"], expected.n_by_group[:, k])
+    np.testing.assert_allclose(
+        frame["effect_allele_frequency"], expected.effect_allele_frequency, rtol=1e-6
+    )
+    assert frame["neg_log10_p"].idxmax() == 20
+    np.testing.assert_allclose(store.trait_correlation, model.trait_correlation, rtol=1e-6)
+
+
+def test_associate__column_of_choice_and_several_tables(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = study
+    gwas("pca", "--genotypes", folder / "g", "--n-pcs", 2, "--out", tmp_path / "pcs.tsv")
+    tables = ("--covariates", folder / "c.tsv", "--covariates", tmp_path / "pcs.tsv")
+    associate(folder, tmp_path / "s", *tables, "--covariate", "double_age", "--covariate", "PC2")
+    assert read_sumstats(tmp_path / "s").info["covariates"] == ["intercept", "double_age", "PC2"]
+    assert read_sumstats(tmp_path / "s").n_samples == N_SAMPLES  # the missing age is of no matter
+
+
+def test_associate__takes_latents(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = study
+    latents = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    write_latents(tmp_path / "l.parquet", [f"i{i}" for i in range(59, -1, -1)], latents, "sha")
+    inputs = ("--genotypes", f"{folder / 'g'}.bed", "--traits", tmp_path / "l.parquet")
+    gwas("associate", *inputs, "--out", tmp_path / "s")
+    store = read_sumstats(tmp_path / "s")
+    assert store.traits == ["latent_000", "latent_001", "latent_002"]
+    assert (store.n_samples, store.n_covariates) == (60, 1)
+    np.testing.assert_allclose(store.trait_correlation, np.corrcoef(latents.T), atol=1e-6)
+
+
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 1000), threads=st.integers(1, 3))
+def test_associate__order_of_tables_and_threads_change_no_byte(
+    study: tuple[Path, dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    threads: int,
+) -> None:
+    folder, data = study
+    work = tmp_path_factory.mktemp("shuffled")
+    covariates = ("--categorical", "site", "--threads", threads)
+    associate(folder, work / "a", "--covariates", folder / "c.tsv", *covariates)
+    for suffix in ("bed", "bim", "fam"):
+        (work / f"g.{suffix}").write_bytes((folder / f"g.{suffix}").read_bytes())
+    for name, file in (("traits", "t.tsv"), ("covariates", "c.tsv")):
+        shuffled = data[name].sample(frac=1, random_state=seed)
+        shuffled.to_csv(work / file, sep="\t", index=False, na_rep="NA")
+    associate(work, work / "b", "--covariates", work / "c.tsv", *covariates[:2])
+    first, second = contents(work / "a"), contents(work / "b")
+    assert {name for name in first if first[name] != second[name]} == {"plan.json", "sumstats.json"}
+    final = [json.loads(files["sumstats.json"]) for files in (first, second)]
+    for info in final:
+        del info["plan_sha256"]  # the only trace of the tables' order: their digests
+    assert final[0] == final[1]
+
+
+def test_associate__goes_on_after_a_kill(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill -9 once a part is there; the same command then ends in the same bytes."""
+    folder, _ = study
+    monkeypatch.setattr(sumstats, "PART_VARIANTS", 20)
+    associate(folder, tmp_path / "whole")
+    program = (
+        "import time; from axoloci.io import sumstats; from axoloci.tasks.gwas.cli import main\n"
+        "sumstats.PART_VARIANTS = 20\n"
+        "write = sumstats.SumstatsWriter.write\n"
+        "sumstats.SumstatsWriter.write = lambda *a, **k: (write(*a, **k), time.sleep(0.05))\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "associate", "--device", "cpu"]
+    command += ["--genotypes", str(folder / "g"), "--traits", str(folder / "t.tsv")]
+    command += ["--out", str(tmp_path / "s")]
+    first = tmp_path / "s" / "chr1" / "part-00001.parquet"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not first.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "s" / "sumstats.json").exists()
+    before = first.stat().st_mtime_ns
+    associate(folder, tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert first.stat().st_mtime_ns == before
+    associate(folder, tmp_path / "s")  # once more: nothing is left to do
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_associate__a_broken_computation_leaves_no_store(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = study
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sumstats.SumstatsWriter, "write", fail)
+    result = associate(folder, tmp_path / "s", fails=True)
+    assert isinstance(result.exception, OSError)
+    assert not (tmp_path / "s" / "sumstats.json").exists()
+
+
+def test_associate__refuses_a_folder_of_other_settings(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = study
+    associate(folder, tmp_path / "s")
+    result = associate(folder, tmp_path / "s", "--covariates", folder / "c.tsv", fails=True)
+    assert "holds the results of other inputs or settings" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("traits", "options", "message"),
+    [
+        ("IID\ta\n7\t1\n8\t2\n", (), "no id shared by .*g.bed and .*t.tsv; first ids there 'i0'"),
+        ("IID\ta\ni1\t1\ni2\t2\n", (), "2 people are too few for 1 covariates"),
+        ("IID\ta\ni1\tNA\n", (), "no one with genotypes and covariates has a trait"),
+        ("IID\ta\n" + "".join(f"i{i}\t1\n" for i in range(9)), (), "no trait can be tested"),
+        ("", ("--covariate", "age"), "no covariate age; the tables have none"),
+        (
+            "",
+            ("--covariates", "C", "--covariate", "agee"),
+            "no covariate agee; the tables have age",
+        ),
+        ("", ("--covariates", "C", "--covariates", "C"), "the covariate 'age' is in .* and in"),
+        ("", ("--covariates", "C", "--categorical", "sex"), "no covariate sex"),
+    ],
+)
+def test_associate__names_faults(
+    study: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    traits: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    folder, _ = study
+    more = [folder / "c.tsv" if option == "C" else option for option in options]
+    if traits:
+        (tmp_path / "t.tsv").write_text(traits)
+        more += ["--traits", tmp_path / "t.tsv"]
+    result = associate(folder, tmp_path / "s", *more, fails=True)
+    assert result.exit_code == 1
+    flat = " ".join(result.stderr.split())
+    assert pd.Series([flat]).str.contains(message).all(), flat
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a GPU: nothing to refuse")
+def test_associate__says_that_there_is_no_gpu(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    result = associate(study[0], tmp_path / "s", "--device", "cuda", fails=True)
+    assert "torch finds no GPU; use --device cpu" in result.stderr
+
+
+def test_associate__torch_writes_the_same_results(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU from command to store, with torch on the CPU in its place."""
+    associate(study[0], tmp_path / "cpu")
+    monkeypatch.setattr(cli, "_device", lambda _: "cpu:0")
+    associate(study[0], tmp_path / "torch")
+    for name in "ab":
+        ours, theirs = (read_sumstats(tmp_path / run).trait(name) for run in ("cpu", "torch"))
+        np.testing.assert_allclose(ours["beta"], theirs["beta"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ours["neg_log10_p"], theirs["neg_log10_p"], rtol=1e-4, atol=1e-4)
+
+
+def test_pca__table_of_the_people_kept(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, data = study
+    (tmp_path / "keep.tsv").write_text("IID\n" + "".join(f"i{i}\n" for i in range(99, -1, -1)))
+    out = ("--keep", tmp_path / "keep.tsv", "--out", tmp_path / "pcs.tsv")
+    gwas("pca", "--genotypes", folder / "g", "--n-pcs", 3, *out)
+    table = pd.read_csv(tmp_path / "pcs.tsv", sep="\t")
+    assert list(table.columns) == ["IID", "PC1", "PC2", "PC3"]
+    assert list(table["IID"]) == [f"i{i}" for i in range(100)]
+    pcs = table.filter(like="PC").to_numpy()
+    np.testing.assert_allclose(pcs.T @ pcs, np.eye(3), atol=1e-6)
+    # variants of the autosomes alone are used: those of X may be anything
+    changed = data["dosage"].copy()
+    changed[300:] = 2 - np.maximum(changed[300:], 0)
+    write_plink(tmp_path / "g", changed, ["1"] * 150 + ["2"] * 150 + ["X"] * 100)
+    gwas("pca", "--genotypes", tmp_path / "g", "--n-pcs", 3, *out[:2], "--out", tmp_path / "2.tsv")
+    assert (tmp_path / "2.tsv").read_bytes() == (tmp_path / "pcs.tsv").read_bytes()
+    result = gwas("pca", "--genotypes", folder / "g", "--n-pcs", 500, fails=True)
+    assert "500 components of 120 people; ask for fewer" in " ".join(result.stderr.split())
+
+
+def test_export__writes_gwas_ssf(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = study
+    associate(folder, tmp_path / "s")
+    out = tmp_path / "a.tsv.gz"
+    gwas("export", "--sumstats", tmp_path / "s", "--trait", "a", "--out", out)
+    rows = pd.read_csv(out, sep="\t")
+    frame = read_sumstats(tmp_path / "s").trait("a").dropna(subset=["beta"])
+    assert len(rows) == N_VARIANTS - 1
+    assert set(rows["chromosome"]) == {1, 2, 23}
+    np.testing.assert_allclose(rows["neg_log_10_p_value"], frame["neg_log10_p"], rtol=1e-5)
+    result = gwas("export", "--sumstats", tmp_path / "s", "--trait", "z", fails=True)
+    assert "no trait 'z'; it has a, b" in result.stderr

@@ -1,0 +1,265 @@
+"""The store of summary statistics, and p-values where float64 ends."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from axoloci.errors import InputError
+from axoloci.io import sumstats
+from axoloci.io.sumstats import (
+    Part,
+    SumstatsWriter,
+    neg_log10_p,
+    plan_parts,
+    read_sumstats,
+    write_gwas_ssf,
+)
+
+CHROMOSOME = ["1"] * 5 + ["2"] * 3 + ["X"] * 2
+TRAITS = ["height", "weight"]
+
+
+def exact(t: float, df: float) -> float:
+    """−log10 of the two-sided p-value of t by mpmath, as long as it takes."""
+    with mpmath.workdps(40):
+        a, half = mpmath.mpf(df) / 2, mpmath.mpf(1) / 2
+        x = df / (df + mpmath.mpf(t) ** 2)
+        front = x**a * mpmath.sqrt(1 - x) / (a * mpmath.beta(a, half))
+        return float(-mpmath.log10(front * mpmath.hyp2f1(a + half, 1, a + 1, x)))
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 10, 143, 500, 5000, 50_000])
+def test_neg_log10_p__equals_mpmath_to_1e_minus_3000(df: int) -> None:
+    for target in (0.01, 0.3, 2, 7.3, 50, 289, 292, 1000, 3000):
+        normal = np.sqrt(2 * np.log(10) * target)  # about the z of p = 10^-target
+        t = np.sqrt(df * np.expm1(min(normal**2 / df, 700)))  # and the t
+        assert neg_log10_p(t, df) == pytest.approx(exact(t, df), rel=1e-11), target
+        assert neg_log10_p(-t, df) == neg_log10_p(t, df)
+
+
+def test_neg_log10_p__equals_scipy() -> None:
+    rng = np.random.default_rng(0)
+    t = rng.normal(size=500) * 5
+    df = rng.integers(1, 2000, size=500).astype(float)
+    expected = -(stats.t.logsf(np.abs(t), df) + np.log(2)) / np.log(10)
+    np.testing.assert_allclose(neg_log10_p(t, df), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_neg_log10_p__without_a_test() -> None:
+    assert np.isnan(neg_log10_p([np.nan, 1.0, 1.0], [10, 0, np.nan])).all()
+    assert neg_log10_p(np.ones((3, 2)), np.full((3, 1), 600)).shape == (3, 2)
+    assert neg_log10_p(0.0, 20) == 0
+    assert neg_log10_p(np.inf, 20) == np.inf
+
+
+def test_plan_parts__within_chromosomes() -> None:
+    assert plan_parts([*CHROMOSOME, "1"], 2) == [
+        Part("1", 0, 0, 3),
+        Part("1", 1, 3, 5),
+        Part("2", 0, 5, 8),
+        Part("X", 0, 8, 10),
+        Part("1", 2, 10, 11),  # a chromosome that comes again
+    ]
+    assert Part("X", 12, 0, 1).name == "chrX/part-00012.parquet"
+    assert plan_parts([], 2) == []
+    with pytest.raises(InputError, match="'a/b' cannot name a folder"):
+        plan_parts(["a/b"], 1)
+
+
+def test_plan_parts__smaller_with_many_traits() -> None:
+    n = 50_000
+    sizes = {k: plan_parts(["1"] * n, k)[0].stop for k in (1, 128, 2048, 100_000)}
+    assert sizes == {1: 16_384, 128: 16_384, 2048: 4096, 100_000: 256}
+
+
+def results(
+    part: Part, own_n: bool
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Made-up results of the variants of one part, the same however they are cut."""
+    index = np.arange(part.start, part.stop)
+    variants = pd.DataFrame(
+        {
+            "chromosome": [CHROMOSOME[i] for i in index],
+            "base_pair_location": 100 * index - 100,
+            "variant_id": [f"rs{i}" if i != 4 else "." for i in index],
+            "effect_allele": ["A"] * len(index),
+            "other_allele": ["G"] * len(index),
+        }
+    )
+    beta = np.sin(np.c_[index, index + 0.5]).astype(np.float32)
+    beta[index == 6] = np.nan
+    arrays = {
+        "effect_allele_frequency": index / 20,
+        "n": (1000 - index).astype(np.int32),
+        "beta": beta,
+        "se": np.where(np.isnan(beta), np.nan, 0.05).astype(np.float32),
+    }
+    return variants, arrays, {"weight": (900 - index).astype(np.int32)} if own_n else {}
+
+
+@pytest.fixture(autouse=True)
+def small_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of three variants, but where their real size is the matter."""
+    if "many_traits" not in request.node.name:
+        monkeypatch.setattr(sumstats, "PART_VARIANTS", 3)
+
+
+def make(path: Path, own_n: bool = False, stop_after: int | None = None) -> SumstatsWriter:
+    parts = plan_parts(CHROMOSOME, 2)
+    writer = SumstatsWriter(path, {"seed": 1}, parts)
+    for done, part in enumerate(writer.pending()):
+        if done == stop_after:
+            return writer
+        variants, arrays, n_by_trait = results(part, own_n)
+        n_nan = int(np.isnan(arrays["beta"][:, 0]).sum())
+        counts = {"tested": len(variants) - n_nan, "monomorphic": n_nan}
+        writer.write(part, variants, TRAITS, **arrays, n_by_trait=n_by_trait, counts=counts)
+    about = {"n_samples": 1000, "n_covariates": 3}
+    if own_n:
+        about["traits_with_missing"] = ["weight"]
+    writer.finish(TRAITS, np.array([[1, 0.5], [0.5, 1]]), about)
+    return writer
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("own_n", [False, True])
+def test_read_sumstats__gives_back_what_was_written(tmp_path: Path, own_n: bool) -> None:
+    make(tmp_path / "s", own_n)
+    store = read_sumstats(tmp_path / "s")
+    assert store.traits == TRAITS
+    assert (store.n_samples, store.n_covariates, store.n_variants) == (1000, 3, 10)
+    assert store.info["variants"] == {"tested": 9, "monomorphic": 1}
+    np.testing.assert_array_equal(store.trait_correlation, [[1, 0.5], [0.5, 1]])
+
+    variants, arrays, _ = results(Part("", 0, 0, 10), own_n)
+    frame = store.trait("weight")
+    pd.testing.assert_frame_equal(frame[list(variants.columns)], variants)
+    n = 900 - np.arange(10) if own_n else arrays["n"]
+    np.testing.assert_array_equal(frame["n"], n)
+    np.testing.assert_array_equal(frame["beta"], arrays["beta"][:, 1])
+    np.testing.assert_array_equal(frame["se"], arrays["se"][:, 1])
+    t = arrays["beta"][:, 1].astype(float) / arrays["se"][:, 1]
+    expected = -(stats.t.logsf(np.abs(t), n - 4) + np.log(2)) / np.log(10)
+    np.testing.assert_allclose(frame["neg_log10_p"], expected, rtol=1e-6)
+
+    blocks = list(store.blocks())
+    assert [len(block.variants) for block in blocks] == [3, 2, 3, 2]
+    np.testing.assert_array_equal(np.concatenate([b.beta for b in blocks]), arrays["beta"])
+    np.testing.assert_array_equal(np.concatenate([b.se for b in blocks]), arrays["se"])
+    df = np.concatenate([b.df for b in blocks])
+    np.testing.assert_array_equal(df[:, 0], arrays["n"] - 4)
+    np.testing.assert_array_equal(df[:, 1], n - 4)
+    assert [len(block.variants) for block in store.blocks("X")] == [2]
+
+
+def test_trait__regions(tmp_path: Path) -> None:
+    make(tmp_path / "s")
+    store = read_sumstats(tmp_path / "s")
+    assert list(store.trait("height", "1")["base_pair_location"]) == [-100, 0, 100, 200, 300]
+    assert list(store.trait("height", "chr1:100-200")["variant_id"]) == ["rs2", "rs3"]
+    assert list(store.trait("height", "X:1-1,000")["variant_id"]) == ["rs8", "rs9"]
+    assert len(store.trait("height", "2:1-2")) == 0
+    with pytest.raises(InputError, match="no chromosome '7'; it has 1, 2, X"):
+        store.trait("height", "7")
+    with pytest.raises(InputError, match="write it as 7 or 7:100000-250000"):
+        store.trait("height", "7:1")
+    with pytest.raises(InputError, match="no trait 'iq'; it has height, weight"):
+        store.trait("iq")
+
+
+def test_sumstats_writer__goes_on_at_a_part(tmp_path: Path) -> None:
+    make(tmp_path / "whole")
+    make(tmp_path / "s", stop_after=2)
+    with pytest.raises(InputError, match="has not finished; run the same command again"):
+        read_sumstats(tmp_path / "s")
+    before = (tmp_path / "s" / "chr1" / "part-00000.parquet").stat().st_mtime_ns
+    (tmp_path / "s" / "chr1" / ".17.tmp.part-00001.parquet").write_bytes(b"PAR1 half")
+    writer = SumstatsWriter(tmp_path / "s", {"seed": 1}, plan_parts(CHROMOSOME, 2))
+    assert [part.name for part in writer.pending()] == [
+        "chr2/part-00000.parquet",
+        "chrX/part-00000.parquet",
+    ]
+    make(tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert (tmp_path / "s" / "chr1" / "part-00000.parquet").stat().st_mtime_ns == before
+
+
+def test_sumstats_writer__mends_a_broken_part(tmp_path: Path) -> None:
+    make(tmp_path / "whole")
+    make(tmp_path / "s")
+    part = tmp_path / "s" / "chr1" / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"part-00001\.parquet: has \d+ bytes, expected"):
+        read_sumstats(tmp_path / "s")
+    make(tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    part.unlink()
+    with pytest.raises(InputError, match="is missing; run the same association again"):
+        read_sumstats(tmp_path / "s")
+
+
+def test_sumstats_writer__refuses_another_plan(tmp_path: Path) -> None:
+    make(tmp_path / "s", stop_after=1)
+    with pytest.raises(InputError, match="results of other inputs or settings"):
+        SumstatsWriter(tmp_path / "s", {"seed": 2}, plan_parts(CHROMOSOME, 2))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.doc").write_text("")
+    with pytest.raises(InputError, match="a folder with other files in it"):
+        SumstatsWriter(tmp_path / "other", {}, [])
+
+
+def test_read_sumstats__names_faults(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a store of summary statistics"):
+        read_sumstats(tmp_path)
+    make(tmp_path / "s")
+    final = tmp_path / "s" / "sumstats.json"
+    info = json.loads(final.read_text())
+    final.write_text(json.dumps(info | {"format_version": 2}))
+    with pytest.raises(InputError, match="format version 2; this axoloci reads up to 1"):
+        read_sumstats(tmp_path / "s")
+    final.write_text(json.dumps(info | {"format": "x"}))
+    with pytest.raises(InputError, match="not of the format axoloci-sumstats"):
+        read_sumstats(tmp_path / "s")
+
+
+def test_write_gwas_ssf__columns_and_rows(tmp_path: Path) -> None:
+    make(tmp_path / "s")
+    frame = read_sumstats(tmp_path / "s").trait("height")
+    frame.loc[9, "effect_allele"] = "<DEL>"
+    counts = write_gwas_ssf(tmp_path / "out.tsv.gz", frame)
+    assert counts == {
+        "written": 6,
+        "without_result": 1,
+        "without_position": 2,
+        "other_chromosome": 0,
+        "alleles_not_acgt": 1,
+    }
+    with gzip.open(tmp_path / "out.tsv.gz", "rt") as file:
+        lines = file.read().splitlines()
+    # the order that the standard asks for; rs_id and n may follow in any order
+    assert lines[0].split("\t") == [
+        *("chromosome", "base_pair_location", "effect_allele", "other_allele", "beta"),
+        *("standard_error", "effect_allele_frequency", "neg_log_10_p_value", "rs_id", "n"),
+    ]
+    rows = pd.read_csv(tmp_path / "out.tsv.gz", sep="\t", keep_default_na=False)
+    assert list(rows["chromosome"]) == [1, 1, 1, 2, 2, 23]
+    assert list(rows["rs_id"]) == ["rs2", "rs3", "#NA", "rs5", "rs7", "rs8"]
+    kept = frame.loc[[2, 3, 4, 5, 7, 8]]
+    np.testing.assert_allclose(rows["neg_log_10_p_value"], kept["neg_log10_p"], rtol=1e-6)
+    np.testing.assert_allclose(rows["beta"], kept["beta"], rtol=1e-6)
+    first = (tmp_path / "out.tsv.gz").read_bytes()
+    write_gwas_ssf(tmp_path / "out.tsv.gz", frame)
+    assert (tmp_path / "out.tsv.gz").read_bytes() == first
+    write_gwas_ssf(tmp_path / "out.tsv", frame)
+    assert (tmp_path / "out.tsv").read_text().splitlines() == lines

@@ -1,0 +1,167 @@
+"""Tables of people: every header that is in use, faults named by row and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from axoloci.errors import InputError
+from axoloci.io.tables import match_samples, read_table, read_traits, write_latents
+
+
+def write(folder: Path, text: str, name: str = "t.tsv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#FID\tIID\tage\tsite\nf\t01\t7\ta\nf\t02\tNA\tn/a\n",
+        "FID IID age site\nf 01 7 a\nf  02 NaN .\n",
+        "IID\tage\tsite\n01\t7.0\ta\n02\t\t\n",
+        "#IID\tage\tsite\n01\t7.0\ta\n02\t\t\n\n",
+        "participant_id\tage\tsite\nsub-01\t7e0\ta\n02\tn/a\tNA\n",
+        "sample_id\tage\tsite\n01\t 7\ta \n02\tna\t.\n",
+        "\ufeffIID\tage\tsite\r\n01\t7\ta\r\n02\tNA\tNA\r\n",
+        "age\tIID\tsite\n7\t01\ta\nNA\t02\tNA",
+    ],
+)
+def test_read_table__headers_in_use(tmp_path: Path, text: str) -> None:
+    table = read_table(write(tmp_path, text))
+    assert table.index.name == "sample_id"
+    assert list(table.index) == ["01", "02"]
+    assert list(table.columns) == ["age", "site"]
+    assert table["age"].dtype == np.float64
+    assert table["age"].iloc[0] == 7
+    assert np.isnan(table["age"].iloc[1])
+    assert list(table["site"]) == ["a", None]
+
+
+def test_read_table__text_keeps_codes(tmp_path: Path) -> None:
+    path = write(tmp_path, "IID\tsite\tage\n1\t01\t5\n2\t1\t6\n3\tA\t7\n4\t\t8\n")
+    table = read_table(path, text=["site", "absent"])
+    assert list(table["site"]) == ["01", "1", "A", None]
+    assert list(table["age"]) == [5, 6, 7, 8]
+
+
+def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, 'IID\tnote\n1\t"a\n2\tb\n'))
+    assert list(table["note"]) == ['"a', "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("IID\ta\n1\t2\n1\t3\n", r"t\.tsv: row 3: the IID '1' occurs twice"),
+        ("participant_id\ta\nsub-1\t2\n1\t3\n", "row 3: the participant_id '1' occurs twice"),
+        ("IID\ta\n1\t2\n2\t3\t4\n", "row 3 has 3 fields, the header 2"),
+        ("IID\ta\tb\n1\t2\t3\n2\t3\n", "row 3 has 2 fields, the header 3"),
+        ("IID\ta\n1\t2\n\n2\t3\n", "row 3 has 1 fields, the header 2"),
+        ("IID a\n1 2\n2 3 4\n", "row 3 has 3 fields, the header 2"),
+        ("IID\ta\n1\t2\nNA\t3\n", "row 3: no IID"),
+        ("ID\ta\n1\t2\n", "no column of ids; .* found ID, a"),
+        ("IID\ta\ta\n1\t2\t3\n", "the column 'a' occurs twice"),
+        ("IID,a\n1,2\n", "separated by commas"),
+        ("IID\ta\n", "a header and at least one row"),
+        ("", "a header and at least one row"),
+        ("IID\ta\n1\t2\n2\t3,5\n", r"row 3, column 'a': '3,5' has a decimal comma"),
+        ("IID\ta\n1\t2\n2\tx3\n", r"row 3, column 'a': 'x3' among numbers"),
+        ("IID\ta\n1\t2\n2\t-inf\n", r"row 3, column 'a': an infinite number"),
+    ],
+)
+def test_read_table__names_faults(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_table(write(tmp_path, text))
+
+
+def test_read_table__names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_table(tmp_path / "none.tsv")
+    (tmp_path / "latin.tsv").write_bytes(b"IID\ta\n1\t\xe9\n")
+    with pytest.raises(InputError, match=r"latin\.tsv: not UTF-8"):
+        read_table(tmp_path / "latin.tsv")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read_table(write(tmp_path, "IID\n1\n", "t.parquet"))
+
+
+def test_read_traits__are_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InputError, match="row 3, column 'b': 'x' is not a number"):
+        read_traits(write(tmp_path, "IID\ta\tb\n1\t2\tNA\n2\t3\tx\n"))
+    with pytest.raises(InputError, match="no column besides the ids"):
+        read_traits(write(tmp_path, "FID\tIID\n1\t2\n"))
+    traits = read_traits(write(tmp_path, "IID\ta\n1\t-9\n2\t3\n"))
+    assert list(traits["a"]) == [-9, 3]
+    assert "column 'a' holds -9 1 times" in caplog.text
+
+
+def test_write_latents__are_read_back(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    latents = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    write_latents(tmp_path / "latents.parquet", ["0003", "1", "x"], latents, "abc")
+    table = read_traits(tmp_path / "latents.parquet")
+    assert list(table.index) == ["0003", "1", "x"]
+    assert list(table.columns) == ["latent_000", "latent_001"]
+    np.testing.assert_array_equal(table.to_numpy(), latents.astype(np.float64))
+    schema = pq.read_schema(tmp_path / "latents.parquet")
+    assert schema.metadata[b"axoloci"] == (
+        b'{"format": "axoloci-latents", "format_version": 1, "model_sha256": "abc"}'
+    )
+    first = (tmp_path / "latents.parquet").read_bytes()
+    write_latents(tmp_path / "latents.parquet", ["0003", "1", "x"], latents, "abc")
+    assert (tmp_path / "latents.parquet").read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["latents.parquet"]
+
+
+def test_write_latents__refuses_what_is_not_a_table(tmp_path: Path) -> None:
+    for ids, values in (
+        (["a"], np.ones((2, 1))),
+        (["a", "a"], np.ones((2, 1))),
+        (["a", "b"], np.array([[1.0], [np.nan]])),
+    ):
+        with pytest.raises(ValueError, match="latents"):
+            write_latents(tmp_path / "x.parquet", ids, values, "")
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_read_traits__refuses_newer_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from axoloci.io import tables
+
+    monkeypatch.setattr(tables, "LATENTS_VERSION", 2)
+    write_latents(tmp_path / "l.parquet", ["a"], np.ones((1, 1)), "")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="format version 2; this axoloci reads up to 1"):
+        read_traits(tmp_path / "l.parquet")
+
+
+def test_match_samples__order_of_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="axoloci"):
+        shared = match_samples({"a.fam": list("dcba"), "t.tsv": list("abdx"), "c.tsv": list("dbz")})
+    assert shared == ["d", "b"]
+    assert "4 in a.fam, 4 in t.tsv, 3 in c.tsv; 2 in all of them" in caplog.text
+
+
+def test_match_samples__shows_ids_of_both_sides() -> None:
+    message = r"no id shared by a\.fam and t\.tsv; first ids there '1', '2', here '01', '02', '03'"
+    with pytest.raises(InputError, match=message):
+        match_samples({"a.fam": ["1", "2"], "t.tsv": ["01", "02", "03", "04"]})
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(order=st.permutations(range(6)))
+def test_read_table__order_of_rows_is_free(tmp_path: Path, order: list[int]) -> None:
+    rows = [f"p{i}\t{i / 3}\t{'ab'[i % 2]}" for i in range(6)]
+    straight = read_table(write(tmp_path, "\n".join(["IID\tx\ts", *rows])))
+    shuffled = read_table(write(tmp_path, "\n".join(["IID\tx\ts", *(rows[i] for i in order)])))
+    pd.testing.assert_frame_equal(shuffled.loc[straight.index], straight)
