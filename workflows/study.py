@@ -49,6 +49,8 @@ log = logging.getLogger("axoloci")
 # Settings of the study that are not options of a step's command.
 NOT_OPTIONS = {"normalize": {"template"}, "gwas": {"covariates", "n_pcs", "export"}}
 
+BIDS_VERSION = "1.9.0"
+
 QC_FILES = (
     "desc-preproc_dwi.json",
     "model-tensor_dwimap.json",
@@ -140,8 +142,8 @@ def check_study(settings: StudySettings, env: str, stage: str) -> None:
 def study_lock(paths: StudyPaths) -> Iterator[None]:
     """Only one driver works on a study; the operating system frees the lock of a killed one.
 
-    Under the lock, Pydra's own lock files can only be left-overs of a killed run, and the folders of
-    failed jobs would be taken as failed again: both are removed.
+    Under the lock, Pydra's own lock files can only be left-overs of a killed run, and the folders
+    of failed jobs would be taken as failed again: both are removed.
     """
     paths.work.mkdir(parents=True, exist_ok=True)
     paths.cache.mkdir(mode=0o700, exist_ok=True)
@@ -317,6 +319,19 @@ def write_scan_tables(
     _write_table(paths.qc, rows)
 
 
+def describe_dataset(settings: StudySettings) -> None:
+    """Write `dataset_description.json`, which makes the output a BIDS derivative data set."""
+    write_json(
+        settings.out / "dataset_description.json",
+        {
+            "Name": f"axoloci: {settings.out.name}",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "axoloci", "Version": __version__}],
+        },
+    )
+
+
 def choose_scans(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """One finished scan a person: the first by name, as sessions and runs are numbered."""
     chosen: dict[str, Outcome] = {}
@@ -469,6 +484,7 @@ def run_study(
     scans = find_scans(settings)
     with study_lock(paths):
         log.info("%s: %d scans", paths.out, len(scans))
+        describe_dataset(settings)
         if stage in ("participants", "all"):
             chosen = find_scans(settings, participants) if participants else scans
             run_participants(chosen, settings, env, n_procs)

@@ -1,8 +1,3 @@
 """axoloci: from raw diffusion MRI and genotypes to summary statistics."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("axoloci")
-except PackageNotFoundError:  # imported from a source tree that is not installed
-    __version__ = "0+unknown"
+__version__ = "0.1.0"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axoloci.command import StepGroup, step_group
+from axoloci.command import StepGroup, command_group
 from axoloci.errors import InputError
 from axoloci.images import KINDS, StepError
 from axoloci.steps import installed_steps
@@ -24,7 +24,7 @@ EXIT_FAILED = 1
 EXIT_WITH_NAMED_FAILURES = 3
 SHOWN = 20  # failures named on the screen; the table of scans holds all
 
-main: StepGroup = step_group(
+main: StepGroup = command_group(
     "axoloci", "From raw diffusion MRI and genotypes to summary statistics."
 )
 

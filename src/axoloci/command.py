@@ -32,19 +32,24 @@ class StepGroup(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def step_group(name: str, summary: str) -> StepGroup:
-    """The click group behind the command `axoloci-<name>`.
+def command_group(program: str, summary: str) -> StepGroup:
+    """The click group behind a command.
 
     Parameters
     ----------
-    name
-        Name of the step, as in its folder.
+    program
+        Name of the command.
     summary
         One sentence for `--help`.
     """
     group = StepGroup(
-        name=f"axoloci-{name}",
+        name=program,
         help=summary,
         context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     )
-    return click.version_option(__version__, prog_name=f"axoloci-{name}")(group)
+    return click.version_option(__version__, prog_name=program)(group)
+
+
+def step_group(name: str, summary: str) -> StepGroup:
+    """The click group behind the command `axoloci-<name>` of a step, named as its folder."""
+    return command_group(f"axoloci-{name}", summary)

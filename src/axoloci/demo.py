@@ -23,7 +23,6 @@ NEAR_BP = 250_000
 LD_R2 = 0.2
 
 STUDY = """\
-# Study of the simulated cohort. The grid is coarse, so the encoder is small.
 out = "{out}"
 bids = "{cohort}/bids"
 genotypes = "{cohort}/genotypes"
@@ -34,11 +33,6 @@ template = "{cohort}/template.nii.gz"
 
 [encoder]
 n_latents = 8
-channels = [8, 16, 32]
-epochs = 30
-batch_size = 10
-learning_rate = 0.002
-seed = 1
 
 [gwas]
 n_pcs = 5

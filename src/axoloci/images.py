@@ -113,7 +113,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             raise StepError(f"{command[0]} is not installed")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.announce:
-            logger.info("%s: %s %s", job.name, *command[:2])
+            logger.info("%s: %s %s", self.log.stem, *command[:2])
         started = time.monotonic()
         with open(self.log, "wb") as log:
             process = subprocess.Popen(
@@ -133,7 +133,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
         write_json(
             self.log.with_suffix(".json"),
             {
-                "job": job.name,
+                "job": self.log.stem,
                 "image": job.inputs.get("image", ""),
                 "command": [str(word) for word in command],
                 "exit_code": process.returncode,
@@ -151,7 +151,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             )
             raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
         if self.announce:
-            logger.info("%s: done in %.0f s", job.name, seconds)
+            logger.info("%s: done in %.0f s", self.log.stem, seconds)
         return {"return_code": 0, "stdout": output, "stderr": ""}
 
     def _variables(self, inherited: Mapping[str, str]) -> dict[str, str]:

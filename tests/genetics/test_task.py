@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.genetics.task import FindLoci, TestJoint
+from axoloci.tasks.genetics.task import FindLoci, RunJointTest
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_test_joint__every_field_is_an_option(
+def test_run_joint_test__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
-    params = parsed(TestJoint(sumstats=folder / "sumstats", out="j.parquet", image="x"))
+    params = parsed(RunJointTest(sumstats=folder / "sumstats", out="j.parquet", image="x"))
     assert params["sumstats"] == folder / "sumstats"
     assert params["out"] == Path("j.parquet")
 

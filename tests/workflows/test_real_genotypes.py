@@ -27,10 +27,6 @@ template = "{cohort}/template.nii.gz"
 
 [encoder]
 n_latents = 8
-channels = [8, 16, 32]
-epochs = 25
-batch_size = 10
-learning_rate = 0.002
 
 [gwas]
 n_pcs = 10

@@ -1,0 +1,413 @@
+"""`axoloci-genetics`: joint test of all traits, loci."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import step_group
+from axoloci.errors import InputError
+from axoloci.io.files import whole_file, write_json, write_text
+from axoloci.io.genotypes import Genotypes, open_genotypes
+from axoloci.io.sumstats import VARIANT_COLUMNS, Sumstats, SumstatsBlock, read_sumstats
+from axoloci.tasks.genetics import kernel
+from axoloci.tasks.genetics import loci as kernel_loci
+
+log = logging.getLogger("axoloci")
+
+main = step_group("genetics", "From associations to genetics: joint test of all traits, loci.")
+
+FORMAT = "axoloci-joint"
+FORMAT_VERSION = 1
+READ_GAP = 64  # variants that are read and dropped sooner than a new read is begun
+JOINT_SCHEMA = pa.schema(
+    [
+        ("chromosome", pa.string()),
+        ("base_pair_location", pa.int64()),
+        ("variant_id", pa.string()),
+        ("effect_allele", pa.string()),
+        ("other_allele", pa.string()),
+        ("effect_allele_frequency", pa.float32()),
+        ("n", pa.int32()),
+        ("r2", pa.float64()),
+        ("f", pa.float64()),
+        ("neg_log10_p", pa.float64()),
+    ]
+)
+SUMSTATS = click.option(
+    "--sumstats",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the summary statistics.",
+)
+
+
+@main.command()
+@SUMSTATS
+@click.option(
+    "--traits",
+    default=None,
+    help="Names with commas between them; without it all. Few that matter have more power than "
+    "many that do not.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="joint.parquet",
+    help="Parquet table of the test, one row a variant.",
+)
+def joint(sumstats: Path, traits: str | None, out: Path) -> None:
+    """Exact F test of each variant with all traits at once; remixing the traits changes nothing."""
+    store = read_sumstats(sumstats)
+    names = store.traits if traits is None else [name.strip() for name in traits.split(",")]
+    columns = _columns(store, names)
+    whitening = kernel.whiten_traits(store.trait_correlation[np.ix_(columns, columns)], names)
+    neg_log10_p = [np.empty(0, dtype=np.float32)]
+    n_too_few = 0
+    with (
+        whole_file(out) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            JOINT_SCHEMA,
+            store_schema=False,  # else what is noted at the end is not read as the schema's
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["chromosome", "effect_allele", "other_allele"],
+            use_byte_stream_split=["effect_allele_frequency", "r2", "f", "neg_log10_p"],
+        ) as writer,
+    ):
+        for block in _progress(store, "joint test"):
+            result = kernel.joint_test(
+                block.beta[:, columns],
+                block.se[:, columns],
+                block.df[:, columns],
+                store.n_samples - store.n_covariates - 1,
+                whitening,
+            )
+            frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
+            writer.write_table(pa.Table.from_pandas(frame, JOINT_SCHEMA, preserve_index=False))
+            n_too_few += int(result.too_few.sum())
+            neg_log10_p.append(result.neg_log10_p.astype(np.float32))
+        pooled = np.concatenate(neg_log10_p)  # (n_variants,)
+        tested = int(np.isfinite(pooled).sum())
+        if not tested:
+            raise InputError(_nothing_tested(store, names, n_too_few))
+        inflation = kernel.lambda_gc(pooled)
+        about = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "axoloci": __version__,
+            "test": "exact F test of the canonical R2",
+            "traits": names,
+            "n_covariates": store.n_covariates,
+            "n_variants": len(pooled),
+            "n_tested": tested,
+            "n_too_few_people": n_too_few,
+            "lambda_gc": inflation,
+            "sumstats": sumstats.name,
+        }
+        writer.add_key_value_metadata({"axoloci": json.dumps(about, allow_nan=False)})
+    if n_too_few:
+        log.warning(
+            "%d variants are not tested jointly: too many people lack them for %d traits",
+            *(n_too_few, len(names)),
+        )
+    log.info(
+        "%d of %d variants tested with %d traits, lambda_GC %.4f",
+        *(tested, len(pooled), len(names), inflation),
+    )
+
+
+@main.command()
+@click.option(
+    "--joint",
+    "joint_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Table of the joint test.",
+)
+@SUMSTATS
+@click.option(
+    "--genotypes",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PLINK 1 bed/bim/fam of the study, for linkage disequilibrium: the .bed, or no suffix.",
+)
+@click.option(
+    "--p-threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=kernel_loci.INDEX_P,
+    help="Largest p of a lead variant; 5e-8 is genome-wide significance.",
+)
+@click.option(
+    "--secondary-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=kernel_loci.SECONDARY_P,
+    help="Largest p of a variant that belongs to a lead.",
+)
+@click.option(
+    "--clump-r2",
+    type=click.FloatRange(0, 1),
+    default=kernel_loci.MIN_R2,
+    help="Smallest r² with its lead. Smaller: fewer leads, less dependent on each other.",
+)
+@click.option(
+    "--clump-kb",
+    type=click.FloatRange(min=0),
+    default=kernel_loci.WINDOW_KB,
+    help="Farthest distance to its lead, kb.",
+)
+@click.option(
+    "--merge-kb",
+    type=click.FloatRange(min=0),
+    default=kernel_loci.MERGE_KB,
+    help="Largest gap between clumps of one locus, kb.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="loci.tsv",
+    help="Table, one row a locus; the settings go beside it as .json.",
+)
+def loci(
+    joint_path: Path,
+    sumstats: Path,
+    genotypes: Path,
+    p_threshold: float,
+    secondary_p: float,
+    clump_r2: float,
+    clump_kb: float,
+    merge_kb: float,
+    out: Path,
+) -> None:
+    """Lead variants by clumping as in plink, joined to loci by distance, and their traits."""
+    about = _read_about(joint_path)
+    store = read_sumstats(sumstats)
+    source = open_genotypes(genotypes)
+    candidates = _read_associated(joint_path, max(p_threshold, secondary_p))
+    associated = (candidates["neg_log10_p"] >= -np.log10(p_threshold)).any()
+    if not associated:
+        candidates = candidates.iloc[:0]
+    chromosome = candidates["chromosome"].to_numpy()
+    position = candidates["base_pair_location"].to_numpy()
+    clumps = kernel_loci.clump_variants(
+        candidates["neg_log10_p"].to_numpy(),
+        chromosome,
+        position,
+        _reader(source, candidates, joint_path),
+        p_threshold,
+        secondary_p,
+        clump_r2,
+        clump_kb,
+    )
+    merged = kernel_loci.merge_clumps(clumps, chromosome, position, merge_kb)
+    leads = candidates.iloc[[locus.lead for locus in merged]]
+    traits = _traits_of(store, leads, about["traits"])
+    ids = candidates["variant_id"].to_numpy()
+    rows = [
+        {
+            "locus": number,
+            "chromosome": lead.chromosome,
+            "start": locus.start,
+            "end": locus.end,
+            **{name: getattr(lead, name) for name in VARIANT_COLUMNS[1:]},
+            "effect_allele_frequency": lead.effect_allele_frequency,
+            "n": lead.n,
+            "neg_log10_p": lead.neg_log10_p,
+            "r2": lead.r2,
+            "n_leads": len(locus.leads),
+            "leads": ",".join(ids[list(locus.leads)]),
+            "n_clumped": len(locus.members) - 1,
+            "clumped": ",".join(ids[[row for row in locus.members if row != locus.lead]]),
+            **of_lead,
+        }
+        for number, (locus, lead, of_lead) in enumerate(
+            zip(merged, leads.itertuples(), traits, strict=True), start=1
+        )
+    ]
+    table = pd.DataFrame(rows, columns=LOCI_COLUMNS)
+    write_text(out, table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
+    write_json(
+        out.with_suffix(".json"),
+        {
+            "axoloci": __version__,
+            "p_threshold": p_threshold,
+            "secondary_p": secondary_p,
+            "clump_r2": clump_r2,
+            "clump_kb": clump_kb,
+            "merge_kb": merge_kb,
+            "trait_p_threshold": kernel_loci.TRAIT_P / len(about["traits"]),
+            "n_loci": len(merged),
+            "n_leads": len(clumps),
+            "joint": joint_path.name,
+            "sumstats": sumstats.name,
+            "genotypes": source.path.name,
+            "n_samples_ld": source.n_samples,
+        },
+    )
+    log.info("%d loci, %d lead variants", len(merged), len(clumps))
+
+
+LOCI_COLUMNS = [
+    "locus",
+    "chromosome",
+    "start",
+    "end",
+    *VARIANT_COLUMNS[1:],
+    "effect_allele_frequency",
+    "n",
+    "neg_log10_p",
+    "r2",
+    "n_leads",
+    "leads",
+    "n_clumped",
+    "clumped",
+    "latents",
+    "latents_beta",
+    "latents_neg_log10_p",
+]
+
+
+def _columns(store: Sumstats, names: Sequence[str]) -> list[int]:
+    """Places of the named traits in the store."""
+    unknown = [name for name in names if name not in store.traits]
+    if unknown or len(set(names)) < len(names):
+        problem = f"no trait {', '.join(unknown)}" if unknown else "a trait is named twice"
+        raise InputError(
+            f"{store.path}: {problem}; it has {', '.join(store.traits[:5])}"
+            f"{', …' if len(store.traits) > 5 else ''}"
+        )
+    return [store.traits.index(name) for name in names]
+
+
+def _nothing_tested(store: Sumstats, names: Sequence[str], n_too_few: int) -> str:
+    """Why no variant has a joint test, and what to do."""
+    incomplete = [name for name in names if name in store.info.get("traits_with_missing", [])]
+    if incomplete:
+        return (
+            f"{store.path}: the joint test needs traits of the same people, and some lack "
+            f"{', '.join(incomplete)}; leave them out with --traits"
+        )
+    return (
+        f"{store.path}: no variant can be tested jointly; {n_too_few} are missing in too many "
+        f"people for {len(names)} traits: impute genotypes or choose fewer traits with --traits"
+    )
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """What the joint test noted about itself."""
+    try:
+        about: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"axoloci"])
+        known = about["format"] == FORMAT
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: not a table of axoloci-genetics joint; make one with it")
+    if about["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format_version {about['format_version']} is newer than {FORMAT_VERSION}; "
+            "update axoloci"
+        )
+    return about
+
+
+def _read_associated(path: Path, p: float) -> pd.DataFrame:
+    """Rows of the joint test with at most this p; one row group is in memory at a time."""
+    frames = [JOINT_SCHEMA.empty_table().to_pandas()]
+    file = pq.ParquetFile(path)
+    for group in range(file.num_row_groups):
+        frame = file.read_row_group(group).to_pandas()
+        frames.append(frame[frame["neg_log10_p"] >= -np.log10(p)])
+    found = [frame for frame in frames if len(frame)] or frames[:1]
+    result: pd.DataFrame = pd.concat(found, ignore_index=True)
+    return result
+
+
+def _reader(
+    source: Genotypes, candidates: pd.DataFrame, joint_path: Path
+) -> Callable[[NDArray[np.int64]], NDArray[np.int8]]:
+    """From rows of `candidates` to their genotypes, read in runs of neighbours."""
+    variants = source.variants
+    near = variants[variants["base_pair_location"].isin(candidates["base_pair_location"])]
+    near = near[~near.duplicated(VARIANT_COLUMNS)]
+    keys = pd.MultiIndex.from_frame(near[VARIANT_COLUMNS])
+    found = keys.get_indexer(pd.MultiIndex.from_frame(candidates[VARIANT_COLUMNS]))
+    absent = candidates.loc[found < 0, "variant_id"].tolist()
+    if absent:
+        raise InputError(
+            f"{source.path}: lacks {len(absent)} variants of {joint_path} or has other alleles or "
+            f"positions for them, such as {', '.join(absent[:5])}; give the genotypes of the study"
+        )
+    rows_in_file = near.index.to_numpy()[found]
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        wanted, back = np.unique(rows_in_file[rows], return_inverse=True)
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > READ_GAP) + 1)
+        blocks = [source.read(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
+        return np.asarray(np.concatenate(blocks)[back], dtype=np.int8)
+
+    return read
+
+
+def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> list[dict[str, str]]:
+    """Per lead variant the traits that carry it, with beta and −log10 p, smallest p first."""
+    columns = _columns(store, names)
+    result: dict[tuple[Any, ...], dict[str, str]] = {}
+    keys = list(leads[VARIANT_COLUMNS].itertuples(index=False, name=None))
+    for chromosome in leads["chromosome"].unique():
+        for block in store.blocks(chromosome):
+            near = block.variants["base_pair_location"].isin(leads["base_pair_location"])
+            for row in np.flatnonzero(near):
+                key = tuple(block.variants[VARIANT_COLUMNS].iloc[row])
+                if key not in keys or key in result:
+                    continue
+                beta, se, df = (
+                    part[row : row + 1, columns] for part in (block.beta, block.se, block.df)
+                )
+                r = kernel.partial_correlation(beta, se, df)
+                neg_log10_p = kernel.neg_log10_p(r * r, 1, df)[0]  # (K,)
+                carry = kernel_loci.carrying_traits(neg_log10_p)
+                result[key] = {
+                    "latents": ",".join(names[k] for k in carry),
+                    "latents_beta": ",".join(f"{beta[0, k]:.6g}" for k in carry),
+                    "latents_neg_log10_p": ",".join(f"{neg_log10_p[k]:.5g}" for k in carry),
+                }
+    lost = [key for key in keys if key not in result]
+    if lost:
+        raise InputError(
+            f"{store.path}: has no variant {lost[0][2]}; the joint test is of another store"
+        )
+    return [result[key] for key in keys]
+
+
+def _progress(store: Sumstats, what: str) -> Iterator[SumstatsBlock]:
+    """All parts, with a bar on a terminal and a log line every tenth elsewhere."""
+    total = len(store.info["parts"])
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(
+            store.blocks(), description=what, total=total, console=Console(stderr=True)
+        )
+        return
+    for done, block in enumerate(store.blocks(), start=1):
+        yield block
+        if total >= 10 and done * 10 // total > (done - 1) * 10 // total:
+            log.info("%s: %d%%", what, done * 100 // total)
+
+
+if __name__ == "__main__":
+    main()

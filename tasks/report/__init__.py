@@ -1,0 +1,1 @@
+"""One page of what went into a study, what failed and what was found."""

@@ -1,0 +1,343 @@
+"""The pictures of the page, from arrays: one function a picture, matplotlib without a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from axoloci.tasks.report import kernel
+
+INK, MUTED, RULE = "#1f2933", "#66717d", "#d8dde3"
+TONES = ("#3b5875", "#93a9bf")  # neighbouring chromosomes
+ACCENT, SECOND = "#c8475d", "#2f7f79"
+GENOME_WIDE = -np.log10(5e-8)
+DIFFERENCE = LinearSegmentedColormap.from_list(  # black where nothing differs, as the surrounding
+    "difference", ["#bfe3ff", "#3d8fd9", "#000000", "#e0523f", "#ffd9c7"]
+)
+MAX_LABELS = 24
+LINEAR_UP_TO = 20.0  # −log10 p above which the axis is compressed
+
+mpl.rcParams.update(
+    {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
+        "font.size": 9.5,
+        "text.color": INK,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "legend.frameon": False,
+    }
+)
+
+
+def manhattan(
+    place: NDArray[np.float64],
+    chromosome: NDArray[np.integer[Any]],
+    neg_log10_p: NDArray[Any],
+    edges: NDArray[np.float64],
+    names: Sequence[str],
+    leads: Sequence[tuple[float, float, str]] = (),
+) -> Figure:
+    """Association along the genome.
+
+    Parameters
+    ----------
+    place, chromosome, neg_log10_p
+        [shape: (n_points,)] Thinned variants: place on the axis, rank of the chromosome.
+    edges
+        [float64, shape: (n_chromosomes, 2)] From `kernel.place_variants`.
+    names
+        Of the chromosomes.
+    leads
+        Place, −log10 p and name of the variants to label, most significant first.
+    """
+    figure = _figure(11, 4.6 if leads else 3.9)
+    axes = figure.subplots()
+    highest = max([GENOME_WIDE, *neg_log10_p[np.isfinite(neg_log10_p)]])
+    significant = neg_log10_p >= GENOME_WIDE
+    style: dict[str, Any] = {"linewidths": 0, "rasterized": True}
+    for tone in (0, 1):
+        here = ~significant & (chromosome % 2 == tone)
+        axes.scatter(place[here], neg_log10_p[here], s=4, c=TONES[tone], **style)
+    axes.scatter(place[significant], neg_log10_p[significant], s=9, c=ACCENT, **style)
+    axes.axhline(GENOME_WIDE, color=ACCENT, linewidth=0.8, linestyle=(0, (5, 4)))
+    span = max(float(edges[:, 1].max()), 1.0)  # base pairs; one variant alone spans none
+    axes.set_xlim(-0.012 * span, 1.012 * span)
+    top = 1.06 * highest
+    if highest > 2 * LINEAR_UP_TO:
+        axes.set_yscale("function", functions=(_compress, _expand))
+        marks = [0, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000]
+        axes.set_yticks([mark for mark in marks if mark <= top])
+    axes.set_ylim(0, top)
+    centres, width = edges.mean(axis=1), np.diff(edges, axis=1)[:, 0]
+    half = [(0.0038 * len(name) + 0.001) * span for name in names]  # of a label at this size
+    shown: list[int] = []
+    for k in range(len(names)):
+        if not shown or centres[k] - centres[shown[-1]] > half[k] + half[shown[-1]]:
+            shown.append(k)
+    axes.set_xticks(centres[shown], [names[k] for k in shown])
+    axes.tick_params(axis="x", length=0)
+    for start, end in edges[width > 0]:
+        axes.plot([start, end], [0, 0], color=MUTED, linewidth=1.4, clip_on=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel("Chromosome")
+    axes.set_ylabel("−log₁₀ p")
+    chosen = sorted(leads[:MAX_LABELS])
+    across = axes.get_xaxis_transform()  # x in data, y from 0 to 1
+    texts = kernel.spread_labels(
+        np.array([lead[0] for lead in chosen]), 0.026 * span, 0, 0.96 * span
+    )
+    for (x, y, name), x_text in zip(chosen, texts, strict=True):
+        on_axis = axes.transData.transform((x, y))  # pixels
+        y_share = float(axes.transAxes.inverted().transform(on_axis)[1])
+        axes.plot(
+            [x, x, x_text], [y_share + 0.015, 1.0, 1.05], transform=across,
+            color=MUTED, linewidth=0.6, clip_on=False,
+        )  # fmt: skip
+        axes.text(
+            x_text, 1.06, name if len(name) <= 18 else f"{name[:17]}…", transform=across,
+            rotation=38, rotation_mode="anchor", ha="left", va="bottom", fontsize=8.5,
+        )  # fmt: skip
+    return figure
+
+
+def quantiles(
+    expected: NDArray[np.float64], observed: NDArray[np.float64], band: NDArray[np.float64]
+) -> Figure:
+    """Quantiles of the joint test against the null; arrays from `kernel.quantile_points`."""
+    figure = _figure(5.2, 4.6)
+    axes = figure.subplots()
+    axes.fill_between(expected, band[:, 0], band[:, 1], color=TONES[1], alpha=0.35, linewidth=0)
+    limit = float(expected.max(initial=1)) * 1.04
+    axes.plot([0, limit], [0, limit], color=MUTED, linewidth=0.9)
+    axes.scatter(expected, observed, s=9, c=TONES[0], linewidths=0, rasterized=True, zorder=3)
+    axes.set_xlim(0, limit)
+    axes.set_ylim(0, 1.05 * max(limit, float(observed.max(initial=1))))
+    if observed.max(initial=0) > 2 * LINEAR_UP_TO:
+        axes.set_yscale("function", functions=(_compress, _expand))
+        marks = [0, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000]
+        axes.set_yticks([mark for mark in marks if mark <= 1.05 * observed.max()])
+    axes.set_xlabel("Expected −log₁₀ p")
+    axes.set_ylabel("Observed −log₁₀ p")
+    return figure
+
+
+def brains(
+    volumes: NDArray[Any],
+    labels: Sequence[str],
+    white: Sequence[float],
+    mask: NDArray[np.bool_],
+    voxel: Sequence[float],
+) -> Figure:
+    """One row of slices a volume, grey, on black.
+
+    Parameters
+    ----------
+    volumes
+        [float, shape: (n_rows, x, y, z)] Right, anterior, superior axes.
+    labels
+        [shape: (n_rows,)]
+    white
+        [shape: (n_rows,)] The value that is drawn white; zero is black.
+    mask
+        [bool, shape: (x, y, z)]
+    voxel
+        Voxel size, mm.
+    """
+    slices = kernel.choose_slices(mask)
+    rows = [
+        [(kernel.cut(volume, *at), "gray", (0.0, highest)) for at in slices]
+        for volume, highest in zip(volumes, white, strict=True)
+    ]
+    return _grid(rows, [_size(mask.shape, voxel, axis) for axis, _ in slices], labels)
+
+
+def examples(
+    original: NDArray[Any],
+    reconstruction: NDArray[Any],
+    labels: Sequence[str],
+    voxel: Sequence[float],
+) -> Figure:
+    """Original, reconstruction and difference of a few people, an axial and a sagittal slice.
+
+    Parameters
+    ----------
+    original, reconstruction
+        [float, shape: (n_rows, x, y, z)] Right, anterior, superior axes.
+    labels
+        [shape: (n_rows,)]
+    voxel
+        Voxel size, mm.
+    """
+    original = np.asarray(original, dtype=np.float32)
+    difference = np.asarray(reconstruction, dtype=np.float32) - original
+    mask = (original != 0).any(axis=0)
+    slices = [kernel.choose_slices(mask)[k] for k in (2, 6)]  # axial, sagittal
+    seen = np.abs(original[:, mask]) if mask.any() else np.ones(1)
+    vmax = max(float(np.percentile(seen, 99.5)), 1e-6)
+    limit = vmax / 4
+    rows = []
+    for row in range(len(original)):
+        kinds: list[tuple[NDArray[Any], str | Colormap, tuple[float, float]]] = [
+            (original[row], "gray", (0.0, vmax)),
+            (reconstruction[row], "gray", (0.0, vmax)),
+            (difference[row], DIFFERENCE, (-limit, limit)),
+        ]
+        rows.append(
+            [(kernel.cut(volume, *at), name, span) for at in slices for volume, name, span in kinds]
+        )
+    sizes = [_size(mask.shape, voxel, axis) for axis, _ in slices for _ in range(3)]
+    heads = ["original", "reconstruction", f"difference ±{limit:.2g}"] * 2
+    return _grid(rows, sizes, labels, heads)
+
+
+def training(
+    epoch: NDArray[Any],
+    losses: dict[str, NDArray[Any]],
+    r2: NDArray[Any] | None = None,
+) -> Figure:
+    """Loss by epoch, and how well each person's map is reconstructed.
+
+    Parameters
+    ----------
+    epoch
+        [shape: (n_epochs,)]
+    losses
+        Name to [float, shape: (n_epochs,)]; the last one is the one to judge by.
+    r2
+        [float, shape: (n_samples,)] Reconstruction R² a person.
+    """
+    n_panels = int(bool(losses)) + int(r2 is not None)
+    figure = _figure(5.5 * n_panels, 3.4)
+    panels = list(np.atleast_1d(figure.subplots(1, n_panels)))
+    if losses:
+        axes = panels.pop(0)
+        for (name, loss), colour in zip(losses.items(), (TONES[1], TONES[0]), strict=False):
+            axes.plot(epoch, loss, color=colour, linewidth=1.6, label=name)
+        name, judged = list(losses.items())[-1]
+        if np.isfinite(judged).any():
+            best = int(np.nanargmin(judged))
+            axes.plot(epoch[best], judged[best], "o", color=ACCENT, markersize=5,
+                      label=f"best: epoch {epoch[best]:g}, {judged[best]:.3g}")  # fmt: skip
+        every = np.concatenate(list(losses.values()))
+        every = every[np.isfinite(every)]
+        if every.size and every.min() > 0 and every.max() > 8 * every.min():
+            axes.set_yscale("log")
+        axes.set_xlabel("Epoch")
+        axes.set_ylabel("Loss")
+        axes.legend()
+    if r2 is not None:
+        axes = panels.pop(0)
+        axes.hist(r2, bins=min(40, max(8, len(r2) // 6)), color=TONES[1], edgecolor="white")
+        axes.axvline(float(np.median(r2)), color=ACCENT, linewidth=1.2)
+        axes.set_title(f"median {np.median(r2):.3f}")
+        axes.set_xlabel("Reconstruction R² of a person's map")
+        axes.set_ylabel("People")
+    return figure
+
+
+def distributions(
+    values: Sequence[NDArray[Any]], labels: Sequence[str], outliers: Sequence[NDArray[np.bool_]]
+) -> Figure:
+    """Histograms of quality figures side by side, outliers as marks.
+
+    Parameters
+    ----------
+    values
+        Per figure [float, shape: (n_scans,)], NaN where missing.
+    labels
+        Name and unit of each figure.
+    outliers
+        Per figure [bool, shape: (n_scans,)]
+    """
+    n_columns = min(4, len(values))
+    n_rows = -(-len(values) // n_columns)
+    figure = _figure(2.75 * n_columns, 2.1 * n_rows)
+    grid = np.atleast_1d(figure.subplots(n_rows, n_columns)).ravel()
+    for axes in grid[len(values) :]:
+        axes.set_axis_off()
+    for axes, value, label, out in zip(grid, values, labels, outliers, strict=False):
+        finite = value[np.isfinite(value)]
+        axes.hist(finite, bins=min(30, max(6, len(finite) // 5)), color=TONES[1], edgecolor="white",
+                  linewidth=0.4)  # fmt: skip
+        if out.any():
+            axes.plot(value[out], np.zeros(out.sum()), "v", color=ACCENT, markersize=6, zorder=5,
+                      clip_on=False)  # fmt: skip
+        axes.set_title(label, fontsize=8.5)
+        axes.tick_params(labelsize=7.5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="y", nbins=4, integer=True)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, inches, that keeps room around and between its panels."""
+    layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14, wspace=0.05, hspace=0.06)
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def _grid(
+    rows: Sequence[Sequence[tuple[NDArray[Any], str | Colormap, tuple[float, float]]]],
+    sizes: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    heads: Sequence[str] = (),
+) -> Figure:
+    """Pictures on black in rows and columns; `sizes` are widths and heights of columns in mm."""
+    pictures = sum(w for w, _ in sizes)
+    between = margin = 0.01 * pictures
+    left, above = 0.12 * pictures, (0.035 if heads else 0.01) * pictures
+    width = left + pictures + between * (len(sizes) - 1) + margin
+    tall = max(h for _, h in sizes)
+    height = above + len(rows) * (tall + between) - between + margin
+    figure = Figure(figsize=(11, 11 * height / width), facecolor="black")
+    for i, row in enumerate(rows):
+        x = left
+        bottom = height - above - i * (tall + between) - tall
+        for j, ((picture, colours, (low, high)), (w, h)) in enumerate(zip(row, sizes, strict=True)):
+            axes = figure.add_axes(
+                (x / width, (bottom + (tall - h) / 2) / height, w / width, h / height)
+            )
+            axes.imshow(picture, cmap=colours, vmin=low, vmax=high, aspect="auto",
+                        interpolation="bilinear")  # fmt: skip
+            axes.set_axis_off()
+            if heads and i == 0:
+                figure.text((x + w / 2) / width, 1 - above / 2 / height, heads[j], color="#c9d1d9",
+                            ha="center", va="center", fontsize=9)  # fmt: skip
+            x += w + between
+        figure.text(0.015, (bottom + tall / 2) / height, labels[i], color="#c9d1d9",
+                    ha="left", va="center", fontsize=9)  # fmt: skip
+    return figure
+
+
+def _size(shape: Sequence[int], voxel: Sequence[float], axis: int) -> tuple[float, float]:
+    """Width and height of a slice across `axis`, mm."""
+    width, height = (shape[other] * voxel[other] for other in range(3) if other != axis)
+    return width, height
+
+
+def _compress(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear up to 20, logarithmic beyond, without a kink."""
+    y = np.asarray(y, dtype=np.float64)
+    beyond = LINEAR_UP_TO * (1 + np.log(np.maximum(y, LINEAR_UP_TO) / LINEAR_UP_TO))
+    return np.where(y <= LINEAR_UP_TO, y, beyond)
+
+
+def _expand(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of `_compress`."""
+    y = np.asarray(y, dtype=np.float64)
+    beyond = LINEAR_UP_TO * np.exp(np.clip(y / LINEAR_UP_TO - 1, 0, 100))
+    return np.where(y <= LINEAR_UP_TO, y, beyond)

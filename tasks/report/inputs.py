@@ -1,0 +1,181 @@
+"""What the page is made of: the JSON that names it, and its tables and arrays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from axoloci.errors import InputError
+
+MISSING = ["", "n/a", "NA", "NaN", "nan"]
+TABLES: dict[str, set[str]] = {  # and the columns that each needs
+    "scans": {"scan", "status"},
+    "qc": {"scan"},
+    "history": {"epoch"},
+    "quality": {"sample_id", "reconstruction_r2"},
+    "loci": {"chromosome", "base_pair_location", "variant_id", "neg_log10_p"},
+    "seconds": {"step", "jobs", "seconds"},
+}
+
+
+class Inputs(BaseModel):
+    """`inputs.json`. What is not named is left out of the page with a sentence.
+
+    Paths are absolute or relative to the JSON file.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    out_dir: str | None = None  # where the study's results lie, to be read by people
+    study_settings: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
+    scans: Path | None = None  # TSV: scan, sample_id, status (ok or failed), reason, log
+    qc: Path | None = None  # TSV: scan, sample_id, quality figures; one row a scan
+    cohort: Path | None = None  # cohort store
+    history: Path | None = None  # TSV: epoch, train_loss, validation_loss
+    quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
+    examples: Path | None = None  # NPZ: sample_id, original, reconstruction
+    joint: Path | None = None  # Parquet: the joint test
+    loci: Path | None = None  # TSV: the loci
+    seconds: Path | None = None  # TSV: step, jobs, seconds, cpu_seconds, max_rss_mb
+    shareable: bool = False  # nothing of a single person: no ids, no maps, no paths
+
+
+def read_inputs(path: Path) -> Inputs:
+    """Read `inputs.json` and check that all it names is there.
+
+    Raises
+    ------
+    InputError
+        Not such a file, or files that are not there: all of them at once.
+    """
+    try:
+        inputs = Inputs.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:
+        if isinstance(error, ValidationError):
+            problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            raise InputError(f"{path}: {'; '.join(problems)}") from error
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    named = {
+        name: path.parent / value
+        for name in Inputs.model_fields
+        if isinstance(value := getattr(inputs, name), Path)
+    }
+    absent = [f"{name}: {file}" for name, file in named.items() if not file.exists()]
+    if absent:
+        raise InputError(f"{path}: no such file for {'; '.join(absent)}; leave it out or mend it")
+    return inputs.model_copy(update=named)
+
+
+def read_tsv(path: Path, kind: str) -> pd.DataFrame:
+    """One of the tables, ids and chromosomes as text.
+
+    Raises
+    ------
+    InputError
+        It is no table, or lacks columns.
+    """
+    try:
+        table: pd.DataFrame = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=dict.fromkeys(["scan", "sample_id", "chromosome", "variant_id"], str),
+            keep_default_na=False,
+            na_values=MISSING,
+        )
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=sorted(TABLES[kind]))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a table: {error}") from error
+    lacking = TABLES[kind] - set(table.columns)
+    if lacking:
+        raise InputError(f"{path}: has no column {', '.join(sorted(lacking))}")
+    return table
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The joint test as a plot needs it, without the variants that could not be tested.
+
+    Attributes
+    ----------
+    names
+        Chromosomes in the order in which they occur.
+    chromosome
+        [int16, shape: (n_variants,)] Index into `names`.
+    position
+        [int64, shape: (n_variants,)] Base pairs.
+    neg_log10_p
+        [float32, shape: (n_variants,)]
+    about
+        What the test noted: `traits`, `lambda_gc`, `n_variants`, `n_tested`.
+    """
+
+    names: list[str]
+    chromosome: NDArray[np.int16]
+    position: NDArray[np.int64]
+    neg_log10_p: NDArray[np.float32]
+    about: dict[str, Any]
+
+
+def read_joint(path: Path) -> Joint:
+    """Read the joint test, one row group at a time.
+
+    Raises
+    ------
+    InputError
+        Not a table of the joint test.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["chromosome", "base_pair_location", "neg_log10_p"]
+    names: dict[str, int] = {}
+    parts: list[tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.float32]]] = []
+    try:
+        about = json.loads((pq.read_schema(path).metadata or {}).get(b"axoloci", b"{}"))
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=columns)
+            coded = table["chromosome"].combine_chunks().dictionary_encode()
+            codes = [names.setdefault(name, len(names)) for name in coded.dictionary.to_pylist()]
+            p = table["neg_log10_p"].to_numpy().astype(np.float32)
+            good = np.isfinite(p)
+            chromosome = np.array(codes, dtype=np.int16)[coded.indices.to_numpy()]
+            position = table["base_pair_location"].to_numpy()
+            parts.append((chromosome[good], position[good], p[good]))
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a table of axoloci-genetics joint: {error}") from error
+    empty = (np.empty(0, np.int16), np.empty(0, np.int64), np.empty(0, np.float32))
+    chromosome, position, neg_log10_p = (
+        np.concatenate(arrays) for arrays in zip(*(parts or [empty]), strict=True)
+    )
+    return Joint(list(names), chromosome, position, neg_log10_p, about)
+
+
+def read_examples(path: Path) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+    """People, their maps and the maps' reconstructions, each map (k, x, y, z).
+
+    Raises
+    ------
+    InputError
+        Not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            who, original, reconstruction = (
+                arrays[name] for name in ("sample_id", "original", "reconstruction")
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not examples of axoloci-encoder: {error}") from error
+    if original.ndim != 4 or original.shape != reconstruction.shape or len(who) != len(original):
+        raise InputError(f"{path}: maps of shapes {original.shape} and {reconstruction.shape}")
+    return [str(name) for name in who], original, reconstruction

@@ -1,0 +1,225 @@
+"""What the pictures and tables show: outliers, thinned points, quantiles, slices, label places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+OUTLIER_Z = 3.5  # of a robust z-score
+MIN_FOR_OUTLIERS = 10  # scans; the spread of fewer says little
+KEEP_ABOVE = 3.0  # −log10 p from which every variant is drawn
+GRID = (1800, 240)  # cells, across and up, of which the others keep one variant each
+
+Side = Literal["high", "low", "both"]
+
+
+def robust_z(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance from the median in robust standard deviations, (x − median) / (1.4826 MAD).
+
+    Parameters
+    ----------
+    values
+        [float, shape: (n_scans,)] NaN stays NaN.
+
+    Returns
+    -------
+    [float64, shape: (n_scans,)] Zero where more than half of the values are equal.
+
+    References
+    ----------
+    Iglewicz and Hoaglin 1993; doi:10.1016/j.jesp.2013.03.013
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).any():
+        return np.full(values.shape, np.nan)
+    distance = values - np.nanmedian(values)
+    spread = 1.4826 * float(np.nanmedian(np.abs(distance)))
+    return distance / spread if spread > 0 else np.where(np.isfinite(distance), 0.0, np.nan)
+
+
+def find_outliers(values: NDArray[Any], side: Side) -> NDArray[np.bool_]:
+    """Scans whose robust z-score exceeds 3.5 on the side that matters.
+
+    Parameters
+    ----------
+    values
+        [float, shape: (n_scans,)] One quality figure; NaN is no outlier.
+    side
+        Whether large values are suspicious, small ones, or both.
+
+    Returns
+    -------
+    [bool, shape: (n_scans,)] None among fewer than ten scans.
+    """
+    z = robust_z(values)
+    if np.isfinite(z).sum() < MIN_FOR_OUTLIERS:
+        return np.zeros(z.shape, dtype=bool)
+    towards = {"high": z, "low": -z, "both": np.abs(z)}[side]
+    return np.asarray(np.nan_to_num(towards) > OUTLIER_Z)
+
+
+def order_chromosomes(names: Sequence[str]) -> list[str]:
+    """Chromosomes by number, then X, Y, XY and MT, then others as they come."""
+    last = {"X": 1, "Y": 2, "XY": 3, "M": 4, "MT": 4}
+    unique = list(dict.fromkeys(names))
+
+    def rank(name: str) -> tuple[int, int]:
+        if re.fullmatch(r"\d+", name):
+            return 0, int(name)
+        return (1, last[name]) if name in last else (2, unique.index(name))
+
+    return sorted(unique, key=rank)
+
+
+def place_variants(
+    chromosome: NDArray[np.integer[Any]], position: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places of variants on one axis along the genome, chromosome after chromosome.
+
+    Parameters
+    ----------
+    chromosome
+        [int, shape: (n_variants,)] Rank of the chromosome, from 0.
+    position
+        [shape: (n_variants,)] Base pairs.
+
+    Returns
+    -------
+    (place, edges)
+        [float64, shape: (n_variants,)]; [float64, shape: (n_chromosomes, 2)] start and end of each
+        chromosome on that axis.
+    """
+    position = np.asarray(position, dtype=np.float64)
+    n_chromosomes = int(chromosome.max()) + 1
+    first, last = np.full(n_chromosomes, np.inf), np.full(n_chromosomes, -np.inf)
+    np.minimum.at(first, chromosome, position)
+    np.maximum.at(last, chromosome, position)
+    length = np.where(last >= first, last - first, 0)  # (n_chromosomes,)
+    gap = 0.012 * max(float(length.sum()), 1.0)
+    start = np.concatenate([[0], np.cumsum(length + gap)[:-1]])
+    place = start[chromosome] + position - first[chromosome]
+    return place, np.stack([start, start + length], axis=1)
+
+
+def thin_points(place: NDArray[np.float64], neg_log10_p: NDArray[Any]) -> NDArray[np.int64]:
+    """Variants that a Manhattan plot needs: all with p < 1e-3, and one per pixel of the others.
+
+    Parameters
+    ----------
+    place, neg_log10_p
+        [float, shape: (n_variants,)] Without NaN.
+
+    Returns
+    -------
+    [int64] Rows, ascending.
+    """
+    low = np.flatnonzero(neg_log10_p < KEEP_ABOVE)
+    across = place[low] - (place.min() if place.size else 0)
+    column = (across / max(float(across.max(initial=0)), 1e-12) * (GRID[0] - 1)).astype(np.int64)
+    row = (neg_log10_p[low] / KEEP_ABOVE * GRID[1]).astype(np.int64)
+    _, first = np.unique(column * (GRID[1] + 1) + row, return_index=True)
+    return np.sort(np.concatenate([low[first], np.flatnonzero(neg_log10_p >= KEEP_ABOVE)]))
+
+
+def quantile_points(
+    neg_log10_p: NDArray[Any], n_points: int = 2000
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Expected and observed quantiles of −log10 p, and the 95% band of each rank under the null.
+
+    Parameters
+    ----------
+    neg_log10_p
+        [float, shape: (n_variants,)] Without NaN.
+    n_points
+        About how many ranks; the top hundred are all kept.
+
+    Returns
+    -------
+    (expected, observed, band)
+        [float64, shape: (n,)] twice, largest first; [float64, shape: (n, 2)] low and high, for
+        independent variants.
+    """
+    n = len(neg_log10_p)
+    ordered = np.sort(np.asarray(neg_log10_p, dtype=np.float64))[::-1]
+    rank = np.unique(np.round(np.geomspace(1, n, n_points)).astype(np.int64)) if n else np.empty(0)
+    rank = np.union1d(rank, np.arange(1, min(n, 100) + 1)).astype(np.int64)
+    expected = -np.log10((rank - 0.5) / n) if n else np.empty(0)
+    # the p of a rank follows a beta distribution: (rank, n − rank + 1)
+    low, high = (-np.log10(special.betaincinv(rank, n - rank + 1, tail)) for tail in (0.975, 0.025))
+    return expected, ordered[rank - 1], np.stack([low, high], axis=1)
+
+
+def spread_labels(
+    place: NDArray[np.float64], distance: float, low: float, high: float
+) -> NDArray[np.float64]:
+    """Places of labels along one axis: as near their points as a smallest distance allows.
+
+    Parameters
+    ----------
+    place
+        [float64, shape: (n,)] Of the points, ascending.
+    distance
+        Smallest distance of neighbours; made smaller if they would not all fit.
+    low, high
+        Range to stay within.
+
+    Returns
+    -------
+    [float64, shape: (n,)] Ascending.
+    """
+    n = len(place)
+    distance = min(distance, (high - low) / max(n - 1, 1))
+    steps = distance * np.arange(n)
+    # Neighbours that would collide move as one group around their mean (isotonic regression).
+    groups: list[tuple[float, int]] = []
+    for value in np.asarray(place, dtype=np.float64) - steps:
+        groups.append((float(value), 1))
+        while len(groups) > 1 and groups[-2][0] > groups[-1][0]:
+            (before, m), (after, k) = groups[-2:]
+            groups[-2:] = [((before * m + after * k) / (m + k), m + k)]
+    settled = np.repeat([g[0] for g in groups], [g[1] for g in groups]) if n else np.empty(0)
+    return np.asarray(np.clip(settled, low, high - steps[-1] if n else high) + steps)
+
+
+def choose_slices(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Slices that show a brain: five axial, one coronal, one sagittal beside the midline.
+
+    Parameters
+    ----------
+    mask
+        [bool, shape: (x, y, z)] Right, anterior, superior axes.
+
+    Returns
+    -------
+    list of (axis, index)
+    """
+    wanted = [*((2, share) for share in (0.28, 0.4, 0.52, 0.64, 0.76)), (1, 0.5), (0, 0.45)]
+    slices = []
+    for axis, share in wanted:
+        others = tuple(other for other in range(3) if other != axis)
+        inside = np.flatnonzero(mask.any(axis=others))
+        first, last = (inside[0], inside[-1]) if inside.size else (0, mask.shape[axis] - 1)
+        slices.append((axis, round(float(first + share * (last - first)))))
+    return slices
+
+
+def cut(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """One slice of a volume as a picture: rows go down, left of the person is left.
+
+    Parameters
+    ----------
+    volume
+        [shape: (x, y, z)] Right, anterior, superior axes.
+    axis, index
+        Which slice.
+
+    Returns
+    -------
+    [shape: (rows, columns)] Anterior or superior at the top.
+    """
+    return np.flipud(np.take(volume, index, axis=axis).T)

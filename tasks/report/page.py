@@ -1,0 +1,540 @@
+"""The page, section by section: from the study's files to sentences, tables and pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.io.cohort import read_cohort
+from axoloci.tasks.report import figures, kernel
+from axoloci.tasks.report.inputs import Inputs, Joint, read_examples, read_joint, read_tsv
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+DPI = 150
+MAX_ROWS = 1000  # of one table; the files that the page is made of have all
+LAST = -1e308  # sorts what is missing below all numbers
+MAX_MEAN = 200  # people in the group's mean
+SHOWN_PEOPLE = 4
+SHOWN_EXAMPLES = 4
+SHOWN_LATENTS = 6
+GENOME_WIDE = "p\u00a0<\u00a05\u00a0×\u00a010⁻⁸"
+
+# Quality figures by name: label, factor, decimals, and the side on which they are suspicious.
+QC: dict[str, tuple[str, float, int, kernel.Side | None]] = {
+    "mean_framewise_displacement": ("mean motion, mm", 1, 3, "high"),
+    "max_framewise_displacement": ("max motion, mm", 1, 2, "high"),
+    "mask_ml": ("brain mask, ml", 1, 0, "both"),
+    "mean_fa": ("mean FA", 1, 3, "both"),
+    "median_md": ("median MD, 10⁻³ mm²/s", 1e3, 3, "both"),
+    "similarity_header": ("similarity before", 1, 3, None),
+    "similarity_affine": ("similarity, affine", 1, 3, None),
+    "similarity_warp": ("similarity to template", 1, 3, "low"),
+    "head_scale": ("head scale", 1, 3, "both"),
+    "n_implausible_voxels": ("implausible voxels", 1, 0, "high"),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page."""
+
+    src: str
+    alt: str
+    caption: str
+    wide: bool = True  # keeps its size on a narrow screen, where it scrolls
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: what is read, and what it is sorted by."""
+
+    text: str
+    sort: float | str = ""
+    kind: str = ""  # number, flag, name, text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page."""
+
+    head: list[str]
+    rows: list[list[Cell]]
+    total: int  # rows that there are, of which `rows` may be the first
+
+
+@dataclass
+class Page:
+    """All that the template shows."""
+
+    title: str
+    shareable: bool
+    out_dir: str | None
+    tiles: list[tuple[str, str, str]] = field(default_factory=list)  # figure, name, remark
+    failed: Table | None = None
+    reasons: Table | None = None
+    qc: Table | None = None
+    qc_rule: str = ""
+    n_flagged: int = 0
+    loci: Table | None = None
+    seconds: Table | None = None
+    settings: Table | None = None
+    versions: Table | None = None
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    sentences: dict[str, str] = field(default_factory=lambda: defaultdict(str))
+
+
+def make_page(given: Inputs) -> str:
+    """The page as HTML.
+
+    Raises
+    ------
+    InputError
+        A file is not what it should be.
+    """
+    page = Page(given.title, given.shareable, None if given.shareable else given.out_dir)
+    for add in (add_scans, add_qc, add_cohort, add_encoder, add_association, add_about):
+        add(page, given)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(page=page, version=__version__)
+
+
+def add_scans(page: Page, given: Inputs) -> None:
+    """What went in, and what failed by name and reason."""
+    if given.scans is None:
+        page.sentences["scans"] = "No table of scans was given."
+        return
+    scans = read_tsv(given.scans, "scans")
+    failed = scans[scans["status"] != "ok"]
+    n_ok = len(scans) - len(failed)
+    remark = f"{n_ok:,} finished, {len(failed):,} failed" if len(failed) else "all finished"
+    page.tiles.append((f"{len(scans):,}", _plural(len(scans), "scan"), remark))
+    people = scans["sample_id"].nunique() if "sample_id" in scans else None
+    of_people = f" of {people:,} {'person' if people == 1 else 'people'}" if people else ""
+    page.sentences["scans"] = (
+        f"{len(scans):,} {_plural(len(scans), 'scan')}{of_people} went in; {n_ok:,} finished"
+        + (f" and {len(failed):,} failed." if len(failed) else ", none failed.")
+    )
+    if failed.empty:
+        return
+    reason = failed["reason"].fillna("unknown") if "reason" in failed else failed["status"]
+    if page.shareable:
+        counts = reason.map(_nobodys_reason).value_counts()
+        rows = [[Cell(str(why), kind="text"), _number(n, 0)] for why, n in counts.items()]
+        page.reasons = Table(["reason", "scans"], rows, len(rows))
+        return
+    logs = failed["log"].fillna("") if "log" in failed else pd.Series("", index=failed.index)
+    page.failed = Table(
+        ["scan", "reason", "log"],
+        [
+            [Cell(name, kind="name"), Cell(str(why), kind="text"), Cell(str(path), kind="path")]
+            for name, why, path in zip(failed["scan"], reason, logs, strict=True)
+        ][:MAX_ROWS],
+        len(failed),
+    )
+
+
+def add_qc(page: Page, given: Inputs) -> None:
+    """Quality figures of each scan, outliers first."""
+    if given.qc is None:
+        page.sentences["qc"] = "No table of quality figures was given."
+        return
+    table = read_tsv(given.qc, "qc")
+    if table.empty:
+        page.sentences["qc"] = "No scan has finished, so there are no quality figures."
+        return
+    known = [name for name in QC if name in table and _is_numeric(table[name])]
+    values = {name: table[name].to_numpy(np.float64) * QC[name][1] for name in known}
+    out = {
+        name: kernel.find_outliers(values[name], side)
+        for name in known
+        if (side := QC[name][3]) is not None
+    }
+    flags = [[name for name in out if out[name][row]] for row in range(len(table))]
+    page.n_flagged = sum(bool(flag) for flag in flags)
+    few = len(table) < kernel.MIN_FOR_OUTLIERS
+    page.qc_rule = (
+        f"With fewer than {kernel.MIN_FOR_OUTLIERS} scans none is called an outlier."
+        if few
+        else f"A scan is marked where a figure lies more than {kernel.OUTLIER_Z} robust standard "
+        "deviations (1.4826 × median absolute deviation) from the median, on the side that is "
+        f"suspicious: {page.n_flagged:,} of {len(table):,} here. Marks are for looking at; nothing "
+        "was left out because of them."
+    )
+    if len(table) > 2 and out:
+        page.pictures["qc"] = _picture(
+            figures.distributions(
+                [values[name] for name in out],
+                [QC[name][0] for name in out],
+                list(out.values()),
+            ),
+            "Histograms of " + ", ".join(QC[name][0] for name in out) + ".",
+            "Each figure over all scans; red marks are outliers.",
+        )
+    if page.shareable:
+        return
+    others = [
+        name for name in table.columns if name not in (*QC, "scan", "sample_id") and name[:1] != "_"
+    ]
+    order = sorted(range(len(table)), key=lambda row: (not flags[row], str(table["scan"][row])))
+    rows = []
+    for row in order[:MAX_ROWS]:
+        cells = [
+            Cell(str(table["scan"][row]), kind="name"),
+            Cell(", ".join(QC[name][0].split(",")[0] for name in flags[row]), kind="flags"),
+        ]
+        for name in known:
+            kind = "flag" if name in flags[row] else "number"
+            cells.append(_number(values[name][row], QC[name][2], kind))
+        cells += [_value(table[name][row]) for name in others]
+        rows.append(cells)
+    head = ["scan", "outlier in", *(QC[name][0] for name in known)]
+    page.qc = Table([*head, *(name.replace("_", " ") for name in others)], rows, len(table))
+
+
+def add_cohort(page: Page, given: Inputs) -> None:
+    """Maps in common space: mean and spread of the group, and some people."""
+    if given.cohort is None:
+        page.sentences["cohort"] = "No cohort store was given, so no maps are shown."
+        return
+    cohort = read_cohort(given.cohort)
+    page.tiles.append(
+        (f"{cohort.n_samples:,}", "people mapped", f"{cohort.n_voxels:,} voxels each")
+    )
+    chosen = _evenly(cohort.n_samples, MAX_MEAN)
+    total = np.zeros(cohort.n_voxels)
+    squares = np.zeros(cohort.n_voxels)
+    for start in range(0, len(chosen), 20):
+        rows = cohort.rows(chosen[start : start + 20]).astype(np.float64)  # (20, n_voxels)
+        total += rows.sum(axis=0)
+        squares += np.square(rows).sum(axis=0)
+    mean = total / len(chosen)
+    spread = np.sqrt(np.maximum(squares / len(chosen) - mean**2, 0))
+    group = np.zeros((2, *cohort.mask.shape), dtype=np.float32)
+    group[0, cohort.mask], group[1, cohort.mask] = mean, spread
+    white = [max(float(np.percentile(part, 99.5)), 1e-6) for part in (mean, spread)]
+    labels = [
+        f"{name}\nwhite {value:.2g}" for name, value in zip(("mean", "SD"), white, strict=True)
+    ]
+    volumes = [*group]
+    if not page.shareable:
+        people = _evenly(cohort.n_samples, SHOWN_PEOPLE)
+        volumes += [*cohort.volumes(people)]
+        labels += [_short(cohort.sample_id[row]) for row in people]
+        white += [white[0]] * len(people)
+    canonical = [_to_ras(volume, cohort.affine) for volume in volumes]
+    mask = _to_ras(cohort.mask, cohort.affine)
+    measure = cohort.measure.upper()
+    of = f"{len(chosen)} of the {cohort.n_samples:,}" if len(chosen) < cohort.n_samples else "all"
+    page.pictures["cohort"] = _picture(
+        figures.brains(np.stack(canonical), labels, white, mask, _voxel_size(cohort.affine)),
+        f"Slices of {measure} maps in common space: group mean, standard deviation"
+        + ("" if page.shareable else f" and {len(people)} people")
+        + ", five axial, one coronal, one sagittal.",
+        f"{measure} in common space; mean and standard deviation over {of} people"
+        + ("." if page.shareable else ", then people at even steps through the cohort.")
+        + " Left of the picture is left of the person.",
+    )
+
+
+def add_encoder(page: Page, given: Inputs) -> None:
+    """Training, reconstruction, examples."""
+    if given.history is given.quality is given.examples is None:
+        page.sentences["encoder"] = "No representation was trained."
+        return
+    losses: dict[str, NDArray[Any]] = {}
+    epoch: NDArray[Any] = np.empty(0)
+    r2 = None
+    said = []
+    if given.history is not None:
+        history = read_tsv(given.history, "history")
+        epoch = history["epoch"].to_numpy(np.float64)
+        for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
+            if name in history and history[name].notna().any():
+                losses[label] = history[name].to_numpy(np.float64)
+        said.append(f"{len(history):,} {_plural(len(history), 'epoch')} of training")
+    if given.quality is not None:
+        quality = read_tsv(given.quality, "quality")
+        r2 = quality["reconstruction_r2"].dropna().to_numpy(np.float64)
+        r2 = r2 if r2.size else None
+        if r2 is not None:
+            said.append(f"median reconstruction R² {np.median(r2):.3f} over {r2.size:,} people")
+    page.sentences["encoder"] = f"{'; '.join(said)}." if said else ""
+    if losses or r2 is not None:
+        page.pictures["training"] = _picture(
+            figures.training(epoch, losses, r2),
+            "Loss by epoch and histogram of reconstruction R² over people.",
+            "Left: loss by epoch. Right: share of each person's map that the latents explain."
+            if losses and r2 is not None
+            else "",
+        )
+    if given.examples is None or page.shareable:
+        return
+    who, original, reconstruction = read_examples(given.examples)
+    keep = slice(0, SHOWN_EXAMPLES)
+    affine = np.eye(4) if given.cohort is None else read_cohort(given.cohort).affine
+    before, after = (
+        np.stack([_to_ras(volume.astype(np.float32), affine) for volume in volumes[keep]])
+        for volumes in (original, reconstruction)
+    )
+    page.pictures["examples"] = _picture(
+        figures.examples(before, after, [_short(name) for name in who[keep]], _voxel_size(affine)),
+        f"Original maps, their reconstructions and the differences of {len(who[keep])} people.",
+        "What the latents keep: original, reconstruction and difference (red: too high, blue: too "
+        "low).",
+    )
+
+
+def add_association(page: Page, given: Inputs) -> None:
+    """Manhattan and quantile plots of the joint test, and the loci."""
+    loci = read_tsv(given.loci, "loci") if given.loci is not None else None
+    if given.joint is None:
+        page.sentences["joint"] = "No joint test was given."
+    else:
+        joint = read_joint(given.joint)
+        if joint.neg_log10_p.size == 0:
+            page.sentences["joint"] = "The joint test has no variant that could be tested."
+        else:
+            _add_joint(page, joint, loci)
+    if loci is None:
+        page.sentences["loci"] = "No table of loci was given."
+        return
+    page.tiles.append((f"{len(loci):,}", _plural(len(loci), "locus", "loci"), GENOME_WIDE))
+    if loci.empty:
+        page.sentences["loci"] = "No variant is genome-wide significant."
+        return
+    page.sentences["loci"] = (
+        "Lead variant of each locus, most significant first; latents are those with p < 0.05 "
+        "divided by their number at the lead variant, ▲ where the effect allele raises them."
+    )
+    ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
+    page.loci = Table(
+        ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
+         "leads", "in LD", "latents"],
+        [_locus_row(row) for row in ordered.head(MAX_ROWS).to_dict("records")],
+        len(loci),
+    )  # fmt: skip
+
+
+def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None) -> None:
+    """Pictures and figures of a joint test with at least one variant."""
+    names = kernel.order_chromosomes(joint.names)
+    rank = np.array([names.index(name) for name in joint.names])[joint.chromosome]
+    place, edges = kernel.place_variants(rank, joint.position)
+    kept = kernel.thin_points(place, joint.neg_log10_p)
+    leads = []
+    if loci is not None and not loci.empty:
+        first = np.full(len(names), np.inf)
+        np.minimum.at(first, rank, joint.position)
+        ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
+        for row in ordered.to_dict("records"):
+            if row["chromosome"] in names:
+                k = names.index(row["chromosome"])
+                x = float(edges[k, 0] + row["base_pair_location"] - first[k])
+                leads.append((x, float(row["neg_log10_p"]), str(row["variant_id"])))
+    n = joint.neg_log10_p.size
+    n_hits = int((joint.neg_log10_p >= figures.GENOME_WIDE).sum())
+    inflation = joint.about.get("lambda_gc")
+    traits = len(joint.about.get("traits", []))
+    of_traits = f" over {traits} {_plural(traits, 'latent')}" if traits else ""
+    said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
+    page.tiles.append((f"{n:,}", f"{_plural(n, 'variant')} tested", said))
+    page.sentences["joint"] = (
+        f"Exact F test of the canonical R² of each variant{of_traits}: {n:,} variants, {n_hits:,} "
+        f"with {GENOME_WIDE}{f', genomic {said}' if said else ''}."
+    )
+    more = len(leads) - figures.MAX_LABELS
+    page.pictures["manhattan"] = _picture(
+        figures.manhattan(
+            place[kept], rank[kept], joint.neg_log10_p[kept].astype(np.float64), edges, names, leads
+        ),
+        f"Manhattan plot of the joint test: {n_hits:,} of {n:,} variants reach p < 5e-8"
+        + (f"; lead variants {', '.join(lead[2] for lead in leads[:8])}." if leads else "."),
+        "Joint test along the genome. Dashed line: p\u00a0=\u00a05\u00a0×\u00a010⁻⁸"
+        + ("; lead variants are named" if leads else "")
+        + (f", the {figures.MAX_LABELS} most significant of {len(leads)}" if more > 0 else "")
+        + ". Every variant with p\u00a0<\u00a010⁻³ is drawn; the others one per pixel.",
+    )
+    page.pictures["quantiles"] = _picture(
+        figures.quantiles(*kernel.quantile_points(joint.neg_log10_p)),
+        f"Quantile-quantile plot of the joint test{f', {said}' if said else ''}.",
+        "Quantiles against the null, with the 95% band of each rank for independent variants"
+        + (f"; {said}." if said else "."),
+        wide=False,
+    )
+
+
+def _locus_row(row: Mapping[Any, Any]) -> list[Cell]:
+    """One locus as cells."""
+    position = int(row["base_pair_location"])
+    start, end = row.get("start", position), row.get("end", position)
+    names, betas, ps = (
+        [part for part in str(row.get(column, "")).split(",") if part and part != "nan"]
+        for column in ("latents", "latents_beta", "latents_neg_log10_p")
+    )
+    shown = [
+        f"{name.removeprefix('latent_')} {'▼' if beta.startswith('-') else '▲'} {float(p):.1f}"
+        for name, beta, p in zip(names, betas, ps, strict=True)
+    ]
+    more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""
+    alleles = f"{_clip(row.get('effect_allele', ''))} / {_clip(row.get('other_allele', ''))}"
+    chromosome = str(row["chromosome"])
+    place = 1e10 * (int(chromosome) if chromosome.isdigit() else 99) + position
+    return [
+        Cell(str(row["variant_id"]), kind="name"),
+        Cell(f"{chromosome}:{position:,}", place),
+        _number((end - start) / 1e3, 0),
+        Cell(alleles),
+        _number(row.get("effect_allele_frequency"), 3),
+        _number(row.get("n"), 0),
+        _number(row["neg_log10_p"], 1),
+        Cell(f"{100 * row['r2']:.3g}", float(row["r2"]), "number") if "r2" in row else Cell("–"),
+        _number(row.get("n_leads"), 0),
+        _number(row.get("n_clumped"), 0),
+        Cell(", ".join(shown[:SHOWN_LATENTS]) + more if shown else "several, weakly", kind="text"),
+    ]
+
+
+def add_about(page: Page, given: Inputs) -> None:
+    """Settings, versions, time."""
+    if given.study_settings is not None:
+        settings = _flatten(given.study_settings, page.shareable)
+        page.settings = Table(
+            ["setting", "value"],
+            [[Cell(name, kind="name"), Cell(value, kind="path")] for name, value in settings],
+            len(settings),
+        )
+    if given.versions is not None:
+        page.versions = Table(
+            ["package", "version"],
+            [[Cell(name, kind="name"), Cell(value)] for name, value in given.versions.items()],
+            len(given.versions),
+        )
+    if given.seconds is None:
+        page.sentences["seconds"] = "No times were given."
+        return
+    table = read_tsv(given.seconds, "seconds")
+    cpu = "cpu_seconds" if "cpu_seconds" in table else "seconds"
+    total = float(table[cpu].sum())
+    jobs = int(table["jobs"].sum())
+    page.sentences["seconds"] = f"{jobs:,} {_plural(jobs, 'job')}, {_duration(total)} of CPU time."
+    page.tiles.append((_duration(total), "of CPU time", f"{jobs:,} {_plural(jobs, 'job')}"))
+    rows = []
+    for row in table.to_dict("records"):
+        share = row[cpu] / total if total else 0.0
+        rows.append(
+            [
+                Cell(str(row["step"]), kind="name"),
+                _number(row["jobs"], 0),
+                Cell(_duration(row["seconds"]), float(row["seconds"]), "number"),
+                Cell(_duration(row[cpu]), float(row[cpu]), "number"),
+                _number(row[cpu] / max(row["jobs"], 1), 1),
+                _number(row.get("max_rss_mb"), 0),
+                Cell(f"{100 * share:.1f}", share, "bar"),
+            ]
+        )
+    page.seconds = Table(
+        ["step", "jobs", "elapsed", "CPU", "CPU s a job", "peak memory, MB", "share of CPU, %"],
+        rows,
+        len(rows),
+    )
+
+
+def _picture(figure: Figure, alt: str, caption: str, *, wide: bool = True) -> Picture:
+    """A matplotlib figure as PNG within the page; the same bytes each time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(f"data:image/png;base64,{encoded}", alt, caption, wide)
+
+
+def _to_ras(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """A volume with its axes turned to right, anterior, superior."""
+    turn = nib.io_orientation(affine)  # type: ignore[no-untyped-call]
+    return np.asarray(nib.apply_orientation(volume, turn))  # type: ignore[no-untyped-call]
+
+
+def _voxel_size(affine: NDArray[np.float64]) -> list[float]:
+    """Voxel size along right, anterior, superior, mm."""
+    turn = nib.io_orientation(affine)  # type: ignore[no-untyped-call]
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    return [float(size) for size in sizes]
+
+
+def _evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of n rows, at even steps."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+
+
+def _flatten(
+    settings: Mapping[str, Any], shareable: bool, within: str = ""
+) -> list[tuple[str, str]]:
+    """Nested settings as dotted names; of paths only the last part if the page is shared."""
+    rows = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, shareable, f"{within}{name}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            rows.append((f"{within}{name}", Path(text).name if shareable and "/" in text else text))
+    return rows
+
+
+def _number(value: Any, decimals: int, kind: str = "number") -> Cell:
+    """A number, or a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return Cell("–", LAST, kind)
+    return Cell(f"{value:,.{decimals}f}", float(value), kind)
+
+
+def _value(value: Any) -> Cell:
+    """Whatever a further column holds."""
+    if isinstance(value, float | int | np.number) and not isinstance(value, bool):
+        whole = math.isfinite(value) and float(value).is_integer()
+        return Cell(f"{value:,.0f}" if whole else _number(value, 4).text, float(value), "number")
+    return Cell("–" if value is None else str(value))
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and bool(column.notna().any())
+
+
+def _nobodys_reason(reason: Any) -> str:
+    """The first part of a reason that names neither a file nor a person."""
+    parts = str(reason).splitlines()[0].split(": ")
+    return next((part for part in parts if "/" not in part and "sub-" not in part), "other")
+
+
+def _clip(allele: Any) -> str:
+    return str(allele) if len(str(allele)) <= 6 else f"{str(allele)[:5]}…"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 12 else f"{name[:11]}…"
+
+
+def _plural(n: int, one: str, many: str = "") -> str:
+    return one if n == 1 else many or f"{one}s"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,179 @@
+"""`axoloci-genetics` on a small study with two planted loci."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import statsmodels.api as sm
+from click.testing import CliRunner, Result
+from plink_files import write_plink
+from scipy import stats
+
+from axoloci.io.genotypes import open_genotypes
+from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts
+from axoloci.tasks.genetics.cli import main
+
+N, K = 400, 4
+TRAITS = [f"latent_{k:03d}" for k in range(K)]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Genotypes of 400 people on two chromosomes, four traits, their store; loci at 20 and 70."""
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(1)
+    dosage = rng.binomial(2, 0.3, (100, N)).astype(np.int8)  # (M, N)
+    for follower in (21, 22):  # in disequilibrium with the first locus
+        copies = rng.random(N) < 0.8
+        dosage[follower, copies] = dosage[20, copies]
+    write_plink(folder / "genotypes", dosage, ["1"] * 50 + ["2"] * 50)
+    y = rng.standard_normal((N, K))
+    y[:, 0] += 0.7 * dosage[20]
+    y[:, 2] -= 0.9 * dosage[70]
+    y -= y.mean(axis=0)
+    np.save(folder / "traits.npy", y)
+
+    g = dosage - dosage.mean(axis=1, keepdims=True)  # (M, N)
+    gg = np.square(g).sum(axis=1)[:, None]
+    beta = g @ y / gg  # (M, K)
+    se = np.sqrt((np.square(y).sum(axis=0) - beta**2 * gg) / (N - 2) / gg)
+    beta[5] = se[5] = np.nan  # a variant that was not tested
+    variants = open_genotypes(folder / "genotypes").variants
+    parts = plan_parts(variants["chromosome"], K)
+    writer = SumstatsWriter(folder / "sumstats", {"test": 1}, parts)
+    for part in parts:
+        rows = slice(part.start, part.stop)
+        writer.write(
+            part,
+            variants.iloc[rows][VARIANT_COLUMNS],
+            TRAITS,
+            dosage[rows].mean(axis=1) / 2,
+            np.full(part.stop - part.start, N, dtype=np.int32),
+            beta[rows].astype(np.float32),
+            se[rows].astype(np.float32),
+        )
+    writer.finish(TRAITS, np.corrcoef(y.T), {"n_samples": N, "n_covariates": 1})
+    result = run("joint", "--sumstats", folder / "sumstats", "--out", folder / "joint.parquet")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_joint__writes_the_regression_f_test_of_each_variant(study: Path) -> None:
+    table = pd.read_parquet(study / "joint.parquet")
+    genotypes = open_genotypes(study / "genotypes")
+    dosage, y = genotypes.read(0, 100), np.load(study / "traits.npy")
+    assert table["variant_id"].tolist() == genotypes.variants["variant_id"].tolist()
+    for row in (0, 20, 70):
+        fit = sm.OLS(dosage[row], sm.add_constant(y)).fit()
+        assert table["f"][row] == pytest.approx(fit.fvalue, rel=1e-4)
+        assert table["neg_log10_p"][row] == pytest.approx(-np.log10(fit.f_pvalue), rel=1e-4)
+        assert table["r2"][row] == pytest.approx(fit.rsquared, rel=1e-4)
+    assert np.flatnonzero(table["neg_log10_p"].isna()).tolist() == [5]
+
+
+def test_joint__notes_inflation_and_traits_in_the_schema(study: Path) -> None:
+    about = json.loads(pq.read_schema(study / "joint.parquet").metadata[b"axoloci"])
+    p = 10 ** -pd.read_parquet(study / "joint.parquet")["neg_log10_p"].dropna()
+    assert about["lambda_gc"] == pytest.approx(np.median(stats.chi2.isf(p, 1)) / 0.45494, rel=0.02)
+    assert about["traits"] == TRAITS
+    assert (about["n_variants"], about["n_tested"]) == (100, 99)
+
+
+def test_joint__tests_a_subset_of_the_traits(study: Path, tmp_path: Path) -> None:
+    chosen = f"{TRAITS[3]},{TRAITS[2]}"
+    arguments = ("joint", "--sumstats", study / "sumstats", "--traits", chosen)
+    assert run(*arguments, "--out", tmp_path / "joint.parquet").exit_code == 0
+    table = pd.read_parquet(tmp_path / "joint.parquet")
+    y = np.load(study / "traits.npy")[:, [2, 3]]
+    dosage = open_genotypes(study / "genotypes").read(70, 71)[0]
+    fit = sm.OLS(dosage, sm.add_constant(y)).fit()
+    assert table["neg_log10_p"][70] == pytest.approx(-np.log10(fit.f_pvalue), rel=1e-4)
+    assert table["neg_log10_p"][20] < 5  # its trait is not among them
+
+
+def test_joint__writes_the_same_bytes_again(study: Path, tmp_path: Path) -> None:
+    again = tmp_path / "joint.parquet"
+    assert run("joint", "--sumstats", study / "sumstats", "--out", again).exit_code == 0
+    assert again.read_bytes() == (study / "joint.parquet").read_bytes()
+
+
+def test_joint__names_an_unknown_trait(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "j.parquet"
+    result = run("joint", "--sumstats", study / "sumstats", "--traits", "height", "--out", out)
+    assert result.exit_code == 1
+    assert "no trait height" in result.output
+    assert not out.exists()
+
+
+def loci(study: Path, out: Path, *more: object) -> Result:
+    given = ("--joint", study / "joint.parquet", "--sumstats", study / "sumstats")
+    return run("loci", *given, "--genotypes", study / "genotypes", "--out", out, *more)
+
+
+def test_loci__finds_the_planted_loci_and_the_traits_that_carry_them(
+    study: Path, tmp_path: Path
+) -> None:
+    result = loci(study, tmp_path / "loci.tsv")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "loci.tsv", sep="\t")
+    assert table["variant_id"].tolist() == ["rs20", "rs70"]
+    assert table["chromosome"].tolist() == [1, 2]
+    assert table["latents"].tolist() == ["latent_000", "latent_002"]
+    assert table["latents_beta"].tolist() == pytest.approx([0.7, -0.9], abs=0.2)
+    assert set(table["clumped"][0].split(",")) >= {"rs21", "rs22"}
+    assert table["start"][0] <= 1020 <= 1022 <= table["end"][0]
+    y, dosage = np.load(study / "traits.npy"), open_genotypes(study / "genotypes").read(20, 21)[0]
+    truth = sm.OLS(y[:, 0], sm.add_constant(dosage)).fit()
+    assert float(table["latents_neg_log10_p"][0]) == pytest.approx(
+        -np.log10(truth.pvalues[1]), rel=1e-4
+    )
+    settings = json.loads((tmp_path / "loci.json").read_text())
+    assert (settings["p_threshold"], settings["n_loci"]) == (5e-8, 2)
+
+
+def test_loci__takes_the_variants_of_the_genotypes_by_name_not_by_row(
+    study: Path, tmp_path: Path
+) -> None:
+    """A file that lacks the first variants gives the same loci: rows are shifted, names are not."""
+    dosage = open_genotypes(study / "genotypes").read(10, 100)
+    write_plink(tmp_path / "less", dosage)
+    bim = (study / "genotypes.bim").read_text().splitlines(keepends=True)
+    (tmp_path / "less.bim").write_text("".join(bim[10:]))
+    assert loci(study, tmp_path / "all.tsv").exit_code == 0
+    result = loci(study, tmp_path / "less.tsv", "--genotypes", tmp_path / "less")
+    secondary = pd.read_parquet(study / "joint.parquet")["neg_log10_p"][:10].max()
+    assert secondary < 2  # none of the ten is needed
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "less.tsv").read_text() == (tmp_path / "all.tsv").read_text()
+
+
+def test_loci__refuses_other_genotypes(study: Path, tmp_path: Path) -> None:
+    write_plink(tmp_path / "other", open_genotypes(study / "genotypes").read(0, 15))
+    result = loci(study, tmp_path / "loci.tsv", "--genotypes", tmp_path / "other")
+    assert result.exit_code == 1
+    assert "rs20" in result.output
+    assert "give the genotypes of the study" in result.output
+
+
+def test_loci__writes_an_empty_table_where_nothing_is_found(study: Path, tmp_path: Path) -> None:
+    result = loci(study, tmp_path / "loci.tsv", "--p-threshold", 1e-200)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "loci.tsv", sep="\t")
+    assert len(table) == 0
+    assert "variant_id" in table.columns
+
+
+def test_loci__refuses_a_table_that_is_no_joint_test(study: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+    result = loci(study, tmp_path / "loci.tsv", "--joint", tmp_path / "other.parquet")
+    assert result.exit_code == 1
+    assert "not a table of axoloci-genetics joint" in result.output

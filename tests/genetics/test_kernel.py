@@ -1,0 +1,340 @@
+"""The joint test and the loci: against regression, mpmath, plink 1.9, and planted truth."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from bed_reader import open_bed
+from numpy.typing import NDArray
+from scipy import stats
+
+from axoloci.errors import InputError
+from axoloci.tasks.genetics import kernel, loci
+
+Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def associate(
+    genotypes: NDArray[np.float64], traits: NDArray[np.float64], covariates: NDArray[np.float64]
+) -> Arrays:
+    """Textbook regression of each trait on each variant: beta, se (M, K), correlation (K, K)."""
+    q = np.linalg.qr(covariates)[0]
+    y = traits - q @ (q.T @ traits)  # (N, K)
+    g = genotypes - q @ (q.T @ genotypes)  # (N, M)
+    gg = np.square(g).sum(axis=0)[:, None]  # (M, 1)
+    beta = g.T @ y / gg
+    df = len(y) - covariates.shape[1] - 1
+    se = np.sqrt((np.square(y).sum(axis=0) - beta**2 * gg) / df / gg)
+    return beta, se, cosine(y)
+
+
+def cosine(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    unit = y / np.linalg.norm(y, axis=0)
+    return np.asarray(unit.T @ unit)
+
+
+def study(n: int, m: int, k: int, seed: int) -> Arrays:
+    """Genotypes (n, m), correlated traits (n, k), covariates with intercept (n, 4)."""
+    rng = np.random.default_rng(seed)
+    genotypes = rng.binomial(2, rng.uniform(0.05, 0.5, m), (n, m)).astype(np.float64)
+    traits = rng.standard_normal((n, k)) @ rng.standard_normal((k, k))
+    covariates = np.column_stack([np.ones(n), rng.standard_normal((n, 3))])
+    return genotypes, traits, covariates
+
+
+def joint(
+    genotypes: NDArray[np.float64], traits: NDArray[np.float64], covariates: NDArray[np.float64]
+) -> kernel.JointResult:
+    beta, se, correlation = associate(genotypes, traits, covariates)
+    names = [f"t{i}" for i in range(traits.shape[1])]
+    return kernel.joint_test(
+        beta,
+        se,
+        np.full(beta.shape, len(traits) - covariates.shape[1] - 1),
+        len(traits) - covariates.shape[1] - 1,
+        kernel.whiten_traits(correlation, names),
+    )
+
+
+def test_joint_test__equals_regression_of_genotype_on_covariates_and_traits() -> None:
+    genotypes, traits, covariates = study(n=120, m=12, k=6, seed=1)
+    traits += 0.8 * genotypes[:, :1]  # one strong signal beside eleven null variants
+    result = joint(genotypes, traits, covariates)
+    tested = np.eye(10)[4:]  # the six traits, behind four covariates
+    for i, g in enumerate(genotypes.T):
+        truth = sm.OLS(g, np.column_stack([covariates, traits])).fit().f_test(tested)
+        assert result.f[i] == pytest.approx(truth.fvalue, rel=1e-9)
+        assert result.neg_log10_p[i] == pytest.approx(-np.log10(truth.pvalue), rel=1e-9)
+
+
+def test_joint_test__does_not_change_under_an_invertible_remix_of_the_traits() -> None:
+    genotypes, traits, covariates = study(n=300, m=50, k=16, seed=2)
+    remix = np.random.default_rng(3).standard_normal((16, 16))
+    before, after = (
+        joint(genotypes, traits, covariates),
+        joint(genotypes, traits @ remix, covariates),
+    )
+    np.testing.assert_allclose(after.neg_log10_p, before.neg_log10_p, rtol=1e-6)
+    np.testing.assert_allclose(after.f, before.f, rtol=1e-6)
+
+
+def test_joint_test__is_calibrated_under_the_null() -> None:
+    p = []
+    for seed in range(4):  # few people, many traits: where a χ² approximation fails
+        genotypes, traits, covariates = study(n=100, m=5000, k=20, seed=10 + seed)
+        p.append(10 ** -joint(genotypes, traits, covariates).neg_log10_p)
+    # Traits are shared by the variants of a seed, the genotypes are independent given them
+    pooled = np.concatenate(p)  # (20000,)
+    for level in (0.05, 0.01, 1e-3):
+        low, high = stats.binom.ppf([0.0005, 0.9995], pooled.size, level)
+        assert low <= (pooled < level).sum() <= high
+    assert kernel.lambda_gc(-np.log10(pooled)) == pytest.approx(1, abs=0.05)
+
+
+def test_joint_test__stays_within_float32_error_on_a_float32_store() -> None:
+    genotypes, traits, covariates = study(n=400, m=40, k=8, seed=4)
+    beta, se, correlation = associate(genotypes, traits, covariates)
+    whitening = kernel.whiten_traits(correlation, list("abcdefgh"))
+    df = np.full(beta.shape, 395)
+    exact = kernel.joint_test(beta, se, df, 395, whitening)
+    stored = kernel.joint_test(beta.astype(np.float32), se.astype(np.float32), df, 395, whitening)
+    np.testing.assert_allclose(stored.neg_log10_p, exact.neg_log10_p, rtol=1e-4, atol=1e-6)
+
+
+def test_joint_test__gives_nan_where_a_trait_was_not_tested() -> None:
+    genotypes, traits, covariates = study(n=80, m=3, k=2, seed=5)
+    beta, se, correlation = associate(genotypes, traits, covariates)
+    beta[1, 0] = se[1, 0] = np.nan
+    whitening = kernel.whiten_traits(correlation, ["a", "b"])
+    result = kernel.joint_test(beta, se, np.full(beta.shape, 75), 75, whitening)
+    assert np.isfinite(result.neg_log10_p).tolist() == [True, False, True]
+    assert not result.too_few.any()
+
+
+def test_joint_test__leaves_out_variants_that_too_many_people_lack() -> None:
+    df = np.repeat([[149], [130], [120], [3], [0]], 8, axis=1)  # 8 (1/df − 1/149) ≤ 0.01 from 126
+    beta, se = np.full((5, 8), 0.1), np.ones((5, 8))
+    result = kernel.joint_test(beta, se, df, 149, np.eye(8))
+    assert np.isfinite(result.neg_log10_p).tolist() == [True, True, False, False, False]
+    assert result.too_few.tolist() == [False, False, True, True, True]
+
+
+def test_joint_test__is_calibrated_with_missing_genotypes_up_to_that_limit() -> None:
+    n, m, k, n_seen = 150, 20_000, 8, 128
+    rng = np.random.default_rng(11)
+    traits = rng.standard_normal((n, k)) @ rng.standard_normal((k, k))
+    traits -= traits.mean(axis=0)
+    genotypes = rng.binomial(2, 0.3, (m, n)).astype(np.float64)
+    seen = np.argsort(rng.random((m, n)), axis=1) < n_seen  # (M, N), 128 people in each row
+    g = (genotypes - (genotypes * seen).sum(axis=1, keepdims=True) / n_seen) * seen
+    yy = seen @ traits**2 - (seen @ traits) ** 2 / n_seen  # (M, K) among those who have it
+    gg = np.square(g).sum(axis=1, keepdims=True)
+    beta, df = g @ traits / gg, n_seen - 2
+    se = np.sqrt((yy - beta**2 * gg) / df / gg)
+    whitening = kernel.whiten_traits(cosine(traits), list("abcdefgh"))
+    p = 10 ** -kernel.joint_test(beta, se, np.full(beta.shape, df), n - 2, whitening).neg_log10_p
+    assert np.isfinite(p).all()
+    for level in (0.05, 0.01, 1e-3):
+        low, high = stats.binom.ppf([0.0005, 0.9995], m, level)
+        assert low <= (p < level).sum() <= high
+
+
+def test_joint_test__refuses_more_traits_than_people_allow() -> None:
+    with pytest.raises(InputError, match="8 traits cannot be tested jointly with 6"):
+        kernel.joint_test(np.ones((1, 8)), np.ones((1, 8)), np.full((1, 8), 6), 6, np.eye(8))
+
+
+def test_joint_test__refuses_effects_that_do_not_belong_to_the_correlation() -> None:
+    whitening = kernel.whiten_traits(np.array([[1, -0.9], [-0.9, 1]]), ["a", "b"])
+    with pytest.raises(InputError, match="joint R² above 1"):
+        kernel.joint_test(
+            np.ones((1, 2)), np.full((1, 2), 0.05), np.full((1, 2), 500), 500, whitening
+        )
+
+
+def test_whiten_traits__inverts_the_correlation() -> None:
+    correlation = cosine(np.random.default_rng(6).standard_normal((30, 7)))
+    whitening = kernel.whiten_traits(correlation, list("abcdefg"))
+    np.testing.assert_allclose(whitening.T @ whitening @ correlation, np.eye(7), atol=1e-10)
+
+
+def test_whiten_traits__names_linearly_dependent_traits() -> None:
+    y = np.random.default_rng(7).standard_normal((50, 4))
+    y[:, 3] = y[:, 0] - y[:, 2]
+    with pytest.raises(
+        InputError, match=r"linearly dependent.*: (?=.*\ba\b)(?=.*\bc\b)(?=.*\bd\b)"
+    ):
+        kernel.whiten_traits(cosine(y), ["a", "unrelated", "c", "d"])
+
+
+@pytest.mark.parametrize("n_traits", [1, 8, 128, 2048])
+@pytest.mark.parametrize("df2", [37, 1000, 50_000])
+def test_neg_log10_p__equals_mpmath_far_beyond_underflow(n_traits: int, df2: int) -> None:
+    r2 = np.array([1e-6, 0.01, 0.3, 0.9, 1 - 1e-9])
+    mpmath.mp.dps = 60
+    mpmath.mp.prec = 400
+    truth = []
+    for value in r2:
+        x, a, b = 1 - mpmath.mpf(value), mpmath.mpf(df2) / 2, mpmath.mpf(n_traits) / 2
+        if (1 - value) < a / (a + b):  # the tail itself: a series that converges there
+            log_front = a * mpmath.log(x) + b * mpmath.log(1 - x) - mpmath.log(a)
+            log_beta = mpmath.loggamma(a) + mpmath.loggamma(b) - mpmath.loggamma(a + b)
+            series = mpmath.hyp2f1(a + b, 1, a + 1, x, maxterms=10**6)
+            log_p = log_front - log_beta + mpmath.log(series)
+        else:
+            upper = stats.beta.logcdf(value, n_traits / 2, df2 / 2)  # p near 1
+            log_p = mpmath.log1p(-mpmath.exp(mpmath.mpf(float(upper))))
+        truth.append(float(-log_p / mpmath.log(10)))
+    result = kernel.neg_log10_p(r2, n_traits, df2)
+    np.testing.assert_allclose(result, truth, rtol=1e-9, atol=1e-12)
+
+
+def test_neg_log10_p__is_the_two_sided_t_test_for_one_trait() -> None:
+    t, df = np.array([0.0, 0.5, 2.0, 8.0, -8.0]), 60
+    result = kernel.neg_log10_p(t**2 / (t**2 + df), 1, df)
+    np.testing.assert_allclose(result, -np.log10(2 * stats.t.sf(np.abs(t), df)), rtol=1e-10)
+
+
+def test_neg_log10_p__does_not_jump_where_logarithms_take_over() -> None:
+    r2 = np.linspace(0.3, 0.5, 20_000)
+    step = np.diff(kernel.neg_log10_p(r2, 64, 3000))  # runs through 250
+    assert np.abs(np.diff(step)).max() < 1e-5
+
+
+def test_lambda_gc__is_the_inflation_of_the_median() -> None:
+    chi2 = 1.3 * stats.chi2.ppf(np.linspace(0, 1, 10_001)[1:-1], 1)
+    observed = np.append(-np.log10(stats.chi2.sf(chi2, 1)), np.nan)
+    assert kernel.lambda_gc(observed) == pytest.approx(1.3, rel=1e-6)
+
+
+def test_haplotype_r2__equals_the_phased_frequencies_when_no_phase_is_hidden() -> None:
+    haplotypes = np.random.default_rng(8).integers(0, 2, (2, 200))  # variant, haplotype
+    haplotypes[1, :120] = haplotypes[0, :120]
+    genotypes = (2 * haplotypes).astype(np.int8)  # all homozygous: haplotypes are seen
+    r = np.corrcoef(haplotypes)[0, 1]
+    assert loci.haplotype_r2(genotypes[0], genotypes)[1] == pytest.approx(r * r, abs=1e-12)
+    assert loci.haplotype_r2(genotypes[0], genotypes)[0] == pytest.approx(1, abs=1e-9)
+
+
+def test_haplotype_r2__is_the_maximum_of_the_likelihood() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(30):
+        counts = rng.integers(0, 12, (3, 3))
+        pairs = np.repeat(np.array([(i, j) for i in range(3) for j in range(3)]), counts.ravel(), 0)
+        a, b = pairs.T.astype(np.int8)
+        n = 2 * len(a)
+        p, q = (2 - a).sum() / n, (2 - b).sum() / n
+        x = np.linspace(max(0, p + q - 1), min(p, q), 20_001)[1:-1]  # frequency of 0-0
+        table = {(0, 0): x, (0, 1): p - x, (1, 0): q - x, (1, 1): 1 - p - q + x}
+        likelihood = np.zeros_like(x)
+        for (i, j), count in np.ndenumerate(counts):
+            first, second = ((0, 0), (0, 1), (1, 1))[i], ((0, 0), (0, 1), (1, 1))[j]
+            of_phases = table[first[0], second[0]] * table[first[1], second[1]]
+            if i == j == 1:
+                of_phases = of_phases + table[0, 1] * table[1, 0]
+            likelihood += count * np.log(of_phases)
+        truth = (x[likelihood.argmax()] - p * q) ** 2 / (p * (1 - p) * q * (1 - q))
+        assert loci.haplotype_r2(a, b[None])[0] == pytest.approx(truth, abs=2e-3)
+
+
+def test_haplotype_r2__is_nan_where_a_variant_does_not_vary() -> None:
+    index = np.array([0, 1, 2, 1], dtype=np.int8)
+    others = np.array([[1, 1, 1, 1], [0, 0, 0, 0], [-9, -9, -9, -9]], dtype=np.int8)
+    assert np.isnan(loci.haplotype_r2(index, others)).tolist() == [False, True, True]
+
+
+@pytest.fixture(scope="module")
+def real(
+    tmp_path_factory: pytest.TempPathFactory, data_dir: Path, tool: Callable[[str], str]
+) -> dict[str, Path]:
+    """Real genotypes as bed, each with p-values of a polygenic trait, as plink's .assoc."""
+    folder = tmp_path_factory.mktemp("real")
+    source = data_dir / "genotypes"
+    vcfs = {
+        "geuvadis": [source / "geuvadis-chr22/genotypes.vcf.gz", "dosage=DS", "--chr", "22",
+                     "--from-bp", "20000000", "--to-bp", "24000000", "--maf", "0.02"],
+        "thousand": [source / "1kg-chr20-vcf/unphased.vcf.gz", "--maf", "0.01"],
+    }  # fmt: skip
+    for seed, (name, vcf) in enumerate(vcfs.items()):
+        out = folder / name
+        command = [tool("plink2"), "--vcf", *vcf, "--set-all-var-ids", "@:#:$r:$a",
+                   "--new-id-max-allele-len", "400", "--rm-dup", "force-first",
+                   "--make-bed", "--threads", "1", "--out", out]  # fmt: skip
+        subprocess.run([str(part) for part in command], check=True, capture_output=True)
+        rng = np.random.default_rng(seed)
+        genotypes = pd.DataFrame(open_bed(out.with_suffix(".bed")).read())
+        z = ((genotypes - genotypes.mean()) / genotypes.std()).fillna(0).to_numpy()  # (N, M)
+        n, m = z.shape
+        y = z[:, rng.choice(m, 6, replace=False)].sum(axis=1) + 1.2 * rng.standard_normal(n)
+        r2 = np.square(z.T @ (y - y.mean()) / n / y.std())
+        p = 10 ** -kernel.neg_log10_p(np.minimum(r2, 0.999), 1, n - 2)
+        variants = pd.read_csv(out.with_suffix(".bim"), sep="\t", header=None)[1]
+        pd.DataFrame({"SNP": variants, "P": p}).to_csv(
+            folder / f"{name}.assoc", sep="\t", index=False
+        )
+    return {name: folder / name for name in vcfs}
+
+
+@pytest.mark.parametrize("name", ["geuvadis", "thousand"])
+@pytest.mark.parametrize(
+    ("index_p", "secondary_p", "min_r2", "window_kb"),
+    [(5e-8, 0.01, 0.1, 250), (1e-4, 0.01, 0.5, 250), (1e-3, 0.05, 0.2, 50), (0.01, 0.01, 0.8, 100)],
+)
+def test_clump_variants__equals_plink_clump(
+    real: dict[str, Path],
+    tool: Callable[[str], str],
+    tmp_path: Path,
+    name: str,
+    index_p: float,
+    secondary_p: float,
+    min_r2: float,
+    window_kb: float,
+) -> None:
+    prefix = real[name]
+    command = [tool("plink1.9"), "--bfile", prefix, "--clump", f"{prefix}.assoc",
+               "--clump-p1", index_p, "--clump-p2", secondary_p, "--clump-r2", min_r2,
+               "--clump-kb", window_kb, "--out", tmp_path / "plink"]  # fmt: skip
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    plink = pd.read_csv(tmp_path / "plink.clumped", sep=r"\s+")
+    truth = {
+        row.SNP: {entry.rsplit("(", 1)[0] for entry in row.SP2.split(",")} - {"NONE"}
+        for row in plink.itertuples()
+    }
+    bim = pd.read_csv(f"{prefix}.bim", sep="\t", header=None)
+    genotypes = open_bed(f"{prefix}.bed").read(dtype="int8").T.copy()
+    genotypes[genotypes == -127] = -9
+    clumps = loci.clump_variants(
+        -np.log10(pd.read_csv(f"{prefix}.assoc", sep="\t").P.to_numpy()),
+        bim[0].to_numpy(),
+        bim[3].to_numpy(),
+        lambda rows: genotypes[rows],
+        index_p,
+        secondary_p,
+        min_r2,
+        window_kb,
+    )
+    found = {bim[1][clump.index]: set(bim[1][list(clump.members)]) for clump in clumps}
+    assert len(truth) >= 3
+    assert found == truth
+
+
+def test_merge_clumps__joins_by_distance_within_a_chromosome() -> None:
+    chromosome = np.array(["2", "2", "2", "2", "10", "10"])
+    position = np.array([100_000, 200_000, 400_000, 900_000, 300_000, 310_000])
+    clumps = [loci.Clump(2, ()), loci.Clump(4, (5,)), loci.Clump(0, (1,)), loci.Clump(3, ())]
+    merged = loci.merge_clumps(clumps, chromosome, position, merge_kb=250)
+    assert [(locus.lead, locus.start, locus.end) for locus in merged] == [
+        (2, 100_000, 400_000),
+        (3, 900_000, 900_000),
+        (4, 300_000, 310_000),
+    ]
+    assert merged[0].leads == (2, 0)
+    assert merged[0].members == (0, 1, 2)
+    assert len(loci.merge_clumps(clumps, chromosome, position, merge_kb=199)) == 4

@@ -1,0 +1,348 @@
+"""`axoloci-report make` on a made-up study."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from axoloci.io.cohort import write_cohort
+from axoloci.tasks.report.cli import main
+
+FAILED = "sub-0007"
+OUTLIER = "sub-0003"
+
+
+def write_study(folder: Path, n_scans: int = 30, n_variants: int = 5000, seed: int = 0) -> Path:
+    """All that a finished study has, with one failed scan, one that moved, and three loci."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    ids = [f"{i:04d}" for i in range(1, n_scans + 1)]
+    scans = pd.DataFrame({"scan": [f"sub-{i}" for i in ids], "sample_id": ids, "status": "ok"})
+    scans["reason"] = scans["log"] = "n/a"
+    scans.loc[scans["scan"] == FAILED, ["status", "reason", "log"]] = (
+        "failed",
+        f"/data/bids/{FAILED}/dwi/{FAILED}_dwi.bval: 31 b-values for <32> volumes; mend the file",
+        f"logs/{FAILED}/preprocess.log",
+    )
+    scans.to_csv(folder / "scans.tsv", sep="\t", index=False)
+    ok = scans[scans["status"] == "ok"]
+    n = len(ok)
+    qc = pd.DataFrame(
+        {
+            "scan": ok["scan"],
+            "sample_id": ok["sample_id"],
+            "n_volumes": 32,
+            "shells": "0, 1000",
+            "mask_ml": rng.uniform(1300, 1600, n),
+            "mean_framewise_displacement": rng.uniform(0.1, 0.5, n),
+            "max_framewise_displacement": rng.uniform(0.4, 1.4, n),
+            "mean_fa": rng.uniform(0.29, 0.33, n),
+            "median_md": rng.uniform(7.4e-4, 8.2e-4, n),
+            "similarity_warp": rng.uniform(0.92, 0.99, n),
+        }
+    )
+    qc.loc[qc["scan"] == OUTLIER, "mean_framewise_displacement"] = 3.0
+    qc.to_csv(folder / "qc.tsv", sep="\t", index=False)
+
+    shape, affine = (32, 40, 32), np.diag([-5.0, 5.0, 5.0, 1.0])
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, k) for k in shape), indexing="ij"))
+    radius = np.sqrt((grid**2).sum(axis=0) * np.array(1.15))
+    mask = radius < 1
+    fa = 0.25 + 0.45 * np.exp(-((radius - 0.55) ** 2) / 0.02) * (0.6 + 0.4 * grid[1])
+    maps = fa[mask] * rng.normal(1, 0.04, (n, 1)) + rng.normal(0, 0.025, (n, mask.sum()))
+    maps = np.clip(maps, 0, 1).astype(np.float32)
+    write_cohort(folder / "cohort.zarr", list(ok["sample_id"]), iter(maps), mask, affine)
+    volumes = np.zeros((4, *shape), dtype=np.float16)
+    volumes[:, mask] = maps[:4]
+    smooth = np.where(mask, volumes.mean(axis=0, dtype=np.float32), 0).astype(np.float16)
+    np.savez(
+        folder / "examples.npz",
+        sample_id=np.array(ids[:4]),
+        original=volumes,
+        reconstruction=np.stack([smooth] * 4),
+    )
+    epoch = np.arange(1, 61)
+    pd.DataFrame(
+        {
+            "epoch": epoch,
+            "train_loss": 0.004 + 0.1 * np.exp(-epoch / 9),
+            "validation_loss": 0.006 + 0.1 * np.exp(-epoch / 9) + 2e-5 * epoch,
+            "learning_rate": 1e-3,
+        }
+    ).to_csv(folder / "history.tsv", sep="\t", index=False)
+    pd.DataFrame(
+        {
+            "sample_id": ok["sample_id"],
+            "reconstruction_mse": 0.001,
+            "reconstruction_r2": rng.beta(40, 6, n),
+        }
+    ).to_csv(folder / "quality.tsv", sep="\t", index=False)
+
+    chromosome = np.sort(rng.integers(1, 23, n_variants)).astype(str)
+    chromosome = chromosome[np.argsort(chromosome.astype(int), kind="stable")]
+    length = 250e6 * (1 - (chromosome.astype(int) - 1) / 28)
+    position = (rng.random(n_variants) * length).astype(np.int64)
+    order = np.lexsort([position, chromosome.astype(int)])
+    chromosome, position = chromosome[order], position[order]
+    neg_log10_p = -np.log10(rng.random(n_variants))
+    leads = np.array([n_variants // 9, n_variants // 2, n_variants // 2 + 40])
+    neg_log10_p[leads] = [31.2, 9.4, 12.7]
+    for lead in leads:
+        near = np.abs(np.arange(n_variants) - lead)
+        neg_log10_p = np.maximum(neg_log10_p, neg_log10_p[lead] * np.exp(-near / 3) - 1)
+        neg_log10_p[lead] = max(neg_log10_p[lead], 9.4)
+    joint = pd.DataFrame(
+        {
+            "chromosome": chromosome,
+            "base_pair_location": position,
+            "variant_id": [f"rs{i}" for i in range(n_variants)],
+            "neg_log10_p": neg_log10_p,
+        }
+    )
+    table = pa.Table.from_pandas(joint, preserve_index=False)
+    about = {"lambda_gc": 1.013, "traits": [f"latent_{k:03d}" for k in range(8)]}
+    pq.write_table(
+        table.replace_schema_metadata({"axoloci": json.dumps(about)}), folder / "joint.parquet"
+    )
+    pd.DataFrame(
+        {
+            "locus": [1, 2, 3],
+            "chromosome": chromosome[leads],
+            "start": position[leads] - 60_000,
+            "end": position[leads] + 45_000,
+            "base_pair_location": position[leads],
+            "variant_id": [f"rs{i}" for i in leads],
+            "effect_allele": ["A", "G", "TTTATTTATTT"],
+            "other_allele": ["C", "T", "T"],
+            "effect_allele_frequency": [0.31, 0.08, 0.44],
+            "n": n,
+            "neg_log10_p": neg_log10_p[leads],
+            "r2": [0.41, 0.19, 0.23],
+            "n_leads": 1,
+            "leads": [f"rs{i}" for i in leads],
+            "n_clumped": [12, 3, 0],
+            "clumped": ["rs1", "rs2", ""],
+            "latents": ["latent_003,latent_001", "latent_006", ""],
+            "latents_beta": ["-0.41,0.22", "0.35", ""],
+            "latents_neg_log10_p": ["18.2,6.6", "7.1", ""],
+        }
+    ).to_csv(folder / "loci.tsv", sep="\t", index=False)
+    pd.DataFrame(
+        {
+            "step": ["preprocess", "dti", "normalize", "encoder train", "gwas associate", "joint"],
+            "jobs": [n, n, n, 1, 1, 1],
+            "seconds": [3.1 * n, 1.2 * n, 1.8 * n, 95.2, 3.3, 0.9],
+            "cpu_seconds": [2.9 * n, 1.1 * n, 1.7 * n, 180.4, 6.1, 0.9],
+            "max_rss_mb": [410, 320, 388, 1450, 512, 210],
+        }
+    ).to_csv(folder / "seconds.tsv", sep="\t", index=False)
+    names = {
+        "cohort": "cohort.zarr",
+        "examples": "examples.npz",
+        "joint": "joint.parquet",
+        "scans": "scans.tsv",
+        "qc": "qc.tsv",
+        "history": "history.tsv",
+        "quality": "quality.tsv",
+        "loci": "loci.tsv",
+        "seconds": "seconds.tsv",
+    }
+    given = {
+        "title": "Cohort <A> & B",
+        "out_dir": "/data/private/study",
+        "study_settings": {
+            "bids": "/data/private/bids",
+            "min_participants": 20,
+            "gwas": {"n_pcs": 10, "covariates": ["age", "sex"]},
+        },
+        "versions": {"axoloci": "0.1.0", "dipy": "1.12.1"},
+        **names,
+    }
+    (folder / "inputs.json").write_text(json.dumps(given))
+    return folder / "inputs.json"
+
+
+class Parsed(HTMLParser):
+    """Tags that close, text, pictures, and whatever would reach for the network."""
+
+    VOID = ("meta", "img", "input", "br", "link")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.links += [given[name] or "" for name in ("src", "href") if name in given]
+        if tag == "img":
+            self.pictures.append(given)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += f" {data.strip()}"
+
+
+def make(inputs: Path, out: Path) -> Result:
+    return CliRunner().invoke(main, ["make", "--inputs", str(inputs), "--out", str(out)])
+
+
+def changed(inputs: Path, to: Path, **values: Any) -> Path:
+    given = {**json.loads(inputs.read_text()), **values}
+    to.write_text(json.dumps({name: value for name, value in given.items() if value is not None}))
+    return to
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def html(inputs: Path) -> str:
+    result = make(inputs, inputs.parent / "report.html")
+    assert result.exit_code == 0, result.output
+    return (inputs.parent / "report.html").read_text()
+
+
+def test_make__is_one_file_that_needs_no_network(html: str) -> None:
+    parsed = Parsed(html)
+    assert len(html) < 15e6
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in parsed.links)
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_make__has_every_picture_with_alternative_text(html: str) -> None:
+    pictures = Parsed(html).pictures
+    # quality, maps, training, examples, Manhattan, quantiles
+    assert len(pictures) == 6
+    for picture in pictures:
+        assert len(picture["alt"] or "") > 30
+        png = base64.b64decode((picture["src"] or "").split(",")[1])
+        assert png.startswith(b"\x89PNG")
+
+
+def test_make__names_the_failed_scan_with_its_reason(html: str) -> None:
+    text = Parsed(html).text
+    assert "30 scans of 30 people went in; 29 finished and 1 failed." in text
+    assert "31 b-values for <32> volumes; mend the file" in text
+    assert f"logs/{FAILED}/preprocess.log" in text
+
+
+def test_make__marks_the_scan_that_moved(html: str) -> None:
+    assert "1 of 29 here" in html
+    rows = re.findall(r"<tr>.*?</tr>", html)
+    flagged = [row for row in rows if 'class="flag"' in row]
+    assert len(flagged) == 1
+    assert OUTLIER in flagged[0]
+    assert "mean motion" in flagged[0]
+    assert "3.000" in flagged[0]
+
+
+def test_make__tells_of_association_and_loci(html: str) -> None:
+    text = Parsed(html).text
+    assert "genomic inflation λ = 1.013" in text
+    assert "over 8 latents: 5,000 variants" in text
+    assert "003 ▼ 18.2, 001 ▲ 6.6" in text
+    assert "several, weakly" in text
+
+
+def test_make__escapes_what_it_was_given(html: str) -> None:
+    assert "<h1>Cohort &lt;A&gt; &amp; B</h1>" in html
+
+
+def test_make__says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_text('{"title": "Nothing yet"}')
+    result = make(tmp_path / "inputs.json", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert parsed.pictures == []
+    for sentence in (
+        "No table of scans was given.",
+        "No table of quality figures was given.",
+        "No cohort store was given",
+        "No representation was trained.",
+        "No joint test was given.",
+        "No table of loci was given.",
+        "Neither settings nor versions were given.",
+    ):
+        assert sentence in parsed.text
+
+
+def test_make__shows_nothing_of_a_single_person_when_shareable(
+    inputs: Path, tmp_path: Path
+) -> None:
+    shared = changed(inputs, inputs.parent / "shared.json", shareable=True)
+    assert make(shared, tmp_path / "report.html").exit_code == 0
+    html = (tmp_path / "report.html").read_text()
+    parsed = Parsed(html)
+    assert len(parsed.pictures) == 5  # no reconstructions of people
+    assert not re.search(r"sub-\d|\b00\d\d\b|/data/private", parsed.text)
+    assert "31 b-values for <32> volumes" in parsed.text
+    assert "genomic inflation λ = 1.013" in parsed.text
+
+
+def test_make__writes_the_same_bytes_again(inputs: Path, html: str, tmp_path: Path) -> None:
+    assert make(inputs, tmp_path / "again.html").exit_code == 0
+    assert (tmp_path / "again.html").read_text() == html
+
+
+def test_make__survives_empty_tables(inputs: Path, tmp_path: Path) -> None:
+    """No scan finished, no locus found."""
+    for name in ("qc", "loci"):
+        header = (inputs.parent / f"{name}.tsv").read_text().splitlines()[0]
+        (tmp_path / f"{name}.tsv").write_text(header + "\n")
+    empty = changed(
+        inputs,
+        inputs.parent / "empty.json",
+        qc=str(tmp_path / "qc.tsv"),
+        loci=str(tmp_path / "loci.tsv"),
+    )
+    result = make(empty, tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    text = Parsed((tmp_path / "report.html").read_text()).text
+    assert "No scan has finished" in text
+    assert "No variant is genome-wide significant." in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"title": None}, "title: Field required"),
+        ({"manhattan": "x.png"}, "manhattan: Extra inputs are not permitted"),
+        ({"qc": "absent.tsv", "loci": "gone.tsv"}, r"absent\.tsv; loci: .*gone\.tsv"),
+        ({"qc": "scans.tsv", "scans": "qc.tsv"}, "has no column status"),
+        ({"joint": "loci.tsv"}, "not a table of axoloci-genetics joint"),
+        ({"examples": "joint.parquet"}, "not examples of axoloci-encoder"),
+    ],
+)
+def test_make__names_what_is_wrong(
+    inputs: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    wrong = inputs.parent / "wrong.json"
+    given = {"title": "Study", **values}
+    wrong.write_text(json.dumps({name: value for name, value in given.items() if value}))
+    result = make(wrong, tmp_path / "report.html")
+    assert result.exit_code == 1
+    assert re.search(message, result.output), result.output
+    assert not (tmp_path / "report.html").exists()
