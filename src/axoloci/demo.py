@@ -42,7 +42,7 @@ n_pcs = 5
 def _r2(genotypes: NDArray[np.int8]) -> float:
     """Squared correlation of two variants' dosages (2, samples), missing ones (-9) left out."""
     both = (genotypes >= 0).all(axis=0)
-    correlation: NDArray[np.float64] = np.corrcoef(genotypes[:, both])  # (2, 2)
+    correlation = np.asarray(np.corrcoef(genotypes[:, both]))  # (2, 2)
     return float(correlation[0, 1] ** 2)
 
 

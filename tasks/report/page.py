@@ -466,13 +466,13 @@ def _picture(figure: Figure, alt: str, caption: str, *, wide: bool = True) -> Pi
 
 def _to_ras(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
     """A volume with its axes turned to right, anterior, superior."""
-    turn = nib.io_orientation(affine)  # type: ignore[no-untyped-call]
-    return np.asarray(nib.apply_orientation(volume, turn))  # type: ignore[no-untyped-call]
+    turn = nib.io_orientation(affine)
+    return np.asarray(nib.apply_orientation(volume, turn))
 
 
 def _voxel_size(affine: NDArray[np.float64]) -> list[float]:
     """Voxel size along right, anterior, superior, mm."""
-    turn = nib.io_orientation(affine)  # type: ignore[no-untyped-call]
+    turn = nib.io_orientation(affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
     return [float(size) for size in sizes]
 

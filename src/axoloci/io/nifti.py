@@ -39,7 +39,7 @@ def read_nifti(
         Not a NIfTI image, truncated, of another number of dimensions, or not finite.
     """
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         shape = image.shape
     except (nib.filebasedimages.ImageFileError, OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
@@ -48,7 +48,9 @@ def read_nifti(
     try:
         data = np.asarray(image.dataobj, dtype=dtype)
     except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: the image data cannot be read, the file may be truncated: {error}") from error
+        raise InputError(
+            f"{path}: the image data cannot be read, the file may be truncated: {error}"
+        ) from error
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise InputError(f"{path}: the affine is singular or not finite:\n{affine}")
@@ -61,11 +63,11 @@ def read_nifti(
 def write_nifti(
     path: str | os.PathLike[str], data: NDArray[Any], affine: NDArray[np.float64]
 ) -> None:
-    """Write an image as `data`'s own type with `affine` in both sform and qform, whole or not at all.
+    """Write an image as `data`'s own type, `affine` in sform and qform, whole or not at all.
 
-    Compression level 1: the files are written once and read once, and level 9 costs ten times the time.
+    Compression level 1: written once and read once, a file is not worth the time of level 9.
     """
-    image = nib.Nifti1Image(data, affine)
+    image: Any = nib.Nifti1Image(data, affine)
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm", "sec")

@@ -1,0 +1,49 @@
+"""What the README shows is true of the code."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from support import ROOT
+
+from axoloci.cli import main
+from axoloci.steps import installed_steps
+from axoloci.study import parse_settings
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_readme__study_file_is_valid() -> None:
+    (study,) = blocks("toml")
+    settings = parse_settings(tomllib.loads(study), "README.md", Path("/"))
+    assert settings.encoder.n_latents == 128
+    assert settings.gwas.export == ("latent_000",)
+
+
+def test_readme__options_exist() -> None:
+    known = {option for param in main.commands["run"].params for option in param.opts}
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}
+    assert shown <= known
+
+
+def test_readme__lists_every_step() -> None:
+    ours = [name for name in installed_steps() if (ROOT / "tasks" / name).is_dir()]
+    for name in ours:
+        assert f"| `{name}` | `axoloci-{name}` |" in README
+
+
+def test_readme__python_examples_compile() -> None:
+    for example in blocks("python"):
+        compile(example, "README.md", "exec")
+
+
+def test_readme__make_targets_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"make (\w+)", README)) <= targets
