@@ -19,22 +19,22 @@ min_participants = {min_participants}
 template = "{cohort}/template.nii.gz"
 
 [encoder]
-n_latents = 3
+n_latents = 2
 channels = [4, 8]
 epochs = 2
 batch_size = 5
 
 [gwas]
-n_pcs = 2
+n_pcs = 1
 export = ["latent_000"]
 """
 
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 simulated people with 3,000 variants; tests must not change it."""
+    """16 simulated people with 3,000 variants; tests must not change it."""
     path = tmp_path_factory.mktemp("simulated") / "cohort"
-    axoloci("simulate", path, "--n-subjects", 24, "--n-variants", 3000, "--seed", 5, "--n-procs", 2)
+    axoloci("simulate", path, "--n-subjects", 16, "--n-variants", 3000, "--seed", 5, "--n-procs", 2)
     return path
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -44,7 +42,7 @@ def finished(faulty_study: Path) -> Path:
 def test_run__names_the_failed_scan_and_goes_on(finished: Path) -> None:
     scans = pd.read_csv(finished / "scans.tsv", sep="\t")
     failed = scans[scans["status"] == "failed"]
-    assert len(scans) == 24
+    assert len(scans) == 16
     assert len(failed) == 1
     assert "truncated" in failed["reason"].item()
     message = (finished.parent / "stderr.txt").read_text()
@@ -58,15 +56,15 @@ def test_run__every_store_holds_the_survivors(finished: Path) -> None:
     cohort = read_cohort(group / "cohort.zarr")
     latents = pd.read_parquet(group / "latents.parquet")
     sumstats = read_sumstats(group / "sumstats")
-    assert cohort.n_samples == len(latents) == 23
+    assert cohort.n_samples == len(latents) == 15
     assert list(latents["sample_id"]) == list(cohort.sample_id)
-    assert list(sumstats.traits) == [f"latent_{k:03d}" for k in range(3)]
+    assert list(sumstats.traits) == [f"latent_{k:03d}" for k in range(2)]
     trait = sumstats.trait("latent_000")
     assert len(trait) == 3000
-    assert trait["n"].max() <= 23
+    assert trait["n"].max() <= 15
     joint = pd.read_parquet(group / "joint.parquet")
     assert len(joint) == 3000
-    assert np.isfinite(joint["neg_log10_p"]).mean() > 0.99
+    assert np.isfinite(joint["neg_log10_p"]).mean() > 0.8  # no test where people are missing
     exported = pd.read_csv(group / "latent_000.gwas-ssf.tsv.gz", sep="\t")
     assert list(exported.columns[:5]) == [
         "chromosome",
@@ -79,7 +77,7 @@ def test_run__every_store_holds_the_survivors(finished: Path) -> None:
 
 def test_run__qc_has_a_row_a_finished_scan(finished: Path) -> None:
     qc = pd.read_csv(finished / "qc.tsv", sep="\t")
-    assert len(qc) == 23
+    assert len(qc) == 15
     assert qc["mean_fa"].between(0.05, 0.9).all()
     assert (qc["mean_framewise_displacement"] >= 0).all()
 
@@ -110,39 +108,37 @@ def test_run__a_removed_map_is_made_again(finished: Path) -> None:
     assert fa.read_bytes() == content
 
 
-def test_run__killed_and_resumed_equals_an_uninterrupted_run(study: Path, tmp_path: Path) -> None:
-    out = study.parent / "out"
-    command = [str(BIN / "axoloci"), "run", str(study), "--stage", "participants", "--n-procs", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+def test_run__killed_and_resumed_equals_an_uninterrupted_run(
+    faulty_study: Path, finished: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(faulty_study.read_text())
+    out = tmp_path / "out"
+    command = [str(BIN / "axoloci"), "run", str(study), "--n-procs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wanted = "*/dwi/*_space-template_registration.json"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(out.glob(wanted))) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     time.sleep(1)  # the workers and their steps die with the driver
-    done_before = {path.name for path in out.glob(wanted)}
-    assert 4 <= len(done_before) < 24
+    assert 4 <= len(list(out.glob(wanted))) < 15
     before = records(out)
-    time.sleep(0.5)
+    time.sleep(2)
     assert records(out) == before, "a step outlived the killed driver"
 
-    axoloci("run", study, "--n-procs", 2)
+    done = axoloci("run", study, "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
     after = records(out)
-    repeated = [
-        path for path, when in before.items() if after[path] != when and "/group/" not in path
-    ]
-    # Jobs whose result was not yet in the cache when the driver died: at most one a process.
-    assert len(repeated) <= 2
+    repeated = [path for path, when in before.items() if after[path] != when]
+    # Jobs whose result was not yet in the cache when the driver died: at most one a process; and
+    # the truncated scan, which fails each time.
+    assert len(repeated) <= 3, repeated
 
-    again = tmp_path / "uninterrupted"
-    again.mkdir()
-    (again / "study.toml").write_text(study.read_text())
-    axoloci("run", again / "study.toml", "--n-procs", 2)
-    first, second = results(out), results(again / "out")
+    first, second = results(out), results(finished)
     assert first.keys() == second.keys()
-    differing = [name for name in first if first[name] != second[name]]
-    assert differing == []
+    assert [name for name in first if first[name] != second[name]] == []
 
 
 def test_run__stages_and_participants(study: Path, cohort: Path) -> None:

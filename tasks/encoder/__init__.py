@@ -1,0 +1,1 @@
+"""Encoder: latent phenotypes of FA maps by a convolutional autoencoder, without labels."""

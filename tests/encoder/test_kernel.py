@@ -1,0 +1,270 @@
+"""The autoencoder: shapes, loss, training that can be repeated, and a planted truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from axoloci.errors import InputError
+from axoloci.tasks.encoder import kernel
+from axoloci.tasks.encoder.kernel import UDIP_FA, Autoencoder, Config, Training
+
+SHAPE = (12, 13, 11)
+SMALL = Config(n_latents=4, channels=(4, 8), epochs=3, batch_size=8)
+
+
+def ball() -> NDArray[np.bool_]:
+    """A mask that leaves a margin of one voxel or more."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij"))
+    return np.asarray((grid**2).sum(axis=0) < 0.8)
+
+
+def planted(n_samples: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Maps inside `ball()` in which three regions vary on their own, and by how much.
+
+    The factor has a standard deviation of 0.03 in about 60 voxels, noise one of 0.02 a voxel.
+    """
+    rng = np.random.default_rng(seed)
+    places = np.argwhere(ball())  # (n_voxels, 3)
+    mean = 0.4 + 0.1 * np.sin(places @ [0.5, 0.3, 0.7])
+    factors = rng.standard_normal((n_samples, 3))
+    centres = np.array([[4, 6, 5], [8, 4, 5], [7, 9, 6]])
+    region = np.linalg.norm(places[:, None] - centres, axis=2) < 2.5  # (n_voxels, 3)
+    rows = mean + 0.03 * factors @ region.T + 0.02 * rng.standard_normal((n_samples, len(places)))
+    return rows.astype(np.float32), factors
+
+
+def train(rows: NDArray[np.float32], config: Config, n_epochs: int | None = None) -> Training:
+    training = Training(rows.__getitem__, len(rows), ball(), config)
+    for _ in range(config.epochs if n_epochs is None else n_epochs):
+        training.run_epoch()
+    return training
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return training.model.state_dict()
+
+
+def share_explained(y: NDArray[np.float64], latents: NDArray[np.float32]) -> float:
+    """R² of y on latents."""
+    design = np.column_stack((np.ones(len(latents)), latents))
+    residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return float(1 - residual.var() / y.var())
+
+
+def test_autoencoder__has_the_published_shapes_and_size() -> None:
+    mask = np.ones((182, 218, 182), dtype=bool)
+    with torch.device("meta"):
+        model = Autoencoder(UDIP_FA, mask)
+        x = torch.empty(2, 1, 182, 218, 182)
+        assert model.features(x).shape == (2, 256 * 12 * 14 * 12)
+        assert model.encode(x).shape == (2, 128)
+        assert model(x).shape == x.shape
+    assert model.grids[-1] == (12, 14, 12)
+
+    def block(n_in: int, n_out: int) -> int:  # two convolutions, two batch norms
+        return 27 * n_out * (n_in + n_out) + 2 * 2 * n_out
+
+    n_bottom = 256 * 12 * 14 * 12
+    expected = (
+        block(1, 16) + block(16, 32) + block(32, 64) + block(64, 128) + block(128, 256)
+        + 128 * n_bottom + 128 + 128 * n_bottom + n_bottom
+        + sum(8 * 2 * c * c + c + block(c, c) for c in (128, 64, 32, 16))
+        + 16 + 1
+    )  # fmt: skip
+    assert sum(p.numel() for p in model.parameters()) == expected == 137_695_665
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(4, 15)] * 3),
+    n_levels=st.integers(1, 3),
+    crop=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_autoencoder__mirrors_any_grid(
+    shape: tuple[int, int, int], n_levels: int, crop: bool, seed: int
+) -> None:
+    mask = np.random.default_rng(seed).random(shape) < 0.5
+    mask[0, 0, 0] = mask[-1, -1, -1] = True  # so that the box is the grid
+    model = Autoencoder(Config(n_latents=3, channels=(2, 3, 4)[:n_levels], crop=crop), mask)
+    rows = np.random.default_rng(seed).standard_normal((2, int(mask.sum()))).astype(np.float32)
+    x = model.volumes(rows)
+    assert x.shape == (2, 1, *shape)
+    np.testing.assert_array_equal(x[:, 0].numpy()[:, mask], rows)
+    assert not x[:, 0].numpy()[:, ~mask].any()
+    assert model.encode(x).shape == (2, 3)
+    assert model(x).shape == x.shape
+    assert model.grids[-1] == tuple(math.ceil(n / 2 ** (n_levels - 1)) for n in shape)
+
+
+def test_autoencoder__crops_the_margin_and_keeps_the_voxels_order() -> None:
+    mask = np.zeros((9, 8, 10), dtype=bool)
+    mask[2:7, 1:6, 3:9] = np.random.default_rng(0).random((5, 5, 6)) < 0.7
+    mask[2, 1, 3] = mask[6, 5, 8] = True
+    model = Autoencoder(replace(SMALL, channels=(2,)), mask)
+    assert model.grids == [(5, 5, 6)]
+    rows = np.arange(mask.sum(), dtype=np.float32)[None]
+    full = np.zeros(mask.shape, dtype=np.float32)
+    full[mask] = rows[0]
+    np.testing.assert_array_equal(model.volumes(rows)[0, 0], full[2:7, 1:6, 3:9])
+
+
+def test_grids_for__refuses_a_grid_too_small_and_names_it() -> None:
+    with pytest.raises(InputError, match=r"the grid 7×30×30 is too small for 4 levels.*at most 3"):
+        kernel.grids_for((7, 30, 30), (2, 4, 8, 16))
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [
+        ((182, 218, 182), (16, 32, 64, 128, 256)),
+        ((91, 109, 91), (8, 16, 32, 64)),
+        ((32, 40, 32), (8, 16, 32)),
+        ((12, 12, 12), (8,)),
+        ((5, 50, 50), (8,)),
+    ],
+)
+def test_channels_for__follows_from_the_grid(
+    shape: tuple[int, int, int], channels: tuple[int, ...]
+) -> None:
+    assert kernel.channels_for(shape) == channels
+    kernel.grids_for(shape, channels)  # and the grid is not too small for it
+
+
+def test_masked_loss__equals_its_formula_and_ignores_what_is_outside() -> None:
+    rng = np.random.default_rng(0)
+    x, again = rng.standard_normal((2, 3, 1, 4, 5, 6))
+    mask = rng.random((4, 5, 6)) < 0.5
+    expected = np.mean([((a - b)[0][mask] ** 2).mean() for a, b in zip(x, again, strict=True)])
+    arguments = [torch.from_numpy(array) for array in (x, again, mask)]
+    assert kernel.masked_loss(*arguments).item() == pytest.approx(expected, rel=1e-12)
+    x[:, :, ~mask], again[:, :, ~mask] = 7.0, -1e6  # the tensors share this memory
+    assert kernel.masked_loss(*arguments).item() == pytest.approx(expected, rel=1e-12)
+    inside = tuple(np.argwhere(mask)[0])
+    again[(0, 0, *inside)] += 1.0
+    assert kernel.masked_loss(*arguments).item() != pytest.approx(expected, rel=1e-6)
+
+
+def test_zscore__standardises_each_map_and_can_be_undone() -> None:
+    rows = planted(5, seed=1)[0] * np.array([[1.0], [2], [3], [4], [5]], dtype=np.float32)
+    z, moments = kernel.zscore(rows)
+    np.testing.assert_allclose(z.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(z.std(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(z * moments[:, 1:] + moments[:, :1], rows, rtol=1e-5)
+
+
+def test_training__starts_from_the_mean_map_of_its_people_alone() -> None:
+    rows, _ = planted(30, seed=2)
+    training = Training(rows.__getitem__, 30, ball(), SMALL)
+    split = (training.train_index, training.validation_index)
+    assert sorted(np.concatenate(split)) == list(range(30))
+    assert len(training.validation_index) == 3
+    model = training.model
+    z = kernel.zscore(rows)[0][training.train_index]
+    np.testing.assert_allclose(model.mean[0, 0, model.inside], z.mean(axis=0), atol=1e-5)
+    spread = np.sqrt(((z - z.mean(axis=0)) ** 2).mean())
+    assert model.scale.item() == pytest.approx(spread, rel=1e-5)
+    x = model.volumes(kernel.zscore(rows[:2])[0])
+    torch.testing.assert_close(model(x), model.mean.expand_as(x))
+
+
+def test_training__starts_with_the_principal_components_of_its_features() -> None:
+    rows, _ = planted(30, seed=2)
+    model = Training(rows.__getitem__, 30, ball(), replace(SMALL, validation_fraction=0.01)).model
+    train = Training(rows.__getitem__, 30, ball(), replace(SMALL, validation_fraction=0.01))
+    x = model.volumes(kernel.zscore(rows[train.train_index])[0])
+    with torch.no_grad():
+        h = torch.cat([model.features(part) for part in x.split(kernel.ENCODE_BATCH)]).numpy()
+        latents = model.to_latents(torch.from_numpy(h)).numpy()
+    u = np.linalg.svd(h - h.mean(axis=0), full_matrices=False)[0][:, :4]  # (29, 4)
+    np.testing.assert_allclose(latents.std(axis=0, ddof=1), 1, atol=1e-3)
+    np.testing.assert_allclose(np.abs(np.corrcoef(latents.T, u.T)[:4, 4:].diagonal()), 1, atol=1e-4)
+
+
+def test_training__finds_planted_factors_in_people_it_never_saw() -> None:
+    rows, _ = planted(60, seed=3)
+    unseen, factors = planted(60, seed=4)
+    training = train(rows, replace(SMALL, epochs=12, batch_size=5))
+    encoded = kernel.encode_maps(training.model, unseen.__getitem__, 60)
+    for k in range(3):
+        assert share_explained(factors[:, k], encoded.latents) > 0.9
+    shuffled = np.random.default_rng(5).permutation(60)
+    assert share_explained(factors[:, 0], encoded.latents[shuffled]) < 0.3
+    # of the distance from the mean map, regions make about 0.03² · 180 of 0.02² · 600 + that
+    assert 0.25 < np.median(encoded.r2) < 0.6
+    losses = [epoch.train_loss for epoch in training.history]
+    assert losses[-1] < 0.8 * training.model.scale.item() ** 2
+
+
+def test_training__of_one_seed_is_the_same_to_the_bit_and_of_another_is_not() -> None:
+    rows, _ = planted(24, seed=6)
+    torch.manual_seed(1)
+    first = train(rows, SMALL)
+    torch.manual_seed(2)  # the state of the global generator must not matter
+    again, other = train(rows, SMALL), train(rows, replace(SMALL, seed=1))
+    assert first.history == again.history
+    for name, tensor in weights(first).items():
+        assert torch.equal(tensor, weights(again)[name])
+    assert not torch.equal(weights(first)["to_map.weight"], weights(other)["to_map.weight"])
+
+
+def test_training__taken_up_again_equals_one_that_never_stopped() -> None:
+    rows, _ = planted(24, seed=7)
+    config = replace(SMALL, epochs=4, plateau_patience=0, learning_rate=0.05)
+    whole = train(rows, config)
+    assert len({epoch.learning_rate for epoch in whole.history}) > 1  # the schedule took part
+    half = train(rows, config, n_epochs=2).state_dict()
+    rest = Training(rows.__getitem__, 24, ball(), config)
+    rest.load_state_dict(half)
+    rest.run_epoch()
+    rest.run_epoch()
+    assert rest.history == whole.history
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(rest)[name])
+
+
+def test_training__stops_when_it_diverges_and_keeps_its_last_good_history() -> None:
+    rows, _ = planted(24, seed=8)
+    training = Training(rows.__getitem__, 24, ball(), replace(SMALL, learning_rate=1e30))
+    with pytest.raises(InputError, match=r"diverged in epoch 1.*learning rate below 1e"):
+        training.run_epoch()
+    assert training.history == []
+
+
+def test_training__refuses_fewer_people_than_a_batch() -> None:
+    rows, _ = planted(8, seed=9)
+    with pytest.raises(InputError, match=r"7 people to train on .* fewer than a batch of 8"):
+        Training(rows.__getitem__, 8, ball(), SMALL)
+
+
+def test_training__of_the_published_kind_needs_no_mean_map() -> None:
+    rows, _ = planted(24, seed=10)
+    config = replace(UDIP_FA, channels=(4, 8), n_latents=4, batch_size=4, epochs=2)
+    training = train(rows, config)
+    assert training.model.grids[0] == SHAPE  # nothing cropped
+    assert training.history[1].train_loss < training.history[0].train_loss
+
+
+def test_encode_maps__reports_the_errors_of_its_own_reconstructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, _ = planted(24, seed=11)
+    model = train(rows, SMALL).model
+    encoded = kernel.encode_maps(model, rows.__getitem__, 24)
+    z, moments = kernel.zscore(rows)
+    again = (kernel.reconstruct(model, rows) - moments[:, :1]) / moments[:, 1:]
+    mean = model.mean[0, 0, model.inside].numpy()
+    np.testing.assert_allclose(encoded.mse, ((z - again) ** 2).mean(axis=1), rtol=1e-3)
+    distance = ((z - mean) ** 2).mean(axis=1)
+    np.testing.assert_allclose(encoded.r2, 1 - encoded.mse / distance, atol=1e-4)
+    monkeypatch.setattr(kernel, "ENCODE_BATCH", 5)
+    one_by_one = kernel.encode_maps(model, rows.__getitem__, 24)
+    np.testing.assert_allclose(one_by_one.latents, encoded.latents, atol=1e-4)
