@@ -98,8 +98,9 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--n-latents",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=kernel.Config.n_latents,
+    show_default="128, or one per 15 people where they are few",
     help="Latents a person. More keep more of a map and cost the joint test degrees of freedom.",
 )
 @click.option(
@@ -160,7 +161,7 @@ def train(
     log.info(
         "training on %d people, %d held out; channels %s, %d latents, %d parameters",
         *(len(training.train_index), len(training.validation_index)),
-        *(training.config.channels, config.n_latents, _n_parameters(training.model)),
+        *(training.config.channels, training.config.n_latents, _n_parameters(training.model)),
     )
     identity = {"config": asdict(training.config), "content_sha256": cohort.content_sha256}
     if checkpoint is not None:

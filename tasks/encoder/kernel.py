@@ -23,6 +23,7 @@ Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Gives the maps of some people, (b, n_voxels), by their places in the cohort."""
 
 ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e-6)
+PEOPLE_PER_LATENT = 15
 START_PEOPLE = 256  # whose features give the first latents: enough for 128 components
 SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this short, as published
 
@@ -31,7 +32,7 @@ SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this s
 class Config:
     """What is learnt and how: one config and one cohort give one model (on a CPU, to the bit)."""
 
-    n_latents: int = 128  # published; a small cohort supports fewer, about one per 15 people
+    n_latents: int = 0  # 0: the published 128, or what a small cohort supports (`latents_for`)
     channels: tuple[int, ...] = ()  # of each level, each half the grid; empty: follow from the grid
     leak: float = 0.2  # LeakyReLU's slope below 0: 0.01, as published, learns half as fast here
     crop: bool = True  # leave out the margin around the mask: no information, half the time
@@ -48,6 +49,7 @@ class Config:
 
 
 UDIP_FA = Config(
+    n_latents=128,
     channels=(16, 32, 64, 128, 256),
     leak=0.01,
     crop=False,
@@ -58,6 +60,17 @@ UDIP_FA = Config(
     epochs=100,
 )
 """The published network and training, for 182×218×182 voxels of 1 mm and thousands of people."""
+
+
+def latents_for(n_samples: int) -> int:
+    """Latents that a cohort supports: the published 128, in a small one one per 15 people.
+
+    More would describe single people, and cost the joint test its degrees of freedom.
+
+    >>> latents_for(50_000), latents_for(150)
+    (128, 10)
+    """
+    return max(1, min(128, n_samples // PEOPLE_PER_LATENT))
 
 
 def channels_for(shape: Sequence[int]) -> tuple[int, ...]:
@@ -318,6 +331,7 @@ class Training:
                 f"{len(self.train_index)} people to train on ({n_validation} are held out) are "
                 f"fewer than a batch of {config.batch_size}; choose a smaller batch size"
             )
+        config = replace(config, n_latents=config.n_latents or latents_for(n_samples))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = Autoencoder(config, mask)
