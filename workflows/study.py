@@ -123,12 +123,12 @@ def check_study(settings: StudySettings, env: str, stage: str) -> None:
     if stage != "participants":
         if settings.genotypes is None:
             problems.append("'genotypes' is missing: the group stage needs PLINK 1 genotypes")
-        else:
-            prefix = settings.genotypes
-            needed.update(
-                {f"genotypes ({ext})": Path(f"{prefix}{ext}") for ext in (".bed", ".bim", ".fam")}
-            )
         needed["covariates"] = settings.covariates
+    if settings.genotypes is not None:
+        prefix = settings.genotypes
+        needed.update(
+            {f"genotypes ({ext})": Path(f"{prefix}{ext}") for ext in (".bed", ".bim", ".fam")}
+        )
     problems += [
         f"{name}: {path} does not exist"
         for name, path in needed.items()
@@ -136,6 +136,28 @@ def check_study(settings: StudySettings, env: str, stage: str) -> None:
     ]
     if problems:
         raise InputError("\n  ".join(["the study cannot start:", *problems]))
+
+
+def check_people(scans: Sequence[Scan], genotypes: Path) -> None:
+    """Stop before any work when no person has both a scan and genotypes.
+
+    Raises
+    ------
+    InputError
+        No id is shared; examples of both are shown.
+    """
+    fam = Path(f"{genotypes}.fam")
+    with open(fam, encoding="utf-8-sig") as file:
+        genotyped = {fields[1] for line in file if len(fields := line.split()) > 1}
+    scanned = {scan.sample_id for scan in scans}
+    both = len(scanned & genotyped)
+    if not both:
+        raise InputError(
+            f"no person has both a scan and genotypes: the scans are of "
+            f"{', '.join(sorted(scanned)[:3])}, …; {fam} has {', '.join(sorted(genotyped)[:3])}, …; "
+            "the IID must be the participant label without 'sub-'"
+        )
+    log.info("%d people have a scan, %d genotypes, %d both", len(scanned), len(genotyped), both)
 
 
 @contextmanager
@@ -482,6 +504,8 @@ def run_study(
     check_study(settings, env, stage)
     paths = StudyPaths(settings.out)
     scans = find_scans(settings)
+    if settings.genotypes is not None:
+        check_people(scans, settings.genotypes)
     with study_lock(paths):
         log.info("%s: %d scans", paths.out, len(scans))
         describe_dataset(settings)

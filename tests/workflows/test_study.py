@@ -185,6 +185,23 @@ def test_run__missing_inputs_are_listed_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_run__ids_of_scans_and_genotypes_must_meet(cohort: Path, tmp_path: Path) -> None:
+    for suffix in (".bed", ".bim", ".fam"):
+        (tmp_path / f"g{suffix}").write_bytes((cohort / f"genotypes{suffix}").read_bytes())
+    fam = (tmp_path / "g.fam").read_text().splitlines()
+    others = [" ".join([line.split()[0], f"x{n}", *line.split()[2:]]) for n, line in enumerate(fam)]
+    (tmp_path / "g.fam").write_text("\n".join(others) + "\n")
+    done = axoloci(
+        *("run", "--bids", cohort / "bids", "--genotypes", tmp_path / "g"),
+        *("--out", tmp_path / "out"),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no person has both a scan and genotypes" in done.stderr
+    assert "0001" in done.stderr
+    assert "x0" in done.stderr
+
+
 def test_run__one_driver_a_study(study: Path) -> None:
     command = [str(BIN / "axoloci"), "run", str(study), "--stage", "participants"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
