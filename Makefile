@@ -9,7 +9,8 @@
 
 PYTHON ?= python3.11
 VENV ?= .venv
-TORCH ?= cpu
+# what was set up last, so that `make test` keeps it
+TORCH ?= $(if $(wildcard $(VENV)/.done-cuda),cuda,cpu)
 WHEELS ?=
 
 LOCKS := containers/native
@@ -35,7 +36,8 @@ test: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest --cov
+	$(VENV)/bin/python -m pytest --cov --cov-report=
+	$(VENV)/bin/coverage report --include='*/tasks/*' --omit='*/cli.py,*/task.py' --fail-under=90
 
 verify: setup
 	$(VENV)/bin/python -m benchmarks

@@ -10,6 +10,28 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
+STUDY = """\
+out = "{out}"
+bids = "{cohort}/bids"
+genotypes = "{cohort}/genotypes"
+covariates = "{cohort}/covariates.tsv"
+min_participants = {min_participants}
+
+[normalize]
+template = "{cohort}/template.nii.gz"
+
+[encoder]
+n_latents = 2
+channels = [4, 8]
+epochs = 2
+batch_size = 5
+
+[gwas]
+n_pcs = 1
+export = ["latent_000"]
+"""
+
+
 def axoloci(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the `axoloci` command as a user does."""
     done = subprocess.run(
@@ -18,3 +40,10 @@ def axoloci(*arguments: object, check: bool = True) -> subprocess.CompletedProce
     if check:
         assert done.returncode == 0, done.stderr
     return done
+
+
+def write_study(folder: Path, cohort: Path, min_participants: int = 10) -> Path:
+    """Write a study of `cohort` into `folder`; it puts its output beside itself."""
+    path = folder / "study.toml"
+    path.write_text(STUDY.format(out="out", cohort=cohort, min_participants=min_participants))
+    return path

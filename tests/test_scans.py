@@ -97,6 +97,31 @@ def test_find_bids_scans__field_maps_and_phase_are_passed_over(tmp_path: Path) -
     assert [scan.prefix for scan in find_bids_scans(root)] == ["sub-01_dir-AP"]
 
 
+def test_find_bids_scans__sidecars_are_inherited(tmp_path: Path) -> None:
+    root = make_bids(
+        tmp_path / "bids",
+        {
+            "dwi.bval": BVAL,
+            "dwi.bvec": BVEC,
+            "dwi.json": '{"Manufacturer": "A", "EchoTime": 0.1, "Other": 1}',
+            "sub-01/dwi/sub-01_dwi.nii.gz": "",
+            "sub-01/dwi/sub-01_dwi.json": '{"EchoTime": 0.08}',
+        },
+    )
+    (scan,) = find_bids_scans(root)
+    assert scan.acquisition == {"Manufacturer": "A", "EchoTime": 0.08}
+
+
+def test_find_bids_scans__runs_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    runs = {f"sub-01/dwi/sub-01_run-{run}_dwi.nii.gz": "" for run in (10, 2, 1)}
+    root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **runs})
+    assert [scan.prefix for scan in find_bids_scans(root)] == [
+        "sub-01_run-1",
+        "sub-01_run-2",
+        "sub-01_run-10",
+    ]
+
+
 def test_find_bids_scans__participants(tmp_path: Path) -> None:
     root = make_bids(
         tmp_path / "bids",

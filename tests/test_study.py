@@ -32,6 +32,12 @@ def test_read_study__paths_start_at_the_file(tmp_path: Path) -> None:
     assert settings.dti.max_bval is None
 
 
+def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
+    for name in ("/data/chr1.phased", "/data/chr1.phased.bed"):
+        content = {"out": "o", "bids": "b", "genotypes": name}
+        assert parse_settings(content, "x", Path("/")).genotypes == Path("/data/chr1.phased")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -45,6 +51,7 @@ def test_read_study__paths_start_at_the_file(tmp_path: Path) -> None:
         ('bids = "b"', "'out': Field required"),
         ('out = "o"', "either 'bids' or 'scans'"),
         ('out = "o"\nbids = "b"\nscans = "s"', "either 'bids' or 'scans'"),
+        ('out = "o"\nbids = "b"\n[gwas]\ncovariates = ["age"]', "'covariates' no table"),
         ("out = ", "cannot be read as a study file"),
     ],
 )

@@ -96,6 +96,7 @@ def Group(
             model=trained.model,
             quality=str(Path(out_dir, "quality.tsv")),
             examples=str(Path(out_dir, "examples.npz")),
+            threads=settings["encoder"]["threads"],
             **shared("encoder", "latents.parquet"),
         ),
     )
@@ -113,7 +114,7 @@ def Group(
             traits=encoded.latents,
             covariates=covariates,
             pcs=pcs,
-            threads=threads,
+            replace=True,
             **settings.get("gwas", {}),
             **shared("gwas", "sumstats"),
         ),

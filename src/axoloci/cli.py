@@ -15,7 +15,7 @@ from axoloci.command import StepGroup, command_group
 from axoloci.errors import InputError
 from axoloci.images import KINDS, StepError
 from axoloci.steps import installed_steps
-from axoloci.study import parse_settings, read_study
+from axoloci.study import StudyPaths, parse_settings, read_study
 
 if TYPE_CHECKING:
     from axoloci.workflows.study import StudyResult
@@ -43,16 +43,17 @@ n_procs_option = click.option(
 )
 
 
-def _finish(result: StudyResult) -> None:
+def _finish(result: StudyResult, logs: Path) -> None:
     """Say where the results are, name what failed, and end with the exit code for it."""
-    if result.report:
-        click.echo(f"report: {result.report}", err=True)
+    click.echo(f"report: {result.report}", err=True)
     for outcome in result.failed[:SHOWN]:
         click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {outcome.log})", err=True)
     if len(result.failed) > SHOWN:
         click.echo(f"and {len(result.failed) - SHOWN} more: see {result.scans}", err=True)
+    if result.group_error:
+        raise click.ClickException(f"{result.group_error}\nlogs: {logs}")
     if result.failed:
-        all_failed = len(result.failed) == len(result.outcomes)
+        all_failed = result.attempted <= {outcome.scan for outcome in result.failed}
         sys.exit(EXIT_FAILED if all_failed else EXIT_WITH_NAMED_FAILURES)
 
 
@@ -130,13 +131,8 @@ def run(
 
     from axoloci.workflows.study import run_study
 
-    try:
-        result = run_study(
-            settings, env=env, n_procs=n_procs, stage=stage, participants=participants
-        )
-    except StepError as error:
-        raise click.ClickException(f"{error}\nlogs: {settings.out / 'logs'}") from error
-    _finish(result)
+    result = run_study(settings, env=env, n_procs=n_procs, stage=stage, participants=participants)
+    _finish(result, StudyPaths(settings.out).logs)
 
 
 @main.command()
@@ -150,8 +146,10 @@ def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
 
     Writes OUT/cohort, OUT/study and OUT/summary.json.
     """
-    from axoloci.demo import run_demo
-
+    try:
+        from axoloci.demo import run_demo
+    except ImportError as error:
+        raise InputError(f"{error}: the demo runs all steps; pip install 'axoloci[all]'") from error
     try:
         summary = run_demo(out, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
     except StepError as error:

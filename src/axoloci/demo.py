@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from axoloci.images import environment, image_identity
+from axoloci.images import StepError, environment, image_identity
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import open_genotypes
 from axoloci.study import StudyPaths, read_study
 from axoloci.tasks.simulate.task import SimulateCohort
-from axoloci.workflows.study import run_study, step_seconds, study_lock, submit
+from axoloci.workflows.engine import study_lock, submit
+from axoloci.workflows.study import run_study, step_seconds
 
 # A planted variant counts as found when a lead is this near or in LD with it.
 NEAR_BP = 250_000
@@ -88,6 +90,37 @@ def compare(cohort: Path, group: Path) -> dict[str, Any]:
     }
 
 
+def _simulate(
+    cohort: Path, paths: StudyPaths, *, n_subjects: int, seed: int, env: str, n_procs: int
+) -> None:
+    """Simulate the cohort, unless this very one is there already."""
+    wanted = {
+        "n_subjects": n_subjects,
+        "seed": seed,
+        "image": image_identity(env, "simulate"),
+    }
+    stamp = cohort.parent / "cohort.json"
+    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+        return
+    with study_lock(paths):
+        stamp.unlink(missing_ok=True)
+        if (cohort / "bids").is_dir():  # of a killed simulation, or of another seed
+            shutil.rmtree(cohort)
+        submit(
+            SimulateCohort(
+                out=str(cohort),
+                n_subjects=n_subjects,
+                seed=seed,
+                n_procs=n_procs,
+                image=wanted["image"],
+            ),
+            paths,
+            environment=environment(env, paths.logs / "simulate.log", announce=True),
+            rerun=True,
+        )
+    write_json(stamp, wanted)
+
+
 def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -> dict[str, Any]:
     """Simulate a cohort, run the study on it, and write `summary.json`.
 
@@ -117,21 +150,12 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
     out = out.absolute()
     cohort, paths = out / "cohort", StudyPaths(out / "study")
     out.mkdir(parents=True, exist_ok=True)
-    with study_lock(paths):
-        submit(
-            SimulateCohort(
-                out=str(cohort),
-                n_subjects=n_subjects,
-                seed=seed,
-                n_procs=n_procs,
-                image=image_identity(env, "simulate"),
-            ),
-            paths,
-            environment=environment(env, paths.logs / "simulate.log", announce=True),
-        )
+    _simulate(cohort, paths, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
     study = out / "study.toml"
     write_text(study, STUDY.format(out="study", cohort="cohort"))
     result = run_study(read_study(study), env=env, n_procs=n_procs)
+    if result.group_error:
+        raise StepError(result.group_error)
     joint = json.loads(pq.read_schema(paths.group / "joint.parquet").metadata[b"axoloci"])
     summary = {
         "n_subjects": n_subjects,

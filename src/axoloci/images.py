@@ -110,8 +110,17 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
         search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         program = shutil.which(command[0], path=search)
         if program is None:
-            raise StepError(f"{command[0]} is not installed")
+            raise StepError(f"{command[0]} is not installed: pip install 'axoloci[all]'")
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        record = self.log.with_suffix(".json")
+        job_record = {
+            "job": self.log.stem,
+            "image": job.inputs.get("image", ""),
+            "cache": job.cache_dir.name,
+            "command": [str(word) for word in command],
+        }
+        self._forget_previous(job, record)
+        write_json(record, job_record)
         if self.announce:
             logger.info("%s: %s %s", self.log.stem, *command[:2])
         started = time.monotonic()
@@ -121,7 +130,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=self._variables(os.environ),
+                env=self._variables(os.environ, job_record["image"]),
                 preexec_fn=die_with_parent,
             )
             assert process.stdout is not None
@@ -130,18 +139,13 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - started
-        write_json(
-            self.log.with_suffix(".json"),
-            {
-                "job": self.log.stem,
-                "image": job.inputs.get("image", ""),
-                "command": [str(word) for word in command],
-                "exit_code": process.returncode,
-                "seconds": round(seconds, 3),
-                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-                "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
-            },
-        )
+        job_record |= {
+            "exit_code": process.returncode,
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
+        }
+        write_json(record, job_record)
         if process.returncode != 0:
             reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
             cause = (
@@ -154,9 +158,20 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             logger.info("%s: done in %.0f s", self.log.stem, seconds)
         return {"return_code": 0, "stdout": output, "stderr": ""}
 
-    def _variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Environment variables of the command."""
-        return {**inherited, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
+    def _forget_previous(self, job: Any, record: Path) -> None:
+        """Drop the cached result of the job that wrote these outputs before, with other inputs.
+
+        Its files are about to be replaced, and Pydra would serve them as if they were still there.
+        """
+        if record.exists():
+            before = json.loads(record.read_text(encoding="utf-8")).get("cache")
+            if before and before != job.cache_dir.name:
+                shutil.rmtree(job.cache_root / before, ignore_errors=True)
+
+    def _variables(self, inherited: Mapping[str, str], image: str) -> dict[str, str]:
+        """Environment variables of the command: threads, and the identity of its code."""
+        threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        return {**inherited, **threads, "AXOLOCI_IMAGE": image}
 
 
 def environment(

@@ -2,7 +2,8 @@
 
 BIDS data sets are indexed by bids2table rather than pybids: it keeps no database, reads only
 folder listings (a large cohort in seconds) and gives one Arrow row a file. What it lacks, the
-inheritance principle for `.bval` and `.bvec`, is added here with its own entity parser.
+inheritance principle for `.bval` and `.bvec`, is added here with its own entity parser; that for
+JSON it has.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +25,19 @@ log = logging.getLogger("axoloci")
 # b-values up to here are non-weighted volumes; scanners write 0.001 to 50 for them.
 B0_MAX = 50.0
 
+# BIDS metadata that explain differences between scans.
+ACQUISITION = (
+    "Manufacturer",
+    "ManufacturersModelName",
+    "MagneticFieldStrength",
+    "EchoTime",
+    "RepetitionTime",
+    "PhaseEncodingDirection",
+    "TotalReadoutTime",
+)
 
-@dataclass(frozen=True, order=True)
+
+@dataclass(frozen=True)
 class Scan:
     """One diffusion-weighted acquisition of one person."""
 
@@ -35,12 +47,21 @@ class Scan:
     bval: Path
     bvec: Path
     mask: Path | None = None
+    # Scanner and sequence, where a sidecar tells; the quality table shows them.
+    acquisition: Mapping[str, str | float] = field(default_factory=dict, compare=False)
 
     @property
     def folder(self) -> Path:
         """Folder of the scan's derivatives, relative to the study's output folder."""
         session = re.search(r"_(ses-[^_]+)", self.prefix)
         return Path(f"sub-{self.sample_id}", *([session[1]] if session else []), "dwi")
+
+
+def _natural(scan: Scan) -> list[tuple[int, str]]:
+    """Order in which run-2 comes before run-10."""
+    return [
+        (int(word), "") if word.isdigit() else (0, word) for word in re.split(r"(\d+)", scan.prefix)
+    ]
 
 
 @cache
@@ -132,7 +153,9 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
             log.info("%s: only b=0 volumes, passed over", dwi)
             continue
         prefix = dwi.name.removesuffix(row["ext"]).removesuffix("_dwi")
-        scans.append(Scan(prefix, str(row["sub"]), dwi, bval, bvec))
+        sidecars = bids2table.load_bids_metadata(dwi)
+        acquisition = {key: sidecars[key] for key in ACQUISITION if key in sidecars}
+        scans.append(Scan(prefix, str(row["sub"]), dwi, bval, bvec, acquisition=acquisition))
     if problems:
         raise InputError("\n  ".join([f"{root}: scans without gradient tables", *problems]))
     missing = labels - {f"sub-{scan.sample_id}" for scan in scans}
@@ -140,7 +163,7 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
         raise InputError(f"{root}: no DWI found for {', '.join(sorted(missing))}")
     if not scans:
         raise InputError(f"{root}: no DWI found (files named sub-*_dwi.nii.gz in dwi folders)")
-    return sorted(scans)
+    return sorted(scans, key=_natural)
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -211,4 +234,4 @@ def read_scan_table(path: Path, participants: Sequence[str] = ()) -> list[Scan]:
             scans.append(Scan(prefix, label, dwi, bval, bvec, mask))
     if not scans:
         raise InputError(f"{path}: the table has no rows")
-    return sorted(scans)
+    return sorted(scans, key=_natural)

@@ -63,6 +63,12 @@ class EncoderSettings(Section):
     batch_size: int | None = Field(None, ge=2, description="people a training step")
     learning_rate: float | None = Field(None, gt=0, description="Adam's first step size")
     seed: int | None = Field(None, ge=0, description="seed of weights, split and shuffling")
+    threads: int = Field(
+        1,
+        ge=1,
+        description="CPU threads; another number rounds differently and so gives another, equally "
+        "good model, which is why --n-procs does not decide it",
+    )
 
 
 class GwasSettings(Section):
@@ -163,6 +169,9 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
     if (settings.bids is None) == (settings.scans is None):
         raise InputError(f"{source}: name either 'bids' or 'scans', the source of the raw DWI")
 
+    if settings.gwas.covariates and settings.covariates is None:
+        raise InputError(f"{source}: 'gwas.covariates' names columns, but 'covariates' no table")
+
     def resolve(path: Path | None) -> Path | None:
         return None if path is None else Path(folder, path.expanduser()).absolute()
 
@@ -170,8 +179,13 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
         update={
             **{
                 name: resolve(getattr(settings, name))
-                for name in ("out", "bids", "scans", "genotypes", "covariates")
+                for name in ("out", "bids", "scans", "covariates")
             },
+            "genotypes": resolve(
+                settings.genotypes.with_suffix("")
+                if settings.genotypes and settings.genotypes.suffix == ".bed"
+                else settings.genotypes
+            ),
             "normalize": settings.normalize.model_copy(
                 update={"template": resolve(settings.normalize.template)}
             ),
@@ -192,6 +206,25 @@ def read_study(path: Path) -> StudySettings:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a study file (TOML): {error}") from error
     return parse_settings(content, str(path), path.parent)
+
+
+# Settings of the study that are not options of a step's command.
+NOT_OPTIONS = {"normalize": {"template"}, "gwas": {"covariates", "n_pcs", "export"}}
+
+
+def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
+    """Options of each step's command that the study names, as plain values."""
+    chosen = {}
+    for step in ("preprocess", "dti", "normalize", "encoder", "gwas", "genetics"):
+        section = getattr(settings, step)
+        values = section.model_dump(mode="json", exclude=NOT_OPTIONS.get(step))
+        chosen[step] = {key: value for key, value in values.items() if value not in (None, [])}
+    if channels := chosen["encoder"].get("channels"):
+        chosen["encoder"]["channels"] = ",".join(map(str, channels))
+    if settings.gwas.covariates is not None:
+        pcs = [f"PC{number}" for number in range(1, settings.gwas.n_pcs + 1)]
+        chosen["gwas"]["covariate"] = [*settings.gwas.covariates, *pcs]
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
         argstr="--learning-rate", default=None, help="first step size"
     )
     seed: int | None = shell.arg(argstr="--seed", default=None, help="seed of the training")
+    threads: int | None = shell.arg(
+        argstr="--threads", default=None, help="CPU threads; they decide the rounding"
+    )
     checkpoint: str = shell.arg(
         argstr="--checkpoint",
         default="checkpoint.pt",
@@ -50,6 +53,9 @@ class EncodeFa(shell.Task["EncodeFa.Outputs"]):
 
     cohort: CohortStore = shell.arg(argstr="--cohort", help="cohort store")
     model: File = shell.arg(argstr="--model", help="trained model")
+    threads: int | None = shell.arg(
+        argstr="--threads", default=None, help="CPU threads; they decide the rounding"
+    )
     out: str = shell.arg(argstr="--out", default="latents.parquet", help="table of latents")
     quality: str = shell.arg(
         argstr="--quality", default="quality.tsv", help="reconstruction error of each person"

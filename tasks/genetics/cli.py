@@ -143,7 +143,8 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
     "--genotypes",
     required=True,
     type=click.Path(path_type=Path),
-    help="PLINK 1 bed/bim/fam of the study, for linkage disequilibrium: the .bed, or no suffix.",
+    help="PLINK 1 bed/bim/fam of the study, for linkage disequilibrium among the people analysed: "
+    "the .bed, or no suffix.",
 )
 @click.option(
     "--p-threshold",
@@ -196,6 +197,7 @@ def loci(
     about = _read_about(joint_path)
     store = read_sumstats(sumstats)
     source = open_genotypes(genotypes)
+    people = np.sort(source.sample_index(store.sample_id))  # LD is theirs, not of all in the files
     candidates = _read_associated(joint_path, max(p_threshold, secondary_p))
     associated = (candidates["neg_log10_p"] >= -np.log10(p_threshold)).any()
     if not associated:
@@ -206,7 +208,7 @@ def loci(
         candidates["neg_log10_p"].to_numpy(),
         chromosome,
         position,
-        _reader(source, candidates, joint_path),
+        _reader(source, people, candidates, joint_path),
         p_threshold,
         secondary_p,
         clump_r2,
@@ -226,7 +228,7 @@ def loci(
             "effect_allele_frequency": lead.effect_allele_frequency,
             "n": lead.n,
             "neg_log10_p": lead.neg_log10_p,
-            "r2": lead.r2,
+            "joint_r2": lead.r2,
             "n_leads": len(locus.leads),
             "leads": ",".join(ids[list(locus.leads)]),
             "n_clumped": len(locus.members) - 1,
@@ -254,7 +256,7 @@ def loci(
             "joint": joint_path.name,
             "sumstats": sumstats.name,
             "genotypes": source.path.name,
-            "n_samples_ld": source.n_samples,
+            "n_samples_ld": len(people),
         },
     )
     log.info("%d loci, %d lead variants", len(merged), len(clumps))
@@ -269,14 +271,14 @@ LOCI_COLUMNS = [
     "effect_allele_frequency",
     "n",
     "neg_log10_p",
-    "r2",
+    "joint_r2",
     "n_leads",
     "leads",
     "n_clumped",
     "clumped",
-    "latents",
-    "latents_beta",
-    "latents_neg_log10_p",
+    "traits",
+    "traits_beta",
+    "traits_neg_log10_p",
 ]
 
 
@@ -336,9 +338,9 @@ def _read_associated(path: Path, p: float) -> pd.DataFrame:
 
 
 def _reader(
-    source: Genotypes, candidates: pd.DataFrame, joint_path: Path
+    source: Genotypes, people: NDArray[np.int64], candidates: pd.DataFrame, joint_path: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.int8]]:
-    """From rows of `candidates` to their genotypes, read in runs of neighbours."""
+    """From rows of `candidates` to the genotypes of `people`, read in runs of neighbours."""
     variants = source.variants
     near = variants[variants["base_pair_location"].isin(candidates["base_pair_location"])]
     near = near[~near.duplicated(VARIANT_COLUMNS)]
@@ -355,7 +357,7 @@ def _reader(
     def read(rows: NDArray[np.int64]) -> NDArray[np.int8]:
         wanted, back = np.unique(rows_in_file[rows], return_inverse=True)
         runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > READ_GAP) + 1)
-        blocks = [source.read(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
+        blocks = [source.read(int(run[0]), int(run[-1]) + 1, people)[run - run[0]] for run in runs]
         return np.asarray(np.concatenate(blocks)[back], dtype=np.int8)
 
     return read
@@ -380,9 +382,9 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
                 neg_log10_p = kernel.neg_log10_p(r * r, 1, df)[0]  # (K,)
                 carry = kernel_loci.carrying_traits(neg_log10_p)
                 result[key] = {
-                    "latents": ",".join(names[k] for k in carry),
-                    "latents_beta": ",".join(f"{beta[0, k]:.6g}" for k in carry),
-                    "latents_neg_log10_p": ",".join(f"{neg_log10_p[k]:.5g}" for k in carry),
+                    "traits": ",".join(names[k] for k in carry),
+                    "traits_beta": ",".join(f"{beta[0, k]:.6g}" for k in carry),
+                    "traits_neg_log10_p": ",".join(f"{neg_log10_p[k]:.5g}" for k in carry),
                 }
     lost = [key for key in keys if key not in result]
     if lost:

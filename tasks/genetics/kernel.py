@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy import linalg, special
 
 from axoloci.errors import InputError
+from axoloci.statistics import neg_log10_f_tail
 
 MAX_CONDITION = 1e10  # beyond it R⁻¹ has lost more digits than the float32 store holds
 MAX_MISFIT = 0.01  # K (1/df − 1/df of everybody): type-1 error stays within 10% of its level
 CHI2_MEDIAN = 0.45493642311957283  # of one degree of freedom
-LOG_SPACE_BELOW = 1e-250  # tails smaller than this are summed as logarithms
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,8 @@ def joint_test(
 def neg_log10_p(r2: NDArray[Any], df1: float, df2: NDArray[Any] | float) -> NDArray[np.float64]:
     """−log10 p of an R² with `df1` tested and `df2` residual degrees of freedom.
 
-    The tail of F is the regularised incomplete beta function I_{1−R²}(df2/2, df1/2); below 1e-250
-    its continued fraction is summed in logarithms, so that nothing underflows. With df1 = 1 it is
-    the two-sided t test of a partial correlation whose square is `r2`.
+    Nothing underflows. With df1 = 1 it is the two-sided t test of a partial correlation whose
+    square is `r2`.
 
     Parameters
     ----------
@@ -204,16 +203,7 @@ def neg_log10_p(r2: NDArray[Any], df1: float, df2: NDArray[Any] | float) -> NDAr
     [float64, shape: (n_variants,)]
     """
     r2 = np.asarray(r2, dtype=np.float64)
-    a = np.broadcast_to(np.asarray(df2, dtype=np.float64) / 2, r2.shape)
-    b = df1 / 2
-    tested = np.isfinite(r2) & (a > 0)
-    p = np.full(r2.shape, np.nan)
-    p[tested] = special.betainc(a[tested], b, 1 - r2[tested])
-    with np.errstate(divide="ignore"):
-        result = np.asarray(-np.log10(p) + 0.0)  # + 0.0: no minus zero
-    small = tested & (p < LOG_SPACE_BELOW)
-    result[small] = -_log_beta_tail(r2[small], a[small], b) / np.log(10)
-    return result
+    return neg_log10_f_tail(r2 / (1 - r2), df1, df2)
 
 
 def lambda_gc(neg_log10_p: NDArray[Any]) -> float:
@@ -234,28 +224,3 @@ def lambda_gc(neg_log10_p: NDArray[Any]) -> float:
         return float("nan")
     median_p = 10.0 ** -min(float(np.median(neg_log10_p)), 300.0)
     return float(special.chdtri(1, median_p)) / CHI2_MEDIAN
-
-
-def _log_beta_tail(
-    r2: NDArray[np.float64], a: NDArray[np.float64], b: float
-) -> NDArray[np.float64]:
-    """Natural logarithm of I_{1−R²}(a, b) far in its tail (Lentz's continued fraction)."""
-    x = 1 - r2
-    tiny = 1e-300
-    c = np.ones_like(x)
-    d = 1 - (a + b) * x / (a + 1)
-    d = 1 / np.where(np.abs(d) < tiny, tiny, d)
-    fraction = d.copy()
-    for m in range(1, 1000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for term in (even, odd):
-            d = 1 + term * d
-            d = 1 / np.where(np.abs(d) < tiny, tiny, d)
-            c = 1 + term / c
-            c = np.where(np.abs(c) < tiny, tiny, c)
-            fraction = fraction * c * d
-        if (np.abs(c * d - 1) < 1e-15).all():
-            break
-    log_front = a * np.log1p(-r2) + b * np.log(r2) - special.betaln(a, b) - np.log(a)
-    return np.asarray(log_front + np.log(fraction))

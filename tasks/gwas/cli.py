@@ -65,7 +65,7 @@ def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> No
     people = list(source.samples["iid"])
     if keep is not None:
         people = match_samples({str(source.path): people, str(keep): read_table(keep).index})
-    index = _positions(source, people)
+    index = source.sample_index(people)
     autosomes = _autosomes(source)
     parts = [p for p in plan_parts(source.variants["chromosome"], 1) if p.chromosome in autosomes]
     pieces = [piece for part in parts for piece in _pieces(part, kernel.CPU_BLOCK)]
@@ -134,13 +134,19 @@ def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> No
     "--threads",
     type=click.IntRange(min=1),
     default=None,
-    help="CPU threads; default all there are. The results do not depend on their number.",
+    help="CPU threads; without it OMP_NUM_THREADS, or all cores where that is not set. The results "
+    "do not depend on their number.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="sumstats",
     help="Folder of the store; a run that was killed goes on there.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Delete the results of other inputs or settings in that folder first.",
 )
 def associate(
     genotypes: Path,
@@ -151,6 +157,7 @@ def associate(
     device: str,
     threads: int | None,
     out: Path,
+    replace: bool,
 ) -> None:
     """Test all traits against all variants by exact linear regression.
 
@@ -186,6 +193,7 @@ def associate(
     parts = plan_parts(source.variants["chromosome"], len(names))
     plan = {
         "axoloci": __version__,
+        "image": os.environ.get("AXOLOCI_IMAGE", ""),  # identity of the code, from the driver
         "genotypes": _identity(source),
         "traits": sha256(traits),
         "covariates": [sha256(path) for path in covariates],
@@ -193,7 +201,7 @@ def associate(
         "categorical": sorted(categorical),
         "device": device,
     }
-    writer = SumstatsWriter(out, plan, parts)
+    writer = SumstatsWriter(out, plan, parts, replace)
     pending = writer.pending()
     if len(pending) < len(parts):
         log.info("%d of %d parts are there already", len(parts) - len(pending), len(parts))
@@ -202,15 +210,16 @@ def associate(
         *(len(people), source.n_variants, len(names), matrix.shape[1], device),
     )
 
-    index = _positions(source, people)
+    index = source.sample_index(people)
     size = kernel.CPU_BLOCK if device == "cpu" else kernel.GPU_BLOCK
     blocks = (
         source.read(start, stop, index)
         for part in pending
         for _, start, stop in _pieces(part, size)
     )
-    n_threads = threads or len(os.sched_getaffinity(0))
-    results = kernel.associate(blocks, model, device=device, n_threads=n_threads)
+    results = kernel.associate(
+        blocks, model, device=device, n_threads=threads or _default_threads()
+    )
     # a part is written while the next one is computed
     with closing(results), ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
@@ -224,9 +233,10 @@ def associate(
 
     writer.finish(
         names,
+        people,
         model.trait_correlation[np.ix_(tested, tested)],
+        model.trait_residual_sd[tested],
         {
-            "n_samples": len(people),
             "n_covariates": matrix.shape[1],
             "covariates": covariate_names,
             "traits_with_missing": [name for name in names if name in group_of],
@@ -342,11 +352,6 @@ def _write(
     )
 
 
-def _positions(source: Genotypes, people: list[str]) -> NDArray[np.int64]:
-    """Where people stand in the genotype files; `people` is in their order."""
-    return np.flatnonzero(source.samples["iid"].isin(set(people)).to_numpy())
-
-
 def _pieces(part: Part, size: int) -> list[tuple[str, int, int]]:
     """Blocks of a part: chromosome, start, stop."""
     return [
@@ -374,6 +379,13 @@ def _identity(source: Genotypes) -> dict[str, str | int]:
             file.seek(int(place))
             digest.update(file.read(chunk))
     return {"bed": digest.hexdigest(), "size": size, "bim": sha256(bim), "fam": sha256(fam)}
+
+
+def _default_threads() -> int:
+    """`OMP_NUM_THREADS`, of which the first number counts, or all cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    given = int(wanted) if wanted.isdecimal() else 0
+    return given or len(os.sched_getaffinity(0))
 
 
 def _device(device: str) -> str:

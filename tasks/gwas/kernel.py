@@ -83,6 +83,18 @@ class NullModel:
     n_covariates: int
     n_traits: int
 
+    @property
+    def trait_residual_sd(self) -> NDArray[np.float64]:
+        """Standard deviation of the adjusted traits, in units of the trait.
+
+        √(residual sum of squares / n), where n counts the people who have the trait; NaN for
+        excluded traits. float64, (n_traits,).
+        """
+        sd = np.full(self.n_traits, np.nan)
+        for group in self.groups:
+            sd[group.trait_index] = group.scale
+        return sd
+
 
 @dataclass(frozen=True)
 class Association:

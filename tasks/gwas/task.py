@@ -48,8 +48,12 @@ class RunGwas(shell.Task["RunGwas.Outputs"]):
         argstr="--categorical ...", default=None, help="numeric columns that are categories"
     )
     device: str | None = shell.arg(argstr="--device", default=None, help="auto, cpu or cuda")
-    threads: int | None = shell.arg(argstr="--threads", default=None, help="CPU threads")
     out: str = shell.arg(argstr="--out", default="sumstats", help="folder of the store")
+    replace: bool = shell.arg(
+        argstr="--replace",
+        default=False,
+        help="delete the results of other inputs or settings in that folder first",
+    )
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):

@@ -386,7 +386,7 @@ def _locus_row(row: Mapping[Any, Any]) -> list[Cell]:
     start, end = row.get("start", position), row.get("end", position)
     names, betas, ps = (
         [part for part in str(row.get(column, "")).split(",") if part and part != "nan"]
-        for column in ("latents", "latents_beta", "latents_neg_log10_p")
+        for column in ("traits", "traits_beta", "traits_neg_log10_p")
     )
     shown = [
         f"{name.removeprefix('latent_')} {'▼' if beta.startswith('-') else '▲'} {float(p):.1f}"
@@ -404,7 +404,9 @@ def _locus_row(row: Mapping[Any, Any]) -> list[Cell]:
         _number(row.get("effect_allele_frequency"), 3),
         _number(row.get("n"), 0),
         _number(row["neg_log10_p"], 1),
-        Cell(f"{100 * row['r2']:.3g}", float(row["r2"]), "number") if "r2" in row else Cell("–"),
+        Cell(f"{100 * row['joint_r2']:.3g}", float(row["joint_r2"]), "number")
+        if "joint_r2" in row
+        else Cell("–"),
         _number(row.get("n_leads"), 0),
         _number(row.get("n_clumped"), 0),
         Cell(", ".join(shown[:SHOWN_LATENTS]) + more if shown else "several, weakly", kind="text"),

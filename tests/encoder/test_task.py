@@ -31,6 +31,7 @@ def test_train_encoder__every_field_is_an_option(
         batch_size=7,
         learning_rate=0.01,
         seed=9,
+        threads=3,
         checkpoint="c.pt",
         out="m.safetensors",
         history="h.tsv",
@@ -42,6 +43,7 @@ def test_train_encoder__every_field_is_an_option(
     assert params["batch_size"] == 7
     assert params["learning_rate"] == 0.01
     assert params["seed"] == 9
+    assert params["threads"] == 3
     assert params["checkpoint"] == Path("c.pt")
 
 
@@ -52,12 +54,14 @@ def test_encode_fa__every_field_is_an_option(
     task = EncodeFa(
         cohort=cohort,
         model=tmp_path / "m.safetensors",
+        threads=3,
         out="l.parquet",
         quality="q.tsv",
         examples="e.npz",
         image="x",
     )
     params = parsed(task)
+    assert params["threads"] == 3
     assert params["out"] == Path("l.parquet")
     assert params["quality"] == Path("q.tsv")
     assert params["examples"] == Path("e.npz")

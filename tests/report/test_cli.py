@@ -128,14 +128,14 @@ def write_study(folder: Path, n_scans: int = 30, n_variants: int = 5000, seed: i
             "effect_allele_frequency": [0.31, 0.08, 0.44],
             "n": n,
             "neg_log10_p": neg_log10_p[leads],
-            "r2": [0.41, 0.19, 0.23],
+            "joint_r2": [0.41, 0.19, 0.23],
             "n_leads": 1,
             "leads": [f"rs{i}" for i in leads],
             "n_clumped": [12, 3, 0],
             "clumped": ["rs1", "rs2", ""],
-            "latents": ["latent_003,latent_001", "latent_006", ""],
-            "latents_beta": ["-0.41,0.22", "0.35", ""],
-            "latents_neg_log10_p": ["18.2,6.6", "7.1", ""],
+            "traits": ["latent_003,latent_001", "latent_006", ""],
+            "traits_beta": ["-0.41,0.22", "0.35", ""],
+            "traits_neg_log10_p": ["18.2,6.6", "7.1", ""],
         }
     ).to_csv(folder / "loci.tsv", sep="\t", index=False)
     pd.DataFrame(

@@ -6,28 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import axoloci
-
-STUDY = """\
-out = "{out}"
-bids = "{cohort}/bids"
-genotypes = "{cohort}/genotypes"
-covariates = "{cohort}/covariates.tsv"
-min_participants = {min_participants}
-
-[normalize]
-template = "{cohort}/template.nii.gz"
-
-[encoder]
-n_latents = 2
-channels = [4, 8]
-epochs = 2
-batch_size = 5
-
-[gwas]
-n_pcs = 1
-export = ["latent_000"]
-"""
+from support import axoloci, write_study
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +14,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 simulated people with 3,000 variants; tests must not change it."""
     path = tmp_path_factory.mktemp("simulated") / "cohort"
     axoloci("simulate", path, "--n-subjects", 16, "--n-variants", 3000, "--seed", 5, "--n-procs", 2)
-    return path
-
-
-def write_study(folder: Path, cohort: Path, min_participants: int = 10) -> Path:
-    """Write a study of `cohort` into `folder`; it puts its output beside itself."""
-    path = folder / "study.toml"
-    path.write_text(STUDY.format(out="out", cohort=cohort, min_participants=min_participants))
     return path
 
 

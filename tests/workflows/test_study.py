@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support import BIN, axoloci
+from support import BIN, axoloci, write_study
 
 from axoloci.io.cohort import read_cohort
 from axoloci.io.sumstats import read_sumstats
@@ -108,6 +108,54 @@ def test_run__a_removed_map_is_made_again(finished: Path) -> None:
     assert fa.read_bytes() == content
 
 
+def test_run__settings_changed_and_changed_back(cohort: Path, tmp_path: Path) -> None:
+    """Outputs lie under fixed names: a cached result must not outlive its files."""
+    label = min(path.name for path in (cohort / "bids").glob("sub-*"))
+    fa = tmp_path / "out" / label / "dwi" / f"{label}_model-tensor_param-fa_dwimap.nii.gz"
+    study = write_study(tmp_path, cohort)
+    content = {}
+    for method in ("WLS", "OLS", "WLS"):
+        text = study.read_text().partition("\n[dti]")[0]
+        study.write_text(f'{text}\n[dti]\nmethod = "{method}"\n')
+        axoloci("run", study, "--stage", "participants", "--participant-label", label)
+        content.setdefault(method, fa.read_bytes())
+        assert fa.read_bytes() == content[method]
+    assert content["WLS"] != content["OLS"]
+
+
+def test_run__group_follows_its_settings(finished: Path) -> None:
+    study = finished.parent / "study.toml"
+    before = results(finished)
+    text = study.read_text()
+    try:
+        study.write_text(text.replace("n_pcs = 1", "n_pcs = 0"))
+        done = axoloci("run", study, "--stage", "group", "--n-procs", 2, check=False)
+        assert done.returncode == 3, done.stderr
+        assert read_sumstats(finished / "group" / "sumstats").n_covariates == 4
+        changed = results(finished)
+        assert changed["group/latents.parquet"] == before["group/latents.parquet"]
+        assert changed["group/joint.parquet"] != before["group/joint.parquet"]
+    finally:
+        study.write_text(text)
+    done = axoloci("run", study, "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
+    assert results(finished)["group/joint.parquet"] == before["group/joint.parquet"]
+
+
+def test_run__group_refuses_maps_of_other_settings(finished: Path) -> None:
+    study = finished.parent / "study.toml"
+    text = study.read_text()
+    try:
+        study.write_text(f"{text}\n[dti]\nmax_bval = 1400\n")
+        done = axoloci("run", study, "--stage", "group", check=False)
+        assert done.returncode == 1
+        assert "0 people have a finished scan" in done.stderr
+        scans = pd.read_csv(finished / "scans.tsv", sep="\t")
+        assert "other settings" in scans["reason"][0]
+    finally:
+        study.write_text(text)
+
+
 def test_run__killed_and_resumed_equals_an_uninterrupted_run(
     faulty_study: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +245,7 @@ def test_run__ids_of_scans_and_genotypes_must_meet(cohort: Path, tmp_path: Path)
         check=False,
     )
     assert done.returncode == 1
-    assert "no person has both a scan and genotypes" in done.stderr
+    assert "no person is both scanned and in" in done.stderr
     assert "0001" in done.stderr
     assert "x0" in done.stderr
 

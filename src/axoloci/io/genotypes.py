@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,34 @@ class Genotypes:
     def n_variants(self) -> int:
         """Number of variants in the files."""
         return len(self.variants)
+
+    def sample_index(self, sample_id: Sequence[str]) -> NDArray[np.int64]:
+        """Positions of people in file order, for `read`.
+
+        Parameters
+        ----------
+        sample_id : (n,)
+            People by their `iid`.
+
+        Returns
+        -------
+        int64, (n,)
+            In the order of `sample_id`.
+
+        Raises
+        ------
+        InputError
+            Some of them have no genotypes.
+        """
+        index = pd.Index(self.samples["iid"]).get_indexer(pd.Index(sample_id, dtype=object))
+        absent = np.flatnonzero(index < 0)
+        if len(absent):
+            examples = ", ".join(f"'{sample_id[i]}'" for i in absent[:3])
+            raise InputError(
+                f"{self.path.with_suffix('.fam')}: lacks {len(absent)} of {len(index)} people, "
+                f"such as {examples}; give the genotypes of the study"
+            )
+        return index.astype(np.int64)
 
     def read(
         self, start: int, stop: int, sample_index: ArrayLike | None = None

@@ -1,7 +1,20 @@
 """The store of summary statistics: Parquet parts per chromosome, all traits side by side.
 
-`sumstats/chr<CHROMOSOME>/part-00000.parquet` holds a fixed range of variants; a part is whole or
-not there, so a run that was killed goes on at a part. `sumstats.json` is written last.
+`plan.json`
+    All that decides the content; a folder of another plan is not gone on with.
+`chr<CHROMOSOME>/part-00000.parquet`
+    A fixed range of variants: columns of the variant, then beta and se of each trait. A part is
+    whole or not there, so a run that was killed goes on at a part. Until the store is finished,
+    `part-00000.json` beside it keeps its size and SHA-256.
+`samples.tsv`
+    `sample_id` of the people analysed, in the order of the analysis.
+`trait_correlation.npy`
+    Correlation of the covariate-adjusted traits, float64. Their covariance is this times the
+    `trait_residual_sd` of both traits.
+`sumstats.json`
+    Written last: traits, `trait_residual_sd` (one number a trait, in units of the trait: the square
+    root of the residual sum of squares on the covariates over n, where n counts the people who have
+    the trait), sizes and counts, and the SHA-256 of every other file but the plan.
 """
 
 from __future__ import annotations
@@ -13,6 +26,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +36,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError
-from axoloci.io.files import sha256, whole_file, write_json
+from axoloci.io.files import sha256, whole_file, write_json, write_text
+from axoloci.statistics import neg_log10_f_tail
 
 FORMAT = "axoloci-sumstats"
 FORMAT_VERSION = 1
@@ -36,14 +51,15 @@ VARIANT_COLUMNS = [
     "other_allele",
 ]
 _FIRST_COLUMNS = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
+_OUR_FILES = re.compile(
+    r"plan\.json|sumstats\.json|samples\.tsv|trait_correlation\.npy"
+    r"|chr[^/]+/part-\d+\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
+)
 _SSF_CHROMOSOMES = {str(k): k for k in range(1, 26)} | {"X": 23, "Y": 24, "M": 25, "MT": 25}
 
 
 def neg_log10_p(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
     """−log10 of the two-sided p-value of Student's t, right far beyond the smallest float64.
-
-    The regularised incomplete beta function; from p = 1e-290 on, its continued fraction (DLMF
-    8.17.22), of which 25 terms are exact so far out, with the factor before it as a logarithm.
 
     Parameters
     ----------
@@ -53,32 +69,12 @@ def neg_log10_p(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     float64, as broadcast
-        NaN where df < 1 or either is NaN.
+        NaN where df is not positive or either is NaN.
     """
-    from scipy import special
-
-    statistic, degrees = np.broadcast_arrays(np.abs(np.asarray(t, np.float64)), np.asarray(df))
-    result = np.full(statistic.shape, np.nan)
-    usable = (degrees >= 1) & ~np.isnan(statistic)
-    d, ratio = degrees[usable].astype(np.float64), np.square(statistic[usable])
-    ratio /= d  # t² / df
-    with np.errstate(divide="ignore"):
-        value = -np.log10(special.betainc(d / 2, 0.5, 1 / (1 + ratio)))
-    far = (value > 290) & np.isfinite(ratio)
-    if far.any():
-        a, ratio = d[far] / 2, ratio[far]
-        x = 1 / (1 + ratio)
-        fraction = np.ones_like(x)
-        for m in range(25, 0, -1):
-            even = m * (0.5 - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-            odd = -(a + m) * (a + 0.5 + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-            fraction = 1 + even / (1 + odd / fraction)
-        fraction = 1 - (a + 0.5) * x / (a + 1) / fraction
-        log_p = 0.5 * np.log(ratio) - (a + 0.5) * np.log1p(ratio)  # x^a (1 - x)^½
-        log_p -= np.log(a) + special.betaln(a, 0.5) + np.log(fraction)
-        value[far] = -log_p / np.log(10)
-    result[usable] = value
-    return result
+    degrees = np.asarray(df, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.square(np.asarray(t, dtype=np.float64)) / degrees
+    return neg_log10_f_tail(ratio, 1, degrees)
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,11 @@ class Part:
     def name(self) -> str:
         """Path within the store."""
         return f"chr{self.chromosome}/part-{self.number:05d}.parquet"
+
+    @property
+    def record_name(self) -> str:
+        """Path of its size and checksum within an unfinished store."""
+        return f"chr{self.chromosome}/part-{self.number:05d}.json"
 
 
 def plan_parts(chromosome: Sequence[str] | pd.Series, n_traits: int) -> list[Part]:
@@ -138,49 +139,82 @@ class SumstatsWriter:
         All that decides the content (inputs, settings), as JSON. Without dates or machine names.
     parts
         From `plan_parts`.
+    replace
+        Delete a store of another plan first.
 
     Raises
     ------
     InputError
-        The folder holds results of another plan.
+        The folder holds results of another plan and `replace` is not set, or it holds files that
+        are no store's.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], plan: Mapping[str, Any], parts: Sequence[Part]
+        self,
+        path: str | os.PathLike[str],
+        plan: Mapping[str, Any],
+        parts: Sequence[Part],
+        replace: bool = False,
     ) -> None:
         self.path = Path(path)
         self.parts = list(parts)
         text = json.dumps(plan, sort_keys=True, allow_nan=False)
         self.plan_sha256 = hashlib.sha256(text.encode()).hexdigest()
-        self._plan_file = self.path / "plan.json"
-        if self._plan_file.is_file():
-            if json.loads(self._plan_file.read_text())["plan_sha256"] != self.plan_sha256:
-                raise InputError(
-                    f"{self.path}: holds the results of other inputs or settings; remove the "
-                    "folder or choose another one"
-                )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        stored = self._stored_plan()
+        if stored is None and self.path.is_dir() and any(self.path.iterdir()):
             raise InputError(f"{self.path}: a folder with other files in it; choose another one")
-        else:
-            write_json(self._plan_file, {"plan_sha256": self.plan_sha256, "plan": dict(plan)})
+        if stored not in (None, self.plan_sha256):
+            if not replace:
+                raise InputError(
+                    f"{self.path}: holds the results of other inputs or settings; choose another "
+                    "folder, or --replace to delete them"
+                )
+            self._clear()
+        # after the rest is gone, so that a deletion that was killed can go on
+        write_json(self.path / "plan.json", {"plan_sha256": self.plan_sha256, "plan": dict(plan)})
         self._written: dict[str, dict[str, Any]] = {}
         self._counts: dict[str, dict[str, int]] = {}
 
+    def _stored_plan(self) -> str | None:
+        """Digest of the plan of the store in the folder; None if there is no store."""
+        for name in ("plan.json", "sumstats.json"):
+            content = _read_record(self.path / name)
+            if "plan_sha256" in content:
+                return str(content["plan_sha256"])
+        return None
+
+    def _clear(self) -> None:
+        """Delete the store in the folder, all but its plan."""
+        files = [file for file in self.path.rglob("*") if file.is_symlink() or not file.is_dir()]
+        for file in files:
+            if not _OUR_FILES.fullmatch(str(file.relative_to(self.path))):
+                raise InputError(
+                    f"{self.path}: not replaced, for {file} is not of a store; move it away or "
+                    "choose another folder"
+                )
+        for file in sorted(files, key=lambda file: file.name == "sumstats.json"):
+            if file.name != "plan.json":
+                file.unlink()
+        for folder in self.path.glob("chr*"):
+            folder.rmdir()
+
     def pending(self) -> list[Part]:
-        """Parts that are not there yet, or not whole."""
-        import pyarrow as pa
+        """Parts that are not there yet, or not as they were written."""
         import pyarrow.parquet as pq
 
+        finished = _read_record(self.path / "sumstats.json").get("parts", [])
+        recorded = {record["name"]: record for record in finished}
         missing = []
         for part in self.parts:
             file = self.path / part.name
-            try:
-                metadata = pq.read_metadata(file)
-            except (OSError, pa.ArrowInvalid):
+            # of the part itself first: it is the newer one where a finished store is mended
+            record = _read_record(self.path / part.record_name) or recorded.get(part.name)
+            if not file.is_file() or record != self._describe(part):
                 missing.append(part)
                 continue
-            self._counts[part.name] = json.loads(metadata.metadata[b"axoloci"])["counts"]
-            self._note(part)
+            self._written[part.name] = record
+            metadata = pq.read_metadata(file).metadata
+            self._counts[part.name] = json.loads(metadata[b"axoloci"])["counts"]
         return missing
 
     def write(
@@ -246,11 +280,13 @@ class SumstatsWriter:
                 write_statistics=["chromosome", "base_pair_location"],
             )
         self._counts[part.name] = dict(counts or {})
-        self._note(part)
+        self._written[part.name] = self._describe(part)
+        write_json(self.path / part.record_name, self._written[part.name])
 
-    def _note(self, part: Part) -> None:
+    def _describe(self, part: Part) -> dict[str, Any]:
+        """What tells whether a part is as it was written."""
         file = self.path / part.name
-        self._written[part.name] = {
+        return {
             "name": part.name,
             "chromosome": part.chromosome,
             "n_variants": part.stop - part.start,
@@ -261,7 +297,9 @@ class SumstatsWriter:
     def finish(
         self,
         traits: Sequence[str],
+        sample_id: Sequence[str],
         trait_correlation: NDArray[np.float64],
+        trait_residual_sd: NDArray[np.float64],
         about: Mapping[str, Any],
     ) -> None:
         """Write what holds for the whole store; `sumstats.json` last.
@@ -270,11 +308,15 @@ class SumstatsWriter:
         ----------
         traits : (n_traits,)
             Names, in the order of the columns.
+        sample_id : (n_samples,)
+            People analysed, in the order of the analysis.
         trait_correlation : (n_traits, n_traits)
             Of the adjusted traits.
+        trait_residual_sd : (n_traits,)
+            Of the adjusted traits, in units of the trait: √(residual sum of squares / n), where n
+            counts the people who have the trait.
         about
-            What goes into `sumstats.json` besides: `n_samples`, `n_covariates` (with the
-            intercept), …
+            What goes into `sumstats.json` besides: `n_covariates` (with the intercept), …
         """
         counts: dict[str, int] = {}
         for part in self.parts:
@@ -282,19 +324,31 @@ class SumstatsWriter:
                 counts[name] = counts.get(name, 0) + value
         with whole_file(self.path / "trait_correlation.npy") as temporary:
             np.save(temporary, np.asarray(trait_correlation, dtype=np.float64))
+        write_text(self.path / "samples.tsv", "\n".join(["sample_id", *sample_id]) + "\n")
         for stale in self.path.rglob(".*.tmp.*"):  # of runs that were killed
             stale.unlink()
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "traits": list(traits),
+            "n_samples": len(sample_id),
             **about,
             "n_variants": sum(part.stop - part.start for part in self.parts),
             "variants": counts,
             "plan_sha256": self.plan_sha256,
+            "trait_residual_sd": np.asarray(trait_residual_sd, dtype=np.float64).tolist(),
+            **{
+                key: {"name": name, "sha256": sha256(self.path / name)}
+                for key, name in (
+                    ("trait_correlation", "trait_correlation.npy"),
+                    ("samples", "samples.tsv"),
+                )
+            },
             "parts": [self._written[part.name] for part in self.parts],
         }
         write_json(self.path / "sumstats.json", content)
+        for part in self.parts:
+            (self.path / part.record_name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -334,6 +388,11 @@ class Sumstats:
         People, covariates with the intercept, variants.
     trait_correlation : float64, (n_traits, n_traits)
         Correlation of the covariate-adjusted traits.
+    trait_residual_sd : float64, (n_traits,)
+        Standard deviation of the covariate-adjusted traits, in units of the trait: √(residual sum
+        of squares / n), where n counts the people who have the trait.
+    sample_id : list of str
+        People analysed, in the order of the analysis. Read when first asked for.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
@@ -343,8 +402,23 @@ class Sumstats:
         self.n_samples: int = info["n_samples"]
         self.n_covariates: int = info["n_covariates"]
         self.n_variants: int = info["n_variants"]
-        self.trait_correlation: NDArray[np.float64] = np.load(path / "trait_correlation.npy")
+        self.trait_correlation: NDArray[np.float64] = np.load(self._checked("trait_correlation"))
+        self.trait_residual_sd = np.array(info["trait_residual_sd"], dtype=np.float64)
         self._own_n = set(info.get("traits_with_missing", []))
+
+    @cached_property
+    def sample_id(self) -> list[str]:
+        return self._checked("samples").read_text(encoding="utf-8").splitlines()[1:]
+
+    def _checked(self, key: str) -> Path:
+        """A file of the store that is as `sumstats.json` says."""
+        file: Path = self.path / self.info[key]["name"]
+        if not file.is_file() or sha256(file) != self.info[key]["sha256"]:
+            raise InputError(
+                f"{file}: missing or changed since it was written; run the same association again "
+                "to mend it"
+            )
+        return file
 
     def trait(self, name: str, region: str | None = None) -> pd.DataFrame:
         """Results of one trait.
@@ -518,6 +592,15 @@ def write_gwas_ssf(path: str | os.PathLike[str], results: pd.DataFrame) -> dict[
         compressed = gzip.compress(text, compresslevel=6, mtime=0)
         temporary.write_bytes(compressed if Path(path).suffix == ".gz" else text)
     return {"written": len(table), **counts}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty if it is not there or not JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _parse_region(region: str | None) -> tuple[str | None, int, int]:

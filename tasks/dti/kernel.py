@@ -1,0 +1,181 @@
+"""The diffusion tensor by DIPY, solved by batched normal equations."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dipy.core.gradients import gradient_table
+from dipy.reconst.dti import TensorModel, eig_from_lo_tri
+from numpy.typing import NDArray
+
+from axoloci.io.gradients import (
+    B0_THRESHOLD,
+    MAX_CONDITION,
+    find_shells,
+    tensor_condition,
+)
+
+MAX_BVAL = 1500.0
+"""Highest b-value (s/mm²) of the fit: beyond it the signal no longer decays as one exponential."""
+
+METHOD = "WLS"
+"""Weighted least squares: the logarithm of a weak signal is noisier than that of a strong one."""
+
+MIN_SIGNAL = 0.01
+"""Signals below this fraction of the scan's median b0 are raised to it: 0 has no logarithm."""
+
+MAX_MD = 4e-3
+"""Mean diffusivity (mm²/s) that no tissue reaches; free water at body temperature has 3e-3."""
+
+CHUNK = 8192
+"""Voxels solved at once; more do not fit into the processor's cache."""
+
+
+@dataclass(frozen=True)
+class TensorMaps:
+    """Maps of one scan, (x, y, z) float32, finite everywhere and 0 outside the mask.
+
+    Attributes
+    ----------
+    fa
+        Fractional anisotropy, 0 to 1.
+    md, ad, rd
+        Mean, axial and radial diffusivity, mm²/s.
+    evec
+        [shape: (x, y, z, 3)] Main direction in the frame of the directions that were given.
+    n_implausible
+        Voxels with a negative eigenvalue, MD above `MAX_MD`, or a signal raised to the floor.
+    """
+
+    fa: NDArray[np.float32]
+    md: NDArray[np.float32]
+    ad: NDArray[np.float32]
+    rd: NDArray[np.float32]
+    evec: NDArray[np.float32]
+    n_implausible: int
+
+
+def select_volumes(
+    bval: NDArray[np.float64], bvec: NDArray[np.float64], max_bval: float = MAX_BVAL
+) -> NDArray[np.intp]:
+    """Volumes of the tensor fit: b0s, and the shells up to `max_bval`.
+
+    A shell counts by its mean b-value, rounded to 50 s/mm² (1,505 is 1,500). Where these shells do
+    not determine a tensor, the next higher ones are added until they do.
+
+    Parameters
+    ----------
+    bval, bvec
+        (g,) s/mm² and (g, 3), sound (`axoloci.io.gradients.gradient_problems`).
+    max_bval
+        s/mm².
+
+    Returns
+    -------
+    index
+        Ascending.
+    """
+    shells = find_shells(bval)
+    chosen: list[NDArray[np.intp]] = []
+    for shell in shells:
+        directions = bvec[np.concatenate([np.empty(0, int), *chosen])]
+        directions = directions[(directions != 0).any(axis=1)]
+        enough = len(directions) and tensor_condition(directions) <= MAX_CONDITION
+        if bval[shell].mean() > max_bval + 25 and enough:
+            break
+        chosen.append(shell)
+    return np.sort(np.concatenate(chosen))
+
+
+def fit_tensor(
+    dwi: NDArray[np.float32],
+    bval: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    method: str = METHOD,
+) -> TensorMaps:
+    """Fit DIPY's tensor model inside a mask.
+
+    Parameters
+    ----------
+    dwi
+        (x, y, z, g) signal, finite.
+    bval
+        (g,) s/mm².
+    bvec
+        (g, 3) unit vectors; 0 0 0 for b0s.
+    mask
+        (x, y, z) voxels to fit, at least one.
+    method
+        `WLS` (weighted by the squared signal that OLS predicts, doi:10.1016/j.neuroimage.2013.05.028)
+        or `OLS`.
+
+    Returns
+    -------
+    maps
+    """
+    signal = dwi[mask]  # (n, g)
+    floor = MIN_SIGNAL * float(np.median(signal[:, bval <= B0_THRESHOLD]))
+    floor = max(floor, float(np.finfo(np.float32).tiny))
+    low = (signal < floor).any(axis=1)  # (n,)
+    gradients = gradient_table(bval, bvecs=bvec, b0_threshold=B0_THRESHOLD)
+    model = TensorModel(
+        gradients,
+        fit_method=functools.partial(solve_tensor, weighted=method == "WLS"),
+        min_signal=floor,
+    )
+    fit = model.fit(signal)
+    bad = low | (fit.evals <= 0).any(axis=1) | (fit.md > MAX_MD)
+
+    def volume(value: NDArray[np.float64]) -> NDArray[np.float32]:
+        image = np.zeros(mask.shape + value.shape[1:], dtype=np.float32)
+        image[mask] = value
+        return image
+
+    return TensorMaps(
+        *(volume(np.nan_to_num(x)) for x in (fit.fa, fit.md, fit.ad, fit.rd, fit.evecs[..., 0])),
+        n_implausible=int(bad.sum()),
+    )
+
+
+def solve_tensor(
+    design: NDArray[np.float64], signal: NDArray[np.float32], weighted: bool = True, **_: Any
+) -> tuple[NDArray[np.float64], None]:
+    """DIPY's fit method by normal equations, several times as fast as its pseudo-inverses.
+
+    Parameters
+    ----------
+    design
+        (g, 7) DIPY's design matrix: tensor elements, then the logarithm of S0.
+    signal
+        (n, g) positive.
+    weighted
+        Weight each logarithm by the squared signal that ordinary least squares predict.
+
+    Returns
+    -------
+    (parameters, None)
+        (n, 12) three eigenvalues and three eigenvectors a voxel, as DIPY's own fit methods do.
+    """
+    scale = abs(design).max(axis=0)  # columns of like size keep the normal equations accurate
+    x = design / scale  # (g, 7)
+    g, p = x.shape
+    rows, columns = np.triu_indices(p)
+    products = x[:, rows] * x[:, columns]  # (g, 28)
+    inverse = np.linalg.pinv(x)  # (7, g)
+    lower = np.empty((len(signal), p))
+    for start in range(0, len(signal), CHUNK):
+        y = np.log(signal[start : start + CHUNK].astype(np.float64))  # (m, g)
+        beta = y @ inverse.T  # (m, 7)
+        if weighted:
+            predicted = beta @ x.T  # (m, g)
+            w = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))  # (m, g)
+            normal = np.empty((len(y), p, p))
+            normal[:, rows, columns] = normal[:, columns, rows] = w @ products  # (m, 28)
+            beta = np.linalg.solve(normal, ((w * y) @ x)[..., None])[..., 0]  # (m, 7)
+        lower[start : start + CHUNK] = beta
+    # as in DIPY: eigenvalues below this are raised to it
+    return eig_from_lo_tri(lower / scale, min_diffusivity=1e-6 / -design.min()), None

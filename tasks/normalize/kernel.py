@@ -1,0 +1,284 @@
+"""Registration of one FA map to a template: affine, then diffeomorphic, interpolated once."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from dipy.align import VerbosityLevels
+from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
+from dipy.align.metrics import CCMetric
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from axoloci import registration
+
+TEMPLATE_MIN_FA = 0.05
+"""Template voxels above this are brain: grey matter has 0.1 to 0.2, air 0."""
+
+EROSION_MM = 3.0
+"""Rim of a subject's FA map that is left out of the registration: noise and partial air there."""
+
+SPACINGS_MM = (8.0, 4.0)
+"""Voxel spacing and smoothing of the affine registration, from coarse to fine."""
+
+TRUSTED_SIMILARITY = 0.5
+"""Correlation with the template, at the coarse spacing, below which the header is not believed and
+all 24 ways to turn the axes are tried."""
+
+FIELD_SIGMA = 2.0
+"""Smoothing (voxels) of each SyN update: less follows noise, more misses narrow tracts."""
+
+COARSEST_MM = 8.0
+"""SyN's coarsest level has about this voxel size, whatever the template's own."""
+
+COARSE_ITERATIONS, FINEST_ITERATIONS = 10, 5
+"""SyN iterations a level; twice as many win 0.1 mm and cost twice the time."""
+
+MIN_COVERAGE = 0.95
+"""Share of the cohort that must have a voxel for it to be in the group's mask."""
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """One FA map in the template's space.
+
+    Attributes
+    ----------
+    fa
+        [float32, shape: (x, y, z)] On the template's grid, 0 where the scan has nothing.
+    affine
+        [float64, shape: (4, 4)] Template world to DWI world, mm.
+    warp
+        [float32, shape: (x, y, z, 3)] World coordinates (mm) in the DWI's space of each voxel of
+        the template: affine and deformation together.
+    similarity
+        Pearson's correlation with the template inside the brain: `header` (before), `affine`,
+        `warp`.
+    """
+
+    fa: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    warp: NDArray[np.float32]
+    similarity: dict[str, float]
+
+
+def register(
+    fa: NDArray[np.float32],
+    fa_affine: NDArray[np.float64],
+    template: NDArray[np.float32],
+    template_affine: NDArray[np.float64],
+) -> Normalized:
+    """Bring an FA map to a template (SyN with cross-correlation, doi:10.1016/j.media.2007.06.004).
+
+    Parameters
+    ----------
+    fa
+        (x, y, z) fractional anisotropy, 0 outside the brain.
+    fa_affine, template_affine
+        (4, 4) voxel to world, mm.
+    template
+        (x', y', z') fractional anisotropy, 0 outside the brain.
+    """
+    brain = template > TEMPLATE_MIN_FA
+    core = np.where(_erode(fa > 0, fa_affine), fa, np.float32(0))
+    affine = align_affine(core, fa_affine, template, template_affine, brain)
+    moved = registration.resample(core, fa_affine, affine, template.shape, template_affine, 1)
+    displacement = deform(moved, template, template_affine)  # (x', y', z', 3) mm
+
+    grid = world_grid(template.shape, template_affine) + displacement
+    warp = grid @ affine[:3, :3].T + affine[:3, 3]  # (x', y', z', 3) mm in the DWI's world
+    header = registration.resample(fa, fa_affine, np.eye(4), template.shape, template_affine, 1)
+    linear = registration.resample(fa, fa_affine, affine, template.shape, template_affine, 1)
+    warped = sample(fa, fa_affine, warp)
+    similarity = {
+        name: _correlation(image[brain], template[brain])
+        for name, image in (("header", header), ("affine", linear), ("warp", warped))
+    }
+    return Normalized(warped, affine, warp.astype(np.float32), similarity)
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Pearson's correlation of paired values (n,); 0 if one is constant."""
+    return registration.correlation(a.astype(np.float64), b.astype(np.float64))[0]
+
+
+def _erode(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mask without its outer `EROSION_MM`; thinner things stay whole."""
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    core: NDArray[np.bool_] = ndimage.distance_transform_edt(mask, voxel) > EROSION_MM
+    return core if core.any() else mask
+
+
+def align_affine(
+    fa: NDArray[np.float32],
+    fa_affine: NDArray[np.float64],
+    template: NDArray[np.float32],
+    template_affine: NDArray[np.float64],
+    brain: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Affine from template world to DWI world (4, 4), mm, by several starts.
+
+    The header's orientation is tried first, with the centres of mass together and without, and
+    nodded by 25 degrees; all 24 orientations only if none of these looks like the template.
+
+    Parameters
+    ----------
+    fa, template, fa_affine, template_affine
+        As in `register`.
+    brain
+        (x', y', z') template voxels that count.
+    """
+
+    def level(spacing: float) -> tuple[NDArray[np.float32], ...]:
+        fixed, fixed_affine = registration.downsample(template, template_affine, spacing, spacing)
+        moving, moving_affine = registration.downsample(fa, fa_affine, spacing, spacing)
+        inside, _ = registration.downsample(
+            brain.astype(np.float32), template_affine, spacing, spacing
+        )
+        return fixed, moving, fixed_affine, moving_affine, inside > 0.1
+
+    there = _centre(template * brain, template_affine)
+    here = _centre(fa, fa_affine)
+
+    def turned(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+        return registration.about(rotation, here - there, there)
+
+    coarse = level(SPACINGS_MM[0])
+
+    def best(starts: Iterable[NDArray[np.float64]]) -> registration.Alignment:
+        found = (registration.align(*coarse, initial=start) for start in starts)
+        return max(found, key=lambda alignment: alignment.similarity)
+
+    nods = [registration.rotation_matrix(np.deg2rad([x, 0.0, 0.0])) for x in (0, -25, 25)]
+    alignment = best([np.eye(4), *map(turned, nods)])
+    if alignment.similarity < TRUSTED_SIMILARITY:
+        other = best(map(turned, axis_rotations()))
+        alignment = max(alignment, other, key=lambda a: a.similarity)
+    for images in (coarse, *map(level, SPACINGS_MM[1:])):
+        alignment = registration.align(*images, initial=alignment.matrix, dof=12)
+    return alignment.matrix
+
+
+def _centre(image: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre of mass (3,) in world space, mm."""
+    centre: NDArray[np.float64] = affine[:3, :3] @ ndimage.center_of_mass(image) + affine[:3, 3]
+    return centre
+
+
+def axis_rotations() -> list[NDArray[np.float64]]:
+    """The 24 rotations (3, 3) that turn axes into axes; the identity first."""
+    rotations = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            matrix = np.zeros((3, 3))
+            matrix[range(3), order] = signs
+            if np.linalg.det(matrix) > 0:
+                rotations.append(matrix)
+    return rotations
+
+
+def deform(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], affine: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Displacement (x, y, z, 3), mm, from each voxel of `fixed` to its place in `moving`.
+
+    Parameters
+    ----------
+    moving, fixed
+        (x, y, z) on one grid.
+    affine
+        (4, 4) voxel to world, mm.
+    """
+    voxel = float(np.linalg.norm(affine[:3, :3], axis=0).min())
+    radius = int(np.clip(round(8 / voxel), 2, 4))
+    n_levels = max(2, round(np.log2(COARSEST_MM / voxel)) + 1)
+    while n_levels > 1 and min(fixed.shape) / 2 ** (n_levels - 1) < 2 * radius + 2:
+        n_levels -= 1  # the window of the cross-correlation must fit into the coarsest level
+    syn = SymmetricDiffeomorphicRegistration(
+        CCMetric(3, sigma_diff=FIELD_SIGMA, radius=radius),
+        level_iters=[COARSE_ITERATIONS] * (n_levels - 1) + [FINEST_ITERATIONS],
+    )
+    syn.verbosity = VerbosityLevels.NONE
+    mapping = syn.optimize(fixed, moving, static_grid2world=affine, moving_grid2world=affine)
+    # DIPY returns the inverse of its moving-to-static map: `backward` leads from static to moving
+    displacement: NDArray[np.float32] = np.asarray(mapping.get_forward_field(), dtype=np.float32)
+    return displacement
+
+
+def world_grid(shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """World coordinates (x, y, z, 3), mm, of a grid's voxels."""
+    index = np.moveaxis(np.indices(shape, dtype=np.float64), 0, -1)
+    return index @ affine[:3, :3].T + affine[:3, 3]
+
+
+def sample(
+    image: NDArray[np.float32], affine: NDArray[np.float64], world: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Values of an image at world coordinates (..., 3), mm; linear, 0 outside it."""
+    to_voxel = np.linalg.inv(affine)
+    voxel = world @ to_voxel[:3, :3].T + to_voxel[:3, 3]
+    value: NDArray[np.float32] = ndimage.map_coordinates(
+        image, np.moveaxis(voxel, -1, 0), np.float32, order=1, mode="constant"
+    )
+    return value
+
+
+def regrid(
+    template: NDArray[np.float32], affine: NDArray[np.float64], voxel_size: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A template with cubic voxels of another size, smoothed first where they are larger.
+
+    Parameters
+    ----------
+    template
+        (x, y, z).
+    affine
+        (4, 4) voxel to world, mm.
+    voxel_size
+        mm.
+
+    Returns
+    -------
+    (template, affine)
+        The field of view keeps its outer edges, to the next whole voxel.
+    """
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    scale = voxel_size / voxel  # (3,) old voxels a new one
+    shape = tuple(int(n) for n in np.maximum(1, np.ceil(template.shape / scale - 1e-6)))
+    to_old = np.diag([*scale, 1.0])
+    to_old[:3, 3] = (scale - 1) / 2  # outer edges of the first voxels together
+    sigma = np.sqrt(np.maximum(scale**2 - 1, 0)) / 2.3548
+    smooth = ndimage.gaussian_filter(template, sigma, mode="nearest")
+    new = ndimage.affine_transform(
+        smooth, scale, to_old[:3, 3], shape, np.float32, order=1, mode="constant"
+    )
+    return new, affine @ to_old
+
+
+def group_mask(
+    coverage: NDArray[np.integer],
+    n_samples: int,
+    affine: NDArray[np.float64],
+    template: NDArray[np.float32],
+    template_affine: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Voxels of the template's brain that nearly everybody has.
+
+    Parameters
+    ----------
+    coverage
+        (x, y, z) number of people whose map is not 0.
+    n_samples
+        Number of people.
+    affine, template_affine
+        (4, 4) voxel to world of the maps and of the template, mm.
+    template
+        (x', y', z') fractional anisotropy, on the maps' grid or another one.
+    """
+    fixed = sample(template, template_affine, world_grid(coverage.shape, affine))
+    mask: NDArray[np.bool_] = (fixed > TEMPLATE_MIN_FA) & (coverage >= MIN_COVERAGE * n_samples)
+    return mask

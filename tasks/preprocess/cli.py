@@ -1,0 +1,183 @@
+"""Command line `axoloci-preprocess`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import step_group
+from axoloci.errors import InputError
+from axoloci.io.files import write_json, write_text
+from axoloci.io.gradients import (
+    B0_THRESHOLD,
+    clean_gradients,
+    find_shells,
+    gradient_problems,
+    read_gradients,
+    write_gradients,
+)
+from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.tasks.preprocess import kernel
+
+log = logging.getLogger("axoloci")
+main = step_group(
+    "preprocess", "Raw diffusion MRI to motion-corrected volumes, a brain mask and quality figures."
+)
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _inputs(command: Any) -> Any:
+    """The options that name one scan."""
+    for option in (
+        click.option("--mask", type=_FILE, help="Brain mask on the DWI's grid; made if not given."),
+        click.option("--bvec", type=_FILE, required=True, help="FSL directions, 3xN or Nx3."),
+        click.option("--bval", type=_FILE, required=True, help="b-values, s/mm²."),
+        click.option("--dwi", type=_FILE, required=True, help="4D NIfTI image (x, y, z, volumes)."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_inputs
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--prefix", required=True, help="First part of all names: sub-0001_ses-1, say.")
+@click.option(
+    "--already-preprocessed",
+    is_flag=True,
+    help="Keep the volumes as they are (corrected by FSL's eddy, say; give its rotated bvecs):"
+    " only check them, find the brain and copy.",
+)
+def run(
+    dwi: Path,
+    bval: Path,
+    bvec: Path,
+    mask: Path | None,
+    out: Path,
+    prefix: str,
+    already_preprocessed: bool,
+) -> None:
+    """Find the brain, correct head motion and turn the gradients with the head.
+
+    Rigid motion only: distortion by eddy currents and susceptibility stays. Where a scan has
+    what FSL's topup and eddy need, run these first and give --already-preprocessed.
+    """
+    scan, problems = _read(dwi, bval, bvec, mask)
+    if problems:
+        raise InputError(f"{dwi}: " + "; ".join(problems))
+    data, bvals, bvecs, affine, brain = scan
+    weighted = bvals > B0_THRESHOLD
+    n_negative = int((data < 0).sum())
+    if n_negative:
+        log.warning("%s: %d negative values set to 0", dwi, n_negative)
+        np.maximum(data, 0, out=data)
+
+    def find_brain() -> NDArray[np.bool_]:
+        return kernel.brain_mask(
+            data[..., ~weighted].mean(axis=-1), data[..., weighted].mean(axis=-1), affine
+        )
+
+    given = brain
+    brain = find_brain() if given is None else given
+    if already_preprocessed:
+        motion = kernel.no_motion(len(bvals), affine, brain)
+    else:
+        motion = kernel.estimate_motion(data, bvals, bvecs, affine, brain)
+        bvecs, covered = kernel.correct_motion(data, bvecs, affine, motion)
+        brain = (find_brain() if given is None else given) & covered
+    if not brain.any():
+        raise InputError(f"{dwi}: no brain found; give one with --mask")
+
+    fd = motion.framewise_displacement()
+    stem = out / f"{prefix}_desc-preproc_dwi"
+    write_nifti(f"{stem}.nii.gz", data, affine)
+    write_gradients(f"{stem}.bval", f"{stem}.bvec", bvals, bvecs)
+    write_nifti(out / f"{prefix}_desc-brain_mask.nii.gz", brain.astype(np.uint8), affine)
+    header = "volume trans_x trans_y trans_z rot_x rot_y rot_z framewise_displacement".split()
+    rows = ["\t".join(header)]
+    for v, (row, d) in enumerate(zip(motion.parameters(), fd, strict=True)):
+        rows.append("\t".join([str(v), *(f"{x:.6f}" for x in (*row, d))]))
+    write_text(out / f"{prefix}_desc-motion_timeseries.tsv", "\n".join(rows) + "\n")
+    shells = find_shells(bvals)
+    write_json(
+        f"{stem}.json",
+        {
+            "Description": "Diffusion-weighted volumes after correction of rigid head motion",
+            "Software": {"Name": "axoloci", "Version": __version__},
+            "Command": "axoloci-preprocess run",
+            "Settings": {
+                "already_preprocessed": already_preprocessed,
+                "spacings_mm": kernel.SPACINGS_MM,
+                "mask": "given" if given is not None else "made",
+            },
+            "Sources": [path.name for path in (dwi, bval, bvec, mask) if path is not None],
+            "n_volumes": len(bvals),
+            "n_b0": int((~weighted).sum()),
+            "shells": [
+                {"bval": round(float(bvals[s].mean()), 1), "n_volumes": len(s)} for s in shells
+            ],
+            "mask_ml": round(float(brain.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000), 1),
+            "mean_framewise_displacement": round(float(fd.mean()), 4),
+            "max_framewise_displacement": round(float(fd.max()), 4),
+            "n_negative_values": n_negative,
+        },
+    )
+
+
+@main.command()
+@_inputs
+def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None) -> None:
+    """Print everything that is wrong with a scan; exit code 1 if anything is."""
+    _, problems = _read(dwi, bval, bvec, mask)
+    for problem in problems:
+        click.echo(f"{dwi}: {problem}")
+    if problems:
+        raise SystemExit(1)
+
+
+_Scan = tuple[
+    NDArray[np.float32],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.bool_] | None,
+]
+
+
+def _read(dwi: Path, bval: Path, bvec: Path, mask: Path | None) -> tuple[_Scan | None, list[str]]:
+    """A scan and everything that is wrong with it; no scan if something is."""
+    problems = []
+    data, affine, brain = None, None, None
+    bvals, bvecs = None, None
+    try:
+        data, affine = read_nifti(dwi, ndim=4)
+        problems += kernel.image_problems(data)
+    except InputError as error:
+        problems.append(str(error).removeprefix(f"{dwi}: "))
+    try:
+        bvals, bvecs = read_gradients(bval, bvec)
+        problems += gradient_problems(bvals, bvecs, None if data is None else data.shape[3])
+    except InputError as error:
+        problems.append(str(error))
+    if mask is not None:
+        try:
+            brain, _ = read_nifti(mask, ndim=3)
+            if data is not None and brain.shape != data.shape[:3]:
+                problems.append(
+                    f"the mask {mask} has the grid {brain.shape}, the volumes {data.shape[:3]}"
+                )
+            if not (brain > 0).any():
+                problems.append(f"the mask {mask} is empty")
+        except InputError as error:
+            problems.append(str(error))
+    if problems or data is None or affine is None or bvals is None or bvecs is None:
+        return None, problems
+    bvals, bvecs = clean_gradients(bvals, bvecs)
+    return (data, bvals, bvecs, affine, None if brain is None else brain > 0), problems

@@ -1,0 +1,389 @@
+"""Brain mask, head motion and linear eddy currents of one diffusion-weighted scan.
+
+Susceptibility distortion, signal dropout and motion within a volume are left alone: FSL's topup
+and eddy treat these, and what they have corrected passes through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from axoloci import registration
+from axoloci.io.gradients import bvec_to_world, find_shells, world_to_bvec
+from axoloci.tasks.preprocess.eddy import eddy_stretch
+
+OTSU_FRACTION = 0.85
+"""Share of Otsu's threshold above which a voxel counts as head; 1 cuts the brain stem."""
+
+OPENING_MM = 6.0
+"""Bridges to skin and eyes that are thinner than twice this are cut."""
+
+CLOSING_MM = 6.0
+"""Gaps in the mask that are narrower than twice this are closed."""
+
+SPACINGS_MM = (8.0, 4.0)
+"""Voxel spacing and smoothing, from coarse to fine, of the motion estimate."""
+
+PASSES = 2
+"""Times that all volumes are aligned at each spacing."""
+
+MARGIN_MM = 8.0
+"""Margin around the brain where b0 and diffusion-weighted images are compared."""
+
+SENSITIVITY_MM = 20.0
+"""Scale (sigma) of the intensity that is taken for the coil's sensitivity."""
+
+MAX_POINTS = 40_000
+"""Points that two shells are compared at; six parameters do not need more."""
+
+RIM = 0.1
+"""Share of a smoothed mask above which a voxel counts for motion: the brain's edge tells most."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Head motion of a scan, and the eddy currents' stretch.
+
+    Attributes
+    ----------
+    matrices
+        [float64, shape: (g, 4, 4)] World of the first b0 to the world of each volume, mm: the
+        head's rotation and shift, then the stretch.
+    rotations
+        [float64, shape: (g, 3, 3)] The head's rotation alone.
+    centre
+        [float64, shape: (3,)] Centre of the brain, mm: rotations are about it.
+    """
+
+    matrices: NDArray[np.float64]
+    rotations: NDArray[np.float64]
+    centre: NDArray[np.float64]
+
+    def parameters(self) -> NDArray[np.float64]:
+        """Translation of the brain's centre (mm) and rotation vector (radians), (g, 6)."""
+        moved = self.matrices[:, :3, :3] @ self.centre + self.matrices[:, :3, 3]
+        rotation = [registration.rotation_vector(r) for r in self.rotations]
+        return np.concatenate([moved - self.centre, np.stack(rotation)], axis=1)
+
+    def framewise_displacement(self) -> NDArray[np.float64]:
+        """Displacement (g,) between neighbouring volumes, mm; 0 for the first.
+
+        Sum of the absolute changes of translation and, on a sphere of 50 mm, of rotation
+        (doi:10.1016/j.neuroimage.2011.10.018).
+        """
+        change = abs(np.diff(self.parameters(), axis=0))  # (g - 1, 6)
+        fd = change[:, :3].sum(axis=1) + registration.HEAD_RADIUS_MM * change[:, 3:].sum(axis=1)
+        return np.concatenate([[0.0], fd])
+
+
+def image_problems(dwi: NDArray[np.float32]) -> list[str]:
+    """What keeps the volumes of a scan from being used.
+
+    Parameters
+    ----------
+    dwi
+        (x, y, z, g) finite signal.
+
+    Returns
+    -------
+    problems
+        One sentence each; volumes are counted from 0.
+    """
+    problems = []
+    if min(dwi.shape[:3]) < 5:
+        problems.append(f"the volumes have {dwi.shape[:3]} voxels; at least 5 along each axis are needed")
+    low, high = dwi.min(axis=(0, 1, 2)), dwi.max(axis=(0, 1, 2))  # (g,)
+    if (flat := np.flatnonzero(low == high)).size:
+        problems.append(
+            f"volume{'s' * (flat.size > 1)} {', '.join(map(str, flat[:10]))}"
+            f"{f' and {flat.size - 10} more' if flat.size > 10 else ''}: all voxels have the same"
+            " value; drop them from the image, the bval and the bvec file"
+        )
+    return problems
+
+
+def brain_mask(
+    b0: NDArray[np.float32], dwi: NDArray[np.float32], affine: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Brain of one scan from the sum of its mean b0 and its mean diffusion-weighted image.
+
+    The b0 shows the fluid around the brain, the diffusion-weighted image has no eyes and little
+    skin: their sum, each scaled by its own median, needs less mending than either. It is
+    median-filtered and cut at Otsu's threshold (doi:10.1109/TSMC.1979.4310076); the largest piece
+    after an opening is kept, closed and filled.
+
+    Parameters
+    ----------
+    b0, dwi
+        (x, y, z) mean images.
+    affine
+        (4, 4) voxel to world, mm.
+
+    Returns
+    -------
+    mask
+        (x, y, z).
+    """
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)  # (3,) mm
+    image = sum(x / np.median(x[x > otsu_threshold(x)]) for x in (b0, dwi))
+    image = ndimage.median_filter(np.minimum(image, np.percentile(image, 99)), 3)
+    head = image > OTSU_FRACTION * otsu_threshold(image)
+
+    core = ndimage.distance_transform_edt(head, voxel) > OPENING_MM
+    label, n = ndimage.label(core)
+    if n == 0:  # a slab or a small object: nothing is that thick
+        label, n = ndimage.label(head)
+        core = head
+    core = label == np.argmax(np.bincount(label[core], minlength=2))
+    reach = OPENING_MM + voxel.max() / 2  # undo the erosion, to the nearest voxel
+    brain = head & (ndimage.distance_transform_edt(~core, voxel) <= reach)
+
+    grown = ndimage.distance_transform_edt(~brain, voxel) <= CLOSING_MM
+    brain |= ndimage.distance_transform_edt(grown, voxel) > CLOSING_MM
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(brain)
+    return filled
+
+
+def otsu_threshold(image: NDArray[np.float32], n_bins: int = 256) -> float:
+    """Value that parts an image's histogram with the largest variance between the two sides."""
+    count, edge = np.histogram(image, n_bins)
+    middle = 0.5 * (edge[1:] + edge[:-1])
+    below = np.cumsum(count)  # (n_bins,)
+    above = below[-1] - below
+    total = np.cumsum(count * middle)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (total / below - (total[-1] - total) / above) ** 2
+    return float(middle[np.nanargmax(between)])
+
+
+def estimate_motion(
+    dwi: NDArray[np.float32],
+    bval: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+) -> Motion:
+    """Rigid head motion between the volumes of a scan, and the eddy currents' stretch.
+
+    Volumes are registered to the mean of the other volumes of their shell, from coarse to fine;
+    then each shell's mean to that of the next lower b-value. Shifts by eddy currents count as
+    motion: a rigid registration cannot tell them apart.
+
+    Parameters
+    ----------
+    dwi
+        (x, y, z, g).
+    bval
+        (g,) s/mm².
+    bvec
+        (g, 3) unit vectors.
+    affine
+        (4, 4) voxel to world, mm.
+    mask
+        (x, y, z) brain, roughly.
+    """
+    shells = find_shells(bval)
+    n_volumes = dwi.shape[3]
+    centre = _centre(mask, affine)
+    matrices = np.tile(np.eye(4), (n_volumes, 1, 1))
+    stretch = np.tile(np.eye(3), (n_volumes, 1, 1))
+    for spacing in SPACINGS_MM:
+        share, small_affine = registration.downsample(
+            mask.astype(np.float32), affine, spacing, spacing
+        )
+        inside = share > RIM
+        for shell in shells if n_volumes > 1 else []:
+            if len(shell) == 1:
+                continue
+            small = {
+                v: registration.downsample(dwi[..., v], affine, spacing, spacing)[0]
+                for v in shell.tolist()
+            }
+            for _ in range(PASSES):
+                _align_shell(small, small_affine, inside, matrices)
+            if spacing == SPACINGS_MM[-1] and shell is not shells[0]:
+                stretch[shell] = _stretch(small, small_affine, inside, matrices, bvec, centre)
+                _align_shell(small, small_affine, inside, matrices)
+
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    head = ndimage.distance_transform_edt(~mask, voxel) <= MARGIN_MM
+    lower, to_shell = _mean(dwi, affine, matrices, shells[0]), np.eye(4)
+    for shell in shells[1:]:
+        upper = _mean(dwi, affine, matrices, shell)
+        between = align_contrasts(upper, lower, affine, mask, head)
+        to_shell = np.linalg.inv(between) @ to_shell  # b0 world to the shell's world
+        matrices[shell] = matrices[shell] @ to_shell
+        lower = upper
+
+    first = matrices[shells[0][0]].copy()
+    matrices = matrices @ np.linalg.inv(first)
+    matrices[shells[0][0]] = np.eye(4)  # exactly: that volume is not interpolated
+    return Motion(matrices, np.linalg.inv(stretch) @ matrices[:, :3, :3], centre)
+
+
+def align_contrasts(
+    fixed: NDArray[np.float32],
+    moving: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    head: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Rigid matrix (4, 4) between the mean images of two shells, by mutual information.
+
+    Both are divided by the smooth part of the fixed one, the coil's sensitivity for the most part.
+    The last step is taken without smoothing: blurred fluid between brain and skull looks like
+    brain in a b0 only, and drags the image upwards.
+
+    Parameters
+    ----------
+    fixed, moving
+        (x, y, z) means of the higher and of the lower b-value.
+    affine
+        (4, 4) voxel to world, mm.
+    mask, head
+        (x, y, z) brain; brain with a margin.
+    """
+    sigma = SENSITIVITY_MM / np.linalg.norm(affine[:3, :3], axis=0)
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
+    sensitivity = ndimage.gaussian_filter(fixed * mask, sigma) / np.maximum(weight, 1e-3)
+    sensitivity = np.maximum(sensitivity, 0.2 * np.median(sensitivity[mask]))
+    matrix = np.eye(4)
+    for spacing, fwhm in ((SPACINGS_MM[0], SPACINGS_MM[0]), (0.0, 0.0)):
+        a, small_affine = registration.downsample(fixed / sensitivity, affine, spacing, fwhm)
+        b, _ = registration.downsample(moving / sensitivity, affine, spacing, fwhm)
+        inside, _ = registration.downsample(head.astype(np.float32), affine, spacing, 0.0)
+        stride = max(1, round((np.count_nonzero(inside) / MAX_POINTS) ** (1 / 3)))
+        points = np.zeros(inside.shape, dtype=bool)
+        points[::stride, ::stride, ::stride] = inside[::stride, ::stride, ::stride] > 0
+        matrix = registration.align(
+            a,
+            b,
+            small_affine,
+            small_affine,
+            points,
+            matrix,
+            criterion=registration.mutual_information,
+            order=3,
+        ).matrix
+    return matrix
+
+
+def _mean(
+    dwi: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    matrices: NDArray[np.float64],
+    shell: NDArray[np.intp],
+) -> NDArray[np.float32]:
+    """Mean of a shell's volumes (x, y, z), aligned."""
+    shape = dwi.shape[:3]
+    total = np.zeros(shape, dtype=np.float32)
+    for v in shell:
+        total += registration.resample(dwi[..., v], affine, matrices[v], shape, affine, order=1)
+    return total / np.float32(len(shell))
+
+
+def no_motion(n_volumes: int, affine: NDArray[np.float64], mask: NDArray[np.bool_]) -> Motion:
+    """Motion of a scan whose volumes lie on each other already."""
+    return Motion(
+        matrices=np.tile(np.eye(4), (n_volumes, 1, 1)),
+        rotations=np.tile(np.eye(3), (n_volumes, 1, 1)),
+        centre=_centre(mask, affine),
+    )
+
+
+def _centre(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre of a mask (3,) in world space, mm."""
+    centre: NDArray[np.float64] = affine[:3, :3] @ np.argwhere(mask).mean(axis=0) + affine[:3, 3]
+    return centre
+
+
+def _align_shell(
+    volumes: dict[int, NDArray[np.float32]],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    matrices: NDArray[np.float64],
+    dof: int = 6,
+) -> None:
+    """Improve `matrices` in place: each volume of a shell against the mean of the others."""
+
+    def moved(v: int) -> NDArray[np.float32]:
+        shape = volumes[v].shape
+        return registration.resample(volumes[v], affine, matrices[v], shape, affine, order=1)
+
+    aligned = {v: moved(v) for v in volumes}
+    total = np.sum(list(aligned.values()), axis=0, dtype=np.float32)
+    for v, volume in volumes.items():
+        others = (total - aligned[v]) / np.float32(len(volumes) - 1)
+        matrices[v] = registration.align(
+            others, volume, affine, affine, mask, matrices[v], dof
+        ).matrix
+        total -= aligned[v]  # at once, or two volumes would chase each other
+        aligned[v] = moved(v)
+        total += aligned[v]
+
+
+def _stretch(
+    volumes: dict[int, NDArray[np.float32]],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    matrices: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    centre: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Put the eddy currents' stretch of a shell into `matrices`; returns it (n, 3, 3)."""
+    shell = list(volumes)
+    free = matrices.copy()
+    _align_shell(volumes, affine, mask, free, dof=12)
+    axes = registration.nearest_rotation(affine)  # the image's axes in the world
+    shift = free[shell, :3, :3] @ centre + free[shell, :3, 3] - centre  # (n, 3)
+    along = eddy_stretch(axes.T @ free[shell, :3, :3] @ axes, shift @ axes, bvec[shell])
+    stretch: NDArray[np.float64] = axes @ along @ axes.T
+    for v, linear in zip(shell, stretch, strict=True):
+        matrices[v] = registration.about(linear, np.zeros(3), centre) @ matrices[v]
+    return stretch
+
+
+def correct_motion(
+    dwi: NDArray[np.float32],
+    bvec: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    motion: Motion,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Bring all volumes to the first b0, by one cubic-spline interpolation each.
+
+    Parameters
+    ----------
+    dwi
+        (x, y, z, g); replaced in place, because a scan fills much of the memory.
+    bvec
+        (g, 3) FSL's directions.
+    affine
+        (4, 4) voxel to world, mm.
+    motion
+        From `estimate_motion`.
+
+    Returns
+    -------
+    (bvec, covered)
+        (g, 3) directions turned with the head; (x, y, z) voxels that every volume holds.
+    """
+    shape = dwi.shape[:3]
+    covered = np.ones(shape, dtype=bool)
+    grid = np.indices(shape, dtype=np.float32, sparse=True)
+    to_voxel = np.linalg.inv(affine)
+    for v, matrix in enumerate(motion.matrices):
+        if np.array_equal(matrix, np.eye(4)):
+            continue
+        volume = registration.resample(dwi[..., v], affine, matrix, shape, affine, order=3)
+        dwi[..., v] = np.maximum(volume, 0)  # a spline undershoots beside a sharp edge
+        voxel = to_voxel @ matrix @ affine
+        for axis, n in enumerate(shape):
+            place = voxel[axis, 3] + sum(voxel[axis, k] * grid[k] for k in range(3))
+            covered &= (place > -0.5) & (place < n - 0.5)
+    world = bvec_to_world(bvec, affine)  # (g, 3)
+    turned = np.einsum("gji,gj->gi", motion.rotations, world)  # transposed: from volume to b0
+    return world_to_bvec(turned, affine), covered

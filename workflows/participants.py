@@ -1,0 +1,245 @@
+"""All scans of a study, one process each: what was made of each, and what failed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from axoloci.images import StepError, die_with_parent, image_identity
+from axoloci.io.files import sha256, write_json, write_text
+from axoloci.scans import Scan
+from axoloci.study import StudyPaths, StudySettings, step_settings
+from axoloci.workflows.engine import submit
+from axoloci.workflows.participant import Participant
+
+log = logging.getLogger("axoloci")
+
+STEPS = ("preprocess", "dti", "normalize")
+QC_FILES = (
+    "desc-preproc_dwi.json",
+    "model-tensor_dwimap.json",
+    "space-template_registration.json",
+)
+MAX_DEATHS = 3  # of worker processes, after which what is left counts as failed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one scan ended."""
+
+    scan: str
+    sample_id: str
+    status: str  # "ok", "failed" or "not run"
+    reason: str = ""
+    log: str = ""  # folder of its logs, relative to the study's folder
+    fa: str = ""  # FA in the common space, relative to the study's folder
+    fa_sha256: str = ""
+    made_by: str = ""  # digest of settings, template and code
+
+
+def recipe(settings: StudySettings, env: str) -> str:
+    """Digest of all that decides what is made of a scan: settings, template and code."""
+    template = settings.normalize.template
+    chosen = step_settings(settings)
+    decisive = {
+        "settings": {step: chosen[step] for step in STEPS},
+        "template": sha256(template) if template else None,
+        "images": [image_identity(env, step) for step in STEPS],
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _state_file(scan: Scan, paths: StudyPaths) -> Path:
+    return paths.work / "scans" / f"{scan.prefix}.json"
+
+
+def _read_state(scan: Scan, paths: StudyPaths) -> Outcome | None:
+    """The outcome of an earlier run, if there was one."""
+    state = _state_file(scan, paths)
+    return Outcome(**json.loads(state.read_text(encoding="utf-8"))) if state.exists() else None
+
+
+def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
+    """Run the participant workflow of one scan; a failure is an outcome, not an exception."""
+    paths = StudyPaths(settings.out)
+    out_dir, log_dir = paths.out / scan.folder, paths.logs / scan.prefix
+    fa = scan.folder / f"{scan.prefix}_space-template_model-tensor_param-fa_dwimap.nii.gz"
+    before = _read_state(scan, paths)
+    # Pydra trusts its cache even when an output is gone or damaged: the map itself decides.
+    lost = (
+        before is not None
+        and before.status == "ok"
+        and not ((paths.out / fa).is_file() and sha256(paths.out / fa) == before.fa_sha256)
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    about = {"scan": scan.prefix, "sample_id": scan.sample_id}
+    about |= {"log": str(log_dir.relative_to(paths.out)), "made_by": recipe(settings, env)}
+    try:
+        submit(
+            Participant(
+                dwi=scan.dwi,
+                bval=scan.bval,
+                bvec=scan.bvec,
+                mask=scan.mask,
+                prefix=scan.prefix,
+                out_dir=str(out_dir),
+                log_dir=str(log_dir),
+                template=settings.normalize.template,
+                settings=step_settings(settings),
+                env=env,
+            ),
+            paths,
+            rerun=lost,
+        )
+        outcome = Outcome(status="ok", fa=str(fa), fa_sha256=sha256(paths.out / fa), **about)
+    except Exception as error:
+        # Whatever went wrong with one scan, the others go on: the reason is kept and shown.
+        reason = str(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+        outcome = Outcome(status="failed", reason=" ".join(reason.split()), **about)
+    write_json(_state_file(scan, paths), asdict(outcome))
+    return outcome
+
+
+def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> list[Outcome]:
+    """What is known of each scan; one that was made with other settings or code is not run."""
+    paths, made_by = StudyPaths(settings.out), recipe(settings, env)
+    outcomes = []
+    for scan in scans:
+        outcome = _read_state(scan, paths)
+        if outcome is None:
+            outcome = Outcome(scan.prefix, scan.sample_id, "not run")
+        elif outcome.made_by != made_by:
+            reason = "made with other settings or another version; run the participants again"
+            outcome = Outcome(scan.prefix, scan.sample_id, "not run", reason)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _in_processes(
+    scans: Sequence[Scan], settings: StudySettings, env: str, n_procs: int
+) -> Iterator[Outcome]:
+    """Outcomes as they come; a worker that is killed costs no scan but its own."""
+    left = {scan.prefix: scan for scan in scans}
+    for _ in range(MAX_DEATHS):
+        with ProcessPoolExecutor(
+            min(n_procs, len(left)),
+            # Workers must not inherit the driver's threads, and must not outlive it.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=die_with_parent,
+        ) as pool:
+            futures = [pool.submit(run_scan, scan, settings, env) for scan in left.values()]
+            try:
+                for future in as_completed(futures):
+                    outcome = future.result()
+                    del left[outcome.scan]
+                    yield outcome
+            except BrokenProcessPool:
+                log.warning("a worker process was killed; going on with %d scans", len(left))
+        if not left:
+            return
+    paths = StudyPaths(settings.out)
+    for scan in left.values():
+        reason = f"worker processes were killed {MAX_DEATHS} times; is there enough memory?"
+        outcome = Outcome(scan.prefix, scan.sample_id, "failed", reason)
+        write_json(_state_file(scan, paths), asdict(outcome))
+        yield outcome
+
+
+def run_participants(
+    scans: Sequence[Scan], settings: StudySettings, env: str, n_procs: int
+) -> None:
+    """Run all scans, `n_procs` at a time, with progress on standard error."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    n_failed, every = 0, max(1, len(scans) // 20)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("participants", total=len(scans), failed=0)
+        outcomes = _in_processes(scans, settings, env, n_procs)
+        for n_done, outcome in enumerate(outcomes, start=1):
+            if outcome.status == "failed":
+                n_failed += 1
+                log.warning("%s failed: %s", outcome.scan, outcome.reason)
+            progress.update(bar, advance=1, failed=n_failed)
+            if not console.is_terminal and (n_done % every == 0 or n_done == len(scans)):
+                log.info("participants: %d of %d, %d failed", n_done, len(scans), n_failed)
+
+
+def choose_scans(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """One finished scan a person: the first, in the order of sessions and runs."""
+    chosen: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.status == "ok":
+            chosen.setdefault(outcome.sample_id, outcome)
+    return list(chosen.values())
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as TSV; columns are the union of their keys, in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(str(row.get(key, "n/a")) for key in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def quality_figures(description: dict[str, Any]) -> dict[str, float]:
+    """Numbers among a step's own keys, nested ones joined by an underscore.
+
+    Keys with a capital letter are BIDS metadata.
+    """
+    figures: dict[str, float] = {}
+    for key, value in description.items():
+        if isinstance(value, dict) and key.islower():
+            figures |= {f"{key}_{name}": number for name, number in value.items()}
+        elif isinstance(value, int | float):
+            figures[key] = value
+    return figures
+
+
+def write_scan_tables(
+    scans: Sequence[Scan], outcomes: Sequence[Outcome], paths: StudyPaths
+) -> None:
+    """Write `scans.tsv` (status and reason) and `qc.tsv` (figures of each finished scan).
+
+    `in_group` in `scans.tsv` says which scan of a person the cohort is made of.
+    """
+    chosen = {outcome.scan for outcome in choose_scans(outcomes)}
+    rows = []
+    for outcome in outcomes:
+        row: dict[str, Any] = {key: value or "n/a" for key, value in asdict(outcome).items()}
+        rows.append({**row, "in_group": "yes" if outcome.scan in chosen else "no"})
+    write_table(paths.scans, rows)
+    figures = []
+    for scan, outcome in zip(scans, outcomes, strict=True):
+        if outcome.status == "ok":
+            row = {"scan": scan.prefix, "sample_id": scan.sample_id}
+            for name in QC_FILES:
+                file = paths.out / scan.folder / f"{scan.prefix}_{name}"
+                row |= quality_figures(json.loads(file.read_text(encoding="utf-8")))
+            figures.append({**row, **scan.acquisition})
+    write_table(paths.qc, figures)
