@@ -199,9 +199,9 @@ def choose_scans(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return list(chosen.values())
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows as TSV; columns are the union of their keys, in order of appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+def write_table(path: Path, rows: Sequence[dict[str, Any]], first: Sequence[str] = ()) -> None:
+    """Write rows as TSV; columns are `first`, then the rows' keys in order of appearance."""
+    columns = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
     lines = ["\t".join(columns)]
     lines += ["\t".join(str(row.get(key, "n/a")) for key in columns) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
@@ -242,4 +242,4 @@ def write_scan_tables(
                 file = paths.out / scan.folder / f"{scan.prefix}_{name}"
                 row |= quality_figures(json.loads(file.read_text(encoding="utf-8")))
             figures.append({**row, **scan.acquisition})
-    write_table(paths.qc, figures)
+    write_table(paths.qc, figures, first=("scan", "sample_id"))
