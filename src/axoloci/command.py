@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from axoloci import __version__
 from axoloci.errors import InputError
+from axoloci.io.files import sha256
 
 log = logging.getLogger("axoloci")
 
@@ -53,3 +58,43 @@ def command_group(program: str, summary: str) -> StepGroup:
 def step_group(name: str, summary: str) -> StepGroup:
     """The click group behind the command `axoloci-<name>` of a step, named as its folder."""
     return command_group(f"axoloci-{name}", summary)
+
+
+def provenance(inputs: Sequence[Path]) -> dict[str, Any]:
+    """What made an output: program, command, inputs; for the JSON beside it.
+
+    Files go by their names and the output folder is left out: equal inputs give equal bytes
+    wherever they lie.
+
+    Parameters
+    ----------
+    inputs
+        Files that the running command has read.
+
+    Returns
+    -------
+    fields
+        `Software` (Name, Version, Code: the container image, or ""), `Command` (the options that
+        were given), `Sources` (Name and SHA256 of each input).
+    """
+    context = click.get_current_context()
+    command = [str(context.find_root().command.name), str(context.command.name)]
+    for option in context.command.params:
+        value = context.params.get(str(option.name))
+        source = context.get_parameter_source(str(option.name))
+        is_folder = isinstance(option.type, click.Path) and not option.type.file_okay
+        if source is None or source.name.startswith("DEFAULT") or is_folder:
+            continue
+        if value is not False:
+            command.append(option.opts[0])
+        if not isinstance(value, bool):
+            command.append(value.name if isinstance(value, Path) else str(value))
+    return {
+        "Software": {
+            "Name": "axoloci",
+            "Version": __version__,
+            "Code": os.environ.get("AXOLOCI_IMAGE", ""),
+        },
+        "Command": shlex.join(command),
+        "Sources": [{"Name": path.name, "SHA256": sha256(path)} for path in inputs],
+    }

@@ -2,7 +2,8 @@
 
 The fixed image's voxels are the points; a matrix takes their world coordinates to the moving
 image's world. Each step solves the problem linearised over the fixed image's gradients (the
-inverse compositional form, doi:10.1023/B:VISI.0000011205.11775.fd).
+inverse compositional form, doi:10.1023/B:VISI.0000011205.11775.fd) and is halved until the images
+look more alike.
 """
 
 from __future__ import annotations
@@ -176,28 +177,32 @@ def align(
     diagonal = np.diag_indices(dof)
     spline = ndimage.spline_filter(moving, order, np.float32) if order > 1 else moving
 
-    similarity = 0.0
+    best, delta = Alignment(matrix, -np.inf), np.zeros(dof)
     for _ in range(MAX_ITERATIONS):
         voxel = to_voxel @ matrix
         place = voxel[:3, :3] @ points.T + voxel[:3, 3:]  # (3, n) voxels
         inside = ((place >= 0) & (place <= limit)).all(axis=0)
         if inside.mean() < MIN_OVERLAP:
-            return Alignment(matrix, 0.0)
+            return Alignment(matrix, 0.0) if best.similarity == -np.inf else best
         found = ndimage.map_coordinates(
             spline, place[:, inside], np.float64, order, "mirror", prefilter=False
         )
         similarity, slope, curvature = criterion(value[inside], found)
-        j = jacobian[inside]
-        normal = j.T @ (curvature[:, None] * j)
-        scale = np.trace(normal)
-        if not scale > 0:  # a flat image has no gradient to follow
-            return Alignment(matrix, 0.0)
-        normal[diagonal] += 1e-6 * normal[diagonal] + 1e-12 * scale
-        delta = np.linalg.solve(normal, j.T @ slope)
-        matrix = matrix @ np.linalg.inv(_matrix(delta, centre))
+        if similarity > best.similarity:
+            best = Alignment(matrix, similarity)
+            j = jacobian[inside]
+            normal = j.T @ (curvature[:, None] * j)
+            scale = np.trace(normal)
+            if not scale > 0:  # a flat image has no gradient to follow
+                return Alignment(matrix, 0.0)
+            normal[diagonal] += 1e-6 * normal[diagonal] + 1e-12 * scale
+            delta = np.asarray(np.linalg.solve(normal, j.T @ slope), dtype=np.float64)
+        else:  # the linearised problem led astray: half the way
+            delta = 0.5 * delta
         if abs(delta[:3]).sum() + HEAD_RADIUS_MM * abs(delta[3:]).max(initial=0) < TOLERANCE_MM:
             break
-    return Alignment(matrix, similarity)
+        matrix = np.asarray(best.matrix @ np.linalg.inv(_matrix(delta, centre)))
+    return best
 
 
 def _jacobian(
@@ -208,8 +213,9 @@ def _jacobian(
     dof: int,
 ) -> NDArray[np.float64]:
     """Change of the fixed image at each point (n) for each parameter (dof)."""
-    gradient = np.stack([g[mask] for g in np.gradient(fixed)], axis=1)  # (n, 3) a voxel
-    gradient = gradient @ np.linalg.inv(affine[:3, :3])  # (n, 3) a mm
+    slopes = np.gradient(fixed, axis=(0, 1, 2))
+    gradient = np.stack([np.asarray(g)[mask] for g in slopes], axis=1)  # (n, 3) a voxel
+    gradient = np.asarray(gradient @ np.linalg.inv(affine[:3, :3]))  # (n, 3) a mm
     if dof == 3:
         return gradient
     if dof == 6:
@@ -241,7 +247,7 @@ def about(
 
 
 def rotation_matrix(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation (3, 3) about the axis `vector` (3,) by its length in radians (Rodrigues' formula)."""
+    """Rotation (3, 3) about the axis `vector` (3,) by its length in radians (Rodrigues)."""
     angle = float(np.linalg.norm(vector))
     x, y, z = vector
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=np.float64)
@@ -331,8 +337,9 @@ def reorient_vectors(
     limit = np.array(vectors.shape[:3]) - 1
     inside = ((index >= 0) & (index <= limit)).all(axis=-1)
     found = vectors[tuple(np.moveaxis(np.clip(index, 0, limit), -1, 0))] * inside[..., None]
-    jacobian = np.stack(np.gradient(warp, axis=(0, 1, 2)), axis=-1)  # (..., 3, 3) mm a voxel
+    slopes = np.gradient(warp, axis=(0, 1, 2))
+    jacobian = np.stack(list(slopes), axis=-1)  # (..., 3, 3) mm a voxel
     jacobian = jacobian @ np.linalg.inv(warp_affine[:3, :3])
     turned = np.linalg.solve(jacobian, found[..., None])[..., 0]
     norm = np.linalg.norm(turned, axis=-1, keepdims=True)
-    return np.divide(turned, norm, out=np.zeros_like(turned), where=norm > 0)
+    return np.asarray(np.divide(turned, norm, out=np.zeros_like(turned), where=norm > 0))

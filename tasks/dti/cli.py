@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.gradients import (
@@ -19,7 +18,7 @@ from axoloci.io.gradients import (
     gradient_problems,
     read_gradients,
 )
-from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.io.nifti import read_nifti, same_grid, write_nifti
 from axoloci.tasks.dti import kernel
 
 log = logging.getLogger("axoloci")
@@ -37,7 +36,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--max-bval",
     type=click.FloatRange(min=B0_THRESHOLD, min_open=True),
     default=kernel.MAX_BVAL,
-    help="Highest shell of the fit, s/mm²: higher ones bias a tensor, fewer volumes make it noisier.",
+    help="Highest shell of the fit, s/mm²: higher ones bias a tensor, fewer volumes make it noisy.",
 )
 @click.option(
     "--method",
@@ -66,12 +65,9 @@ def fit(
     bvals, bvecs = clean_gradients(bvals, bvecs)
 
     b0 = data[..., bvals <= B0_THRESHOLD]
-    inside = (b0 > 0).any(axis=-1)
+    inside = np.asarray((b0 > 0).any(axis=-1))  # (x, y, z)
     if mask is not None:
-        brain, _ = read_nifti(mask, ndim=3)
-        if brain.shape != data.shape[:3]:
-            raise InputError(f"{mask}: grid {brain.shape}, but {dwi} has {data.shape[:3]}")
-        inside &= brain > 0
+        inside &= same_grid(mask, data.shape[:3], affine, dwi) > 0
     if not inside.any():
         raise InputError(f"{mask or dwi}: no voxel to fit: the mask is empty or its b0 is 0")
 
@@ -101,10 +97,8 @@ def fit(
                 "URL": "https://docs.dipy.org",
                 "Parameters": {"FitMethod": method, "OutlierRejectionMethod": "none"},
             },
-            "Software": {"Name": "axoloci", "Version": __version__},
-            "Command": "axoloci-dti fit",
+            **provenance([path for path in (dwi, bval, bvec, mask) if path is not None]),
             "Settings": {"max_bval": max_bval, "method": method, "min_signal": kernel.MIN_SIGNAL},
-            "Sources": [path.name for path in (dwi, bval, bvec, mask) if path is not None],
             "n_volumes_used": len(used),
             "shells": shells,
             "mean_fa": round(float(maps.fa[inside].mean(dtype=np.float64)), 5),

@@ -47,7 +47,7 @@ class TensorMaps:
     evec
         [shape: (x, y, z, 3)] Main direction in the frame of the directions that were given.
     n_implausible
-        Voxels with a negative eigenvalue, MD above `MAX_MD`, or a signal raised to the floor.
+        Voxels with an eigenvalue of 0 or below, MD above `MAX_MD`, or a signal raised to the floor.
     """
 
     fa: NDArray[np.float32]
@@ -110,8 +110,8 @@ def fit_tensor(
     mask
         (x, y, z) voxels to fit, at least one.
     method
-        `WLS` (weighted by the squared signal that OLS predicts, doi:10.1016/j.neuroimage.2013.05.028)
-        or `OLS`.
+        `WLS` (weighted by the squared signal that OLS predicts,
+        doi:10.1016/j.neuroimage.2013.05.028) or `OLS`.
 
     Returns
     -------
@@ -128,7 +128,8 @@ def fit_tensor(
         min_signal=floor,
     )
     fit = model.fit(signal)
-    bad = low | (fit.evals <= 0).any(axis=1) | (fit.md > MAX_MD)
+    raised = (fit.evals <= _smallest_diffusivity(model.design_matrix)).any(axis=1)  # (n,)
+    bad = low | raised | (fit.md > MAX_MD)
 
     def volume(value: NDArray[np.float64]) -> NDArray[np.float32]:
         image = np.zeros(mask.shape + value.shape[1:], dtype=np.float32)
@@ -136,9 +137,18 @@ def fit_tensor(
         return image
 
     return TensorMaps(
-        *(volume(np.nan_to_num(x)) for x in (fit.fa, fit.md, fit.ad, fit.rd, fit.evecs[..., 0])),
+        fa=volume(np.nan_to_num(fit.fa)),
+        md=volume(np.nan_to_num(fit.md)),
+        ad=volume(np.nan_to_num(fit.ad)),
+        rd=volume(np.nan_to_num(fit.rd)),
+        evec=volume(np.nan_to_num(fit.evecs[..., 0])),
         n_implausible=int(bad.sum()),
     )
+
+
+def _smallest_diffusivity(design: NDArray[np.float64]) -> float:
+    """DIPY's: eigenvalues below it (mm²/s), the negative ones among them, are raised to it."""
+    return 1e-6 / -float(design.min())
 
 
 def solve_tensor(
@@ -162,7 +172,7 @@ def solve_tensor(
     """
     scale = abs(design).max(axis=0)  # columns of like size keep the normal equations accurate
     x = design / scale  # (g, 7)
-    g, p = x.shape
+    p = x.shape[1]
     rows, columns = np.triu_indices(p)
     products = x[:, rows] * x[:, columns]  # (g, 28)
     inverse = np.linalg.pinv(x)  # (7, g)
@@ -177,5 +187,4 @@ def solve_tensor(
             normal[:, rows, columns] = normal[:, columns, rows] = w @ products  # (m, 28)
             beta = np.linalg.solve(normal, ((w * y) @ x)[..., None])[..., 0]  # (m, 7)
         lower[start : start + CHUNK] = beta
-    # as in DIPY: eigenvalues below this are raised to it
-    return eig_from_lo_tri(lower / scale, min_diffusivity=1e-6 / -design.min()), None
+    return eig_from_lo_tri(lower / scale, min_diffusivity=_smallest_diffusivity(design)), None

@@ -163,7 +163,15 @@ def train(
         *(len(training.train_index), len(training.validation_index)),
         *(training.config.channels, training.config.n_latents, _n_parameters(training.model)),
     )
-    identity = {"config": asdict(training.config), "content_sha256": cohort.content_sha256}
+    identity = {
+        "config": asdict(training.config),
+        "content_sha256": cohort.content_sha256,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        # the code that runs the step: a training half by one, half by another is of neither
+        "axoloci_version": __version__,
+        "image": os.environ.get("AXOLOCI_IMAGE"),
+    }
     if checkpoint is not None:
         _take_up(training, checkpoint, identity)
     with _progress(config.epochs, len(training.history)) as advance:
@@ -181,6 +189,7 @@ def train(
         ("epoch", "train_loss", "validation_loss", "learning_rate"),
         (tuple(asdict(epoch).values()) for epoch in training.history),
     )
+    training.finish()
     _write_model(out, training, cohort)
 
 
@@ -283,7 +292,6 @@ def read_model(path: str | os.PathLike[str]) -> tuple[kernel.Autoencoder, dict[s
 
 def _write_model(path: Path, training: kernel.Training, cohort: Cohort) -> None:
     """Weights as safetensors; what they are and how they came about in its header."""
-    last = training.history[-1]
     about = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -297,9 +305,15 @@ def _write_model(path: Path, training: kernel.Training, cohort: Cohort) -> None:
             "content_sha256": cohort.content_sha256,
             "n_train": len(training.train_index),
             "n_validation": len(training.validation_index),
+            # who must not be taken for unseen when the model is judged
+            "train_sample_id": [cohort.sample_id[row] for row in training.train_index],
+            "validation_sample_id": [cohort.sample_id[row] for row in training.validation_index],
+            "threads": torch.get_num_threads(),
+            "device": training.model.mean.device.type,
             "n_parameters": _n_parameters(training.model),
             "mean_map_loss": float(training.model.scale) ** 2,  # what the mean map alone gives
-            **asdict(last),
+            **asdict(training.history[-1]),
+            "weights_of_epoch": training.best_epoch,  # 0: those of the start
         },
     }
     # one key: the order of several is not fixed, and equal trainings must make equal files
@@ -309,7 +323,7 @@ def _write_model(path: Path, training: kernel.Training, cohort: Cohort) -> None:
 
 
 def _take_up(training: kernel.Training, path: Path, identity: dict[str, Any]) -> None:
-    """Go on from a checkpoint if it is of this config and cohort; say so if it is not."""
+    """Go on from a checkpoint if it is of this training; say so and why if it is not."""
     if not path.exists():
         return
     try:
@@ -319,7 +333,8 @@ def _take_up(training: kernel.Training, path: Path, identity: dict[str, Any]) ->
         log.warning("%s cannot be read (%s): training from the start", path, error)
         return
     if found != identity:
-        log.warning("%s is of another config or cohort: training from the start", path)
+        differs = [name for name in identity if found.get(name) != identity[name]]
+        log.warning("%s is of another %s: training from the start", path, ", ".join(differs))
         return
     training.load_state_dict(state)
     log.info("%s: going on after epoch %d", path, len(training.history))

@@ -24,7 +24,9 @@ Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e-6)
 PEOPLE_PER_LATENT = 15
-START_PEOPLE = 256  # whose features give the first latents: enough for 128 components
+START_PEOPLE = 512  # whose maps give the first latents: enough for 128 components
+START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
+# those of a projection on the components then, and those in training are not merely learnt by heart
 SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this short, as published
 
 
@@ -37,11 +39,20 @@ class Config:
     leak: float = 0.2  # LeakyReLU's slope below 0: 0.01, as published, learns half as fast here
     crop: bool = True  # leave out the margin around the mask: no information, half the time
     center: bool = True  # learn what differs from the mean map: that map costs no epochs then
-    pca_start: bool = True  # latents start as principal components of the untrained features: a
-    # random start can stay at the mean map for all epochs when the people are few
-    learning_rate: float = 2e-3  # first step size of Adam
-    batch_size: int = 5  # people a step: small, because steps are what a small cohort lacks
-    epochs: int = 10  # passes over the people in training
+    mean_pool: bool = True  # halve grids by the mean, not by the maximum as published: where most
+    # of a map is noise of single voxels, a mean averages it away and a maximum picks it
+    fixed_norm: bool = True  # batch norm's moments are measured once, before training: those of a
+    # few noisy maps differ from step to step by more than the people do
+    pca_start: bool = True  # latents start as principal components of the maps, and the components
+    # stay as a linear path from latents to map beside the decoder, which learns what they leave: a
+    # random start stays at the mean map where the signal is a tenth of the variance
+    rate_by_inputs: bool = True  # divide the step size of the layer that gives the latents by its
+    # inputs: Adam moves each weight alike, and 20,000 moved together throw the latents far off
+    keep_best: bool = True  # end with the weights, the first ones included, that are best on the
+    # people held out: a small cohort is soon learnt by heart
+    learning_rate: float = 5e-4  # first step size of Adam, as published; 2e-3 loses a weak signal
+    batch_size: int = 10  # people a step: fewer make noisy steps, more make few steps
+    epochs: int = 6  # passes over the people in training
     validation_fraction: float = 0.1  # people held out to steer the learning rate
     plateau_patience: int = 4  # epochs without improvement before the step is cut, as published
     plateau_factor: float = 0.5  # by how much it is cut, as published
@@ -54,7 +65,11 @@ UDIP_FA = Config(
     leak=0.01,
     crop=False,
     center=False,
+    mean_pool=False,
+    fixed_norm=False,
     pca_start=False,
+    rate_by_inputs=False,
+    keep_best=False,
     learning_rate=5e-4,
     batch_size=36,
     epochs=100,
@@ -190,6 +205,11 @@ def _block(n_in: int, n_out: int, leak: float) -> nn.Sequential:
     )
 
 
+def _norms(module: nn.Module) -> Iterator[nn.BatchNorm3d]:
+    """All batch norms inside."""
+    return (part for part in module.modules() if isinstance(part, nn.BatchNorm3d))
+
+
 class Autoencoder(nn.Module):
     """Maps to latents and back; the way up mirrors the way down.
 
@@ -205,6 +225,7 @@ class Autoencoder(nn.Module):
     inside: Tensor
     mean: Tensor
     scale: Tensor
+    components: Tensor
 
     def __init__(self, config: Config, mask: NDArray[np.bool_]) -> None:
         super().__init__()
@@ -232,6 +253,8 @@ class Autoencoder(nn.Module):
         if config.center:  # answer with the mean map at first, not with noise to be unlearnt
             nn.init.zeros_(self.to_map.weight)
             nn.init.zeros_(self.to_map.bias)  # type: ignore[arg-type]
+        if config.pca_start:  # the map that one more of a latent adds, (n_latents, 1, x, y, z)
+            self.register_buffer("components", torch.zeros(config.n_latents, 1, *self.grids[0]))
         # the mean map of the people in training, and how far a voxel is from it (root mean square)
         self.register_buffer("mean", torch.zeros(1, 1, *self.grids[0]))
         self.register_buffer("scale", torch.ones(()))
@@ -242,6 +265,14 @@ class Autoencoder(nn.Module):
         """Move to a device, channels last: convolutions then take two thirds of the time."""
         return self.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
+    def train(self, mode: bool = True) -> Autoencoder:
+        """Switch to training, in which batch norm's moments may stay fixed."""
+        super().train(mode)
+        if self.config.fixed_norm:
+            for norm in _norms(self):
+                norm.eval()
+        return self
+
     def volumes(self, rows: NDArray[np.float32]) -> Tensor:
         """z-scored rows (b, n_voxels) -> volumes (b, 1, x, y, z), 0 outside the mask."""
         volumes = torch.zeros(len(rows), 1, *self.grids[0], device=self.mean.device)
@@ -250,10 +281,11 @@ class Autoencoder(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """z-scored maps (b, 1, x, y, z) -> features of the lowest level (b, n_features)."""
+        pool = F.avg_pool3d if self.config.mean_pool else F.max_pool3d
         h = (x - self.mean) / self.scale if self.config.center else x  # (b, 1, x, y, z)
         for level, block in enumerate(self.down):
             if level:
-                h = F.max_pool3d(h, 2, ceil_mode=True)  # (b, channels[level - 1], grids[level])
+                h = pool(h, 2, ceil_mode=True)  # (b, channels[level - 1], grids[level])
             h = block(h)  # (b, channels[level], grids[level])
         return h.flatten(1)  # (b, channels[-1] * voxels of grids[-1])
 
@@ -270,6 +302,8 @@ class Autoencoder(nn.Module):
             h = up(h)[:, :, :x, :y, :z]  # (b, channels of the level above, its grid)
             h = refine(h)
         h = self.to_map(h)  # (b, 1, x, y, z)
+        if self.config.pca_start:
+            h = h + torch.tensordot(latents, self.components, dims=1)
         maps: Tensor = self.mean + self.scale * h if self.config.center else h
         return maps
 
@@ -338,14 +372,22 @@ class Training:
         self._rows = rows
         self._set_mean_map()
         self.model.on(device)
+        if config.fixed_norm:
+            self._measure_norms(self.model.features)
         if config.pca_start:
             self._start_from_components()
+        if config.fixed_norm:
+            self._measure_norms(self.model)  # of the decoder's too, now that it has its input
         self.config = self.model.config
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(self._rates())
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.plateau_factor, patience=config.plateau_patience
         )
         self.history: list[Epoch] = []
+        self.best_epoch, self.best_loss = 0, math.inf  # whose weights count; 0: the start
+        self.best_weights: dict[str, Tensor] = {}
+        if config.keep_best:
+            self._keep_if_best(self.validation_loss())
 
     def run_epoch(self) -> Epoch:
         """Pass over all people in training once, then measure the loss on those held out.
@@ -375,7 +417,16 @@ class Training:
             )
         self.schedule.step(done.validation_loss)
         self.history.append(done)
+        if not self.config.keep_best:
+            self.best_epoch, self.best_loss = epoch, done.validation_loss
+        else:
+            self._keep_if_best(done.validation_loss)
         return done
+
+    def finish(self) -> None:
+        """Go back to the weights that were best on the people held out, if those are kept."""
+        if self.config.keep_best:
+            self.model.load_state_dict(self.best_weights)
 
     def validation_loss(self) -> float:
         """Loss on the people held out."""
@@ -394,6 +445,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "history": [asdict(epoch) for epoch in self.history],
+            "best": (self.best_epoch, self.best_loss, self.best_weights),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -402,6 +454,24 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.best_epoch, self.best_loss, self.best_weights = state["best"]
+
+    def _keep_if_best(self, loss: float) -> None:
+        """Keep a copy of the weights if they are the best so far on the people held out."""
+        if loss < self.best_loss:
+            self.best_epoch, self.best_loss = len(self.history), loss
+            weights = self.model.state_dict().items()
+            self.best_weights = {name: tensor.clone() for name, tensor in weights}
+
+    def _rates(self) -> list[dict[str, Any]]:
+        """Weights and their step sizes, as Adam takes them."""
+        wide = list(self.model.to_latents.parameters())
+        others = [w for w in self.model.parameters() if all(w is not one for one in wide)]
+        rate = self.model.config.learning_rate
+        # as if the layer had as many inputs as the convolutions around it have channels
+        inputs = self.model.to_latents.in_features / self.model.config.channels[0]
+        by_inputs = rate / inputs if self.model.config.rate_by_inputs else rate
+        return [{"params": others, "lr": rate}, {"params": wide, "lr": by_inputs}]
 
     def _batches(
         self, index: NDArray[np.int64], batch_size: int
@@ -423,22 +493,47 @@ class Training:
         self.model.scale.copy_((1 - shared).sqrt())
 
     @torch.no_grad()
-    def _start_from_components(self) -> None:
-        """Make the first latents the leading principal components of the first features.
+    def _measure_norms(self, forward: Callable[[Tensor], Tensor]) -> None:
+        """Set batch norm's moments to the mean of those of batches of people in training."""
+        norms = [(norm, norm.momentum) for norm in _norms(self.model)]
+        for norm, _ in norms:
+            norm.reset_running_stats()
+            norm.train().momentum = None  # a mean over all batches
+        for _, x in self._batches(self.train_index[:START_PEOPLE], ENCODE_BATCH):
+            forward(x)
+        for norm, momentum in norms:
+            norm.eval().momentum = momentum
 
-        The way back starts as the transpose, so the decoder gets the features' own deviations.
+    @torch.no_grad()
+    def _start_from_components(self) -> None:
+        """Make the first latents the scores of the maps on their leading principal components.
+
+        The encoder gets them by ridge regression on its untrained features. The decoder starts
+        with the regression of features and maps on these latents.
         """
-        model = self.model.train()
+        model = self.model.eval()
         some = self.train_index[:START_PEOPLE]
-        h = torch.cat([model.features(x) for _, x in self._batches(some, ENCODE_BATCH)])
+        maps, features = [], []
+        for _, x in self._batches(some, ENCODE_BATCH):
+            maps.append(x[:, 0, model.inside])  # (b, n_voxels in the mask)
+            features.append(model.features(x))
+        y, h = torch.cat(maps), torch.cat(features)
         mean = h.mean(dim=0)  # (n_features,)
-        _, s, vt = torch.linalg.svd(h - mean, full_matrices=False)  # h: (m, n_features)
+        y, h = (y - y.mean(dim=0)) / model.scale, h - mean
         n = min(model.config.n_latents, len(h) - 1)  # centred people span one dimension less
-        sd, vt = s[:n] / math.sqrt(len(h) - 1), vt[:n]  # (n,), (n, n_features)
-        model.to_latents.weight[:n] = vt / sd[:, None]  # latents of variance 1
-        model.to_latents.bias[:n] = -(vt @ mean) / sd
-        model.from_latents.weight[:, :n] = (vt * sd[:, None]).T
+        # people are fewer than voxels or features: all follows from their products, (m, m)
+        scores = torch.linalg.eigh((y @ y.T).double())[1][:, -n:].flip(1)  # leading first
+        scores = scores.float() * math.sqrt(len(h) - 1)  # (m, n), variance 1
+        products = (h @ h.T).double()  # (m, m)
+        products.diagonal().add_(START_RIDGE * products.diagonal().mean())
+        weight = torch.linalg.solve(products, scores.double()).float().T @ h  # (n, n_features)
+        model.to_latents.weight[:n] = weight
+        model.to_latents.bias[:n] = -(weight @ mean)
+        # the way back is fitted to the latents that the encoder gives, smaller than the scores
+        back = torch.linalg.pinv(h @ weight.T)  # (n, m)
+        model.from_latents.weight[:, :n] = (back @ h).T
         model.from_latents.bias.zero_()
+        model.components[:n, 0, model.inside] = back @ y
 
 
 @dataclass(frozen=True)

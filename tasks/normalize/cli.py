@@ -11,11 +11,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json, write_text
-from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.io.nifti import read_nifti, same_grid, write_nifti
 
 log = logging.getLogger("axoloci")
 main = step_group("normalize", "FA maps in a common space, and the cohort store.")
@@ -75,11 +74,8 @@ def register(
         {
             "Description": "FA in the template's space; the affine and the warp lead from world"
             " coordinates (mm) of the template to those of the DWI",
-            "Software": {"Name": "axoloci", "Version": __version__},
-            "Command": "axoloci-normalize register",
+            **provenance([fa, template or TEMPLATE]),
             "Settings": {"template": (template or TEMPLATE).name, "voxel_size": voxel_size},
-            "Sources": [fa.name],
-            "template_sha256": sha256(template or TEMPLATE),
             "similarity": {name: round(r, 5) for name, r in found.similarity.items()},
             "head_scale": round(float(np.linalg.det(found.affine[:3, :3])), 5),
         },
@@ -88,7 +84,11 @@ def register(
 
 @main.command()
 @click.option(
-    "--maps", type=_FILE, required=True, help="Table with the columns sample_id and path (TSV)."
+    "--maps",
+    type=_FILE,
+    required=True,
+    help="Table (TSV) with the columns sample_id and path; a map whose SHA-256 differs from that"
+    " in a third one, sha256, is refused.",
 )
 @click.option("--template", type=_FILE, help="The template that the maps were registered to.")
 @click.option(
@@ -103,11 +103,11 @@ def store(maps: Path, template: Path | None, mask: Path | None, out: Path) -> No
     """
     from axoloci.io.cohort import write_cohort
 
-    sample_id, paths = _read_maps(maps)
+    sample_id, paths, digests = _read_maps(maps)
     first, affine = read_nifti(paths[0], ndim=3)
     shape = first.shape
     if mask is not None:
-        keep = _same_grid(mask, shape, affine) > 0
+        keep = same_grid(mask, shape, affine, paths[0]) > 0
     else:
         keep = _group_mask(paths, template or TEMPLATE, shape, affine)
     if not keep.any():
@@ -115,12 +115,18 @@ def store(maps: Path, template: Path | None, mask: Path | None, out: Path) -> No
     source: list[dict[str, str]] = []
 
     def rows() -> Iterator[NDArray[np.float32]]:
-        for name, path in zip(sample_id, _progress(paths, "store"), strict=True):
-            row = _same_grid(path, shape, affine)[keep]  # (n_voxels,)
+        people = zip(sample_id, _progress(paths, "store"), digests, strict=True)
+        for name, path, expected in people:
+            digest = sha256(path)
+            if expected and digest != expected.lower():
+                raise InputError(
+                    f"{path}: the map of {name} changed since it was made; register {name} again"
+                )
+            row = same_grid(path, shape, affine, paths[0])[keep]  # (n_voxels,)
             share = np.count_nonzero(row) / row.size
             if share < 0.9:
                 log.warning("%s: the map covers %.0f%% of the mask", path, 100 * share)
-            source.append({"sample_id": name, "name": path.name, "sha256": sha256(path)})
+            source.append({"sample_id": name, "name": path.name, "sha256": digest})
             yield row
 
     write_cohort(out, sample_id, rows(), keep, affine, source)
@@ -137,17 +143,17 @@ def _read_template(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]
     return image, affine
 
 
-def _read_maps(table: Path) -> tuple[list[str], list[Path]]:
-    """Ids and paths of a table; every fault is named."""
+def _read_maps(table: Path) -> tuple[list[str], list[Path], list[str]]:
+    """Ids, paths and digests ("" if not given) of a table; every fault is named."""
     with open(table, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter="\t")
         if not {"sample_id", "path"} <= set(reader.fieldnames or ()):
             raise InputError(f"{table}: needs the columns sample_id and path, tab-separated")
-        rows = [(row["sample_id"], row["path"]) for row in reader]
+        rows = [(row["sample_id"], row["path"], row.get("sha256") or "") for row in reader]
     if not rows:
         raise InputError(f"{table}: no maps")
     problems, seen = [], set()
-    for line, (name, path) in enumerate(rows, start=2):
+    for line, (name, path, _) in enumerate(rows, start=2):
         if not name or not path:
             problems.append(f"line {line}: sample_id or path is empty")
         elif name in seen:
@@ -157,20 +163,8 @@ def _read_maps(table: Path) -> tuple[list[str], list[Path]]:
         seen.add(name)
     if problems:
         raise InputError(f"{table}: " + "; ".join(problems[:20]))
-    return [name for name, _ in rows], [table.parent / path for _, path in rows]
-
-
-def _same_grid(
-    path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """An image on the cohort's grid."""
-    image, own = read_nifti(path, ndim=3)
-    if image.shape != shape or not np.allclose(own, affine, atol=1e-3):
-        raise InputError(
-            f"{path}: grid {image.shape} at {own[:3, 3].round(2).tolist()} mm differs from the first"
-            f" map's {shape} at {affine[:3, 3].round(2).tolist()} mm; register it to that template"
-        )
-    return image
+    names, paths, digests = (list(column) for column in zip(*rows, strict=True))
+    return names, [table.parent / path for path in paths], digests
 
 
 def _group_mask(
@@ -182,7 +176,7 @@ def _group_mask(
     fixed, fixed_affine = _read_template(template)
     coverage = np.zeros(shape, dtype=np.int64)
     for path in _progress(paths, "mask"):
-        coverage += _same_grid(path, shape, affine) != 0
+        coverage += same_grid(path, shape, affine, paths[0]) != 0
     return kernel.group_mask(coverage, len(paths), affine, fixed, fixed_affine)
 
 

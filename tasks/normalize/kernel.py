@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from dipy.align import VerbosityLevels
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
 from dipy.align.metrics import CCMetric
 from numpy.typing import NDArray
@@ -133,13 +132,15 @@ def align_affine(
         (x', y', z') template voxels that count.
     """
 
-    def level(spacing: float) -> tuple[NDArray[np.float32], ...]:
+    def level(spacing: float) -> functools.partial[registration.Alignment]:
         fixed, fixed_affine = registration.downsample(template, template_affine, spacing, spacing)
         moving, moving_affine = registration.downsample(fa, fa_affine, spacing, spacing)
         inside, _ = registration.downsample(
             brain.astype(np.float32), template_affine, spacing, spacing
         )
-        return fixed, moving, fixed_affine, moving_affine, inside > 0.1
+        return functools.partial(
+            registration.align, fixed, moving, fixed_affine, moving_affine, inside > 0.1
+        )
 
     there = _centre(template * brain, template_affine)
     here = _centre(fa, fa_affine)
@@ -150,7 +151,7 @@ def align_affine(
     coarse = level(SPACINGS_MM[0])
 
     def best(starts: Iterable[NDArray[np.float64]]) -> registration.Alignment:
-        found = (registration.align(*coarse, initial=start) for start in starts)
+        found = (coarse(initial=start) for start in starts)
         return max(found, key=lambda alignment: alignment.similarity)
 
     nods = [registration.rotation_matrix(np.deg2rad([x, 0.0, 0.0])) for x in (0, -25, 25)]
@@ -158,8 +159,8 @@ def align_affine(
     if alignment.similarity < TRUSTED_SIMILARITY:
         other = best(map(turned, axis_rotations()))
         alignment = max(alignment, other, key=lambda a: a.similarity)
-    for images in (coarse, *map(level, SPACINGS_MM[1:])):
-        alignment = registration.align(*images, initial=alignment.matrix, dof=12)
+    for align in (coarse, *map(level, SPACINGS_MM[1:])):
+        alignment = align(initial=alignment.matrix, dof=12)
     return alignment.matrix
 
 
@@ -202,7 +203,7 @@ def deform(
         CCMetric(3, sigma_diff=FIELD_SIGMA, radius=radius),
         level_iters=[COARSE_ITERATIONS] * (n_levels - 1) + [FINEST_ITERATIONS],
     )
-    syn.verbosity = VerbosityLevels.NONE
+    syn.verbosity = 0  # DIPY's VerbosityLevels.NONE
     mapping = syn.optimize(fixed, moving, static_grid2world=affine, moving_grid2world=affine)
     # DIPY returns the inverse of its moving-to-static map: `backward` leads from static to moving
     displacement: NDArray[np.float32] = np.asarray(mapping.get_forward_field(), dtype=np.float32)

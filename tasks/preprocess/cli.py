@@ -10,8 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import (
@@ -22,13 +21,21 @@ from axoloci.io.gradients import (
     read_gradients,
     write_gradients,
 )
-from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.io.nifti import read_nifti, same_grid, write_nifti
 from axoloci.tasks.preprocess import kernel
 
 log = logging.getLogger("axoloci")
 main = step_group(
     "preprocess", "Raw diffusion MRI to motion-corrected volumes, a brain mask and quality figures."
 )
+
+DESCRIPTION = {
+    False: "Diffusion-weighted volumes after correction of rigid head motion and of eddy currents'"
+    " scale and shears along one axis, where the gradients explain these; eddy displacements are"
+    " in mm at 50 mm from the brain's centre",
+    True: "Diffusion-weighted volumes as they were given, negative values set to 0",
+}
+"""What was done to the volumes, by `already_preprocessed`."""
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -66,11 +73,13 @@ def run(
 ) -> None:
     """Find the brain, correct head motion and turn the gradients with the head.
 
-    Rigid motion only: distortion by eddy currents and susceptibility stays. Where a scan has
-    what FSL's topup and eddy need, run these first and give --already-preprocessed.
+    Motion is rigid. Of the eddy currents, shifts are taken for motion, and the scale and shears
+    along one axis that follow the gradients linearly are undone (shells of 8 volumes or more).
+    Higher orders and susceptibility distortion stay: where a scan has what FSL's topup and eddy
+    need, run these first and give --already-preprocessed.
     """
     scan, problems = _read(dwi, bval, bvec, mask)
-    if problems:
+    if scan is None:
         raise InputError(f"{dwi}: " + "; ".join(problems))
     data, bvals, bvecs, affine, brain = scan
     weighted = bvals > B0_THRESHOLD
@@ -95,13 +104,13 @@ def run(
     if not brain.any():
         raise InputError(f"{dwi}: no brain found; give one with --mask")
 
-    fd = motion.framewise_displacement()
+    fd, eddy = motion.framewise_displacement(), motion.eddy_displacement()  # (g,) mm
     stem = out / f"{prefix}_desc-preproc_dwi"
     write_nifti(f"{stem}.nii.gz", data, affine)
     write_gradients(f"{stem}.bval", f"{stem}.bvec", bvals, bvecs)
     write_nifti(out / f"{prefix}_desc-brain_mask.nii.gz", brain.astype(np.uint8), affine)
-    header = "volume trans_x trans_y trans_z rot_x rot_y rot_z framewise_displacement".split()
-    rows = ["\t".join(header)]
+    columns = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+    rows = ["\t".join(["volume", *columns, "framewise_displacement"])]
     for v, (row, d) in enumerate(zip(motion.parameters(), fd, strict=True)):
         rows.append("\t".join([str(v), *(f"{x:.6f}" for x in (*row, d))]))
     write_text(out / f"{prefix}_desc-motion_timeseries.tsv", "\n".join(rows) + "\n")
@@ -109,15 +118,13 @@ def run(
     write_json(
         f"{stem}.json",
         {
-            "Description": "Diffusion-weighted volumes after correction of rigid head motion",
-            "Software": {"Name": "axoloci", "Version": __version__},
-            "Command": "axoloci-preprocess run",
+            "Description": DESCRIPTION[already_preprocessed],
+            **provenance([path for path in (dwi, bval, bvec, mask) if path is not None]),
             "Settings": {
                 "already_preprocessed": already_preprocessed,
                 "spacings_mm": kernel.SPACINGS_MM,
                 "mask": "given" if given is not None else "made",
             },
-            "Sources": [path.name for path in (dwi, bval, bvec, mask) if path is not None],
             "n_volumes": len(bvals),
             "n_b0": int((~weighted).sum()),
             "shells": [
@@ -126,6 +133,9 @@ def run(
             "mask_ml": round(float(brain.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000), 1),
             "mean_framewise_displacement": round(float(fd.mean()), 4),
             "max_framewise_displacement": round(float(fd.max()), 4),
+            "n_eddy_corrected_volumes": int((eddy > 0).sum()),
+            "mean_eddy_displacement": round(float(eddy.mean()), 4),
+            "max_eddy_displacement": round(float(eddy.max()), 4),
             "n_negative_values": n_negative,
         },
     )
@@ -168,11 +178,10 @@ def _read(dwi: Path, bval: Path, bvec: Path, mask: Path | None) -> tuple[_Scan |
         problems.append(str(error))
     if mask is not None:
         try:
-            brain, _ = read_nifti(mask, ndim=3)
-            if data is not None and brain.shape != data.shape[:3]:
-                problems.append(
-                    f"the mask {mask} has the grid {brain.shape}, the volumes {data.shape[:3]}"
-                )
+            if data is None or affine is None:
+                brain, _ = read_nifti(mask, ndim=3)
+            else:
+                brain = same_grid(mask, data.shape[:3], affine, dwi)
             if not (brain > 0).any():
                 problems.append(f"the mask {mask} is empty")
         except InputError as error:

@@ -42,7 +42,7 @@ def eddy_stretch(
     stretch = np.tile(np.eye(3), (n, 1, 1))
     if n < MIN_VOLUMES:
         return stretch
-    left, scale, right = np.linalg.svd(linear)
+    _, scale, right = np.linalg.svd(linear)
     # linear = rotation @ symmetric; the symmetric part of a shear is half the shear
     symmetric = np.einsum("nji,nj,njk->nik", right, scale, right) - np.eye(3)  # (n, 3, 3)
     shift_part, shift_share = _explained(shift, direction)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -142,16 +143,59 @@ def test_train__does_not_go_on_from_a_checkpoint_of_something_else(
     out, checkpoint = tmp_path / "model.safetensors", tmp_path / "checkpoint.pt"
     assert train(cohort, out, "--checkpoint", checkpoint).exit_code == 0
     other = store(tmp_path / "other.zarr", mask(), seed=2)
-    for arguments in ((cohort, out, "--seed", 1), (other, out)):
+    for arguments, what in (
+        ((cohort, out, "--seed", 1), "config"),
+        ((other, out), "content_sha256"),
+        ((cohort, out, "--threads", torch.get_num_threads() + 1), "threads"),
+    ):
+        n_threads = torch.get_num_threads()
         caplog.clear()
         assert train(*arguments, "--checkpoint", checkpoint).exit_code == 0
-        assert "of another config or cohort: training from the start" in caplog.text
+        assert f"of another {what}: training from the start" in caplog.text
+        torch.set_num_threads(n_threads)
         assert train(cohort, out, "--checkpoint", checkpoint).exit_code == 0
     first = out.read_bytes()
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert train(cohort, out, "--checkpoint", checkpoint).exit_code == 0
     assert "cannot be read" in caplog.text
     assert out.read_bytes() == first
+
+
+def test_train__does_not_go_on_from_a_checkpoint_of_another_image(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="axoloci")
+    arguments = (cohort, tmp_path / "m.safetensors", "--checkpoint", tmp_path / "checkpoint.pt")
+    for image, message in (
+        ("sha256:a", ""),
+        ("sha256:a", "going on after epoch 3"),
+        ("sha256:b", "of another image: training from the start"),
+        (None, "of another image: training from the start"),
+    ):
+        caplog.clear()
+        if image is None:
+            monkeypatch.delenv("AXOLOCI_IMAGE")
+        else:
+            monkeypatch.setenv("AXOLOCI_IMAGE", image)
+        assert train(*arguments).exit_code == 0
+        assert message in caplog.text
+
+
+def test_train__names_the_people_and_the_threads_in_the_models_header(
+    cohort: Path, tmp_path: Path
+) -> None:
+    n_threads = torch.get_num_threads()
+    assert train(cohort, tmp_path / "m.safetensors", "--threads", 1).exit_code == 0
+    torch.set_num_threads(n_threads)
+    about = header(tmp_path / "m.safetensors")["training"]
+    trained, held_out = about["train_sample_id"], about["validation_sample_id"]
+    assert sorted([*trained, *held_out]) == IDS  # nobody twice, nobody left out
+    assert (len(trained), len(held_out)) == (18, 2)
+    kept = kernel.Training(
+        read_cohort(cohort).rows, 20, mask(), kernel.Config(n_latents=3, channels=(2, 4))
+    )
+    assert trained == [IDS[row] for row in kept.train_index]
+    assert about["threads"] == 1
 
 
 def test_train__takes_the_published_settings_where_none_is_given(

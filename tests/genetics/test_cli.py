@@ -17,6 +17,7 @@ from scipy import stats
 from axoloci.io.genotypes import open_genotypes
 from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts
 from axoloci.tasks.genetics.cli import main
+from axoloci.tasks.genetics.loci import haplotype_r2
 
 N, K = 400, 4
 TRAITS = [f"latent_{k:03d}" for k in range(K)]
@@ -61,7 +62,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             beta[rows].astype(np.float32),
             se[rows].astype(np.float32),
         )
-    writer.finish(TRAITS, np.corrcoef(y.T), {"n_samples": N, "n_covariates": 1})
+    people = [f"i{i}" for i in range(N)]
+    writer.finish(TRAITS, people, np.corrcoef(y.T), y.std(axis=0), {"n_covariates": 1})
     result = run("joint", "--sumstats", folder / "sumstats", "--out", folder / "joint.parquet")
     assert result.exit_code == 0, result.output
     return folder
@@ -127,15 +129,17 @@ def test_loci__finds_the_planted_loci_and_the_traits_that_carry_them(
     table = pd.read_csv(tmp_path / "loci.tsv", sep="\t")
     assert table["variant_id"].tolist() == ["rs20", "rs70"]
     assert table["chromosome"].tolist() == [1, 2]
-    assert table["latents"].tolist() == ["latent_000", "latent_002"]
-    assert table["latents_beta"].tolist() == pytest.approx([0.7, -0.9], abs=0.2)
+    assert table["traits"].tolist() == ["latent_000", "latent_002"]
+    assert table["traits_beta"].tolist() == pytest.approx([0.7, -0.9], abs=0.2)
     assert set(table["clumped"][0].split(",")) >= {"rs21", "rs22"}
     assert table["start"][0] <= 1020 <= 1022 <= table["end"][0]
     y, dosage = np.load(study / "traits.npy"), open_genotypes(study / "genotypes").read(20, 21)[0]
     truth = sm.OLS(y[:, 0], sm.add_constant(dosage)).fit()
-    assert float(table["latents_neg_log10_p"][0]) == pytest.approx(
+    assert float(table["traits_neg_log10_p"][0]) == pytest.approx(
         -np.log10(truth.pvalues[1]), rel=1e-4
     )
+    fit = sm.OLS(dosage, sm.add_constant(y)).fit()
+    assert table["joint_r2"][0] == pytest.approx(fit.rsquared, rel=1e-4)
     settings = json.loads((tmp_path / "loci.json").read_text())
     assert (settings["p_threshold"], settings["n_loci"]) == (5e-8, 2)
 
@@ -154,6 +158,35 @@ def test_loci__takes_the_variants_of_the_genotypes_by_name_not_by_row(
     assert secondary < 2  # none of the ten is needed
     assert result.exit_code == 0, result.output
     assert (tmp_path / "less.tsv").read_text() == (tmp_path / "all.tsv").read_text()
+
+
+def test_loci__disequilibrium_is_that_of_the_people_analysed(study: Path, tmp_path: Path) -> None:
+    """People who were not analysed, and another order of people, change nothing."""
+    dosage = open_genotypes(study / "genotypes").read(0, 100)  # (M, N)
+    rng = np.random.default_rng(2)
+    strangers = rng.binomial(2, 0.3, (100, 2 * N)).astype(np.int8)  # no disequilibrium
+    order = rng.permutation(3 * N)
+    write_plink(tmp_path / "more", np.concatenate([dosage, strangers], axis=1)[:, order])
+    (tmp_path / "more.bim").write_text((study / "genotypes.bim").read_text())
+    fam = (tmp_path / "more.fam").read_text().splitlines(keepends=True)
+    (tmp_path / "more.fam").write_text("".join(fam[i] for i in order))
+    assert loci(study, tmp_path / "all.tsv").exit_code == 0
+    result = loci(study, tmp_path / "more.tsv", "--genotypes", tmp_path / "more")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "more.tsv").read_text() == (tmp_path / "all.tsv").read_text()
+    assert json.loads((tmp_path / "more.json").read_text())["n_samples_ld"] == N
+    # that of everybody would be another one
+    everybody = np.concatenate([dosage, strangers], axis=1)
+    r2_of_all = haplotype_r2(everybody[20], everybody[[22]])
+    assert r2_of_all < 0.1 < haplotype_r2(dosage[20], dosage[[22]])
+
+
+def test_loci__names_people_without_genotypes(study: Path, tmp_path: Path) -> None:
+    write_plink(tmp_path / "few", open_genotypes(study / "genotypes").read(0, 100, range(N - 3)))
+    (tmp_path / "few.bim").write_text((study / "genotypes.bim").read_text())
+    result = loci(study, tmp_path / "loci.tsv", "--genotypes", tmp_path / "few")
+    assert result.exit_code == 1
+    assert "lacks 3 of 400 people, such as 'i397'" in " ".join(result.output.split())
 
 
 def test_loci__refuses_other_genotypes(study: Path, tmp_path: Path) -> None:

@@ -115,6 +115,12 @@ def test_associate__equals_the_kernel_on_the_same_people(
     )
     assert frame["neg_log10_p"].idxmax() == 20
     np.testing.assert_allclose(store.trait_correlation, model.trait_correlation, rtol=1e-6)
+    assert store.sample_id == [f"i{i}" for i in np.flatnonzero(keep)]
+    y = data["traits"][["a", "b"]].to_numpy()[keep]
+    for k in range(2):  # √(residual sum of squares / n) of those who have the trait
+        has = np.isfinite(y[:, k])
+        left = np.linalg.lstsq(matrix[has], y[has, k])[1].item()
+        assert store.trait_residual_sd[k] == pytest.approx(np.sqrt(left / has.sum()), rel=1e-9)
 
 
 def test_associate__column_of_choice_and_several_tables(
@@ -138,6 +144,9 @@ def test_associate__takes_latents(study: tuple[Path, dict[str, Any]], tmp_path: 
     assert store.traits == ["latent_000", "latent_001", "latent_002"]
     assert (store.n_samples, store.n_covariates) == (60, 1)
     np.testing.assert_allclose(store.trait_correlation, np.corrcoef(latents.T), atol=1e-6)
+    sd = store.trait_residual_sd  # the definition that makes this the covariance
+    covariance = store.trait_correlation * np.outer(sd, sd)
+    np.testing.assert_allclose(covariance, np.cov(latents.T, bias=True), atol=1e-6)
 
 
 @settings(
@@ -186,9 +195,10 @@ def test_associate__goes_on_after_a_kill(
     command += ["--genotypes", str(folder / "g"), "--traits", str(folder / "t.tsv")]
     command += ["--out", str(tmp_path / "s")]
     first = tmp_path / "s" / "chr1" / "part-00001.parquet"
+    noted = first.with_suffix(".json")  # written right after the part
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not first.exists() and time.monotonic() < deadline:
+        while not noted.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "s" / "sumstats.json").exists()
@@ -221,6 +231,52 @@ def test_associate__refuses_a_folder_of_other_settings(
     associate(folder, tmp_path / "s")
     result = associate(folder, tmp_path / "s", "--covariates", folder / "c.tsv", fails=True)
     assert "holds the results of other inputs or settings" in result.stderr
+    associate(folder, tmp_path / "s", "--covariates", folder / "c.tsv", "--replace")
+    associate(folder, tmp_path / "new", "--covariates", folder / "c.tsv")
+    assert contents(tmp_path / "s") == contents(tmp_path / "new")
+
+
+def test_associate__refuses_the_results_of_other_code(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = study
+    monkeypatch.setenv("AXOLOCI_IMAGE", "sha256:1")
+    associate(folder, tmp_path / "s")
+    associate(folder, tmp_path / "s")
+    monkeypatch.setenv("AXOLOCI_IMAGE", "sha256:2")
+    result = associate(folder, tmp_path / "s", fails=True)
+    assert "holds the results of other inputs or settings" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "options", "expected"),
+    [
+        ("3", (), 3),
+        ("3,2", (), 3),
+        ("3", ("--threads", 2), 2),
+        ("", (), len(os.sched_getaffinity(0))),
+        ("0", (), len(os.sched_getaffinity(0))),
+    ],
+)
+def test_associate__threads_are_those_of_the_option_the_environment_or_the_machine(
+    study: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    options: tuple[object, ...],
+    expected: int,
+) -> None:
+    asked = []
+    inner = kernel.associate
+
+    def spy(*args: Any, n_threads: int, **more: Any) -> Any:
+        asked.append(n_threads)
+        return inner(*args, n_threads=n_threads, **more)
+
+    monkeypatch.setattr(kernel, "associate", spy)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    associate(study[0], tmp_path / "s", *options)
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize(

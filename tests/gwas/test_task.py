@@ -43,8 +43,8 @@ def test_run_gwas__every_field_is_an_option(
         covariate=["age", "PC1"],
         categorical=["site"],
         device="cpu",
-        threads=2,
         out="s",
+        replace=True,
         image="x",
     )
     params = parsed(task)
@@ -52,7 +52,7 @@ def test_run_gwas__every_field_is_an_option(
     assert list(params["covariate"]) == ["age", "PC1"]
     assert list(params["categorical"]) == ["site"]
     assert params["device"] == "cpu"
-    assert params["threads"] == 2
+    assert params["replace"] is True
 
 
 def test_export_sumstats__every_field_is_an_option(

@@ -12,9 +12,14 @@ from axoloci.io.files import sha256, whole_file, write_json, write_text
 def test_whole_file__a_failure_leaves_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
+
+    def broken() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 

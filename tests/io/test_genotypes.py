@@ -47,6 +47,13 @@ def test_read__blocks_and_people(prefix: Path, dosage: NDArray[np.int8]) -> None
             source.read(start, stop, people)
 
 
+def test_sample_index__is_the_place_of_each_person(prefix: Path) -> None:
+    source = open_genotypes(prefix)
+    np.testing.assert_array_equal(source.sample_index(["i9", "i0", "i4"]), [9, 0, 4])
+    with pytest.raises(InputError, match=r"v1\.fam: lacks 2 of 3 people, such as 'i10', '4'; give"):
+        source.sample_index(["i10", "i4", "4"])
+
+
 def test_open_genotypes__path_of_the_bed(prefix: Path, dosage: NDArray[np.int8]) -> None:
     source = open_genotypes(f"{prefix}.bed")
     np.testing.assert_array_equal(source.read(0, 7), dosage)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -25,6 +27,7 @@ from axoloci.io.sumstats import (
 
 CHROMOSOME = ["1"] * 5 + ["2"] * 3 + ["X"] * 2
 TRAITS = ["height", "weight"]
+PEOPLE = [f"i{i}" for i in range(1000)]
 
 
 def exact(t: float, df: float) -> float:
@@ -112,9 +115,15 @@ def small_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(sumstats, "PART_VARIANTS", 3)
 
 
-def make(path: Path, own_n: bool = False, stop_after: int | None = None) -> SumstatsWriter:
+def make(
+    path: Path,
+    own_n: bool = False,
+    stop_after: int | None = None,
+    seed: int = 1,
+    replace: bool = False,
+) -> SumstatsWriter:
     parts = plan_parts(CHROMOSOME, 2)
-    writer = SumstatsWriter(path, {"seed": 1}, parts)
+    writer = SumstatsWriter(path, {"seed": seed}, parts, replace)
     for done, part in enumerate(writer.pending()):
         if done == stop_after:
             return writer
@@ -122,10 +131,11 @@ def make(path: Path, own_n: bool = False, stop_after: int | None = None) -> Sums
         n_nan = int(np.isnan(arrays["beta"][:, 0]).sum())
         counts = {"tested": len(variants) - n_nan, "monomorphic": n_nan}
         writer.write(part, variants, TRAITS, **arrays, n_by_trait=n_by_trait, counts=counts)
-    about = {"n_samples": 1000, "n_covariates": 3}
+    about: dict[str, Any] = {"n_covariates": 3}
     if own_n:
         about["traits_with_missing"] = ["weight"]
-    writer.finish(TRAITS, np.array([[1, 0.5], [0.5, 1]]), about)
+    correlation, sd = np.array([[1, 0.5], [0.5, 1]]), np.array([7.1, 1 / 3])
+    writer.finish(TRAITS, PEOPLE, correlation, sd, about)
     return writer
 
 
@@ -141,6 +151,12 @@ def test_read_sumstats__gives_back_what_was_written(tmp_path: Path, own_n: bool)
     assert (store.n_samples, store.n_covariates, store.n_variants) == (1000, 3, 10)
     assert store.info["variants"] == {"tested": 9, "monomorphic": 1}
     np.testing.assert_array_equal(store.trait_correlation, [[1, 0.5], [0.5, 1]])
+    np.testing.assert_array_equal(store.trait_residual_sd, [7.1, 1 / 3])
+    assert store.sample_id == PEOPLE
+    assert pd.read_csv(tmp_path / "s" / "samples.tsv", sep="\t")["sample_id"].tolist() == PEOPLE
+    for key, name in (("trait_correlation", "trait_correlation.npy"), ("samples", "samples.tsv")):
+        digest = hashlib.sha256((tmp_path / "s" / name).read_bytes()).hexdigest()
+        assert store.info[key] == {"name": name, "sha256": digest}
 
     variants, arrays, _ = results(Part("", 0, 0, 10), own_n)
     frame = store.trait("weight")
@@ -209,14 +225,78 @@ def test_sumstats_writer__mends_a_broken_part(tmp_path: Path) -> None:
         read_sumstats(tmp_path / "s")
 
 
+@pytest.mark.parametrize("stop_after", [1, None])
+def test_sumstats_writer__redoes_a_part_with_a_flipped_byte(
+    tmp_path: Path, stop_after: int | None
+) -> None:
+    """In a run that was killed and in a finished store; the part still opens as Parquet."""
+    make(tmp_path / "whole")
+    make(tmp_path / "s", stop_after=stop_after)
+    part = tmp_path / "s" / "chr1" / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    writer = SumstatsWriter(tmp_path / "s", {"seed": 1}, plan_parts(CHROMOSOME, 2))
+    assert writer.pending()[0].name == "chr1/part-00000.parquet"
+    make(tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_sumstats_writer__redoes_a_part_without_its_checksum(tmp_path: Path) -> None:
+    make(tmp_path / "whole")
+    make(tmp_path / "s", stop_after=2)
+    (tmp_path / "s" / "chr1" / "part-00000.json").unlink()
+    (tmp_path / "s" / "chr1" / "part-00001.json").write_text("{")
+    writer = SumstatsWriter(tmp_path / "s", {"seed": 1}, plan_parts(CHROMOSOME, 2))
+    assert len(writer.pending()) == 4
+    make(tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
 def test_sumstats_writer__refuses_another_plan(tmp_path: Path) -> None:
     make(tmp_path / "s", stop_after=1)
     with pytest.raises(InputError, match="results of other inputs or settings"):
         SumstatsWriter(tmp_path / "s", {"seed": 2}, plan_parts(CHROMOSOME, 2))
+
+
+@pytest.mark.parametrize("stop_after", [1, None])
+def test_sumstats_writer__replaces_a_store_of_another_plan(
+    tmp_path: Path, stop_after: int | None
+) -> None:
+    make(tmp_path / "whole", seed=2)
+    make(tmp_path / "s", stop_after=stop_after)
+    (tmp_path / "s" / "chrY").mkdir()
+    (tmp_path / "s" / "chrY" / "part-00000.parquet").write_bytes(b"of a chromosome of before")
+    (tmp_path / "s" / "chr1" / ".17.tmp.part-00001.parquet").write_bytes(b"PAR1 half")
+    make(tmp_path / "s", seed=2, replace=True)
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert not (tmp_path / "s" / "chrY").exists()
+
+
+def test_sumstats_writer__goes_on_where_nothing_needs_replacing(tmp_path: Path) -> None:
+    make(tmp_path / "s", stop_after=2)
+    before = (tmp_path / "s" / "chr1" / "part-00000.parquet").stat().st_mtime_ns
+    make(tmp_path / "s", replace=True)
+    assert (tmp_path / "s" / "chr1" / "part-00000.parquet").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_sumstats_writer__leaves_other_files_alone(tmp_path: Path, replace: bool) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.doc").write_text("")
-    with pytest.raises(InputError, match="a folder with other files in it"):
-        SumstatsWriter(tmp_path / "other", {}, [])
+    for name in ("thesis.doc", "plan.json"):  # a plan, but not ours
+        (tmp_path / "other" / name).write_text('{"plan": "graduate"}')
+        with pytest.raises(InputError, match="a folder with other files in it"):
+            SumstatsWriter(tmp_path / "other", {}, [], replace)
+    assert len(contents(tmp_path / "other")) == 2
+
+
+def test_sumstats_writer__replaces_nothing_that_is_not_of_a_store(tmp_path: Path) -> None:
+    make(tmp_path / "s")
+    (tmp_path / "s" / "chr1" / "thesis.doc").write_text("")
+    before = contents(tmp_path / "s")
+    with pytest.raises(InputError, match=r"thesis\.doc is not of a store; move it away"):
+        SumstatsWriter(tmp_path / "s", {"seed": 2}, [], replace=True)
+    assert contents(tmp_path / "s") == before
 
 
 def test_read_sumstats__names_faults(tmp_path: Path) -> None:
@@ -230,6 +310,18 @@ def test_read_sumstats__names_faults(tmp_path: Path) -> None:
         read_sumstats(tmp_path / "s")
     final.write_text(json.dumps(info | {"format": "x"}))
     with pytest.raises(InputError, match="not of the format axoloci-sumstats"):
+        read_sumstats(tmp_path / "s")
+
+
+def test_read_sumstats__names_files_that_changed(tmp_path: Path) -> None:
+    make(tmp_path / "s")
+    samples, correlation = tmp_path / "s" / "samples.tsv", tmp_path / "s" / "trait_correlation.npy"
+    samples.write_text(samples.read_text().replace("i7\n", "i07\n"))
+    store = read_sumstats(tmp_path / "s")
+    with pytest.raises(InputError, match=r"samples\.tsv: missing or changed since"):
+        _ = store.sample_id
+    np.save(correlation, np.eye(2))
+    with pytest.raises(InputError, match=r"trait_correlation\.npy: missing or changed since"):
         read_sumstats(tmp_path / "s")
 
 

@@ -265,6 +265,7 @@ def test_make__tells_of_association_and_loci(html: str) -> None:
     assert "over 8 latents: 5,000 variants" in text
     assert "003 ▼ 18.2, 001 ▲ 6.6" in text
     assert "several, weakly" in text
+    assert 'data-sort="0.41">41</td>' in html  # R², %
 
 
 def test_make__escapes_what_it_was_given(html: str) -> None:

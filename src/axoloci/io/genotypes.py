@@ -84,7 +84,8 @@ class Genotypes:
         InputError
             Some of them have no genotypes.
         """
-        index = pd.Index(self.samples["iid"]).get_indexer(pd.Index(sample_id, dtype=object))
+        place = {iid: position for position, iid in enumerate(self.samples["iid"])}
+        index = np.array([place.get(person, -1) for person in sample_id], dtype=np.int64)
         absent = np.flatnonzero(index < 0)
         if len(absent):
             examples = ", ".join(f"'{sample_id[i]}'" for i in absent[:3])
@@ -92,7 +93,7 @@ class Genotypes:
                 f"{self.path.with_suffix('.fam')}: lacks {len(absent)} of {len(index)} people, "
                 f"such as {examples}; give the genotypes of the study"
             )
-        return index.astype(np.int64)
+        return index
 
     def read(
         self, start: int, stop: int, sample_index: ArrayLike | None = None

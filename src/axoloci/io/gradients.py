@@ -133,11 +133,13 @@ def gradient_problems(bval: ArrayLike, bvec: ArrayLike, n_volumes: int | None = 
     if bad.any():
         return [f"{volumes(bad)}: the b-value is negative or not a number"]
     if bval.max() > MAX_BVAL:
-        return [f"the largest b-value is {bval.max():g}: b-values must be in s/mm² (1 s/mm² = 1e6 s/m²)"]
+        return [
+            f"the largest b-value is {bval.max():g}: b-values must be in s/mm² (1 s/mm² = 1e6 s/m²)"
+        ]
     if bval.max() <= B0_THRESHOLD:
         return [
-            f"the largest b-value is {bval.max():g}: no volume is diffusion-weighted; b-values must be"
-            " in s/mm² (1000, not 1 ms/µm²)"
+            f"the largest b-value is {bval.max():g}: no volume is diffusion-weighted; b-values must"
+            " be in s/mm² (1000, not 1 ms/µm²)"
         ]
     weighted = bval > B0_THRESHOLD
     if weighted.all():
@@ -172,7 +174,9 @@ def gradient_problems(bval: ArrayLike, bvec: ArrayLike, n_volumes: int | None = 
     return problems
 
 
-def clean_gradients(bval: ArrayLike, bvec: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def clean_gradients(
+    bval: ArrayLike, bvec: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Unit vectors; a b0's vector that is not one becomes 0 0 0.
 
     Parameters
@@ -200,7 +204,7 @@ def count_directions(bvec: NDArray[np.float64], min_angle: float = 1.0) -> int:
 
 
 def tensor_condition(bvec: NDArray[np.float64]) -> float:
-    """Condition number of the six tensor components under the directions (g, 3); inf if fewer than 6."""
+    """Condition number of the six tensor components under directions (g, 3); inf below 6."""
     x, y, z = (bvec / np.linalg.norm(bvec, axis=1, keepdims=True)).T
     root2 = np.sqrt(2.0)  # the Frobenius norm of a tensor counts each off-diagonal element twice
     design = np.stack([x * x, y * y, z * z, root2 * x * y, root2 * x * z, root2 * y * z], axis=1)

@@ -60,6 +60,49 @@ def read_nifti(
     return data, affine
 
 
+def same_grid(
+    path: str | os.PathLike[str],
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    reference: str | os.PathLike[str],
+) -> NDArray[np.float32]:
+    """Read an image that must lie on the grid of another one.
+
+    Parameters
+    ----------
+    path
+        3D image.
+    shape, affine
+        (x, y, z) and (4, 4) of the grid, mm.
+    reference
+        The file that has this grid, for the message.
+
+    Returns
+    -------
+    data
+        (x, y, z).
+
+    Raises
+    ------
+    InputError
+        As `read_nifti`; or another shape, or an affine that differs by more than 0.001.
+    """
+    data, own = read_nifti(path, ndim=3)
+    if data.shape != tuple(shape):
+        raise InputError(
+            f"{path}: grid {data.shape}, but {reference} has {tuple(shape)};"
+            " resample it to that grid"
+        )
+    if not np.allclose(own, affine, atol=1e-3):
+        corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)  # (8, 3) voxels
+        gap = corners @ (own - affine)[:3, :3].T + (own - affine)[:3, 3]
+        raise InputError(
+            f"{path}: its affine puts voxels up to {np.linalg.norm(gap, axis=1).max():.3g} mm away"
+            f" from those of {reference}; resample it to that grid"
+        )
+    return data
+
+
 def write_nifti(
     path: str | os.PathLike[str], data: NDArray[Any], affine: NDArray[np.float64]
 ) -> None:

@@ -391,8 +391,6 @@ class Sumstats:
     trait_residual_sd : float64, (n_traits,)
         Standard deviation of the covariate-adjusted traits, in units of the trait: √(residual sum
         of squares / n), where n counts the people who have the trait.
-    sample_id : list of str
-        People analysed, in the order of the analysis. Read when first asked for.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
@@ -408,7 +406,8 @@ class Sumstats:
 
     @cached_property
     def sample_id(self) -> list[str]:
-        return self._checked("samples").read_text(encoding="utf-8").splitlines()[1:]
+        """People analysed, in the order of the analysis; read when first asked for."""
+        return self._checked("samples").read_text(encoding="utf-8").split("\n")[1:-1]
 
     def _checked(self, key: str) -> Path:
         """A file of the store that is as `sumstats.json` says."""

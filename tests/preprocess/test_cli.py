@@ -1,0 +1,170 @@
+"""The command line of preprocessing: files, figures, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+
+from axoloci.io.gradients import read_gradients, world_to_bvec, write_gradients
+from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.tasks.preprocess.cli import main
+from axoloci.tasks.simulate import kernel as simulation
+from axoloci.tasks.simulate import scan
+from axoloci.tasks.simulate.anatomy import phantom
+
+NAMES = {"dwi": "dwi.nii.gz", "bval": "a.bval", "bvec": "a.bvec"}
+
+
+@pytest.fixture(scope="module")
+def simulated() -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray, NDArray]:
+    anatomy = phantom(8.0)
+    bval, gradient = scan.gradient_scheme(8, 1, 1000.0)
+    protocol = simulation.Protocol(bval, gradient, 30.0, 0.5, 0.5, 4.0)
+    none = np.zeros(len(anatomy.names))
+    found = simulation.simulate_scan(anatomy, none, protocol, np.random.SeedSequence(0))
+    return found.dwi, anatomy.scan_affine, bval, gradient
+
+
+Simulated = tuple[NDArray[np.float32], NDArray[np.float64], NDArray, NDArray]
+
+
+def write_scan(folder: Path, simulated: Simulated) -> Path:
+    dwi, affine, bval, gradient = simulated
+    folder.mkdir(parents=True, exist_ok=True)
+    write_nifti(folder / "dwi.nii.gz", dwi, affine)
+    write_gradients(folder / "a.bval", folder / "a.bvec", bval, world_to_bvec(gradient, affine))
+    return folder
+
+
+def call(command: str, folder: Path, *more: object) -> Result:
+    inputs = [x for option, name in NAMES.items() for x in (f"--{option}", folder / name)]
+    out = ("--out", folder / "out", "--prefix", "sub-01") if command == "run" else ()
+    return CliRunner().invoke(main, [str(x) for x in (command, *inputs, *out, *more)])
+
+
+def test_run__files_and_figures(tmp_path: Path, simulated: Simulated) -> None:
+    write_scan(tmp_path, simulated)
+    done = call("run", tmp_path)
+    assert done.exit_code == 0, done.output
+    stem = tmp_path / "out" / "sub-01_desc-preproc_dwi"
+    dwi, affine = read_nifti(f"{stem}.nii.gz", ndim=4)
+    assert dwi.shape == simulated[0].shape
+    assert np.allclose(affine, simulated[1])
+    bval, bvec = read_gradients(f"{stem}.bval", f"{stem}.bvec")
+    assert np.array_equal(bval, simulated[2])
+    assert np.allclose(np.linalg.norm(bvec[1:], axis=1), 1, atol=1e-5)
+    mask, _ = read_nifti(tmp_path / "out/sub-01_desc-brain_mask.nii.gz", ndim=3)
+    lines = (tmp_path / "out/sub-01_desc-motion_timeseries.tsv").read_text().splitlines()
+    assert lines[0].split("\t") == [
+        *("volume", "trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
+        "framewise_displacement",
+    ]
+    assert len(lines) == 10
+    qc = json.loads(Path(f"{stem}.json").read_text())
+    assert qc["n_volumes"] == 9
+    assert qc["n_b0"] == 1
+    assert qc["shells"] == [{"bval": 0.0, "n_volumes": 1}, {"bval": 1000.0, "n_volumes": 8}]
+    assert qc["mask_ml"] == pytest.approx(mask.sum() * 8**3 / 1000, abs=0.1)
+    fd = [float(line.split("\t")[-1]) for line in lines[1:]]
+    assert qc["mean_framewise_displacement"] == pytest.approx(np.mean(fd), abs=1e-3)
+    assert qc["max_framewise_displacement"] == pytest.approx(max(fd), abs=1e-3)
+    assert {"n_eddy_corrected_volumes", "mean_eddy_displacement", "max_eddy_displacement"} <= {*qc}
+    assert "eddy currents" in qc["Description"]
+    assert qc["Command"].startswith("axoloci-preprocess run --dwi dwi.nii.gz")
+    assert str(tmp_path) not in json.dumps(qc)
+
+
+def test_run__equal_bytes_in_another_folder(tmp_path: Path, simulated: Simulated) -> None:
+    folders = [write_scan(tmp_path / name, simulated) for name in ("a", "b/c")]
+    for folder in folders:
+        assert call("run", folder).exit_code == 0
+    first, second = ({p.name: p.read_bytes() for p in (f / "out").iterdir()} for f in folders)
+    assert len(first) == 6
+    assert first == second
+
+
+def test_run__already_preprocessed_keeps_the_volumes(tmp_path: Path, simulated: Simulated) -> None:
+    write_scan(tmp_path, simulated)
+    assert call("run", tmp_path, "--already-preprocessed").exit_code == 0
+    stem = tmp_path / "out" / "sub-01_desc-preproc_dwi"
+    assert np.array_equal(read_nifti(f"{stem}.nii.gz", ndim=4)[0], simulated[0])
+    assert Path(f"{stem}.bvec").read_bytes() == (tmp_path / "a.bvec").read_bytes()
+    qc = json.loads(Path(f"{stem}.json").read_text())
+    assert qc["max_framewise_displacement"] == 0
+    assert "as they were given" in qc["Description"]
+    assert "--already-preprocessed" in qc["Command"]
+
+
+def test_run__negative_values_are_counted_and_zeroed(tmp_path: Path, simulated: Simulated) -> None:
+    dwi = simulated[0].copy()
+    dwi[0, 0, 0, :3] = -5
+    write_scan(tmp_path, (dwi, *simulated[1:]))
+    assert call("run", tmp_path, "--already-preprocessed").exit_code == 0
+    stem = tmp_path / "out" / "sub-01_desc-preproc_dwi"
+    assert read_nifti(f"{stem}.nii.gz", ndim=4)[0].min() == 0
+    assert json.loads(Path(f"{stem}.json").read_text())["n_negative_values"] == 3
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Path:
+    write_nifti(path, mask.astype(np.uint8), affine)
+    return path
+
+
+def test_run__a_given_mask_is_kept(tmp_path: Path, simulated: Simulated) -> None:
+    write_scan(tmp_path, simulated)
+    mask = simulated[0][..., 0] > 100
+    given = write_mask(tmp_path / "m.nii.gz", mask, simulated[1])
+    assert call("run", tmp_path, "--mask", given, "--already-preprocessed").exit_code == 0
+    found, _ = read_nifti(tmp_path / "out/sub-01_desc-brain_mask.nii.gz", ndim=3)
+    assert np.array_equal(found > 0, mask)
+
+
+def test_check__a_sound_scan_is_silent(tmp_path: Path, simulated: Simulated) -> None:
+    done = call("check", write_scan(tmp_path, simulated))
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_check__lists_everything(tmp_path: Path, simulated: Simulated) -> None:
+    dwi = simulated[0].copy()
+    dwi[..., 3] = 1
+    write_scan(tmp_path, (dwi, *simulated[1:]))
+    (tmp_path / "a.bval").write_text("0 1000\n")
+    moved = simulated[1].copy()
+    moved[2, 3] += 3
+    given = write_mask(tmp_path / "m.nii.gz", dwi[..., 0] > 100, moved)
+    done = call("check", tmp_path, "--mask", given)
+    assert done.exit_code == 1
+    for words in (
+        "volume 3: all voxels have the same value",
+        "the image has 9 volumes and the bval file 2 b-values",
+        "m.nii.gz: its affine puts voxels up to 3 mm away",
+    ):
+        assert words in done.output
+    assert call("run", tmp_path, "--mask", given).exit_code == 1
+    empty = write_mask(tmp_path / "m.nii.gz", dwi[..., 0] > 1e9, simulated[1])
+    assert "m.nii.gz is empty" in call("check", tmp_path, "--mask", empty).output
+
+
+def test_run__refusals_by_words(tmp_path: Path, simulated: Simulated) -> None:
+    write_scan(tmp_path, simulated)
+    dwi, affine = simulated[:2]
+    path = tmp_path / "dwi.nii.gz"
+    for bad, words in (
+        (dwi[..., 0], "expected a 4D image, found shape"),
+        (dwi[..., None], "expected a 4D image, found shape"),
+        (np.where(dwi == dwi.max(), np.float32(np.nan), dwi), "1 values are NaN or infinite"),
+    ):
+        nib.save(nib.Nifti1Image(bad, affine), path)
+        done = call("run", tmp_path)
+        assert done.exit_code == 1
+        assert words in done.output
+    write_nifti(path, dwi, affine)
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert "the file may be truncated" in call("run", tmp_path).output
+    assert not (tmp_path / "out").exists()

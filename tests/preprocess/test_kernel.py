@@ -1,0 +1,222 @@
+"""Brain mask, motion and eddy currents against planted truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from axoloci import registration
+from axoloci.io.gradients import world_to_bvec
+from axoloci.tasks.dti.kernel import fit_tensor
+from axoloci.tasks.preprocess import eddy, kernel
+from axoloci.tasks.simulate import kernel as simulation
+from axoloci.tasks.simulate import scan
+from axoloci.tasks.simulate.anatomy import Anatomy, phantom
+
+N_DIRECTIONS = 12
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A simulated scan, its truth, and what was estimated from it."""
+
+    anatomy: Anatomy
+    scan: simulation.Scan
+    bval: NDArray[np.float64]
+    bvec: NDArray[np.float64]
+    brain: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    motion: kernel.Motion
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        return self.anatomy.scan_affine
+
+    @property
+    def rotations(self) -> NDArray[np.float64]:
+        return np.array([scan.rotation(pose) for pose in self.scan.motion])
+
+    def errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Error of each volume's shift of the brain's centre, mm, and of its rotation, degrees."""
+        centre = self.motion.centre
+        place = self.rotations @ centre + self.scan.motion[:, :3]  # (g, 3)
+        found = self.motion.matrices[:, :3, :3] @ centre + self.motion.matrices[:, :3, 3]
+        turn = np.swapaxes(self.motion.rotations, 1, 2) @ self.rotations
+        angle = [np.linalg.norm(registration.rotation_vector(r)) for r in turn]
+        return np.linalg.norm(found - place, axis=1), np.rad2deg(angle)
+
+
+def planted(voxel_size: float, motion: float, seed: int) -> Planted:
+    anatomy = phantom(voxel_size)
+    bval, gradient = scan.gradient_scheme(N_DIRECTIONS, 2, 1000.0)
+    protocol = simulation.Protocol(bval, gradient, 30.0, motion, motion, 4.0)
+    none = np.zeros(len(anatomy.names))
+    found = simulation.simulate_scan(anatomy, none, protocol, np.random.SeedSequence(seed))
+    affine, weighted = anatomy.scan_affine, bval > 50
+    bvec = world_to_bvec(gradient, affine)
+    b0, dwi = (found.dwi[..., v].mean(axis=-1) for v in (~weighted, weighted))
+    mask = kernel.brain_mask(b0, dwi, affine)
+    brain = scan.true_fa(anatomy, anatomy.fields, found.head) > 0
+    estimate = kernel.estimate_motion(found.dwi, bval, bvec, affine, mask)
+    return Planted(anatomy, found, bval, bvec, brain, mask, estimate)
+
+
+@pytest.fixture(scope="module")
+def moving() -> Planted:
+    return planted(2.5, 1.0, 5)
+
+
+@pytest.fixture(scope="module")
+def still() -> Planted:
+    return planted(4.0, 0.0, 4)
+
+
+def test_estimate_motion__planted_motion_is_recovered(moving: Planted) -> None:
+    shift, angle = moving.errors()
+    assert np.median(shift) < 0.4
+    assert np.median(angle) < 0.4
+    unmoved = np.linalg.norm(moving.scan.motion[:, :3], axis=1)
+    assert np.median(unmoved) > 1.2  # what would stay without
+
+
+def test_estimate_motion__still_heads_stay(still: Planted) -> None:
+    shift, angle = still.errors()
+    assert shift.max() < 0.2
+    assert np.median(angle) < 0.5
+    assert (still.motion.eddy_displacement() < 0.5).all()
+
+
+def test_estimate_motion__volume_zero_is_not_touched(moving: Planted) -> None:
+    assert np.array_equal(moving.motion.matrices[0], np.eye(4))
+
+
+def test_correct_motion__rotates_the_directions_with_the_head(moving: Planted) -> None:
+    dwi = moving.scan.dwi[..., :4].copy()
+    turn = moving.rotations[:4]
+    exact = kernel.Motion(
+        np.array([registration.about(r, np.zeros(3), np.zeros(3)) for r in turn]),
+        turn,
+        np.tile(np.eye(3), (4, 1, 1)),
+        np.zeros(3),
+    )
+    bvec, _ = kernel.correct_motion(dwi, moving.bvec[:4], moving.affine, exact)
+    # the head turned by R sees the gradient g as Rᵀg; the LAS scan's axes are those of the world
+    # but for x, which runs to the left
+    left = np.diag([-1.0, 1.0, 1.0])
+    truth = [left @ r.T @ left @ g for r, g in zip(turn, moving.bvec[:4], strict=True)]
+    assert np.allclose(bvec, truth, atol=1e-6)
+    assert abs(bvec - moving.bvec[:4]).max() > 0.005
+
+
+def fa_error(planted: Planted, dwi: NDArray[np.float32], bvec: NDArray[np.float64]) -> float:
+    """Mean error of FA in white matter."""
+    truth = scan.true_fa(planted.anatomy, planted.scan.fields, planted.scan.head)
+    maps = fit_tensor(dwi, planted.bval, bvec, planted.brain)
+    white = ndimage.binary_erosion(planted.brain, iterations=2)
+    return float(abs(maps.fa - truth)[white].mean())
+
+
+def test_correct_motion__fa_comes_closer_to_the_truth(moving: Planted) -> None:
+    before = fa_error(moving, moving.scan.dwi, moving.bvec)
+    dwi = moving.scan.dwi.copy()
+    bvec, covered = kernel.correct_motion(dwi, moving.bvec, moving.affine, moving.motion)
+    after = fa_error(moving, dwi, bvec)
+    assert after < 0.8 * before
+    assert covered[moving.brain].mean() > 0.95
+    assert dwi.min() >= 0
+
+
+def test_brain_mask__covers_the_brain(moving: Planted, still: Planted) -> None:
+    for each in (moving, still):
+        overlap = 2 * (each.mask & each.brain).sum() / (each.mask.sum() + each.brain.sum())
+        assert overlap > 0.9
+
+
+def test_brain_mask__a_thin_object_is_kept() -> None:
+    image = np.random.default_rng(0).random((40, 40, 40)) / 10
+    image[8:32, 8:32, 18:24] = 10  # mm
+    mask = kernel.brain_mask(image.astype(np.float32), image.astype(np.float32), np.eye(4))
+    truth = image > 5
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
+def test_otsu_threshold__parts_two_levels() -> None:
+    image = np.r_[np.full(300, 1.0), np.full(100, 9.0)].astype(np.float32)
+    assert 1 < kernel.otsu_threshold(image) < 9
+
+
+def test_framewise_displacement__by_hand() -> None:
+    """Translations by 1 and 2 mm, then 0.01 rad: 3 mm, then 50 x 0.01 mm."""
+    matrices = np.tile(np.eye(4), (3, 1, 1))
+    matrices[1:, :3, 3] = [1, 2, 0]
+    rotations = np.tile(np.eye(3), (3, 1, 1))
+    rotations[2] = registration.rotation_matrix(np.array([0, 0, 0.01]))
+    matrices[2, :3, :3] = rotations[2]
+    motion = kernel.Motion(matrices, rotations, np.tile(np.eye(3), (3, 1, 1)), np.zeros(3))
+    assert np.allclose(motion.framewise_displacement(), [0, 3, 0.5], atol=1e-6)
+    assert np.allclose(motion.parameters()[2], [1, 2, 0, 0, 0, 0.01], atol=1e-8)
+
+
+def test_eddy_displacement__by_hand() -> None:
+    stretch = np.tile(np.eye(3), (2, 1, 1))
+    stretch[1, 1, 1] = 1.02  # 2% of 50 mm
+    still = kernel.no_motion(2, np.eye(4), np.ones((3, 3, 3), dtype=bool))
+    motion = kernel.Motion(still.matrices, still.rotations, stretch, still.centre)
+    assert np.allclose(motion.eddy_displacement(), [0, 1])
+    assert np.allclose(still.eddy_displacement(), 0)
+
+
+def test_prediction_weights__recover_a_second_order_signal() -> None:
+    """A contrast gᵀMg of the direction is predicted far better than by the others' mean."""
+    _, directions = scan.gradient_scheme(20, 0, 1000.0)
+    weights = kernel.prediction_weights(directions)
+    assert np.allclose(np.diag(weights), 0)
+    assert np.allclose(weights.sum(axis=1), 1, atol=1e-3)
+    matrix = np.diag([1.0, -0.5, 0.2])
+    value = 5 + np.einsum("gi,ij,gj->g", directions, matrix, directions)
+    mean = (value.sum() - value) / (len(value) - 1)
+    assert np.std(weights @ value - value) < 0.2 * np.std(mean - value)
+
+
+def test_prediction_weights__b0s_are_predicted_by_their_mean() -> None:
+    weights = kernel.prediction_weights(np.zeros((4, 3)))
+    assert np.allclose(weights, (1 - np.eye(4)) / 3, atol=1e-3)
+
+
+def test_image_problems__named() -> None:
+    dwi = np.random.default_rng(0).random((6, 6, 6, 14)).astype(np.float32)
+    assert kernel.image_problems(dwi) == []
+    dwi[..., [2, 5]] = 7
+    (problem,) = kernel.image_problems(dwi)
+    assert problem.startswith("volumes 2, 5: all voxels have the same value")
+    assert "at least 5 along each axis" in kernel.image_problems(dwi[:4])[0]
+    dwi[:] = 0
+    assert "and 4 more" in kernel.image_problems(dwi)[0]
+
+
+def test_eddy_stretch__a_planted_shear_is_found() -> None:
+    """Shear along y and scale of y that follow the gradient, under rotations that do not."""
+    _, direction = scan.gradient_scheme(20, 0, 1000.0)
+    rng = np.random.default_rng(0)
+    truth = np.tile(np.eye(3), (20, 1, 1))
+    truth[:, 1, :] += direction @ rng.normal(0, 0.01, (3, 3))
+    turn = [registration.rotation_matrix(0.002 * v) for v in rng.normal(size=(20, 3))]
+    shift = np.zeros((20, 3))
+    shift[:, 1] = direction @ [1.0, 0.5, -0.7]
+    found = eddy.eddy_stretch(np.array(turn) @ truth, shift, direction)
+    assert abs(found - truth).max() < 0.002
+    assert abs(truth - np.eye(3)).max() > 0.01
+
+
+def test_eddy_stretch__nothing_where_nothing_follows_the_gradient() -> None:
+    _, direction = scan.gradient_scheme(20, 0, 1000.0)
+    rng = np.random.default_rng(0)
+    linear = np.eye(3) + rng.normal(0, 0.01, (20, 3, 3))
+    found = eddy.eddy_stretch(linear, rng.normal(size=(20, 3)), direction)
+    assert np.array_equal(found, np.tile(np.eye(3), (20, 1, 1)))
+    few = eddy.eddy_stretch(linear[:7], np.zeros((7, 3)), direction[:7])
+    assert np.array_equal(few, np.tile(np.eye(3), (7, 1, 1)))
