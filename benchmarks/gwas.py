@@ -3,13 +3,10 @@
 Both are run as commands on few and on many variants; the slope between the two is the time per
 variant, start-up apart. axoloci writes its store, plink2 its text. The time of the bare matrix
 product (genotypes in float32 times traits) says how much of axoloci's is anything else.
-
-    python benchmarks/gwas.py --samples 5000 --traits 128 --missing 0.01
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import statistics
@@ -24,6 +21,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from benchmarks.results_file import markdown_table, write_result
+
+SIZES = ((5000, 0.0), (5000, 0.01))  # people, share of missing genotypes
+REPEATS = 3
 UNIQUE = 2000  # variants drawn; longer files repeat them, which no program can tell
 COUNTS = {"axoloci": (10_000, 50_000), "plink2": (500, 2500)}
 
@@ -101,50 +102,53 @@ def bare_product(n_samples: int, n_traits: int, threads: int) -> float:
     return statistics.median(seconds) / len(genotypes) * 1000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--samples", type=int, default=5000)
-    parser.add_argument("--traits", type=int, default=128)
-    parser.add_argument("--covariates", type=int, default=15)
-    parser.add_argument("--missing", type=float, default=0.0, help="share of the genotypes")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, taking turns")
-    a = parser.parse_args()
+def compare(
+    samples: int, missing: float, traits: int = 128, covariates: int = 15, threads: int = 2
+) -> list[dict[str, object]]:
+    """Both tools on the same files, in turns: one row a tool."""
     tools: dict[str, Callable[[Path, int, int], list[str]]] = {"axoloci": axoloci, "plink2": plink2}
     runs: dict[tuple[str, int], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_study(folder, a.samples, a.traits, a.covariates, a.missing)
-        measure(axoloci(folder, COUNTS["axoloci"][0], a.threads))  # compiles once, then cached
+        make_study(folder, samples, traits, covariates, missing)
+        measure(axoloci(folder, COUNTS["axoloci"][0], threads))  # compiles once, then cached
         products = []
-        for _ in range(a.repeats):
+        for _ in range(REPEATS):
             for tool, command in tools.items():
                 for n in COUNTS[tool]:
-                    runs.setdefault((tool, n), []).append(measure(command(folder, n, a.threads)))
-            products.append(bare_product(a.samples, a.traits, a.threads))
+                    runs.setdefault((tool, n), []).append(measure(command(folder, n, threads)))
+            products.append(bare_product(samples, traits, threads))
     product = statistics.median(products)
-
-    build = subprocess.run(["plink2", "--version"], capture_output=True, text=True).stdout.strip()
-    print(
-        f"{a.samples} people, {a.traits} traits, {a.covariates} covariates, "
-        f"{a.missing:.0%} missing, {a.threads} threads; {build}; "
-        f"median of {a.repeats} runs, taking turns\n"
-    )
-    print("| | ms per variant | start-up s | peak GB | plink2 ÷ it | it ÷ bare product |")
-    print("|---|---|---|---|---|---|")
-    slope, start, peak = {}, {}, {}
+    slope, start = {}, {}
     for tool in tools:
         few, many = COUNTS[tool]
         t_few, t_many = (statistics.median(t for t, _ in runs[tool, n]) for n in (few, many))
         slope[tool] = (t_many - t_few) / (many - few) * 1000
         start[tool] = t_few - slope[tool] * few / 1000
-        peak[tool] = max(gb for _, gb in runs[tool, many])
-    for tool in tools:
-        print(
-            f"| {tool} | {slope[tool]:.4f} | {start[tool]:.1f} | {peak[tool]:.2f} | "
-            f"{slope['plink2'] / slope[tool]:.1f} | {slope[tool] / product:.1f} |"
-        )
-    print(f"| bare product | {product:.4f} | | | {slope['plink2'] / product:.1f} | 1.0 |")
+    return [
+        {
+            "people": samples,
+            "missing": f"{missing:.0%}",
+            "program": tool,
+            "ms per variant": f"{slope[tool]:.4f}",
+            "start-up s": f"{start[tool]:.1f}",
+            "peak GB": f"{max(gb for _, gb in runs[tool, COUNTS[tool][1]]):.2f}",
+            "plink2 ÷ it": f"{slope['plink2'] / slope[tool]:.1f}",
+            "it ÷ bare product": f"{slope[tool] / product:.1f}",
+        }
+        for tool in tools
+    ]
+
+
+def main() -> None:
+    """Compare at each size and write the table."""
+    build = subprocess.run(["plink2", "--version"], capture_output=True, text=True).stdout.strip()
+    rows = [row for samples, missing in SIZES for row in compare(samples, missing)]
+    write_result(
+        "gwas",
+        "Association beside plink2: 128 traits, 15 covariates, 2 threads",
+        f"{build}; median of {REPEATS} runs, taking turns.\n\n{markdown_table(rows)}",
+    )
 
 
 if __name__ == "__main__":
