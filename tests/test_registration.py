@@ -150,7 +150,8 @@ def test_resample__identity_and_a_planted_motion() -> None:
     same = registration.resample(FIXED, AFFINE, np.eye(4), SHAPE, AFFINE)
     assert np.allclose(same, FIXED, atol=1e-5)
     back = registration.resample(blobs(rigid()), AFFINE, rigid(), SHAPE, AFFINE)
-    assert abs(back - FIXED)[MASK].max() < 0.01
+    core = (slice(6, -6),) * 3  # beyond the edge the nearest voxel counts
+    assert abs(back - FIXED)[core].max() < 0.01
 
 
 def test_reorient_vectors__turns_with_the_head() -> None:

@@ -84,13 +84,30 @@ def test_fit_tensor__ols_equals_mrtrix(tmp_path: Path, tool: Callable[[str], str
     quiet = ("-quiet", "-nthreads", "0")
     fsl = ("-fslgrad", tmp_path / "a.bvec", tmp_path / "a.bval")
     subprocess.run(
-        [tool("dwi2tensor"), *quiet, "-ols", "-iter", "0", *fsl]
-        + [tmp_path / "dwi.nii", tmp_path / "dt.nii"],
+        [
+            tool("dwi2tensor"),
+            *quiet,
+            "-ols",
+            "-iter",
+            "0",
+            *fsl,
+            tmp_path / "dwi.nii",
+            tmp_path / "dt.nii",
+        ],
         check=True,
     )
     subprocess.run(
-        [tool("tensor2metric"), *quiet, tmp_path / "dt.nii"]
-        + ["-fa", tmp_path / "fa.nii", "-adc", tmp_path / "md.nii", "-ad", tmp_path / "ad.nii"],
+        [
+            tool("tensor2metric"),
+            *quiet,
+            tmp_path / "dt.nii",
+            "-fa",
+            tmp_path / "fa.nii",
+            "-adc",
+            tmp_path / "md.nii",
+            "-ad",
+            tmp_path / "ad.nii",
+        ],
         check=True,
     )
     maps = kernel.fit_tensor(dwi, BVAL, bvec, EVERYWHERE, "OLS")
