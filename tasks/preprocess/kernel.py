@@ -380,7 +380,9 @@ def _stretch(
     """Put the eddy currents' stretch of a shell into `matrices`; returns it (n, 3, 3)."""
     shell = list(volumes)
     free = matrices.copy()
-    _align_shell(volumes, affine, mask, free, bvec, dof=12)
+    # Against the plain mean: volumes of like directions are distorted alike, and a prediction from
+    # these would hide it. What contrast feigns is even in the gradient, and so not taken up.
+    _align_shell(volumes, affine, mask, free, np.zeros_like(bvec), dof=12)
     axes = registration.nearest_rotation(affine)  # the image's axes in the world
     shift = free[shell, :3, :3] @ centre + free[shell, :3, 3] - centre  # (n, 3)
     along = eddy_stretch(axes.T @ free[shell, :3, :3] @ axes, shift @ axes, bvec[shell])
