@@ -40,7 +40,7 @@ SENSITIVITY_MM = 20.0
 MAX_POINTS = 40_000
 """Points that two shells are compared at; six parameters do not need more."""
 
-NOISE_VARIANCE = 0.1
+NOISE_VARIANCE = 0.5
 """Of the signal's change with direction, in its prediction: larger values tend to the mean."""
 
 FREE_MEAN = 1e3
