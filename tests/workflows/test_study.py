@@ -154,6 +154,8 @@ def test_run__group_refuses_maps_of_other_settings(finished: Path) -> None:
         assert "other settings" in scans["reason"][0]
     finally:
         study.write_text(text)
+    done = axoloci("run", study, "--stage", "participants", "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr  # and the tables are those of the study again
 
 
 def test_run__killed_and_resumed_equals_an_uninterrupted_run(
