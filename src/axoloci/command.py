@@ -6,9 +6,10 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -17,6 +18,8 @@ from axoloci.errors import InputError
 from axoloci.io.files import sha256
 
 log = logging.getLogger("axoloci")
+
+Item = TypeVar("Item")
 
 
 class StepGroup(click.Group):
@@ -58,6 +61,32 @@ def command_group(program: str, summary: str) -> StepGroup:
 def step_group(name: str, summary: str) -> StepGroup:
     """The click group behind the command `axoloci-<name>` of a step, named as its folder."""
     return command_group(f"axoloci-{name}", summary)
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """Go through items with a bar on a terminal's stderr, a log line every ten seconds elsewhere.
+
+    Parameters
+    ----------
+    items
+        What is worked on.
+    what
+        Name of the work.
+    total
+        Number of items.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, description=what, total=total, console=Console(stderr=True))
+        return
+    last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
 
 
 def provenance(inputs: Sequence[Path]) -> dict[str, Any]:

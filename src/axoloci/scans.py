@@ -19,11 +19,9 @@ from pathlib import Path
 import bids2table
 
 from axoloci.errors import InputError
+from axoloci.io.gradients import B0_THRESHOLD
 
 log = logging.getLogger("axoloci")
-
-# b-values up to here are non-weighted volumes; scanners write 0.001 to 50 for them.
-B0_MAX = 50.0
 
 # BIDS metadata that explain differences between scans.
 ACQUISITION = (
@@ -103,7 +101,7 @@ def _is_weighted(bval: Path) -> bool:
         values = [float(word.replace(",", ".")) for word in bval.read_text().split()]
     except (OSError, ValueError):
         return True
-    return any(value > B0_MAX for value in values)
+    return any(value > B0_THRESHOLD for value in values)
 
 
 def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import progress, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file, write_json, write_text
 from axoloci.io.genotypes import Genotypes, open_genotypes
-from axoloci.io.sumstats import VARIANT_COLUMNS, Sumstats, SumstatsBlock, read_sumstats
+from axoloci.io.sumstats import VARIANT_COLUMNS, Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import loci as kernel_loci
 
@@ -88,7 +87,7 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
             use_byte_stream_split=["effect_allele_frequency", "r2", "f", "neg_log10_p"],
         ) as writer,
     ):
-        for block in _progress(store, "joint test"):
+        for block in progress(store.blocks(), "joint test", len(store.info["parts"])):
             result = kernel.joint_test(
                 block.beta[:, columns],
                 block.se[:, columns],
@@ -392,23 +391,6 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
             f"{store.path}: has no variant {lost[0][2]}; the joint test is of another store"
         )
     return [result[key] for key in keys]
-
-
-def _progress(store: Sumstats, what: str) -> Iterator[SumstatsBlock]:
-    """All parts, with a bar on a terminal and a log line every tenth elsewhere."""
-    total = len(store.info["parts"])
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(
-            store.blocks(), description=what, total=total, console=Console(stderr=True)
-        )
-        return
-    for done, block in enumerate(store.blocks(), start=1):
-        yield block
-        if total >= 10 and done * 10 // total > (done - 1) * 10 // total:
-            log.info("%s: %d%%", what, done * 100 // total)
 
 
 if __name__ == "__main__":

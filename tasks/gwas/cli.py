@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -19,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import progress, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_text
 from axoloci.io.genotypes import Genotypes, open_genotypes
@@ -72,7 +70,7 @@ def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> No
 
     chosen = pca.thin(
         (name, source.read(start, stop, index))
-        for name, start, stop in _progress(pieces, "thinning")
+        for name, start, stop in progress(pieces, "thinning", len(pieces))
     )
     log.info("%d of %d autosomal variants are common and independent", chosen.sum(), len(chosen))
     offsets = np.cumsum([0] + [stop - start for _, start, stop in pieces])
@@ -223,7 +221,7 @@ def associate(
     # a part is written while the next one is computed
     with closing(results), ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
-        for part in _progress(pending, "association"):
+        for part in progress(pending, "association", len(pending)):
             rows = [next(results) for _ in _pieces(part, size)]
             if writing is not None:
                 writing.result()
@@ -401,22 +399,6 @@ def _device(device: str) -> str:
     if device == "cuda" and not found:
         raise InputError("--device cuda: torch finds no GPU; use --device cpu or auto")
     return "cuda" if found else "cpu"
-
-
-def _progress(items: Sequence[Item], what: str) -> Iterator[Item]:
-    """Go through items with a bar on a terminal, a log line every ten seconds elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(items, description=what, console=Console(stderr=True))
-        return
-    last = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        if time.monotonic() - last > 10:
-            last = time.monotonic()
-            log.info("%s: %d%%", what, done * 100 // len(items))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.command import provenance, step_group
+from axoloci.command import progress, provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti, same_grid, write_nifti
@@ -115,7 +115,7 @@ def store(maps: Path, template: Path | None, mask: Path | None, out: Path) -> No
     source: list[dict[str, str]] = []
 
     def rows() -> Iterator[NDArray[np.float32]]:
-        people = zip(sample_id, _progress(paths, "store"), digests, strict=True)
+        people = zip(sample_id, progress(paths, "store", len(paths)), digests, strict=True)
         for name, path, expected in people:
             digest = sha256(path)
             if expected and digest != expected.lower():
@@ -175,15 +175,6 @@ def _group_mask(
 
     fixed, fixed_affine = _read_template(template)
     coverage = np.zeros(shape, dtype=np.int64)
-    for path in _progress(paths, "mask"):
+    for path in progress(paths, "mask", len(paths)):
         coverage += same_grid(path, shape, affine, paths[0]) != 0
     return kernel.group_mask(coverage, len(paths), affine, fixed, fixed_affine)
-
-
-def _progress(paths: list[Path], name: str) -> Iterable[Path]:
-    """The paths, with a bar on a terminal's stderr."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(paths, name, console=console, disable=not console.is_terminal)

@@ -6,7 +6,6 @@ import colorsys
 import logging
 import math
 import multiprocessing
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from click.core import ParameterSource
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import progress, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, whole_file, write_json, write_text
 from axoloci.io.gradients import (
@@ -231,7 +230,8 @@ def cohort(ctx: click.Context, /, out: Path, **options: Any) -> None:
         (sample, row, seed)
         for sample, row, seed in zip(people.sample_id, offset, seeds, strict=True)
     ]
-    poses = list(_progress(_scan_all(job, work, options["n_procs"]), n_samples))
+    scans = _scan_all(job, work, options["n_procs"])
+    poses = list(progress(scans, "simulating scans", n_samples))
     _write_tables(out / "truth", people, covariates, anatomy, offset, poses)
     write_json(out / "truth.json", _truth(options, dtype, anatomy, protocol, variants, loci))
     log.info("simulated %d people in %s", n_samples, out)
@@ -304,60 +304,37 @@ def _genotypes(
     return people, variants, dosage, called, rngs, seeds
 
 
-def _rows(path: Path) -> NDArray[np.str_]:
-    """(n, 6) fields of a .bim or .fam file."""
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    for number, row in enumerate(rows, 1):
-        if len(row) != 6:
-            raise InputError(f"{path}, line {number}: expected 6 fields, found {len(row)}")
-    if not rows:
-        raise InputError(f"{path}: the file is empty")
-    return np.array(rows)
-
-
 def _read_plink(
     prefix: Path, n_subjects: int, rng: np.random.Generator
 ) -> tuple[kernel.People, geno.Variants, NDArray[np.int8]]:
     """A random sample of the people of PLINK 1 files, in file order."""
-    fam, bim = _rows(Path(f"{prefix}.fam")), _rows(Path(f"{prefix}.bim"))
-    if n_subjects > len(fam):
-        raise InputError(f"{prefix}.fam: {len(fam)} people, fewer than --n-subjects {n_subjects}")
-    n_bytes = -(-len(fam) // 4)  # of one variant
-    index = np.sort(rng.permutation(len(fam))[:n_subjects])
-    fam = fam[index]
-    for sample in fam[:, 1].tolist():
+    from axoloci.io.genotypes import open_genotypes  # its libraries are slow to import
+
+    source = open_genotypes(prefix)
+    if n_subjects > source.n_samples:
+        raise InputError(
+            f"{prefix}.fam: {source.n_samples} people, fewer than --n-subjects {n_subjects}"
+        )
+    index = np.sort(rng.permutation(source.n_samples)[:n_subjects])
+    people, table = source.samples.iloc[index], source.variants
+    for sample in people["iid"]:
         if not (sample.isascii() and sample.isalnum()):
             raise InputError(
                 f"{prefix}.fam: IID {sample!r} cannot be a BIDS label; use letters and digits only"
             )
-    if len(set(fam[:, 1])) < len(fam):
-        raise InputError(f"{prefix}.fam: an IID occurs twice; BIDS labels must be unique")
-    try:
-        position = bim[:, 3].astype(np.int64)
-    except ValueError as error:
-        raise InputError(f"{prefix}.bim: a position is not a whole number: {error}") from error
-    variants = geno.Variants(bim[:, 0], position, bim[:, 1], bim[:, 4], bim[:, 5])
-
-    bed = Path(f"{prefix}.bed")
-    expected = 3 + len(bim) * n_bytes
-    if not bed.is_file() or bed.stat().st_size != expected:
-        raise InputError(f"{bed}: expected a file of {expected} bytes by its .bim and .fam")
-    with open(bed, "rb") as file:
-        if file.read(3) != geno.BED_MAGIC:
-            raise InputError(f"{bed}: not a variant-major PLINK 1 .bed file")
-    packed = np.memmap(bed, dtype=np.uint8, mode="r", offset=3, shape=(len(bim), n_bytes))
-    dosage = np.empty((len(bim), n_subjects), dtype=np.int8)
-    for start in range(0, len(bim), 4096):
-        dosage[start : start + 4096] = geno.unpack_bed(packed[start : start + 4096], index)
-    unknown = ~np.isin(fam[:, 4], ["1", "2"])
-    male = np.where(unknown, rng.random(n_subjects) < 0.5, fam[:, 4] == "1")
-    family_id, sample_id, father, mother = fam[:, :4].T.tolist()
+    variants = geno.Variants(
+        table["chromosome"].to_numpy(str),
+        table["base_pair_location"].to_numpy(),
+        *(table[n].to_numpy(str) for n in ("variant_id", "effect_allele", "other_allele")),
+    )
+    dosage = source.read(0, source.n_variants, index)
+    dosage[dosage < 0] = -1  # missing
+    sex = people["sex"].to_numpy()
+    male = np.where(sex == 0, rng.random(n_subjects) < 0.5, sex == 1)
+    iid, fid, father, mother = (list(people[n]) for n in ("iid", "fid", "father", "mother"))
     population = np.zeros(n_subjects, dtype=np.int64)
     return (
-        kernel.People(sample_id, family_id, father, mother, male, population),
+        kernel.People(iid, fid, father, mother, male, population),
         variants,
         dosage,
     )
@@ -455,17 +432,6 @@ def _scan_all(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_procs, context, _start, (job,)) as pool:
         yield from pool.map(_scan, *zip(*work, strict=True), chunksize=4)
-
-
-def _progress(results: Iterator[Any], total: int) -> Iterator[Any]:
-    """Show a bar where someone watches."""
-    if not sys.stderr.isatty():
-        log.info("simulating %d scans", total)
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    return iter(track(results, "simulating scans", total=total, console=Console(stderr=True)))
 
 
 def _write_tables(

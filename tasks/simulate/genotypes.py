@@ -7,7 +7,6 @@ A haplotype array is (n_variants, 2 n_samples) int8; columns 2i and 2i + 1 belon
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -301,21 +300,3 @@ def pack_bed(dosage: NDArray[np.int8]) -> NDArray[np.uint8]:
     code[:, :n_samples] = np.array([3, 2, 0, 1], dtype=np.uint8)[dosage]  # −1 takes the last
     quads = code.reshape(n_variants, -1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)
     return np.asarray(np.bitwise_or.reduce(quads, axis=2), dtype=np.uint8)
-
-
-def unpack_bed(packed: NDArray[Any], index: NDArray[np.int64]) -> NDArray[np.int8]:
-    """Dosages of the samples `index` from the body of a PLINK 1 `.bed` file.
-
-    Parameters
-    ----------
-    packed
-        (n_variants, ⌈n_samples / 4⌉) uint8.
-    index
-        (n_chosen,) sample numbers.
-
-    Returns
-    -------
-    (n_variants, n_chosen) int8, −1 where missing.
-    """
-    code = (packed[:, index // 4] >> (2 * (index % 4)).astype(np.uint8)) & 3
-    return np.asarray(np.array([2, -1, 1, 0], dtype=np.int8)[code])

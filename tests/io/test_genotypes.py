@@ -66,7 +66,7 @@ def test_open_genotypes__tables(prefix: Path) -> None:
         "MT rs5 0 8 A C\nchrX rs6 0 9 A C\n26 rs7 0 4000000 A NA\n"
     )
     rows = Path(f"{prefix}.fam").read_text().splitlines()
-    rows[0] = "1_3 007 0 0 2 1.5"
+    rows[0] = "1_3 007 p1 0 2 1.5"
     rows[1] = "f1 1e5 0 0 3 -9"
     Path(f"{prefix}.fam").write_text("\n".join(rows))
     source = open_genotypes(prefix)
@@ -75,8 +75,8 @@ def test_open_genotypes__tables(prefix: Path) -> None:
     assert list(source.variants["effect_allele"])[:3] == ["A", "0", "AT"]
     assert list(source.variants["other_allele"])[-1] == "NA"
     assert list(source.variants["base_pair_location"])[-1] == 4_000_000
-    assert list(source.samples.iloc[0]) == ["1_3", "007", 2]
-    assert list(source.samples.iloc[1]) == ["f1", "1e5", 0]
+    assert list(source.samples.iloc[0]) == ["1_3", "007", "p1", "0", 2]
+    assert list(source.samples.iloc[1]) == ["f1", "1e5", "0", "0", 0]
 
 
 def test_open_genotypes__counts_the_allele_that_plink2_calls_alt(
@@ -102,7 +102,8 @@ def test_open_genotypes__mice_keep_negative_positions_and_wide_fam(
     source = open_genotypes(unpack(folder, "mouse_hs1940", tmp_path / "mouse"))
     assert (source.n_variants, source.n_samples) == (12226, 1940)
     assert "1926 variants have a negative position; they are kept" in caplog.text
-    assert source.samples.iloc[0].tolist() == ["1_3", "A048005080", 2]
+    parents = ["H2.3:C5.2(3)", "H2.3:G2.2(3)"]
+    assert source.samples.iloc[0].tolist() == ["1_3", "A048005080", *parents, 2]
 
 
 def replace(path: Path, old: bytes, new: bytes) -> None:

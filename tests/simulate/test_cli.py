@@ -211,7 +211,7 @@ def test_cohort__refuses_genotypes_that_are_not_there(tmp_path: Path) -> None:
     arguments = ["cohort", str(tmp_path / "out"), "--genotypes", str(tmp_path / "absent")]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
-    assert "absent.fam: cannot be read" in done.output
+    assert "absent.bed: no such file" in done.output
 
 
 def test_cohort__refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
@@ -225,11 +225,8 @@ def test_cohort__refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ((".fam", "i0", "i_0"), "IID 'i_0' cannot be a BIDS label"),
-        ((".fam", "i1\t", "i0\t"), "an IID occurs twice"),
-        ((".bim", "1003", "x"), "a position is not a whole number"),
-        ((".bim", "\tC", ""), "line 1: expected 6 fields, found 5"),
-        ((".bed", "l", "m"), "not a variant-major"),
-        ((".bed", "l", ""), "expected a file of 13 bytes"),
+        ((".fam", "i1\t", "i0\t"), "the IID 'i0' occurs twice"),
+        ((".bed", "l", "m"), "not a PLINK 1 bed file"),
     ],
 )
 def test_cohort__refuses_faulty_genotypes(

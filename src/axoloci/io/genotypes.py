@@ -32,8 +32,8 @@ class Genotypes:
     path : pathlib.Path
         The `.bed` file.
     samples : pandas.DataFrame
-        One row per person in file order: `fid`, `iid` (strings), `sex` (1 male, 2 female,
-        0 unknown).
+        One row per person in file order: `fid`, `iid`, `father`, `mother` (strings, "0" if
+        unknown), `sex` (1 male, 2 female, 0 unknown).
     variants : pandas.DataFrame
         One row per variant in file order: `chromosome` (string, without a leading "chr"),
         `base_pair_location`, `variant_id`, `effect_allele` (allele 1 of the bim, its fifth column:
@@ -256,13 +256,13 @@ def _read_tables(bed: Path, bim: Path, fam: Path) -> tuple[pd.DataFrame, pd.Data
     def text(name: str) -> pd.Series:
         return pd.Series(np.asarray(table[name]), dtype=object)
 
-    samples = pd.DataFrame({"fid": text("fid"), "iid": text("iid")})
+    samples = pd.DataFrame({name: text(name) for name in ("fid", "iid", "father", "mother")})
     unnamed = samples["iid"].isna()
     if unnamed.any():
         raise InputError(
             f"{fam}: row {int(np.argmax(unnamed.to_numpy())) + 1}: the IID is missing (NA)"
         )
-    samples["fid"] = samples["fid"].fillna("0")
+    samples = samples.fillna("0")
     sex = pd.to_numeric(text("gender"), errors="coerce").fillna(0).astype(np.int8)
     samples["sex"] = sex.where(sex.isin([1, 2]), 0)
 
