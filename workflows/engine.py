@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydra.engine.submitter import Submitter
@@ -14,15 +18,22 @@ from pydra.engine.submitter import Submitter
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths
 
+HEARTBEAT_SECONDS = 20.0
+"""How often a driver shows in its lock file that it lives."""
+
+STALE_SECONDS = 100.0
+"""Age of the last sign of life at which the driver of another host counts as dead."""
+
 
 @contextmanager
 def study_lock(paths: StudyPaths) -> Iterator[None]:
-    """Only one driver works on a study; the operating system frees the lock of a killed one.
+    """Only one driver works on a study.
 
-    Under the lock three kinds of left-overs are removed from Pydra's cache: its lock files, which
-    can only be those of a killed run; the folders of failed jobs, which would be taken as failed
-    again; and the results of workflows, which know nothing of their jobs' files, so that the jobs
-    decide each time.
+    The operating system frees the lock of a driver that was killed. Some network file systems keep
+    such locks to one host, so the file also holds a sign of life, by the file server's clock: a
+    driver of another host counts as dead after `STALE_SECONDS` without one.
+
+    Under the lock Pydra's cache can only be that of a killed run: it is removed.
 
     Raises
     ------
@@ -30,21 +41,62 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
         Another driver holds the lock.
     """
     paths.work.mkdir(parents=True, exist_ok=True)
-    paths.cache.mkdir(mode=0o700, exist_ok=True)
-    with open(paths.work / "lock", "w") as file:
+    lock = paths.work / "lock"
+    with open(lock, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{paths.out}: another axoloci is working on this study") from None
-        for lock in paths.cache.glob("*.lock"):
-            lock.unlink()
-        failed = [error.parent for error in paths.cache.glob("*/_error.pklz")]
-        for folder in {*failed, *paths.cache.glob("workflow-*")}:
-            shutil.rmtree(folder)
-        yield
+            raise _held(paths, lock) from None
+        host, here = lock.read_text().partition(" ")[0], platform.node()
+        if host and host != here and _age(lock) < STALE_SECONDS:
+            raise _held(paths, lock)
+        file.truncate(0)
+        file.write(f"{here} {os.getpid()}\n")
+        file.flush()
+        ended = threading.Event()
+
+        def show_life() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                os.utime(lock)
+
+        threading.Thread(target=show_life, daemon=True).start()
+        try:
+            shutil.rmtree(paths.cache, ignore_errors=True)
+            yield
+        finally:
+            ended.set()
+            file.truncate(0)
 
 
-def submit(task: Any, paths: StudyPaths, *, environment: Any = None, rerun: bool = False) -> Any:
+def _held(paths: StudyPaths, lock: Path) -> InputError:
+    host, _, process = lock.read_text().strip().partition(" ")
+    return InputError(
+        f"{paths.out}: another axoloci is working on this study (process {process or '?'} on "
+        f"{host or '?'}); a driver that died is noticed within {STALE_SECONDS:.0f} s"
+    )
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was touched, by the clock of the file system that it lies on."""
+    with tempfile.NamedTemporaryFile(dir=path.parent) as now:
+        return Path(now.name).stat().st_mtime - path.stat().st_mtime
+
+
+def is_locked(paths: StudyPaths) -> bool:
+    """Whether a driver works on the study now."""
+    lock = paths.work / "lock"
+    if not lock.exists():
+        return False
+    with open(lock, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        host = lock.read_text().partition(" ")[0]
+    return bool(host) and host != platform.node() and _age(lock) < STALE_SECONDS
+
+
+def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
     """Run one Pydra task or workflow in this process, its jobs one after another.
 
     The parallelism of axoloci is over scans, one process each, so that a failed scan costs no
@@ -55,11 +107,9 @@ def submit(task: Any, paths: StudyPaths, *, environment: Any = None, rerun: bool
     task
         Pydra task or workflow.
     paths
-        Of the study whose cache is used.
+        Of the study in whose folder for work Pydra's cache lies, for as long as this task runs.
     environment
         Where a single task runs; the nodes of a workflow have their own.
-    rerun
-        Run also what is in the cache.
 
     Returns
     -------
@@ -67,7 +117,11 @@ def submit(task: Any, paths: StudyPaths, *, environment: Any = None, rerun: bool
     """
     os.environ["NO_ET"] = "1"  # Pydra must not call home for its newest version
     os.environ["PYDRA_HASH_CACHE"] = str(paths.work / "hashes")
-    with Submitter(
-        cache_root=paths.cache, worker="debug", clean_stale_locks=False, environment=environment
-    ) as submitter:
-        return submitter(task, raise_errors=True, rerun=rerun).outputs
+    paths.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=paths.cache) as cache,
+        Submitter(
+            cache_root=cache, worker="debug", clean_stale_locks=False, environment=environment
+        ) as submitter,
+    ):
+        return submitter(task, raise_errors=True).outputs

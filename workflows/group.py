@@ -1,4 +1,4 @@
-"""The cohort: FA maps -> latents -> association -> loci."""
+"""The cohort: FA maps -> latents -> association -> loci, or their replication."""
 
 from pathlib import Path
 from typing import Any
@@ -6,47 +6,120 @@ from typing import Any
 from fileformats.generic import File
 from pydra.compose import workflow
 
-from axoloci.formats import Nifti, PlinkBed
+from axoloci.formats import CohortStore, Nifti, PlinkBed, SumstatsStore
 from axoloci.images import environment, image_identity
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
-from axoloci.tasks.genetics.task import FindLoci, RunJointTest
+from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 from axoloci.tasks.gwas.task import ComputePcs, ExportSumstats, RunGwas
 from axoloci.tasks.normalize.task import PackCohort
 
 
-@workflow.define(outputs=["loci"])
-def Group(
+@workflow.define(outputs=["model"])
+def Training(
     maps: File,
-    genotypes: PlinkBed,
     out_dir: str,
     work_dir: str,
     log_dir: str,
-    covariates: list[File] | None = None,
     template: Nifti | None = None,
+    settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
+    threads: int = 1,
+    env: str = "native",
+) -> File:
+    """From the FA maps of a cohort to an encoder of them.
+
+    Parameters
+    ----------
+    maps
+        Table sample_id, path, sha256 of the FA maps, one row a person.
+    out_dir
+        Folder for the results: `cohort.zarr`, `model.safetensors`, `history.tsv`.
+    work_dir
+        Folder for what a killed job needs to go on.
+    log_dir
+        Folder for one log and one job record a step.
+    template
+        FA template; without it the shipped one.
+    settings
+        Settings by step; what is left out, the step decides.
+    threads
+        CPU threads of each job; the jobs run one after another.
+    env
+        "native", "docker" or "singularity".
+
+    Returns
+    -------
+    File
+        The model.
+    """
+
+    def add(name: str, task: Any) -> Any:
+        where = environment(env, Path(log_dir, f"{name}.log"), threads, announce=True)
+        return workflow.add(task, name=name, environment=where)
+
+    packed = add(
+        "pack",
+        PackCohort(
+            maps=maps,
+            template=template,
+            out=str(Path(out_dir, "cohort.zarr")),
+            image=image_identity(env, "normalize"),
+        ),
+    )
+    trained = add(
+        "train",
+        TrainEncoder(
+            cohort=packed.cohort,
+            checkpoint=str(Path(work_dir, "encoder.pt")),
+            history=str(Path(out_dir, "history.tsv")),
+            **settings.get("encoder", {}),
+            out=str(Path(out_dir, "model.safetensors")),
+            image=image_identity(env, "encoder"),
+        ),
+    )
+    return trained.model
+
+
+@workflow.define(outputs=["table"])
+def Group(
+    genotypes: PlinkBed,
+    out_dir: str,
+    log_dir: str,
+    maps: File | None = None,
+    cohort: CohortStore | None = None,
+    model: File | None = None,
+    like: CohortStore | None = None,
+    traits: File | None = None,
+    discovery: SumstatsStore | None = None,
+    discovery_loci: File | None = None,
+    covariates: list[File] | None = None,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
     n_pcs: int = 0,
     export: list[str] = [],  # noqa: B006
     threads: int = 1,
     env: str = "native",
 ) -> File:
-    """From the FA maps of a cohort to the loci of their latents.
+    """From FA maps and their encoder, or from traits, to loci or the replication of loci.
 
     Parameters
     ----------
-    maps
-        Table sample_id, path, sha256 of the FA maps, one row a person.
     genotypes
         PLINK 1 genotypes.
     out_dir
         Folder for the results.
-    work_dir
-        Folder for what a killed job needs to go on.
     log_dir
         Folder for one log and one job record a step.
+    maps
+        Table sample_id, path, sha256 of the FA maps, one row a person.
+    cohort
+        Cohort store of the maps; without it they are packed.
+    model, like
+        The encoder, and the cohort store that it was trained on.
+    traits
+        Table of traits, in place of maps.
+    discovery, discovery_loci
+        Summary statistics and loci of another cohort, which are tested in this one.
     covariates
         Tables of covariates.
-    template
-        FA template; without it the shipped one.
     settings
         Settings by step; what is left out, the step decides.
     n_pcs
@@ -61,7 +134,7 @@ def Group(
     Returns
     -------
     File
-        Table of loci; everything else lies in `out_dir`.
+        Table of loci or of their replication; everything else lies in `out_dir`.
     """
 
     def add(name: str, task: Any) -> Any:
@@ -71,47 +144,35 @@ def Group(
     def shared(step: str, out: str) -> dict[str, Any]:
         return {"out": str(Path(out_dir, out)), "image": image_identity(env, step)}
 
-    packed = add(
-        "pack",
-        PackCohort(
-            maps=maps,
-            template=template,
-            **shared("normalize", "cohort.zarr"),
-        ),
-    )
-    trained = add(
-        "train",
-        TrainEncoder(
-            cohort=packed.cohort,
-            checkpoint=str(Path(work_dir, "encoder.pt")),
-            history=str(Path(out_dir, "history.tsv")),
-            **settings.get("encoder", {}),
-            **shared("encoder", "model.safetensors"),
-        ),
-    )
-    encoded = add(
-        "encode",
-        EncodeFa(
-            cohort=packed.cohort,
-            model=trained.model,
-            quality=str(Path(out_dir, "quality.tsv")),
-            examples=str(Path(out_dir, "examples.npz")),
-            threads=settings["encoder"]["threads"],
-            **shared("encoder", "latents.parquet"),
-        ),
-    )
+    if traits is None:
+        if cohort is None:
+            packing = PackCohort(maps=maps, like=like, **shared("normalize", "cohort.zarr"))
+            cohort = add("pack", packing).cohort
+        encoded = add(
+            "encode",
+            EncodeFa(
+                cohort=cohort,
+                model=model,
+                quality=str(Path(out_dir, "quality.tsv")),
+                examples=str(Path(out_dir, "examples.npz")),
+                threads=settings["encoder"]["threads"],
+                **shared("encoder", "latents.parquet"),
+            ),
+        )
+    tested_traits = encoded.latents if traits is None else traits
+    people = maps if traits is None else traits
     pcs = None
     if n_pcs:
         # The components describe the people of the association, so only these are used.
         pcs = add(
             "pca",
-            ComputePcs(genotypes=genotypes, n_pcs=n_pcs, keep=maps, **shared("gwas", "pcs.tsv")),
+            ComputePcs(genotypes=genotypes, n_pcs=n_pcs, keep=people, **shared("gwas", "pcs.tsv")),
         ).pcs
     associated = add(
         "gwas",
         RunGwas(
             genotypes=genotypes,
-            traits=encoded.latents,
+            traits=tested_traits,
             covariates=covariates,
             pcs=pcs,
             replace=True,
@@ -128,6 +189,17 @@ def Group(
                 **shared("gwas", f"{trait}.gwas-ssf.tsv.gz"),
             ),
         )
+    if discovery is not None:
+        replicated = add(
+            "replicate",
+            ReplicateLoci(
+                loci=discovery_loci,
+                discovery=discovery,
+                replication=associated.sumstats,
+                **shared("genetics", "replication.tsv"),
+            ),
+        )
+        return replicated.table
     tested = add(
         "joint", RunJointTest(sumstats=associated.sumstats, **shared("genetics", "joint.parquet"))
     )

@@ -1,4 +1,7 @@
-"""One scan: raw DWI -> corrected DWI -> tensor maps -> FA in the common space."""
+"""One scan: raw DWI -> corrected DWI -> tensor maps -> FA in the common space.
+
+Data that were worked on elsewhere enter at a later step.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,20 @@ from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
 
+STEPS = ("preprocess", "dti", "normalize")
+
 
 @workflow.define(outputs=["qc"])
 def Participant(
-    dwi: Nifti,
-    bval: Bval | File,
-    bvec: Bvec | File,
+    start: str,
     prefix: str,
     out_dir: str,
     log_dir: str,
+    dwi: Nifti | None = None,
+    bval: Bval | File | None = None,
+    bvec: Bvec | File | None = None,
     mask: Nifti | None = None,
+    fa: Nifti | None = None,
     template: Nifti | None = None,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
     env: str = "native",
@@ -31,14 +38,16 @@ def Participant(
 
     Parameters
     ----------
-    dwi, bval, bvec, mask
-        The scan; without a mask one is made.
+    start
+        First step: "preprocess" (raw DWI), "dti" (corrected DWI with a mask) or "normalize" (FA).
     prefix
         BIDS name of the scan without its suffix.
     out_dir
         Folder of the scan's derivatives.
     log_dir
         Folder for one log and one job record a step.
+    dwi, bval, bvec, mask, fa
+        The scan, as `start` needs it; raw DWI may come without a mask.
     template
         FA template; without it the shipped one.
     settings
@@ -64,24 +73,23 @@ def Participant(
             **settings.get(step, {}),
         }
 
-    corrected = workflow.add(
-        PreprocessDwi(dwi=dwi, bval=bval, bvec=bvec, mask=mask, **shared("preprocess")),
-        name="preprocess",
-        **runs("preprocess"),
-    )
-    tensor = workflow.add(
-        FitDti(
-            dwi=corrected.dwi_out,
-            bval=corrected.bval_out,
-            bvec=corrected.bvec_out,
-            mask=corrected.mask_out,
-            **shared("dti"),
-        ),
-        name="dti",
-        **runs("dti"),
-    )
+    if start == "preprocess":
+        corrected = workflow.add(
+            PreprocessDwi(dwi=dwi, bval=bval, bvec=bvec, mask=mask, **shared("preprocess")),
+            name="preprocess",
+            **runs("preprocess"),
+        )
+        dwi, mask = corrected.dwi_out, corrected.mask_out
+        bval, bvec = corrected.bval_out, corrected.bvec_out
+    if start in ("preprocess", "dti"):
+        tensor = workflow.add(
+            FitDti(dwi=dwi, bval=bval, bvec=bvec, mask=mask, **shared("dti")),
+            name="dti",
+            **runs("dti"),
+        )
+        fa = tensor.fa
     registered = workflow.add(
-        RegisterFa(fa=tensor.fa, template=template, **shared("normalize")),
+        RegisterFa(fa=fa, template=template, **shared("normalize")),
         name="normalize",
         **runs("normalize"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -23,21 +24,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from axoloci.errors import InputError
 from axoloci.images import StepError, die_with_parent, image_identity
 from axoloci.io.files import sha256, write_json, write_text
+from axoloci.io.nifti import read_nifti
 from axoloci.scans import Scan
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.workflows.engine import submit
-from axoloci.workflows.participant import Participant
+from axoloci.workflows.participant import STEPS, Participant
 
 log = logging.getLogger("axoloci")
 
-STEPS = ("preprocess", "dti", "normalize")
-QC_FILES = (
-    "desc-preproc_dwi.json",
-    "model-tensor_dwimap.json",
-    "space-template_registration.json",
-)
+QC_FILES = {
+    "preprocess": "desc-preproc_dwi.json",
+    "dti": "model-tensor_dwimap.json",
+    "normalize": "space-template_registration.json",
+}
+MAX_FA = 1.3  # interpolation overshoots a little
 MAX_DEATHS = 3  # of worker processes, after which what is left counts as failed
 
 
@@ -55,14 +58,20 @@ class Outcome:
     made_by: str = ""  # digest of settings, template and code
 
 
+def steps_of(settings: StudySettings) -> tuple[str, ...]:
+    """The steps that a scan goes through, by the door at which it enters."""
+    return STEPS[STEPS.index(settings.start) :] if settings.start in STEPS else ()
+
+
 def recipe(settings: StudySettings, env: str) -> str:
     """Digest of all that decides what is made of a scan: settings, template and code."""
     template = settings.normalize.template
     chosen = step_settings(settings)
     decisive = {
-        "settings": {step: chosen[step] for step in STEPS},
+        "start": settings.start,
+        "settings": {step: chosen[step] for step in steps_of(settings)},
         "template": sha256(template) if template else None,
-        "images": [image_identity(env, step) for step in STEPS],
+        "images": [image_identity(env, step) for step in steps_of(settings)],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -73,49 +82,60 @@ def _state_file(scan: Scan, paths: StudyPaths) -> Path:
 
 def _read_state(scan: Scan, paths: StudyPaths) -> Outcome | None:
     """The outcome of an earlier run, if there was one."""
-    state = _state_file(scan, paths)
-    return Outcome(**json.loads(state.read_text(encoding="utf-8"))) if state.exists() else None
+    try:
+        return Outcome(**json.loads(_state_file(scan, paths).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # none, or one that cannot be trusted
+        return None
 
 
 def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     """Run the participant workflow of one scan; a failure is an outcome, not an exception."""
     paths = StudyPaths(settings.out)
     out_dir, log_dir = paths.out / scan.folder, paths.logs / scan.prefix
-    fa = scan.folder / f"{scan.prefix}_space-template_model-tensor_param-fa_dwimap.nii.gz"
-    before = _read_state(scan, paths)
-    # Pydra trusts its cache even when an output is gone or damaged: the map itself decides.
-    lost = (
-        before is not None
-        and before.status == "ok"
-        and not ((paths.out / fa).is_file() and sha256(paths.out / fa) == before.fa_sha256)
-    )
-    out_dir.mkdir(parents=True, exist_ok=True)
     about = {"scan": scan.prefix, "sample_id": scan.sample_id}
     about |= {"log": str(log_dir.relative_to(paths.out)), "made_by": recipe(settings, env)}
     try:
-        submit(
-            Participant(
-                dwi=scan.dwi,
-                bval=scan.bval,
-                bvec=scan.bvec,
-                mask=scan.mask,
-                prefix=scan.prefix,
-                out_dir=str(out_dir),
-                log_dir=str(log_dir),
-                template=settings.normalize.template,
-                settings=step_settings(settings),
-                env=env,
-            ),
-            paths,
-            rerun=lost,
-        )
+        if settings.start in STEPS:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            submit(
+                Participant(
+                    start=settings.start,
+                    dwi=scan.dwi,
+                    bval=scan.bval,
+                    bvec=scan.bvec,
+                    mask=scan.mask,
+                    fa=scan.fa,
+                    prefix=scan.prefix,
+                    out_dir=str(out_dir),
+                    log_dir=str(log_dir),
+                    template=settings.normalize.template,
+                    settings=step_settings(settings),
+                    env=env,
+                ),
+                paths,
+            )
+            fa = scan.folder / f"{scan.prefix}_space-template_model-tensor_param-fa_dwimap.nii.gz"
+        else:
+            assert scan.fa is not None
+            fa = _checked_map(scan.fa)
         outcome = Outcome(status="ok", fa=str(fa), fa_sha256=sha256(paths.out / fa), **about)
     except Exception as error:
         # Whatever went wrong with one scan, the others go on: the reason is kept and shown.
-        reason = str(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+        known = isinstance(error, (StepError, InputError))
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
         outcome = Outcome(status="failed", reason=" ".join(reason.split()), **about)
     write_json(_state_file(scan, paths), asdict(outcome))
     return outcome
+
+
+def _checked_map(path: Path) -> Path:
+    """A map in the common space, refused if it cannot be FA; it is used where it lies."""
+    image, _ = read_nifti(path, ndim=3)
+    if not (image > 0).any() or image.min() < 0 or image.max() > MAX_FA:
+        raise InputError(
+            f"{path}: values from {image.min():g} to {image.max():g}; FA lies between 0 and 1"
+        )
+    return path
 
 
 def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> list[Outcome]:
@@ -207,6 +227,12 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], first: Sequence[str]
     write_text(path, "\n".join(lines) + "\n")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a table written by `write_table`."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
 def quality_figures(description: dict[str, Any]) -> dict[str, float]:
     """Numbers among a step's own keys, nested ones joined by an underscore.
 
@@ -221,13 +247,23 @@ def quality_figures(description: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
+def _scanner(scan: Scan) -> dict[str, str]:
+    """Scanner and site as covariates, where a sidecar tells."""
+    told = scan.acquisition
+    parts = ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber")
+    scanner = " ".join(str(told[part]) for part in parts if part in told)
+    site = str(told.get("InstitutionName", ""))
+    return {name: text for name, text in (("scanner", scanner), ("site", site)) if text}
+
+
 def write_scan_tables(
-    scans: Sequence[Scan], outcomes: Sequence[Outcome], paths: StudyPaths
+    scans: Sequence[Scan], outcomes: Sequence[Outcome], settings: StudySettings
 ) -> None:
     """Write `scans.tsv` (status and reason) and `qc.tsv` (figures of each finished scan).
 
     `in_group` in `scans.tsv` says which scan of a person the cohort is made of.
     """
+    paths, steps = StudyPaths(settings.out), steps_of(settings)
     chosen = {outcome.scan for outcome in choose_scans(outcomes)}
     rows = []
     for outcome in outcomes:
@@ -238,8 +274,8 @@ def write_scan_tables(
     for scan, outcome in zip(scans, outcomes, strict=True):
         if outcome.status == "ok":
             row = {"scan": scan.prefix, "sample_id": scan.sample_id}
-            for name in QC_FILES:
-                file = paths.out / scan.folder / f"{scan.prefix}_{name}"
+            for step in steps:
+                file = paths.out / scan.folder / f"{scan.prefix}_{QC_FILES[step]}"
                 row |= quality_figures(json.loads(file.read_text(encoding="utf-8")))
-            figures.append({**row, **scan.acquisition})
+            figures.append({**row, **scan.acquisition, **_scanner(scan)})
     write_table(paths.qc, figures, first=("scan", "sample_id"))

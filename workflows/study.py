@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,19 @@ from axoloci.images import (
     image_identity,
     read_records,
 )
-from axoloci.io.files import write_json
-from axoloci.scans import Scan, find_bids_scans, read_scan_table
-from axoloci.study import StudyPaths, StudySettings, step_settings
+from axoloci.io.files import write_json, write_text
+from axoloci.io.tables import read_table, read_traits
+from axoloci.scans import Scan, find_scans
+from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import study_lock, submit
-from axoloci.workflows.group import Group
+from axoloci.workflows.group import Group, Training
+from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import (
     Outcome,
     choose_scans,
     read_outcomes,
+    read_rows,
     run_participants,
     write_scan_tables,
     write_table,
@@ -47,36 +50,23 @@ class StudyResult:
 
     Attributes
     ----------
-    outcomes
-        Of every scan of the study.
-    attempted
-        Names of the scans that this run processed, or found processed.
+    failed
+        The scans that failed, each with its reason; logs are relative to the study's folder.
+    all_failed
+        None of the scans of this run is finished.
     scans
-        Table of the outcomes.
+        Tables of all scans, one a cohort.
     report
         The page.
     group_error
         Why the group stage failed; empty if it did not.
     """
 
-    outcomes: tuple[Outcome, ...]
-    attempted: frozenset[str]
-    scans: Path
+    failed: tuple[Outcome, ...]
+    all_failed: bool
+    scans: tuple[Path, ...]
     report: Path
     group_error: str
-
-    @property
-    def failed(self) -> tuple[Outcome, ...]:
-        """The scans that failed, each with its reason."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
-
-
-def find_scans(settings: StudySettings, participants: Sequence[str] = ()) -> list[Scan]:
-    """The scans that a study names, in its data set or in its table."""
-    if settings.bids is not None:
-        return find_bids_scans(settings.bids, participants)
-    assert settings.scans is not None
-    return read_scan_table(settings.scans, participants)
 
 
 def check_study(settings: StudySettings, env: str, stage: str) -> None:
@@ -89,17 +79,21 @@ def check_study(settings: StudySettings, env: str, stage: str) -> None:
     """
     check_environment(env)
     problems = []
-    if settings.genotypes is None and stage != "participants":
-        problems.append("'genotypes' is missing: the group stage needs PLINK 1 genotypes")
-    needed = {
-        "normalize.template": settings.normalize.template,
-        "covariates": settings.covariates,
-        **{
-            f"genotypes ({extension})": Path(f"{settings.genotypes}{extension}")
+    needed = {"normalize.template": settings.normalize.template}
+    for name, cohort in settings.cohorts().items():
+        if name == "train":
+            continue
+        where = f"[{name}] " if settings.train or settings.replication else ""
+        if cohort.genotypes is None and stage != "participants":
+            problems.append(f"{where}'genotypes' is missing: the group stage needs PLINK 1 files")
+        needed |= {
+            f"{where}{key}": getattr(cohort, key) for key in ("covariates", "keep", "traits")
+        }
+        needed |= {
+            f"{where}genotypes ({extension})": Path(f"{cohort.genotypes}{extension}")
             for extension in (".bed", ".bim", ".fam")
-            if settings.genotypes is not None
-        },
-    }
+            if cohort.genotypes is not None
+        }
     problems += [
         f"{name}: {path} does not exist"
         for name, path in needed.items()
@@ -127,7 +121,8 @@ def _people_of_tables(settings: StudySettings) -> dict[Path, set[str]]:
                     f"{settings.covariates}: no column {' or '.join(ID_COLUMNS)}; "
                     f"found {', '.join(columns) or 'nothing'} (columns are separated by tabs)"
                 )
-            unknown = set(settings.gwas.covariates or ()) - set(columns)
+            made = {n for n, doors in MADE_COVARIATES.items() if settings.start in doors}
+            unknown = set(settings.gwas.covariates or ()) - set(columns) - made
             if unknown:
                 raise InputError(
                     f"{settings.covariates}: no column {', '.join(sorted(unknown))}, "
@@ -139,7 +134,7 @@ def _people_of_tables(settings: StudySettings) -> dict[Path, set[str]]:
     return people
 
 
-def check_people(scans: Sequence[Scan], settings: StudySettings) -> None:
+def check_people(name: str, scans: Sequence[Scan], settings: StudySettings) -> None:
     """Stop before any work when a table shares no person with the scans.
 
     Raises
@@ -147,18 +142,49 @@ def check_people(scans: Sequence[Scan], settings: StudySettings) -> None:
     InputError
         No id is shared, with examples of both; or a column of the covariates is missing.
     """
-    scanned = {scan.sample_id for scan in scans}
+    if name == "train":
+        return  # whoever trains the encoder needs neither genotypes nor covariates
+    if settings.traits is not None:
+        first, scanned = str(settings.traits), set(read_table(settings.traits).index)
+    else:
+        first, scanned = "the scans", {scan.sample_id for scan in scans}
     shared = set(scanned)
     for path, people in _people_of_tables(settings).items():
         if not scanned & people:
             raise InputError(
-                f"no person is both scanned and in {path}: the scans are of "
+                f"no person is both in {first} and in {path}: {first} are of "
                 f"{', '.join(sorted(scanned)[:3])}, …; the file has "
                 f"{', '.join(sorted(people)[:3])}, …; "
                 "its IID must be the participant label without 'sub-'"
             )
         shared &= people
-    log.info("%d people are scanned, %d of them are in all tables", len(scanned), len(shared))
+    log.info("%d people in %s, %d of them in all tables", len(scanned), first, len(shared))
+
+
+def check_overlap(scans: Mapping[str, Sequence[Scan]], settings: StudySettings) -> None:
+    """Refuse people who both train the encoder and are in the discovery, unless that is allowed.
+
+    Raises
+    ------
+    InputError
+        There are such people, or people of the discovery in the replication.
+    """
+    people = {name: {scan.sample_id for scan in found} for name, found in scans.items()}
+    discovery = people["discovery"]
+    both = people.get("train", set()) & discovery
+    if both and not settings.allow_train_in_discovery:
+        raise InputError(
+            f"{len(both)} people are in [train] and in [discovery], such as "
+            f"{', '.join(sorted(both)[:3])}; keep them apart with 'keep', or allow it with "
+            "allow_train_in_discovery = true"
+        )
+    again = people.get("replication", set()) & discovery
+    if again:
+        raise InputError(
+            f"{len(again)} people are in [discovery] and in [replication], such as "
+            f"{', '.join(sorted(again)[:3])}; a replication needs other people: keep them apart "
+            "with 'keep'"
+        )
 
 
 def describe_dataset(settings: StudySettings) -> None:
@@ -174,15 +200,13 @@ def describe_dataset(settings: StudySettings) -> None:
     )
 
 
-def run_group(outcomes: Sequence[Outcome], settings: StudySettings, env: str, n_procs: int) -> None:
-    """Run the group workflow on the people whose scans are finished.
+def write_maps(outcomes: Sequence[Outcome], settings: StudySettings) -> Path:
+    """Write the table of the maps that the cohort is made of.
 
     Raises
     ------
     InputError
         Fewer people than `min_participants`.
-    StepError
-        A step of the group failed.
     """
     paths = StudyPaths(settings.out)
     chosen = choose_scans(outcomes)
@@ -203,50 +227,130 @@ def run_group(outcomes: Sequence[Outcome], settings: StudySettings, env: str, n_
             for outcome in chosen
         ],
     )
-    paths.group.mkdir(exist_ok=True)
-    # Pydra trusts its cache even when an output is gone: then all of the group is made again.
-    state = paths.work / "group.json"
-    sizes = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
-    lost = [
-        name
-        for name, size in sizes.items()
-        if not (paths.group / name).is_file() or (paths.group / name).stat().st_size != size
+    return maps
+
+
+def made_covariates(settings: StudySettings) -> Path | None:
+    """Table of those covariates of the study that the steps themselves have made, if any."""
+    paths = StudyPaths(settings.out)
+    names = [name for name in settings.gwas.covariates or () if name in MADE_COVARIATES]
+    if settings.covariates is not None:
+        names = [name for name in names if name not in read_table(settings.covariates)]
+    if not names:
+        return None
+    quality = {row["scan"]: row for row in read_rows(paths.qc)}
+    rows = [
+        {"sample_id": row["sample_id"], **{name: quality[row["scan"]][name] for name in names}}
+        for row in read_rows(paths.scans)
+        if row["in_group"] == "yes"
     ]
-    if lost:
-        log.warning("%s is missing or not whole; the group is run again", paths.group / lost[0])
-        state.unlink()
+    table = paths.work / "covariates.tsv"
+    write_table(table, rows)
+    return table
+
+
+def _kept_traits(settings: StudySettings) -> Path | None:
+    """The table of traits, of the people in `keep` only."""
+    if settings.traits is None or settings.keep is None:
+        return settings.traits
+    traits = read_traits(settings.traits)
+    kept = traits[traits.index.isin(read_table(settings.keep).index)]
+    path = StudyPaths(settings.out).work / "traits.tsv"
+    write_text(path, kept.to_csv(sep="\t", na_rep="NA", lineterminator="\n"))
+    return path
+
+
+def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -> None:
+    """Pack the maps of a cohort and train the encoder on them.
+
+    Raises
+    ------
+    StepError
+        A step failed.
+    """
+    paths = StudyPaths(settings.out)
+    paths.group.mkdir(parents=True, exist_ok=True)
     submit(
-        Group(
+        Training(
             maps=maps,
-            genotypes=Path(f"{settings.genotypes}.bed"),
             out_dir=str(paths.group),
             work_dir=str(paths.work),
             log_dir=str(paths.logs / "group"),
-            covariates=[settings.covariates] if settings.covariates else None,
-            template=settings.normalize.template,
+            template=settings.normalize.template if settings.start in STEPS else None,
+            settings=step_settings(settings),
+            threads=n_procs,
+            env=env,
+        ),
+        paths,
+    )
+
+
+def run_group(
+    maps: Path | None,
+    settings: StudySettings,
+    env: str,
+    n_procs: int,
+    *,
+    trained: StudyPaths | None,
+    discovery: StudyPaths | None,
+) -> None:
+    """Run the association of a cohort, and look for loci or test those of the discovery.
+
+    Parameters
+    ----------
+    maps
+        Table of its maps; none if it has traits.
+    settings
+        The cohort.
+    env, n_procs
+        As for `run_study`.
+    trained
+        Cohort whose encoder is used.
+    discovery
+        Cohort whose loci are tested; without it loci are looked for.
+
+    Raises
+    ------
+    StepError
+        A step failed.
+    """
+    paths = StudyPaths(settings.out)
+    paths.group.mkdir(parents=True, exist_ok=True)
+    model: dict[str, Any] = {}
+    if trained is not None:
+        store = trained.group / "cohort.zarr"
+        model = {"model": trained.group / "model.safetensors"}
+        model["cohort" if trained == paths else "like"] = store
+    found: dict[str, Any] = {}
+    if discovery is not None:
+        found["discovery"] = discovery.group / "sumstats"
+        found["discovery_loci"] = discovery.group / "loci.tsv"
+    tables = [table for table in (settings.covariates, made_covariates(settings)) if table]
+    submit(
+        Group(
+            genotypes=Path(f"{settings.genotypes}.bed"),
+            out_dir=str(paths.group),
+            log_dir=str(paths.logs / "group"),
+            maps=maps,
+            traits=_kept_traits(settings),
+            covariates=tables or None,
             settings=step_settings(settings),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
             threads=n_procs,
             env=env,
+            **model,
+            **found,
         ),
         paths,
-        rerun=bool(lost),
-    )
-    write_json(
-        state,
-        {
-            str(path.relative_to(paths.group)): path.stat().st_size
-            for path in sorted(paths.group.rglob("*"))
-            if path.is_file()
-        },
     )
 
 
-def step_seconds(paths: StudyPaths) -> list[dict[str, Any]]:
+def step_seconds(settings: StudySettings) -> list[dict[str, Any]]:
     """Jobs, seconds, CPU seconds and peak memory (MB) of each step, from the job records."""
     steps: dict[str, dict[str, Any]] = {}
-    for record in read_records(paths.logs):
+    folders = {cohort.out: None for cohort in (*settings.cohorts().values(), settings)}
+    for record in (r for out in folders for r in read_records(StudyPaths(out).logs)):
         if "seconds" not in record:  # killed before it ended
             continue
         zeros = {"jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "max_rss_mb": 0.0}
@@ -258,22 +362,26 @@ def step_seconds(paths: StudyPaths) -> list[dict[str, Any]]:
     return list(steps.values())
 
 
-def make_report(settings: StudySettings, env: str) -> Path:
-    """Make the report of whatever the study has so far."""
+def make_report(cohorts: Mapping[str, StudySettings], settings: StudySettings, env: str) -> Path:
+    """Make the report of whatever the study has so far; its loci are those of the discovery."""
     paths = StudyPaths(settings.out)
+    discovery = StudyPaths(cohorts["discovery"].out)
+    training = StudyPaths(cohorts["train"].out) if "train" in cohorts else discovery
     seconds = paths.work / "seconds.tsv"
-    write_table(seconds, step_seconds(paths))
+    write_table(seconds, step_seconds(settings))
     parts = {
-        "scans": paths.scans,
-        "qc": paths.qc,
+        "scans": discovery.scans,
+        "qc": discovery.qc,
         "seconds": seconds,
-        "cohort": paths.group / "cohort.zarr",
-        "history": paths.group / "history.tsv",
-        "quality": paths.group / "quality.tsv",
-        "examples": paths.group / "examples.npz",
-        "joint": paths.group / "joint.parquet",
-        "loci": paths.group / "loci.tsv",
+        "cohort": discovery.group / "cohort.zarr",
+        "history": training.group / "history.tsv",
+        "quality": discovery.group / "quality.tsv",
+        "examples": discovery.group / "examples.npz",
+        "joint": discovery.group / "joint.parquet",
+        "loci": discovery.group / "loci.tsv",
     }
+    if "replication" in cohorts:
+        parts["replication"] = StudyPaths(cohorts["replication"].out).group / "replication.tsv"
     inputs = paths.work / "report.json"
     write_json(
         inputs,
@@ -291,8 +399,10 @@ def make_report(settings: StudySettings, env: str) -> Path:
     submit(
         MakeReport(inputs_file=inputs, out=str(paths.report), image=image_identity(env, "report")),
         paths,
-        environment=environment(env, paths.logs / "group" / "report.log", announce=True),
-        rerun=True,  # the tables that it names may have changed under the same names
+        # the tables that it names may have changed under the same names
+        environment=environment(
+            env, paths.logs / "group" / "report.log", announce=True, always=True
+        ),
     )
     return paths.report
 
@@ -323,36 +433,77 @@ def run_study(
     Returns
     -------
     StudyResult
-        Outcome of each scan, the report, and why the group stage failed if it did.
+        What failed, the report, and why the group stage failed if it did.
 
     Raises
     ------
     InputError
         The study cannot start.
     """
+    cohorts = settings.cohorts()
     check_study(settings, env, stage)
     paths = StudyPaths(settings.out)
-    scans = find_scans(settings)
-    attempted = find_scans(settings, participants) if participants else scans
-    check_people(scans, settings)
-    group_error = ""
+    scans = {name: find_scans(cohort) for name, cohort in cohorts.items()}
+    for name, cohort in cohorts.items():
+        check_people(name, scans[name], cohort)
+    check_overlap(scans, settings)
+    wanted = {label.removeprefix("sub-") for label in participants}
+    unknown = wanted - {scan.sample_id for found in scans.values() for scan in found}
+    if unknown:
+        raise InputError(f"no scan of {', '.join(sorted(unknown))}")
+    attempted, outcomes, group_error = [], {}, ""
     with study_lock(paths):
-        log.info("%s: %d scans", paths.out, len(scans))
-        describe_dataset(settings)
-        if stage in ("participants", "all"):
-            run_participants(attempted, settings, env, n_procs)
-        outcomes = read_outcomes(scans, settings, env)
-        write_scan_tables(scans, outcomes, paths)
+        for name, cohort in cohorts.items():
+            cohort.out.mkdir(parents=True, exist_ok=True)
+            describe_dataset(cohort)
+            if cohort.start == "gwas":
+                continue
+            chosen = [scan for scan in scans[name] if not wanted or scan.sample_id in wanted]
+            if stage in ("participants", "all"):
+                log.info("%s: %d scans", cohort.out, len(chosen))
+                run_participants(chosen, cohort, env, n_procs)
+            outcomes[name] = read_outcomes(scans[name], cohort, env)
+            write_scan_tables(scans[name], outcomes[name], cohort)
+            names = {scan.prefix for scan in chosen}
+            attempted += [outcome for outcome in outcomes[name] if outcome.scan in names]
         if stage in ("group", "all"):
             try:
-                run_group(outcomes, settings, env, n_procs)
+                _run_groups(cohorts, outcomes, env, n_procs)
             except (InputError, StepError) as error:
                 group_error = str(error)
-        report = make_report(settings, env)
+        report = make_report(cohorts, settings, env)
+    failed = [
+        replace(outcome, log=str(Path(os.path.relpath(cohorts[name].out, paths.out), outcome.log)))
+        for name in outcomes
+        for outcome in outcomes[name]
+        if outcome.status == "failed"
+    ]
     return StudyResult(
-        tuple(outcomes),
-        frozenset(scan.prefix for scan in attempted),
-        paths.scans,
+        tuple(failed),
+        bool(attempted) and all(outcome.status == "failed" for outcome in attempted),
+        tuple(StudyPaths(cohorts[name].out).scans for name in outcomes),
         report,
         group_error,
     )
+
+
+def _run_groups(
+    cohorts: Mapping[str, StudySettings],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    env: str,
+    n_procs: int,
+) -> None:
+    """Train, look for loci, replicate: each cohort in its turn."""
+    maps = {name: write_maps(outcomes[name], cohorts[name]) for name in outcomes}
+    trained = None
+    if maps:
+        teacher = "train" if "train" in cohorts else "discovery"
+        train_encoder(maps[teacher], cohorts[teacher], env, n_procs)
+        trained = StudyPaths(cohorts[teacher].out)
+    discovery = None
+    for name in ("discovery", "replication"):
+        if name in cohorts:
+            cohort = cohorts[name]
+            table = maps.get(name)
+            run_group(table, cohort, env, n_procs, trained=trained, discovery=discovery)
+            discovery = StudyPaths(cohort.out)

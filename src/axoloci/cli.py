@@ -49,12 +49,14 @@ def _finish(result: StudyResult, logs: Path) -> None:
     for outcome in result.failed[:SHOWN]:
         click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {outcome.log})", err=True)
     if len(result.failed) > SHOWN:
-        click.echo(f"and {len(result.failed) - SHOWN} more: see {result.scans}", err=True)
+        click.echo(
+            f"and {len(result.failed) - SHOWN} more: see {', '.join(map(str, result.scans))}",
+            err=True,
+        )
     if result.group_error:
         raise click.ClickException(f"{result.group_error}\nlogs: {logs}")
     if result.failed:
-        all_failed = result.attempted <= {outcome.scan for outcome in result.failed}
-        sys.exit(EXIT_FAILED if all_failed else EXIT_WITH_NAMED_FAILURES)
+        sys.exit(EXIT_FAILED if result.all_failed else EXIT_WITH_NAMED_FAILURES)
 
 
 @main.command()

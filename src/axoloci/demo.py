@@ -115,8 +115,7 @@ def _simulate(
                 image=wanted["image"],
             ),
             paths,
-            environment=environment(env, paths.logs / "simulate.log", announce=True),
-            rerun=True,
+            environment=environment(env, paths.logs / "simulate.log", announce=True, always=True),
         )
     write_json(stamp, wanted)
 
@@ -153,7 +152,8 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
     _simulate(cohort, paths, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
     study = out / "study.toml"
     write_text(study, STUDY.format(out="study", cohort="cohort"))
-    result = run_study(read_study(study), env=env, n_procs=n_procs)
+    settings = read_study(study)
+    result = run_study(settings, env=env, n_procs=n_procs)
     if result.group_error:
         raise StepError(result.group_error)
     joint = json.loads(pq.read_schema(paths.group / "joint.parquet").metadata[b"axoloci"])
@@ -163,8 +163,8 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
         **compare(cohort, paths.group),
         "lambda_gc": joint["lambda_gc"],
         "failed": [outcome.scan for outcome in result.failed],
-        "seconds": {row["step"]: row["seconds"] for row in step_seconds(paths)},
-        "cpu_seconds": {row["step"]: row["cpu_seconds"] for row in step_seconds(paths)},
+        "seconds": {row["step"]: row["seconds"] for row in step_seconds(settings)},
+        "cpu_seconds": {row["step"]: row["cpu_seconds"] for row in step_seconds(settings)},
         "report": str(result.report),
     }
     write_json(out / "summary.json", summary)

@@ -1,8 +1,11 @@
-"""The environment layer: where and how the command of a step is run.
+"""The environment layer: where and how the command of a step is run, and whether it must be.
 
-A step's identity (`image_identity`) goes into Pydra's cache key through the field `image` of
-every task, because Pydra's own key ignores image and environment. Natively it is the digest of
-the step's code.
+Pydra would take a result from its cache though the files had been cut off or replaced since, and
+unpickle whatever lies there. So its caches last for one run only, and the record beside a job's log
+decides: a job is skipped when its inputs, its code and every file that it made are what they were.
+
+A step's identity (`image_identity`) is one of the inputs of every task. Natively it is the digest
+of the step's code.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from typing import Any, ClassVar
 
 import attrs
 from pydra.environments import base
+from pydra.utils.general import get_fields
 
 from axoloci.errors import InputError
-from axoloci.io.files import write_json
+from axoloci.io.files import sha256, write_json
 from axoloci.steps import code_digest, installed_steps
 
 logger = logging.getLogger("axoloci")
@@ -83,6 +87,78 @@ def last_words(text: str) -> str:
     return lines[-1] if lines else "it wrote no message"
 
 
+def reason_to_run(record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Why a job cannot be skipped; empty if it can.
+
+    Parameters
+    ----------
+    record
+        What is known of the job's last run; empty if nothing.
+    inputs
+        Digest of each of its inputs now.
+    """
+    if not record:
+        return "it was never run"
+    if "exit_code" not in record:
+        return "it was stopped before its end"
+    if record["exit_code"] != 0:
+        return "it failed"
+    before = record["inputs"]
+    changed = [name for name in inputs if inputs[name] != before.get(name)]
+    changed += [name for name in before if name not in inputs]
+    if "image" in changed:
+        return "its code changed"
+    if changed:
+        return f"{', '.join(sorted(changed))} changed"
+    return next(filter(None, (damage(Path(f), was) for f, was in record["outputs"].items())), "")
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size, time of modification and SHA-256 of a file."""
+    state = path.stat()
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256(path)}
+
+
+def damage(path: Path, was: Mapping[str, Any]) -> str:
+    """What is wrong with a finished file; empty if it is what it was.
+
+    The content is read only if the time of modification differs, as git does.
+    """
+    try:
+        state = path.stat()
+        if state.st_size != was["size"]:
+            return f"{path} has {state.st_size} bytes, and had {was['size']}"
+        if state.st_mtime_ns != was["mtime_ns"] and sha256(path) != was["sha256"]:
+            return f"{path} was changed"
+    except OSError:
+        return f"{path} is gone"
+    return ""
+
+
+def _made_files(job: Any) -> list[Path]:
+    """The files that a finished job has made, those within folders too."""
+    made = [
+        Path(field.callable(job.inputs, job.cache_dir))
+        for field in get_fields(job.task.Outputs)
+        if callable(getattr(field, "callable", None))
+    ]
+    return sorted(
+        file
+        for path in made
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A job's record; empty if there is none that can be read."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 @attrs.define
 class NativeEnvironment(base.Environment):  # type: ignore[misc]
     """Runs a step's command on this machine, with one log and one job record.
@@ -91,38 +167,49 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
     ----------
     log
         File for the command's standard error. The job record beside it (`.json`) holds the
-        command, its exit code, seconds, CPU seconds and peak memory.
+        command, its exit code, seconds, CPU seconds, peak memory, the digests of its inputs, and
+        size and checksum of what it made.
     threads
         Threads that the command's libraries may use.
     announce
         Say in the driver's log when the command starts and ends.
+    always
+        Run the command also if nothing has changed.
     """
 
     log: Path
     threads: int = 1
     announce: bool = False
+    always: bool = False
     _plugin_name: ClassVar[str] = "axoloci-native"
 
     def execute(self, job: Any) -> dict[str, Any]:
-        """Run the command of a Pydra job; a non-zero exit raises `StepError`."""
+        """Run the command of a Pydra job if it must be; a non-zero exit raises `StepError`."""
         command = job.task._command_args(values=job.inputs)
         # Pydra's job runs in a folder of its own, and the user's PATH may lack our environment.
         search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         program = shutil.which(command[0], path=search)
         if program is None:
             raise StepError(f"{command[0]} is not installed: pip install 'axoloci[all]'")
+        record_file = self.log.with_suffix(".json")
+        _, digests = job.task._compute_hashes()
+        inputs = {name: str(digests[name]) for name in digests if name != "Outputs"}
+        why = reason_to_run(read_record(record_file), inputs)
+        if not (why or self.always):
+            return {"return_code": 0, "stdout": "", "stderr": ""}
+
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        record = self.log.with_suffix(".json")
-        job_record = {
+        record = {
             "job": self.log.stem,
+            "why": why or "it is run each time",
             "image": job.inputs.get("image", ""),
-            "cache": job.cache_dir.name,
             "command": [str(word) for word in command],
+            "inputs": inputs,
+            "started": round(time.time(), 3),
         }
-        self._forget_previous(job, record)
-        write_json(record, job_record)
+        write_json(record_file, record)
         if self.announce:
-            logger.info("%s: %s %s", self.log.stem, *command[:2])
+            logger.info("%s: %s %s (%s)", self.log.stem, *command[:2], record["why"])
         started = time.monotonic()
         with open(self.log, "wb") as log:
             process = subprocess.Popen(
@@ -130,7 +217,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=self._variables(os.environ, job_record["image"]),
+                env=self._variables(os.environ, record["image"]),
                 preexec_fn=die_with_parent,
             )
             assert process.stdout is not None
@@ -138,14 +225,15 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             output = process.stdout.read().decode("utf-8", errors="replace")
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - started
-        job_record |= {
+        record |= {
             "exit_code": process.returncode,
-            "seconds": round(seconds, 3),
+            "seconds": round(time.monotonic() - started, 3),
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
             "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
         }
-        write_json(record, job_record)
+        if process.returncode == 0:
+            record["outputs"] = {str(path): fingerprint(path) for path in _made_files(job)}
+        write_json(record_file, record)
         if process.returncode != 0:
             reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
             cause = (
@@ -155,18 +243,8 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             )
             raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
         if self.announce:
-            logger.info("%s: done in %.0f s", self.log.stem, seconds)
+            logger.info("%s: done in %.0f s", self.log.stem, record["seconds"])
         return {"return_code": 0, "stdout": output, "stderr": ""}
-
-    def _forget_previous(self, job: Any, record: Path) -> None:
-        """Drop the cached result of the job that wrote these outputs before, with other inputs.
-
-        Its files are about to be replaced, and Pydra would serve them as if they were still there.
-        """
-        if record.exists():
-            before = json.loads(record.read_text(encoding="utf-8")).get("cache")
-            if before and before != job.cache_dir.name:
-                shutil.rmtree(job.cache_root / before, ignore_errors=True)
 
     def _variables(self, inherited: Mapping[str, str], image: str) -> dict[str, str]:
         """Environment variables of the command: threads, and the identity of its code."""
@@ -175,7 +253,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
 
 
 def environment(
-    kind: str, log: Path, threads: int = 1, *, announce: bool = False
+    kind: str, log: Path, threads: int = 1, *, announce: bool = False, always: bool = False
 ) -> NativeEnvironment:
     """The Pydra environment in which one job is run.
 
@@ -189,14 +267,17 @@ def environment(
         Threads that the job may use.
     announce
         Say in the driver's log when the job starts and ends.
+    always
+        Run the job also if nothing has changed.
     """
     check_environment(kind)
-    return NativeEnvironment(log=log, threads=threads, announce=announce)
+    return NativeEnvironment(log, threads, announce, always)
 
 
 def read_records(logs: Path) -> list[dict[str, Any]]:
     """All job records under a log folder, sorted by path; each with its `log`."""
     return [
-        {**json.loads(path.read_text(encoding="utf-8")), "log": str(path.with_suffix(".log"))}
+        {**record, "log": str(path.with_suffix(".log"))}
         for path in sorted(logs.rglob("*.json"))
+        if (record := read_record(path))
     ]

@@ -101,27 +101,112 @@ class GeneticsSettings(Section):
     clump_kb: float | None = Field(None, gt=0, description="farthest distance to a lead, kb")
 
 
-class StudySettings(Section):
-    """A whole study file."""
+class Inputs(Section):
+    """Where a cohort's data lie: one source of images or traits, genotypes, covariates."""
 
-    out: Path = Field(description="folder for everything that is made; it is created")
-    bids: Path | None = Field(None, description="BIDS data set with raw DWI")
+    bids: Path | None = Field(None, description="raw DWI: a BIDS data set")
     scans: Path | None = Field(
-        None, description="table participant_id, dwi, bval, bvec[, mask] in place of `bids`"
+        None, description="raw DWI: table participant_id, dwi, bval, bvec[, mask]"
+    )
+    preprocessed: Path | None = Field(
+        None,
+        description="corrected DWI: table participant_id, dwi, bval, bvec, mask, or a folder of "
+        "BIDS derivatives (QSIPrep's, axoloci's)",
+    )
+    fa: Path | None = Field(
+        None,
+        description="FA maps in the scans' own spaces: table participant_id, fa, a folder of BIDS "
+        "derivatives, or a pattern such as maps/{participant_id}_FA.nii.gz",
+    )
+    fa_common: Path | None = Field(
+        None, description="FA maps in one common space: given as `fa` is"
+    )
+    traits: Path | None = Field(
+        None, description="table of traits, one row a person (TSV or Parquet): no images at all"
     )
     genotypes: Path | None = Field(None, description="PLINK 1 prefix of .bed, .bim, .fam")
     covariates: Path | None = Field(
         None, description="table with IID and one column a covariate (TSV)"
     )
+    keep: Path | None = Field(
+        None, description="table with IID: only these people belong to the cohort"
+    )
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources that are given; a cohort has one."""
+        return [name for name in DOORS if getattr(self, name) is not None]
+
+    @property
+    def start(self) -> str:
+        """The step at which the data enter."""
+        return DOORS[self.sources[0]]
+
+
+# Step at which a cohort's data enter, by the source that it names.
+DOORS = {
+    "bids": "preprocess",
+    "scans": "preprocess",
+    "preprocessed": "dti",
+    "fa": "normalize",
+    "fa_common": "encoder",
+    "traits": "gwas",
+}
+COHORTS = ("train", "discovery", "replication")
+
+# Columns of qc.tsv that may be named as covariates, and the doors that make them.
+MADE_COVARIATES = {
+    "head_scale": ("preprocess", "dti", "normalize"),
+    "mean_framewise_displacement": ("preprocess",),
+    "scanner": ("preprocess",),
+    "site": ("preprocess",),
+}
+
+
+class StudySettings(Inputs):
+    """A whole study file."""
+
+    out: Path = Field(description="folder for everything that is made; it is created")
     min_participants: int = Field(
         20, ge=2, description="fewest people with whom the group stage is run"
     )
+    allow_train_in_discovery: bool = Field(
+        False, description="people of [train] may also be in [discovery]"
+    )
+    train: Inputs | None = Field(
+        None, description="who trains the encoder, if not the people of the discovery"
+    )
+    discovery: Inputs | None = Field(None, description="in whom loci are looked for")
+    replication: Inputs | None = Field(None, description="in whom the loci found are tested again")
     preprocess: PreprocessSettings = PreprocessSettings()
     dti: DtiSettings = DtiSettings()
     normalize: NormalizeSettings = NormalizeSettings()
     encoder: EncoderSettings = EncoderSettings()
     gwas: GwasSettings = GwasSettings()
     genetics: GeneticsSettings = GeneticsSettings()
+
+    def cohorts(self) -> dict[str, StudySettings]:
+        """Each cohort as a study of its own, by name.
+
+        What a cohort's table leaves out, the top of the file says. A study of one cohort is that
+        cohort, `discovery`; of several, each has a folder of its name under `out`.
+        """
+        given = {name: getattr(self, name) for name in COHORTS}
+        alone = not (self.train or self.replication)
+        cohorts = {}
+        for name in COHORTS:
+            own: Inputs | None = given[name]
+            if own is None and name != "discovery":
+                continue
+            update = dict.fromkeys(COHORTS)
+            if own is not None:
+                if own.sources:  # instead of the source at the top
+                    update |= dict.fromkeys(DOORS)
+                update |= {key: getattr(own, key) for key in own.model_fields_set}
+            if not alone:
+                update["out"] = self.out / name
+            cohorts[name] = self.model_copy(update=update)
+        return cohorts
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -166,31 +251,65 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
             else:
                 problems.append(f"'{key}': {problem['msg']}")
         raise InputError("\n  ".join([f"{source}:", *problems])) from error
-    if (settings.bids is None) == (settings.scans is None):
-        raise InputError(f"{source}: name either 'bids' or 'scans', the source of the raw DWI")
-
-    if settings.gwas.covariates and settings.covariates is None:
-        raise InputError(f"{source}: 'gwas.covariates' names columns, but 'covariates' no table")
+    problems = _contradictions(settings)
+    if problems:
+        raise InputError("\n  ".join([f"{source}:", *problems]))
 
     def resolve(path: Path | None) -> Path | None:
         return None if path is None else Path(folder, path.expanduser()).absolute()
 
+    def resolved(inputs: Inputs) -> dict[str, Path | None]:
+        paths = {name: resolve(getattr(inputs, name)) for name in Inputs.model_fields}
+        genotypes = paths["genotypes"]
+        if genotypes and genotypes.suffix == ".bed":
+            paths["genotypes"] = genotypes.with_suffix("")
+        return {name: path for name, path in paths.items() if path is not None}
+
+    cohorts = {name: getattr(settings, name) for name in COHORTS}
     return settings.model_copy(
         update={
+            "out": resolve(settings.out),
+            **resolved(settings),
             **{
-                name: resolve(getattr(settings, name))
-                for name in ("out", "bids", "scans", "covariates")
+                name: inputs.model_copy(update=resolved(inputs))
+                for name, inputs in cohorts.items()
+                if inputs is not None
             },
-            "genotypes": resolve(
-                settings.genotypes.with_suffix("")
-                if settings.genotypes and settings.genotypes.suffix == ".bed"
-                else settings.genotypes
-            ),
             "normalize": settings.normalize.model_copy(
                 update={"template": resolve(settings.normalize.template)}
             ),
         }
     )
+
+
+def _contradictions(settings: StudySettings) -> list[str]:
+    """What is missing or excludes each other in settings that are of the right types."""
+    problems = []
+    for name in ("", *COHORTS):
+        inputs = getattr(settings, name) if name else settings
+        if inputs is not None and len(inputs.sources) > 1:
+            named = " and ".join(f"'{source}'" for source in inputs.sources)
+            problems.append(f"{f'[{name}]: ' if name else ''}{named}: a cohort has one source")
+    if problems:
+        return problems
+    cohorts = settings.cohorts()
+    for name, cohort in cohorts.items():
+        where = f"[{name}]: " if len(cohorts) > 1 else ""
+        if not cohort.sources:
+            problems.append(f"{where}name the source of the data, one of {', '.join(DOORS)}")
+        elif name != "train":
+            made = {key for key, doors in MADE_COVARIATES.items() if cohort.start in doors}
+            if cohort.covariates is None and set(settings.gwas.covariates or ()) - made:
+                problems.append(
+                    f"{where}'gwas.covariates' names columns, but 'covariates' no table"
+                )
+    if problems:
+        return problems
+    if len({cohort.start == "gwas" for cohort in cohorts.values()}) > 1:
+        problems.append("'traits' of one cohort and images of another cannot be compared")
+    elif "train" in cohorts and cohorts["train"].start == "gwas":
+        problems.append("[train]: 'traits' train no encoder; name images")
+    return problems
 
 
 def read_study(path: Path) -> StudySettings:
@@ -235,7 +354,7 @@ class StudyPaths:
 
     @property
     def work(self) -> Path:
-        """State that resume needs: Pydra's cache and hashes, checkpoints."""
+        """State that resume needs: outcomes, hashes, checkpoints; Pydra's cache during a run."""
         return self.out / "work"
 
     @property

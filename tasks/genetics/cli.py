@@ -1,4 +1,4 @@
-"""`axoloci-genetics`: joint test of all traits, loci."""
+"""`axoloci-genetics`: joint test of all traits, loci, replication."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from axoloci.io.genotypes import Genotypes, open_genotypes
 from axoloci.io.sumstats import VARIANT_COLUMNS, Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import loci as kernel_loci
+from axoloci.tasks.genetics import replication as kernel_replication
 
 log = logging.getLogger("axoloci")
 
@@ -391,6 +392,131 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
             f"{store.path}: has no variant {lost[0][2]}; the joint test is of another store"
         )
     return [result[key] for key in keys]
+
+
+@main.command()
+@click.option(
+    "--loci",
+    "loci_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Table of the discovery's loci; the lead variant of each is tested.",
+)
+@click.option(
+    "--discovery",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the discovery's summary statistics.",
+)
+@click.option(
+    "--replication",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the summary statistics of the same traits in other people.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="replication.tsv",
+    help="Table, one row a locus; a summary goes beside it as .json.",
+)
+def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) -> None:
+    """Test each lead variant in other people, by the combination of traits that it changed.
+
+    The test is one-sided: an effect in the other direction does not replicate. Variants are matched
+    by chromosome, position and alleles; where effect and other allele are swapped, so is the sign.
+    """
+    first, second = read_sumstats(discovery), read_sumstats(replication)
+    leads = pd.read_csv(loci_path, sep="\t", dtype={"chromosome": str, "variant_id": str})
+    columns = _columns(second, first.traits)
+    r_first, _, _ = _correlations(first, leads, list(range(len(first.traits))))
+    r_second, df, frequency = _correlations(second, leads, columns)
+    if len(leads) and np.isnan(r_first).all(axis=1).any():
+        row = int(np.argmax(np.isnan(r_first).all(axis=1)))
+        raise InputError(
+            f"{discovery}: has no variant {leads['variant_id'][row]} of {loci_path}; give the "
+            "summary statistics in which these loci were found"
+        )
+    pick = np.ix_(columns, columns)
+    found = kernel_replication.replicate(
+        r_first,
+        first.trait_correlation,
+        first.trait_residual_sd,
+        r_second,
+        second.trait_correlation[pick],
+        second.trait_residual_sd[columns],
+        df,
+    )
+    table = leads[["locus", *VARIANT_COLUMNS]].assign(
+        neg_log10_p_discovery=leads["neg_log10_p"],
+        effect_allele_frequency=frequency,
+        n=df + second.n_covariates + 1,
+        r=found.r,
+        neg_log10_p=found.neg_log10_p,
+        replicated=np.where(found.replicated, "yes", "no"),
+    )
+    tested = np.isfinite(found.neg_log10_p)
+    table.loc[~tested, "replicated"] = "n/a"
+    text = table.to_csv(
+        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
+    )
+    write_text(out, text)
+    absent = leads["variant_id"][~tested].tolist()
+    if absent:
+        log.warning(
+            "%s: %d of %d lead variants cannot be tested, such as %s",
+            *(replication, len(absent), len(leads), ", ".join(absent[:3])),
+        )
+    write_json(
+        out.with_suffix(".json"),
+        {
+            "axoloci": __version__,
+            "n_leads": len(leads),
+            "n_tested": int(tested.sum()),
+            "n_replicated": int(found.replicated.sum()),
+            "p_threshold": kernel_replication.LEVEL / max(1, int(tested.sum())),
+            "n_same_direction": int((found.r > 0).sum()),
+            "p_sign_test": kernel_replication.sign_test(found.r),
+            "n_samples": second.n_samples,
+        },
+    )
+    log.info("%d of %d lead variants replicated", int(found.replicated.sum()), len(leads))
+
+
+def _correlations(
+    store: Sumstats, leads: pd.DataFrame, columns: list[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Partial correlations (n, K) of the leads for their effect allele, smallest df, frequency.
+
+    NaN where the store lacks the variant.
+    """
+    r = np.full((len(leads), len(columns)), np.nan)
+    df, frequency = np.full(len(leads), np.nan), np.full(len(leads), np.nan)
+    place = {
+        (str(lead.chromosome), lead.base_pair_location, *sorted(alleles)): (row, alleles[0])
+        for row, lead in enumerate(leads.itertuples())
+        for alleles in [(str(lead.effect_allele), str(lead.other_allele))]
+    }
+    there = {part["chromosome"] for part in store.info["parts"]}
+    for chromosome in sorted(there & set(leads["chromosome"])):
+        for block in store.blocks(chromosome):
+            near = block.variants["base_pair_location"].isin(leads["base_pair_location"])
+            for i in np.flatnonzero(near):
+                variant = block.variants.iloc[i]
+                alleles = sorted((str(variant.effect_allele), str(variant.other_allele)))
+                key = (str(variant.chromosome), variant.base_pair_location, *alleles)
+                if key not in place:
+                    continue
+                row, effect_allele = place[key]
+                sign = 1.0 if variant.effect_allele == effect_allele else -1.0
+                beta, se, of_df = (
+                    part[i : i + 1, columns] for part in (block.beta, block.se, block.df)
+                )
+                r[row] = sign * kernel.partial_correlation(beta, se, of_df)[0]
+                df[row] = of_df.min()
+                p = float(variant.effect_allele_frequency)
+                frequency[row] = p if sign > 0 else 1 - p
+    return r, df, frequency
 
 
 if __name__ == "__main__":

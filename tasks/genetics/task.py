@@ -48,3 +48,23 @@ class FindLoci(shell.Task["FindLoci.Outputs"]):
         """One row a locus."""
 
         loci: File = shell.out(callable=made("{out}"), help="lead variants")
+
+
+@shell.define
+class ReplicateLoci(shell.Task["ReplicateLoci.Outputs"]):
+    """Lead variants of one cohort tested in another."""
+
+    executable = ["axoloci-genetics", "replicate"]
+
+    loci: File = shell.arg(argstr="--loci", help="loci of the discovery")
+    discovery: SumstatsStore = shell.arg(argstr="--discovery", help="its summary statistics")
+    replication: SumstatsStore = shell.arg(
+        argstr="--replication", help="summary statistics of the same traits in other people"
+    )
+    out: str = shell.arg(argstr="--out", default="replication.tsv", help="table, one row a locus")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """One row a locus."""
+
+        table: File = shell.out(callable=made("{out}"), help="directed test of each lead")

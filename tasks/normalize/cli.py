@@ -94,19 +94,33 @@ def register(
 @click.option(
     "--mask", type=_FILE, help="Voxels to keep, instead of the template's brain that people share."
 )
+@click.option(
+    "--like",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Cohort store whose voxels are kept, so that its encoder can read this one.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Cohort store (Zarr).")
-def store(maps: Path, template: Path | None, mask: Path | None, out: Path) -> None:
+def store(
+    maps: Path, template: Path | None, mask: Path | None, like: Path | None, out: Path
+) -> None:
     """Pack the maps of all people into one cohort store.
 
     Without --mask, a voxel is kept if the template's FA is above 0.05 there and 95% of the people
     have a value. Paths in the table are relative to the table. One map is in memory at a time.
     """
-    from axoloci.io.cohort import write_cohort
+    from axoloci.io.cohort import read_cohort, write_cohort
 
     sample_id, paths, digests = _read_maps(maps)
     first, affine = read_nifti(paths[0], ndim=3)
     shape = first.shape
-    if mask is not None:
+    if mask is not None and like is not None:
+        raise InputError("--mask and --like both say which voxels are kept; give one")
+    if like is not None:
+        other = read_cohort(like)
+        if other.mask.shape != shape or not np.allclose(other.affine, affine, atol=1e-3):
+            raise InputError(f"{paths[0]}: is not on the grid of {like}")
+        keep = other.mask
+    elif mask is not None:
         keep = same_grid(mask, shape, affine, paths[0]) > 0
     else:
         keep = _group_mask(paths, template or TEMPLATE, shape, affine)

@@ -58,6 +58,9 @@ class PackCohort(shell.Task["PackCohort.Outputs"]):
     template: Nifti | None = shell.arg(
         argstr="--template", default=None, help="FA template; without it the shipped one"
     )
+    like: CohortStore | None = shell.arg(
+        argstr="--like", default=None, help="store whose voxels are kept"
+    )
     out: str = shell.arg(argstr="--out", default="cohort.zarr", help="the store's folder")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
