@@ -119,7 +119,8 @@ def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> No
     "--max-pc-sd",
     type=click.FloatRange(min=0, min_open=True),
     default=sample_qc.MAX_PC_SD,
-    help="Robust standard deviations from the cohort's median, along any component.",
+    help="Robust standard deviations from the cohort's median, along any component. Where a "
+    "cohort has several ancestries, all people of the smaller ones may be beyond.",
 )
 @click.option(
     "--kinship",
