@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,29 @@ from numpy.typing import NDArray
 
 
 def write_plink(
-    prefix: Path, dosage: NDArray[np.int8], chromosome: list[str] | None = None
+    prefix: Path,
+    dosage: NDArray[np.int8],
+    chromosome: list[str] | None = None,
+    position: Sequence[int] | None = None,
+    sex: Sequence[int] | None = None,
 ) -> None:
-    """A bed/bim/fam set of people i0, i1, …, effect allele A, other allele C, chromosome 1."""
+    """A bed/bim/fam set of people i0, i1, …, effect allele A, other allele C.
+
+    Without more: chromosome 1, positions from 1000 on, sexes unknown.
+    """
     n_variants, n_samples = dosage.shape
     chromosome = chromosome or ["1"] * n_variants
+    position = range(1000, 1000 + n_variants) if position is None else position
+    sex = [0] * n_samples if sex is None else sex
     code = np.choose(np.where(dosage < 0, 3, dosage), [3, 2, 0, 1]).astype(np.uint8)
     code = np.pad(code, ((0, 0), (0, -n_samples % 4))).reshape(n_variants, -1, 4)
     packed = (code << np.array([0, 2, 4, 6], dtype=np.uint8)).sum(axis=2).astype(np.uint8)
     Path(f"{prefix}.bed").write_bytes(b"\x6c\x1b\x01" + packed.tobytes())
     Path(f"{prefix}.bim").write_text(
-        "".join(f"{chromosome[i]}\trs{i}\t0\t{1000 + i}\tA\tC\n" for i in range(n_variants))
+        "".join(f"{chromosome[i]}\trs{i}\t0\t{position[i]}\tA\tC\n" for i in range(n_variants))
     )
     Path(f"{prefix}.fam").write_text(
-        "".join(f"f{i}\ti{i}\t0\t0\t0\t-9\n" for i in range(n_samples))
+        "".join(f"f{i}\ti{i}\t0\t0\t{sex[i]}\t-9\n" for i in range(n_samples))
     )
 
 

@@ -29,7 +29,7 @@ from axoloci.io.sumstats import (
     write_gwas_ssf,
 )
 from axoloci.io.tables import match_samples, read_table, read_traits
-from axoloci.tasks.gwas import kernel, pca
+from axoloci.tasks.gwas import kernel, pca, sample_qc
 from axoloci.tasks.gwas.covariates import design_matrix
 
 log = logging.getLogger("axoloci")
@@ -37,6 +37,8 @@ log = logging.getLogger("axoloci")
 main = step_group("gwas", "Genome-wide association of all traits in one reading of the genotypes.")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+X_NAMES = ("X", "23")
+SEX_NAMES = ("unknown", "male", "female")  # by their code in a .fam
 Item = TypeVar("Item")
 
 
@@ -60,26 +62,13 @@ Item = TypeVar("Item")
 def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> None:
     """Principal components of the genotypes, for use as covariates."""
     source = open_genotypes(genotypes)
-    people = list(source.samples["iid"])
-    if keep is not None:
-        people = match_samples({str(source.path): people, str(keep): read_table(keep).index})
+    people = _kept_people(source, keep)
     index = source.sample_index(people)
-    autosomes = _autosomes(source)
-    parts = [p for p in plan_parts(source.variants["chromosome"], 1) if p.chromosome in autosomes]
-    pieces = [piece for part in parts for piece in _pieces(part, kernel.CPU_BLOCK)]
-
-    chosen = pca.thin(
-        (name, source.read(start, stop, index))
-        for name, start, stop in progress(pieces, "thinning", len(pieces))
-    )
-    log.info("%d of %d autosomal variants are common and independent", chosen.sum(), len(chosen))
-    offsets = np.cumsum([0] + [stop - start for _, start, stop in pieces])
+    pieces = _autosomal_pieces(source)
+    chosen = _independent(source, pieces, index)
 
     def blocks() -> Iterator[NDArray[np.int8]]:
-        for (_, start, stop), offset in zip(pieces, offsets, strict=False):
-            keep_here = chosen[offset : offset + stop - start]
-            if keep_here.any():
-                yield source.read(start, stop, index)[keep_here]
+        return _chosen_blocks(source, pieces, chosen, index)
 
     try:
         scores, values = pca.genotype_pcs(blocks, len(people), n_pcs)
@@ -91,6 +80,148 @@ def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> No
         "\t".join([p, *(f"{x:.9g}" for x in row)]) for p, row in zip(people, scores, strict=True)
     )
     write_text(out, "\n".join([header, *rows]) + "\n")
+
+
+@main.command()
+@click.option(
+    "--genotypes",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PLINK 1 bed/bim/fam: path of the .bed, or without suffix.",
+)
+@click.option(
+    "--keep",
+    type=FILE,
+    default=None,
+    help="Table of the people to look at; without it all. Frequencies and medians are theirs.",
+)
+@click.option(
+    "--pcs",
+    type=FILE,
+    default=None,
+    help="Table of principal components, as the command pca writes it; without it no look at "
+    "ancestry. Those of unrelated people (pca --keep): a family makes a component of its own.",
+)
+@click.option(
+    "--max-missing",
+    type=click.FloatRange(0, 1),
+    default=sample_qc.MAX_MISSING,
+    help="Share of a person's autosomal genotypes that may be missing.",
+)
+@click.option(
+    "--max-heterozygosity-sd",
+    type=click.FloatRange(min=0, min_open=True),
+    default=sample_qc.MAX_HETEROZYGOSITY_SD,
+    help="Robust standard deviations of F from the cohort's median, to either side. Lower finds "
+    "weaker contamination, and people of a rarer ancestry with it.",
+)
+@click.option(
+    "--max-pc-sd",
+    type=click.FloatRange(min=0, min_open=True),
+    default=sample_qc.MAX_PC_SD,
+    help="Robust standard deviations from the cohort's median, along any component. Where a "
+    "cohort has several ancestries, all people of the smaller ones may be beyond.",
+)
+@click.option(
+    "--kinship",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=sample_qc.MIN_KINSHIP,
+    help="Pairs above are relatives: 0.0442 third degree, 0.0884 second, 0.177 first, 0.354 "
+    "duplicates. Time grows with the square of the number of people; memory does not.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="samples_qc.tsv",
+    help="Table of figures and flags, one row a person; n/a where there is none.",
+)
+@click.option(
+    "--related",
+    type=click.Path(path_type=Path),
+    default="related.tsv",
+    help="Table IID1, IID2, kinship, n_variants of the pairs of relatives.",
+)
+def samples(
+    genotypes: Path,
+    keep: Path | None,
+    pcs: Path | None,
+    max_missing: float,
+    max_heterozygosity_sd: float,
+    max_pc_sd: float,
+    kinship: float,
+    out: Path,
+    related: Path,
+) -> None:
+    r"""Check each person's genotypes: missing, contaminated, swapped, far from the others, related.
+
+    A report: no one is left out. Flags are missing_rate, heterozygosity, sex_mismatch, ancestry and
+    related, or n/a. Someone of mixed DNA (F far below the others) seems related to everyone: such
+    pairs are in the table, and do not flag the other person. Frequencies are those of all people
+    looked at, so in a cohort of several ancestries heterozygosity and sex are best judged one
+    ancestry at a time (--keep). Genetic sex is female below an F of X of 0.2, male above 0.8;
+    between them it is unknown, which is no mismatch.
+
+    \b
+    For N people and M independent common autosomal variants, kinship takes
+    N²/2 × M multiplications (four times that where genotypes are missing),
+    0.4 GB, and one reading of the genotypes for each two tiles of 2,048 people.
+    The rest holds a block of 256 variants: a few kB a person.
+    """
+    source = open_genotypes(genotypes)
+    people = _kept_people(source, keep)
+    index = source.sample_index(people)
+    deviant = _read_pcs(pcs, people)
+    pieces = _autosomal_pieces(source)
+    if not pieces:
+        raise InputError(f"{source.files[1]}: no variant on the chromosomes 1 to 22")
+
+    missing_rate, f = sample_qc.heterozygosity(
+        (
+            source.read(start, stop, index)
+            for _, start, stop in progress(pieces, "heterozygosity", len(pieces))
+        ),
+        len(people),
+    )
+    sex = source.samples["sex"].to_numpy()[index]
+    x_f = _x_inbreeding(source, index, sex)
+    genetic = sample_qc.genetic_sex(x_f)
+    pairs = _related(source, pieces, index, missing_rate <= max_missing, kinship)
+
+    deviation = sample_qc.robust_deviation(f)
+    mixed = deviation < -max_heterozygosity_sd
+    # someone of mixed DNA seems related to everyone: that is no reason to flag everyone
+    relatives = np.concatenate(
+        [pairs.first[~mixed[pairs.second]], pairs.second[~mixed[pairs.first]]]
+    )
+    flagged = {
+        "missing_rate": missing_rate > max_missing,
+        "heterozygosity": np.abs(deviation) > max_heterozygosity_sd,
+        "sex_mismatch": (sex > 0) & (genetic > 0) & (sex != genetic),
+        "ancestry": deviant["largest"].to_numpy() > max_pc_sd,
+        "related": np.isin(np.arange(len(people)), relatives),
+    }
+    for name, bad in flagged.items():
+        if bad.any():
+            log.warning("%s: %s", name, _named([people[i] for i in np.flatnonzero(bad)], "people"))
+    _warn_of_pairs(people, pairs, mixed, kinship)
+    table = pd.DataFrame(
+        {
+            "IID": people,
+            "missing_rate": missing_rate,
+            "heterozygosity_f": f,
+            "x_f": x_f,
+            "sex_reported": np.array(SEX_NAMES)[sex],
+            "sex_genetic": np.where(np.isnan(x_f), "n/a", np.array(SEX_NAMES)[genetic]),
+            "pc_distance": deviant["distance"].to_numpy(),
+            "flags": [
+                ",".join(name for name, bad in flagged.items() if bad[i]) or "n/a"
+                for i in range(len(people))
+            ],
+        }
+    )
+    _write_tsv(related, _pair_table(people, pairs))
+    _write_tsv(out, table)
+    log.info("%d of %d people have a flag", (table["flags"] != "n/a").sum(), len(people))
 
 
 @main.command()
@@ -356,6 +487,167 @@ def _pieces(part: Part, size: int) -> list[tuple[str, int, int]]:
         (part.chromosome, start, min(start + size, part.stop))
         for start in range(part.start, part.stop, size)
     ]
+
+
+def _kept_people(source: Genotypes, keep: Path | None) -> list[str]:
+    """All people of the genotypes, or those of a table, in the order of the genotypes."""
+    people = list(source.samples["iid"])
+    if keep is None:
+        return people
+    return match_samples({str(source.path): people, str(keep): read_table(keep).index})
+
+
+def _autosomal_pieces(source: Genotypes) -> list[tuple[str, int, int]]:
+    """Blocks of the autosomes."""
+    autosomes = _autosomes(source)
+    parts = plan_parts(source.variants["chromosome"], 1)
+    return [
+        piece for p in parts if p.chromosome in autosomes for piece in _pieces(p, kernel.CPU_BLOCK)
+    ]
+
+
+def _independent(
+    source: Genotypes, pieces: list[tuple[str, int, int]], index: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which variants of all pieces are common and not in linkage disequilibrium."""
+    chosen = pca.thin(
+        (name, source.read(start, stop, index))
+        for name, start, stop in progress(pieces, "thinning", len(pieces))
+    )
+    log.info("%d of %d autosomal variants are common and independent", chosen.sum(), len(chosen))
+    return chosen
+
+
+def _chosen_blocks(
+    source: Genotypes,
+    pieces: list[tuple[str, int, int]],
+    chosen: NDArray[np.bool_],
+    index: NDArray[np.int64],
+) -> Iterator[NDArray[np.int8]]:
+    """The chosen variants of all pieces, for the people at `index`."""
+    offset = 0
+    for _, start, stop in pieces:
+        here = chosen[offset : offset + stop - start]
+        offset += stop - start
+        if here.any():
+            yield source.read(start, stop, index)[here]
+
+
+def _read_pcs(path: Path | None, people: list[str]) -> pd.DataFrame:
+    """How far each person is out: `distance` and `largest`, NaN where nothing is known."""
+    nothing = pd.DataFrame({"distance": np.nan, "largest": np.nan}, index=people)
+    if path is None:
+        return nothing
+    table = read_table(path)
+    words = [str(name) for name, column in table.items() if column.dtype == object]
+    if words or table.shape[1] == 0:
+        found = f"column '{words[0]}' holds words" if words else "no column besides the ids"
+        raise InputError(f"{path}: {found}; a table of components needs numbers")
+    shared = match_samples({"the genotypes": people, str(path): table.index})
+    if len(shared) < len(people):
+        log.warning(
+            "no components: %s",
+            _named([p for p in people if p not in table.index], "people"),
+        )
+    distance, largest = sample_qc.pc_distance(table.loc[shared].to_numpy(np.float64))
+    known = pd.DataFrame({"distance": distance, "largest": largest}, index=shared)
+    return known.reindex(people)
+
+
+def _x_inbreeding(
+    source: Genotypes, index: NDArray[np.int64], sex: NDArray[np.int8]
+) -> NDArray[np.float64]:
+    """F of X without its pseudo-autosomal regions."""
+    position = source.variants["base_pair_location"].to_numpy()
+    specific = (position > sample_qc.X_START) & (position < sample_qc.X_STOP)
+    parts = plan_parts(source.variants["chromosome"], 1)
+    pieces = [
+        piece
+        for part in parts
+        if part.chromosome.upper() in X_NAMES
+        for piece in _pieces(part, kernel.CPU_BLOCK)
+    ]
+    f = sample_qc.x_inbreeding(
+        (source.read(start, stop, index)[specific[start:stop]] for _, start, stop in pieces), sex
+    )
+    if np.isnan(f).all():
+        log.warning(
+            "the sex of no one is checked: %d variants on X outside the pseudo-autosomal regions, "
+            "%d polymorphic ones are needed",
+            sum(specific[start:stop].sum() for _, start, stop in pieces),
+            sample_qc.MIN_X_VARIANTS,
+        )
+    return f
+
+
+def _related(
+    source: Genotypes,
+    pieces: list[tuple[str, int, int]],
+    index: NDArray[np.int64],
+    complete: NDArray[np.bool_],
+    min_kinship: float,
+) -> sample_qc.Pairs:
+    """Pairs of relatives in the order of the people."""
+    # those who lack much are no reason to leave out a variant
+    chosen = np.zeros(sum(stop - start for _, start, stop in pieces), dtype=bool)
+    if complete.any():
+        chosen = _independent(source, pieces, index[complete])
+    needed = sample_qc.min_variants_for(min_kinship)
+    if chosen.sum() < needed:
+        log.warning(
+            "%d common independent variants: by chance unrelated pairs have a kinship above %g; "
+            "%d variants are needed, or a higher --kinship",
+            *(chosen.sum(), min_kinship, needed),
+        )
+    found = sample_qc.related_pairs(
+        lambda people: _chosen_blocks(source, pieces, chosen, index[people]),
+        len(index),
+        min_kinship=min_kinship,
+    )
+    tiles = list(progress(found, "kinship", sample_qc.n_tile_pairs(len(index))))
+    first, second, kinship, n_variants = map(np.concatenate, zip(*tiles, strict=True))
+    order = np.lexsort((second, first))
+    return sample_qc.Pairs(first[order], second[order], kinship[order], n_variants[order])
+
+
+def _pair_table(people: list[str], pairs: sample_qc.Pairs) -> pd.DataFrame:
+    names = np.array(people, dtype=object)
+    return pd.DataFrame(
+        {
+            "IID1": names[pairs.first],
+            "IID2": names[pairs.second],
+            "kinship": pairs.kinship,
+            "n_variants": pairs.n_variants,
+        }
+    )
+
+
+def _warn_of_pairs(
+    people: list[str], pairs: sample_qc.Pairs, mixed: NDArray[np.bool_], min_kinship: float
+) -> None:
+    """The closest pairs by name: duplicates, others, and those that mean little."""
+    same = pairs.kinship > sample_qc.MIN_DUPLICATE_KINSHIP
+    doubtful = ~same & (mixed[pairs.first] | mixed[pairs.second])
+    kinds = {
+        "duplicates or identical twins": same,
+        f"other kinship above {min_kinship:g}": ~same & ~doubtful,
+        "kinship that too many heterozygous genotypes of one may explain": doubtful,
+    }
+    for kind, members in kinds.items():
+        order = np.flatnonzero(members)
+        order = order[np.argsort(-pairs.kinship[order], kind="stable")]
+        names = [f"{people[pairs.first[k]]} and {people[pairs.second[k]]}" for k in order]
+        if names:
+            log.warning("%s: %s", kind, _named(names, "pairs"))
+
+
+def _named(names: Sequence[str], what: str) -> str:
+    """Their number and the first of them."""
+    return f"{len(names)} {what}, {'such as ' if len(names) > 3 else ''}{', '.join(names[:3])}"
+
+
+def _write_tsv(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.9g"))
 
 
 def _autosomes(source: Genotypes) -> set[str]:

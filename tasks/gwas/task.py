@@ -28,6 +28,46 @@ class ComputePcs(shell.Task["ComputePcs.Outputs"]):
 
 
 @shell.define
+class CheckSamples(shell.Task["CheckSamples.Outputs"]):
+    """Quality of each person's genotypes, and pairs of relatives."""
+
+    executable = ["axoloci-gwas", "samples"]
+
+    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes")
+    keep: File | None = shell.arg(
+        argstr="--keep", default=None, help="table of the people to look at; without it all"
+    )
+    pcs: File | None = shell.arg(
+        argstr="--pcs", default=None, help="table of genotype principal components"
+    )
+    max_missing: float | None = shell.arg(
+        argstr="--max-missing", default=None, help="share of genotypes that may be missing"
+    )
+    max_heterozygosity_sd: float | None = shell.arg(
+        argstr="--max-heterozygosity-sd", default=None, help="robust SD of F from the median"
+    )
+    max_pc_sd: float | None = shell.arg(
+        argstr="--max-pc-sd", default=None, help="robust SD from the median along any component"
+    )
+    kinship: float | None = shell.arg(
+        argstr="--kinship", default=None, help="pairs above are relatives"
+    )
+    out: str = shell.arg(argstr="--out", default="samples_qc.tsv", help="table, one row a person")
+    related: str = shell.arg(
+        argstr="--related", default="related.tsv", help="table, one row a pair of relatives"
+    )
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Figures and flags of each person, pairs of relatives."""
+
+        samples_qc: File = shell.out(callable=made("{out}"), help="table, one row a person")
+        related_pairs: File = shell.out(
+            callable=made("{related}"), help="table IID1, IID2, kinship, n_variants"
+        )
+
+
+@shell.define
 class RunGwas(shell.Task["RunGwas.Outputs"]):
     """Association of all traits with all variants in one reading of the genotypes."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.gwas.task import ComputePcs, ExportSumstats, RunGwas
+from axoloci.tasks.gwas.task import CheckSamples, ComputePcs, ExportSumstats, RunGwas
 
 
 @pytest.fixture
@@ -30,6 +30,25 @@ def test_compute_pcs__every_field_is_an_option(
     params = parsed(task)
     assert params["n_pcs"] == 3
     assert params["keep"] == folder / "c.tsv"
+
+
+def test_check_samples__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    numbers = {"max_missing": 0.1, "max_heterozygosity_sd": 4.0, "max_pc_sd": 7.0, "kinship": 0.09}
+    task = CheckSamples(
+        genotypes=folder / "g.bed",
+        keep=folder / "c.tsv",
+        pcs=folder / "p.tsv",
+        out="o.tsv",
+        related="r.tsv",
+        image="x",
+        **numbers,
+    )
+    params = parsed(task)
+    assert {name: params[name] for name in numbers} == numbers
+    assert (params["keep"], params["pcs"]) == (folder / "c.tsv", folder / "p.tsv")
+    assert (params["out"], params["related"]) == (Path("o.tsv"), Path("r.tsv"))
 
 
 def test_run_gwas__every_field_is_an_option(
