@@ -33,14 +33,15 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
     such locks to one host, so the file also holds a sign of life, by the file server's clock: a
     driver of another host counts as dead after `STALE_SECONDS` without one.
 
-    Under the lock Pydra's cache can only be that of a killed run: it is removed.
+    Under the lock Pydra's cache, and the locks in it, can only be those of a killed run: they are
+    removed.
 
     Raises
     ------
     InputError
         Another driver holds the lock.
     """
-    paths.work.mkdir(parents=True, exist_ok=True)
+    paths.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = paths.work / "lock"
     with open(lock, "a+") as file:
         try:
@@ -61,11 +62,19 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
 
         threading.Thread(target=show_life, daemon=True).start()
         try:
-            shutil.rmtree(paths.cache, ignore_errors=True)
+            _clear(paths)
             yield
         finally:
             ended.set()
             file.truncate(0)
+
+
+def _clear(paths: StudyPaths) -> None:
+    """Remove what a killed driver left: Pydra's cache, and locks and halves of its digests."""
+    shutil.rmtree(paths.cache, ignore_errors=True)
+    for file in (paths.work / "hashes").glob("*"):
+        if file.suffix == ".lock" or file.stat().st_size == 0:
+            file.unlink()
 
 
 def _held(paths: StudyPaths, lock: Path) -> InputError:
@@ -94,6 +103,17 @@ def is_locked(paths: StudyPaths) -> bool:
             return True
         host = lock.read_text().partition(" ")[0]
     return bool(host) and host != platform.node() and _age(lock) < STALE_SECONDS
+
+
+def followed(path: Path | None) -> Path | None:
+    """Where a link leads, for Pydra remembers a file's digest by the time of the link.
+
+    Links into a git-annex stay: they change with their content, and the names behind them are none.
+    """
+    if path is None or not path.is_symlink():
+        return path
+    target = path.resolve()
+    return path if "annex" in target.parts or target.suffix != path.suffix else target
 
 
 def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:

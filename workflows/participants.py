@@ -7,11 +7,13 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from rich.console import Console
@@ -30,7 +32,7 @@ from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.scans import Scan
 from axoloci.study import StudyPaths, StudySettings, step_settings
-from axoloci.workflows.engine import submit
+from axoloci.workflows.engine import followed, submit
 from axoloci.workflows.participant import STEPS, Participant
 
 log = logging.getLogger("axoloci")
@@ -41,7 +43,7 @@ QC_FILES = {
     "normalize": "space-template_registration.json",
 }
 MAX_FA = 1.3  # interpolation overshoots a little
-MAX_DEATHS = 3  # of worker processes, after which what is left counts as failed
+TRIES = 2  # of a scan whose worker process is killed
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,15 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
             submit(
                 Participant(
                     start=settings.start,
-                    dwi=scan.dwi,
-                    bval=scan.bval,
-                    bvec=scan.bvec,
-                    mask=scan.mask,
-                    fa=scan.fa,
+                    dwi=followed(scan.dwi),
+                    bval=followed(scan.bval),
+                    bvec=followed(scan.bvec),
+                    mask=followed(scan.mask),
+                    fa=followed(scan.fa),
                     prefix=scan.prefix,
                     out_dir=str(out_dir),
                     log_dir=str(log_dir),
-                    template=settings.normalize.template,
+                    template=followed(settings.normalize.template),
                     settings=step_settings(settings),
                     env=env,
                 ),
@@ -153,34 +155,75 @@ def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> l
     return outcomes
 
 
+class _Lane:
+    """One worker process of a thread; a death costs no scan but the one that it worked on."""
+
+    def __init__(self) -> None:
+        self.pool: ProcessPoolExecutor | None = None
+
+    def run(self, scan: Scan, settings: StudySettings, env: str) -> Outcome:
+        """Run one scan; a process that was killed is replaced and the scan tried once more."""
+        for _ in range(TRIES):
+            if self.pool is None:
+                # Workers must not inherit the driver's threads, and must not outlive it.
+                self.pool = ProcessPoolExecutor(
+                    1, multiprocessing.get_context("spawn"), initializer=die_with_parent
+                )
+            try:
+                return self.pool.submit(run_scan, scan, settings, env).result()
+            except BrokenProcessPool:
+                log.warning("%s: its process was killed", scan.prefix)
+                self.close()
+        paths = StudyPaths(settings.out)
+        outcome = Outcome(
+            scan.prefix,
+            scan.sample_id,
+            "failed",
+            f"its process was killed {TRIES} times; is there enough memory?",
+            str((paths.logs / scan.prefix).relative_to(paths.out)),
+            made_by=recipe(settings, env),
+        )
+        write_json(_state_file(scan, paths), asdict(outcome))
+        return outcome
+
+    def close(self) -> None:
+        """End the process."""
+        if self.pool is not None:
+            self.pool.shutdown()
+            self.pool = None
+
+
 def _in_processes(
     scans: Sequence[Scan], settings: StudySettings, env: str, n_procs: int
 ) -> Iterator[Outcome]:
-    """Outcomes as they come; a worker that is killed costs no scan but its own."""
-    left = {scan.prefix: scan for scan in scans}
-    for _ in range(MAX_DEATHS):
-        with ProcessPoolExecutor(
-            min(n_procs, len(left)),
-            # Workers must not inherit the driver's threads, and must not outlive it.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=die_with_parent,
-        ) as pool:
-            futures = [pool.submit(run_scan, scan, settings, env) for scan in left.values()]
-            try:
-                for future in as_completed(futures):
-                    outcome = future.result()
-                    del left[outcome.scan]
-                    yield outcome
-            except BrokenProcessPool:
-                log.warning("a worker process was killed; going on with %d scans", len(left))
-        if not left:
-            return
-    paths = StudyPaths(settings.out)
-    for scan in left.values():
-        reason = f"worker processes were killed {MAX_DEATHS} times; is there enough memory?"
-        outcome = Outcome(scan.prefix, scan.sample_id, "failed", reason)
-        write_json(_state_file(scan, paths), asdict(outcome))
+    """Outcomes as they come, from `n_procs` processes."""
+    waiting: SimpleQueue[Scan] = SimpleQueue()
+    done: SimpleQueue[Outcome | BaseException] = SimpleQueue()
+    for scan in scans:
+        waiting.put(scan)
+
+    def work() -> None:
+        lane = _Lane()
+        try:
+            while True:
+                done.put(lane.run(waiting.get_nowait(), settings, env))
+        except Empty:
+            pass
+        except BaseException as error:  # such as a full disk: the driver must hear of it
+            done.put(error)
+        finally:
+            lane.close()
+
+    lanes = [threading.Thread(target=work, daemon=True) for _ in range(min(n_procs, len(scans)))]
+    for thread in lanes:
+        thread.start()
+    for _ in scans:
+        outcome = done.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
         yield outcome
+    for thread in lanes:
+        thread.join()
 
 
 def run_participants(

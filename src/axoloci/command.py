@@ -38,6 +38,11 @@ class StepGroup(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # such as a full disk
+            if error.filename is None and error.errno is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
 
 
 def command_group(program: str, summary: str) -> StepGroup:

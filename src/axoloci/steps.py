@@ -6,18 +6,26 @@ A step is a package that holds `step.toml`, named by an entry point of the group
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import tomllib
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
+from packaging.requirements import Requirement
 from pydantic import ValidationError
 
 from axoloci.errors import InputError
 from axoloci.study import Section
 
 GROUP = "axoloci.steps"
+# Libraries of the driver that steps compute with too.
+SHARED = ("nibabel", "numpy")
+# Extra of a step that shares the extra of others.
+EXTRAS = dict.fromkeys(("preprocess", "dti", "normalize"), "dwi")
 
 
 class Resources(Section):
@@ -73,16 +81,60 @@ def installed_steps() -> dict[str, Step]:
 def code_digest(name: str) -> str:
     """SHA-256 over the code that decides a step's result when it runs natively.
 
-    It holds the step's own folder but for its Pydra task, and the code shared by all steps, so
-    that a changed step runs again and an unchanged one does not.
+    It holds the step's own folder but for its Pydra task, every module of axoloci that this
+    imports, and the versions of the libraries that the step asks for: a changed step runs again
+    and an unchanged one does not.
     """
     (point,) = (point for point in entry_points(group=GROUP) if point.name == name)
-    sources = [
-        *(entry for entry in files(point.value).iterdir() if entry.name != "task.py"),
-        *files("axoloci.io").iterdir(),
-        files("axoloci").joinpath("registration.py"),
-    ]
     digest = hashlib.sha256()
-    for source in sorted((entry for entry in sources if entry.is_file()), key=str):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    own = [entry for entry in files(point.value).iterdir() if entry.is_file()]
+    modules = {entry.name: entry for entry in own if entry.name not in ("task.py", "step.toml")}
+    todo = [entry for entry in modules.values() if entry.name.endswith(".py")]
+    while todo:
+        for module in _imported(todo.pop().read_text(encoding="utf-8")):
+            source = _source(module)
+            if source is not None and module not in modules and not module.startswith(point.value):
+                modules[module] = source
+                todo.append(source)
+    for key in sorted(modules):
+        digest.update(key.encode() + b"\0" + modules[key].read_bytes())
+    for library, found in sorted(_libraries(point)):
+        digest.update(f"{library} {found}\n".encode())
     return digest.hexdigest()
+
+
+def _imported(source: str) -> set[str]:
+    """Modules of axoloci that a module imports, those of functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name.startswith("axoloci.")}
+
+
+def _source(module: str) -> Traversable | None:
+    """The file of a module of axoloci; none for a name inside a module or for a package."""
+    path = files("axoloci").joinpath(*module.split(".")[1:-1], module.rsplit(".", 1)[1] + ".py")
+    return path if path.is_file() else None
+
+
+def _libraries(point: EntryPoint) -> set[tuple[str, str]]:
+    """Names and versions of what the distribution of a step requires for it."""
+    if point.dist is None:
+        return set()
+    wanted = {EXTRAS.get(point.name, point.name)}
+    found, todo = set(), list(point.dist.requires or ())
+    for text in todo:
+        requirement = Requirement(text)
+        applies = requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("", *wanted)
+        )
+        if applies and requirement.name == point.dist.name:  # an extra that takes up others
+            wanted |= requirement.extras
+            todo += [t for t in point.dist.requires or () if "extra ==" in t and t not in todo]
+        elif applies and (requirement.marker or requirement.name in SHARED):
+            with suppress(PackageNotFoundError):
+                found.add((requirement.name, version(requirement.name)))
+    return found

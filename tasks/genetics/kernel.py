@@ -20,7 +20,7 @@ from axoloci.errors import InputError
 from axoloci.statistics import neg_log10_f_tail
 
 MAX_CONDITION = 1e10  # beyond it R⁻¹ has lost more digits than the float32 store holds
-MAX_MISFIT = 0.01  # K (1/df − 1/df of everybody): type-1 error stays within 10% of its level
+MAX_MISFIT = 0.002  # K (1/df − 1/df of everybody): at 5e-8 the type-1 error may be 1.1 times that
 CHI2_MEDIAN = 0.45493642311957283  # of one degree of freedom
 
 

@@ -339,14 +339,14 @@ def test_write_gwas_ssf__columns_and_rows(tmp_path: Path) -> None:
     }
     with gzip.open(tmp_path / "out.tsv.gz", "rt") as file:
         lines = file.read().splitlines()
-    # the order that the standard asks for; rs_id and n may follow in any order
+    # the order that the standard asks for; rsid and n may follow in any order
     assert lines[0].split("\t") == [
         *("chromosome", "base_pair_location", "effect_allele", "other_allele", "beta"),
-        *("standard_error", "effect_allele_frequency", "neg_log_10_p_value", "rs_id", "n"),
+        *("standard_error", "effect_allele_frequency", "neg_log_10_p_value", "rsid", "n"),
     ]
     rows = pd.read_csv(tmp_path / "out.tsv.gz", sep="\t", keep_default_na=False)
     assert list(rows["chromosome"]) == [1, 1, 1, 2, 2, 23]
-    assert list(rows["rs_id"]) == ["rs2", "rs3", "#NA", "rs5", "rs7", "rs8"]
+    assert list(rows["rsid"]) == ["rs2", "rs3", "#NA", "rs5", "rs7", "rs8"]
     kept = frame.loc[[2, 3, 4, 5, 7, 8]]
     np.testing.assert_allclose(rows["neg_log_10_p_value"], kept["neg_log10_p"], rtol=1e-6)
     np.testing.assert_allclose(rows["beta"], kept["beta"], rtol=1e-6)

@@ -214,6 +214,7 @@ def write_cohort(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
     try:
         group = zarr.create_group(temporary)
         codecs = (ZstdCodec(level=1), Crc32cCodec())

@@ -263,6 +263,7 @@ def _read_tables(bed: Path, bim: Path, fam: Path) -> tuple[pd.DataFrame, pd.Data
             f"{fam}: row {int(np.argmax(unnamed.to_numpy())) + 1}: the IID is missing (NA)"
         )
     samples = samples.fillna("0")
+    samples["iid"] = samples["iid"].str.removeprefix("sub-")  # as in every table of people
     sex = pd.to_numeric(text("gender"), errors="coerce").fillna(0).astype(np.int8)
     samples["sex"] = sex.where(sex.isin([1, 2]), 0)
 

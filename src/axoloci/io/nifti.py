@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,15 @@ def read_nifti(
     try:
         image: Any = nib.load(path)
         shape = image.shape
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError) as error:
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
     if len(shape) != ndim or 0 in shape:
         raise InputError(f"{path}: expected a {ndim}D image, found shape {shape}")
     try:
-        data = np.asarray(image.dataobj, dtype=dtype)
-    except (OSError, EOFError, ValueError) as error:
+        data = _voxels(Path(path), image, dtype)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
-            f"{path}: the image data cannot be read, the file may be truncated: {error}"
+            f"{path}: the image data cannot be read, the file may be truncated or damaged: {error}"
         ) from error
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
@@ -58,6 +60,17 @@ def read_nifti(
         n_bad = int((~np.isfinite(data)).sum())
         raise InputError(f"{path}: {n_bad} values are NaN or infinite; replace or mask them first")
     return data, affine
+
+
+def _voxels(path: Path, image: Any, dtype: DTypeLike) -> NDArray[Any]:
+    """An image's data; of a compressed file all is read, for its checksum is at the end."""
+    if path.suffix != ".gz":
+        return np.asarray(image.dataobj, dtype=dtype)
+    with gzip.open(path) as file:
+        data = np.asarray(type(image).from_stream(file).dataobj, dtype=dtype)
+        while file.read(2**20):
+            pass
+    return data
 
 
 def same_grid(

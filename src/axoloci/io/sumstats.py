@@ -55,7 +55,9 @@ _OUR_FILES = re.compile(
     r"plan\.json|sumstats\.json|samples\.tsv|trait_correlation\.npy"
     r"|chr[^/]+/part-\d+\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
 )
-_SSF_CHROMOSOMES = {str(k): k for k in range(1, 26)} | {"X": 23, "Y": 24, "M": 25, "MT": 25}
+# From plink's names and numbers, where 25 and XY are the pseudo-autosomal region of X.
+_SSF_CHROMOSOMES = {str(k): k for k in range(1, 25)} | {"X": 23, "XY": 23, "25": 23, "Y": 24}
+_SSF_CHROMOSOMES |= dict.fromkeys(("26", "M", "MT"), 25)
 
 
 def neg_log10_p(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
@@ -582,7 +584,7 @@ def write_gwas_ssf(path: str | os.PathLike[str], results: pd.DataFrame) -> dict[
             "standard_error": rows["se"],
             "effect_allele_frequency": rows["effect_allele_frequency"],
             "neg_log_10_p_value": rows["neg_log10_p"],
-            "rs_id": rows["variant_id"].where(rows["variant_id"].str.fullmatch(r"rs\d+"), "#NA"),
+            "rsid": rows["variant_id"].where(rows["variant_id"].str.fullmatch(r"rs\d+"), "#NA"),
             "n": rows["n"],
         }
     ).sort_values(["chromosome", "base_pair_location"], kind="stable")

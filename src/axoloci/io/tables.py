@@ -29,8 +29,8 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
     """Read a table of people.
 
     Parquet, or text with a header: separated by tabs (or by blanks where the header has no tab),
-    with `#FID IID`, `FID IID`, `IID`, `participant_id` (with or without `sub-`) or `sample_id`
-    first. Missing values are empty, NA, NaN, n/a or a dot.
+    with `#FID IID`, `FID IID`, `IID`, `participant_id` or `sample_id` first; `sub-` before an id is
+    dropped. Missing values are empty, NA, NaN, n/a or a dot.
 
     Parameters
     ----------
@@ -66,9 +66,7 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
             f"{path}: no column of ids; its header needs one of {', '.join(_ID_COLUMNS)}, found "
             f"{', '.join(names[:5])}"
         )
-    ids = raw[id_column].astype(str).str.strip()
-    if id_column == "participant_id":
-        ids = ids.str.removeprefix("sub-")
+    ids = raw[id_column].astype(str).str.strip().str.removeprefix("sub-")
     empty = ids.str.lower().isin(_MISSING) | raw[id_column].isna()
     if empty.any():
         raise InputError(f"{path}: {_row(path, empty)}: no {id_column}")
