@@ -37,6 +37,7 @@ class Inputs(BaseModel):
     out_dir: str | None = None  # where the study's results lie, to be read by people
     study_settings: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
+    facts: dict[str, dict[str, Any]] | None = None  # what ran and how, for the methods section
     scans: Path | None = None  # TSV: scan, sample_id, status (ok or failed), reason, log
     qc: Path | None = None  # TSV: scan, sample_id, quality figures; one row a scan
     cohort: Path | None = None  # cohort store
@@ -46,7 +47,6 @@ class Inputs(BaseModel):
     joint: Path | None = None  # Parquet: the joint test
     loci: Path | None = None  # TSV: the loci
     seconds: Path | None = None  # TSV: step, jobs, seconds, cpu_seconds, max_rss_mb
-    shareable: bool = False  # nothing of a single person: no ids, no maps, no paths
 
 
 def read_inputs(path: Path) -> Inputs:
@@ -141,7 +141,7 @@ def read_joint(path: Path) -> Joint:
     names: dict[str, int] = {}
     parts: list[tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.float32]]] = []
     try:
-        about = json.loads((pq.read_schema(path).metadata or {}).get(b"axoloci", b"{}"))
+        about = _noted(path)
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=columns)
@@ -159,6 +159,29 @@ def read_joint(path: Path) -> Joint:
         np.concatenate(arrays) for arrays in zip(*(parts or [empty]), strict=True)
     )
     return Joint(list(names), chromosome, position, neg_log10_p, about)
+
+
+def read_joint_about(path: Path) -> dict[str, Any]:
+    """What the joint test noted: `traits`, `lambda_gc`, `n_variants`, `n_tested`.
+
+    Raises
+    ------
+    InputError
+        Not a table of the joint test.
+    """
+    import pyarrow as pa
+
+    try:
+        return _noted(path)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: not a table of axoloci-genetics joint: {error}") from error
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    about: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {}).get(b"axoloci", b"{}"))
+    return about
 
 
 def read_examples(path: Path) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
