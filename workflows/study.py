@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from axoloci.workflows.participants import (
     write_scan_tables,
     write_table,
 )
+from axoloci.workflows.provenance import package_versions, study_facts, write_crate
 
 log = logging.getLogger("axoloci")
 
@@ -54,7 +54,7 @@ class StudyResult:
     scans
         Table of the outcomes.
     report
-        The page.
+        The page; `StudyPaths.shareable` lies beside it if it was asked for.
     group_error
         Why the group stage failed; empty if it did not.
     """
@@ -258,8 +258,27 @@ def step_seconds(paths: StudyPaths) -> list[dict[str, Any]]:
     return list(steps.values())
 
 
-def make_report(settings: StudySettings, env: str) -> Path:
-    """Make the report of whatever the study has so far."""
+def make_report(
+    settings: StudySettings,
+    scans: Sequence[Scan],
+    outcomes: Sequence[Outcome],
+    env: str,
+    *,
+    shareable: bool = False,
+) -> None:
+    """Make the report of whatever the study has so far.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    scans, outcomes
+        Of the study, in the same order.
+    env
+        "native", "docker" or "singularity".
+    shareable
+        Make also the page without individual-level data, from the same inputs.
+    """
     paths = StudyPaths(settings.out)
     seconds = paths.work / "seconds.tsv"
     write_table(seconds, step_seconds(paths))
@@ -281,20 +300,22 @@ def make_report(settings: StudySettings, env: str) -> Path:
             "title": settings.out.name,
             "out_dir": str(paths.out),
             "study_settings": settings.model_dump(mode="json", exclude_none=True),
-            "versions": {
-                "axoloci": __version__,
-                **{name: version(name) for name in ("pydra", "numpy", "nibabel")},
-            },
+            "versions": package_versions(env),
+            "facts": study_facts(scans, outcomes, paths),
             **{name: str(path) for name, path in parts.items() if path.exists()},
         },
     )
-    submit(
-        MakeReport(inputs_file=inputs, out=str(paths.report), image=image_identity(env, "report")),
-        paths,
-        environment=environment(env, paths.logs / "group" / "report.log", announce=True),
-        rerun=True,  # the tables that it names may have changed under the same names
-    )
-    return paths.report
+    image = image_identity(env, "report")
+    pages = {paths.report: False, **({paths.shareable: True} if shareable else {})}
+    for page, shared in pages.items():
+        submit(
+            MakeReport(inputs_file=inputs, out=str(page), shareable=shared, image=image),
+            paths,
+            environment=environment(env, paths.logs / "group" / f"{page.stem}.log", announce=True),
+            rerun=True,  # the tables that it names may have changed under the same names
+        )
+    if not shareable:
+        paths.shareable.unlink(missing_ok=True)  # one of an earlier run would be out of date
 
 
 def run_study(
@@ -304,6 +325,7 @@ def run_study(
     n_procs: int = 1,
     stage: str = "all",
     participants: Sequence[str] = (),
+    shareable: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with one.
 
@@ -319,6 +341,8 @@ def run_study(
         "participants", "group" (with the scans that are finished) or "all".
     participants
         Labels of the people to process; empty for all. The group takes all that are finished.
+    shareable
+        Make also the report without individual-level data.
 
     Returns
     -------
@@ -348,11 +372,12 @@ def run_study(
                 run_group(outcomes, settings, env, n_procs)
             except (InputError, StepError) as error:
                 group_error = str(error)
-        report = make_report(settings, env)
+        make_report(settings, scans, outcomes, env, shareable=shareable)
+        write_crate(settings, paths, scans, outcomes, env)
     return StudyResult(
         tuple(outcomes),
         frozenset(scan.prefix for scan in attempted),
         paths.scans,
-        report,
+        paths.report,
         group_error,
     )

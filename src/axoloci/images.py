@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,7 +92,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
     ----------
     log
         File for the command's standard error. The job record beside it (`.json`) holds the
-        command, its exit code, seconds, CPU seconds and peak memory.
+        command, when it started, its exit code, seconds, CPU seconds and peak memory.
     threads
         Threads that the command's libraries may use.
     announce
@@ -118,6 +119,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             "image": job.inputs.get("image", ""),
             "cache": job.cache_dir.name,
             "command": [str(word) for word in command],
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self._forget_previous(job, record)
         write_json(record, job_record)
