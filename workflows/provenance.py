@@ -531,7 +531,8 @@ class _Crate:
         """Job records by kind, in the order of the work; those of earlier settings are left out."""
         group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
         group += ["gwas", *(f"export_{trait}" for trait in self.settings.gwas.export)]
-        group += ["joint", "loci", "report", "report-shareable"]
+        group += ["joint", "loci", "report"]
+        group += ["report-shareable"] if self.paths.shareable.exists() else []
         kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*STEPS, *group)}
         for record in read_records(self.paths.logs):
             folder = Path(record["log"]).parent.name

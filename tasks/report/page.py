@@ -251,19 +251,21 @@ def add_qc(page: Page, given: Inputs) -> None:
 
 
 def _add_shared_qc(page: Page, values: Mapping[str, NDArray[np.float64]]) -> None:
-    """Quality figures of all scans together: mean, standard deviation, histograms without few."""
+    """Quality figures of all scans together: mean, standard deviation, histograms without few.
+
+    How many scans have a figure is not told: it would tell how few lack it.
+    """
     rows, bars, labels = [], [], []
     for name, value in values.items():
         label, _, decimals, side = QC[name]
         if (of_all := summary(value)) is not None:
-            n, mean, sd = of_all
-            numbers = (_number(n, 0), _number(mean, decimals), _number(sd, decimals))
+            numbers = (_number(number, decimals) for number in of_all[1:])
             rows.append([Cell(label, kind="name"), *numbers])
         if side is not None and (drawn := histogram(value)) is not None:
             bars.append(drawn)
             labels.append(label)
     if rows:
-        page.qc = Table(["figure", "scans", "mean", "SD"], rows, len(rows))
+        page.qc = Table(["figure", "mean", "SD"], rows, len(rows))
     if bars:
         page.pictures["qc"] = _picture(
             figures.shared_distributions(bars, labels),

@@ -293,12 +293,14 @@ def test_write_crate__holds_settings_and_versions(study: Study) -> None:
 def test_write_crate__jobs_of_earlier_settings_are_left_out(study: Study) -> None:
     settings, paths, scans, outcomes = study
     write_record(paths.logs / "group", "export_latent_000", "gwas")
+    write_record(paths.logs / "group", "report-shareable", "report")
     without = settings.model_copy(
         update={"gwas": settings.gwas.model_copy(update={"n_pcs": 0, "export": ()})}
     )
     entities = graph((without, paths, scans, outcomes))
     assert "#job-pca" not in entities
     assert "#job-export_latent_000" not in entities
+    assert "#job-report-shareable" not in entities  # its page is not there any more
 
 
 def test_write_crate__again_is_equal_but_for_times(study: Study) -> None:
