@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -30,6 +31,7 @@ from axoloci.errors import InputError
 from axoloci.images import StepError, die_with_parent, image_identity
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
+from axoloci.io.tables import read_table
 from axoloci.scans import Scan
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.workflows.engine import followed, submit
@@ -58,6 +60,39 @@ class Outcome:
     fa: str = ""  # FA in the common space, relative to the study's folder
     fa_sha256: str = ""
     made_by: str = ""  # digest of settings, template and code
+
+
+@dataclass
+class Cohort:
+    """One cohort of a study in a run of it.
+
+    Attributes
+    ----------
+    settings
+        The cohort as a study of its own.
+    scans
+        Its scans; none if it enters with traits.
+    outcomes
+        How each scan ended, in the order of the scans; empty before that is known.
+    """
+
+    settings: StudySettings
+    scans: list[Scan]
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def paths(self) -> StudyPaths:
+        """Where its parts lie."""
+        return StudyPaths(self.settings.out)
+
+    @cached_property
+    def people(self) -> set[str]:
+        """Who belongs to it."""
+        traits, keep = self.settings.traits, self.settings.keep
+        if traits is None:
+            return {scan.sample_id for scan in self.scans}
+        people = set(read_table(traits).index)
+        return people if keep is None else people & set(read_table(keep).index)
 
 
 def steps_of(settings: StudySettings) -> tuple[str, ...]:

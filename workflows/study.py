@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,14 @@ from axoloci.images import (
 )
 from axoloci.io.files import write_json, write_text
 from axoloci.io.tables import read_table, read_traits
-from axoloci.scans import Scan, find_scans
+from axoloci.scans import find_scans
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import study_lock, submit
 from axoloci.workflows.group import Group, Training
 from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import (
+    Cohort,
     Outcome,
     choose_scans,
     read_outcomes,
@@ -37,6 +36,7 @@ from axoloci.workflows.participants import (
     write_scan_tables,
     write_table,
 )
+from axoloci.workflows.provenance import package_versions, study_facts, write_crate
 
 log = logging.getLogger("axoloci")
 
@@ -57,7 +57,7 @@ class StudyResult:
     scans
         Tables of all scans, one a cohort.
     report
-        The page.
+        The page; `StudyPaths.shareable` lies beside it if it was asked for.
     group_error
         Why the group stage failed; empty if it did not.
     """
@@ -134,57 +134,49 @@ def _people_of_tables(settings: StudySettings) -> dict[Path, set[str]]:
     return people
 
 
-def check_people(name: str, scans: Sequence[Scan], settings: StudySettings) -> None:
-    """Stop before any work when a table shares no person with the scans.
+def check_people(cohorts: Mapping[str, Cohort], settings: StudySettings) -> None:
+    """Stop before any work when tables share no person with the scans, or cohorts share people.
 
     Raises
     ------
     InputError
-        No id is shared, with examples of both; or a column of the covariates is missing.
+        No id is shared, with examples of both; a column of the covariates is missing; people of
+        the discovery also train the encoder (unless that is allowed) or replicate.
     """
-    if name == "train":
-        return  # whoever trains the encoder needs neither genotypes nor covariates
-    if settings.traits is not None:
-        first, scanned = str(settings.traits), set(read_table(settings.traits).index)
-    else:
-        first, scanned = "the scans", {scan.sample_id for scan in scans}
-    shared = set(scanned)
-    for path, people in _people_of_tables(settings).items():
-        if not scanned & people:
-            raise InputError(
-                f"no person is both in {first} and in {path}: {first} are of "
-                f"{', '.join(sorted(scanned)[:3])}, …; the file has "
-                f"{', '.join(sorted(people)[:3])}, …; "
-                "its IID must be the participant label without 'sub-'"
-            )
-        shared &= people
-    log.info("%d people in %s, %d of them in all tables", len(scanned), first, len(shared))
-
-
-def check_overlap(scans: Mapping[str, Sequence[Scan]], settings: StudySettings) -> None:
-    """Refuse people who both train the encoder and are in the discovery, unless that is allowed.
-
-    Raises
-    ------
-    InputError
-        There are such people, or people of the discovery in the replication.
-    """
-    people = {name: {scan.sample_id for scan in found} for name, found in scans.items()}
-    discovery = people["discovery"]
-    both = people.get("train", set()) & discovery
+    for name, cohort in cohorts.items():
+        if name != "train":  # who trains the encoder needs neither genotypes nor covariates
+            _check_tables(cohort)
+    people = {name: cohort.people for name, cohort in cohorts.items()}
+    both = people.get("train", set()) & people["discovery"]
     if both and not settings.allow_train_in_discovery:
         raise InputError(
             f"{len(both)} people are in [train] and in [discovery], such as "
             f"{', '.join(sorted(both)[:3])}; keep them apart with 'keep', or allow it with "
             "allow_train_in_discovery = true"
         )
-    again = people.get("replication", set()) & discovery
+    again = people.get("replication", set()) & people["discovery"]
     if again:
         raise InputError(
             f"{len(again)} people are in [discovery] and in [replication], such as "
             f"{', '.join(sorted(again)[:3])}; a replication needs other people: keep them apart "
             "with 'keep'"
         )
+
+
+def _check_tables(cohort: Cohort) -> None:
+    """Each table of a cohort shares people with its scans or traits."""
+    first = str(cohort.settings.traits or "the scans")
+    shared = set(cohort.people)
+    for path, people in _people_of_tables(cohort.settings).items():
+        if not cohort.people & people:
+            raise InputError(
+                f"no person is both in {first} and in {path}: {first} are of "
+                f"{', '.join(sorted(cohort.people)[:3])}, …; the file has "
+                f"{', '.join(sorted(people)[:3])}, …; "
+                "its IID must be the participant label without 'sub-'"
+            )
+        shared &= people
+    log.info("%d people in %s, %d of them in all tables", len(cohort.people), first, len(shared))
 
 
 def describe_dataset(settings: StudySettings) -> None:
@@ -362,26 +354,47 @@ def step_seconds(settings: StudySettings) -> list[dict[str, Any]]:
     return list(steps.values())
 
 
-def make_report(cohorts: Mapping[str, StudySettings], settings: StudySettings, env: str) -> Path:
-    """Make the report of whatever the study has so far; its loci are those of the discovery."""
-    paths = StudyPaths(settings.out)
-    discovery = StudyPaths(cohorts["discovery"].out)
-    training = StudyPaths(cohorts["train"].out) if "train" in cohorts else discovery
+def make_report(
+    cohorts: Mapping[str, Cohort],
+    settings: StudySettings,
+    env: str,
+    *,
+    group: str,
+    shareable: bool = False,
+) -> Path:
+    """Make the report of what the study has so far; its loci are those of the discovery.
+
+    Parameters
+    ----------
+    cohorts
+        The cohorts by name.
+    settings
+        The study.
+    env
+        "native", "docker" or "singularity".
+    group
+        Why there are no results of the group stage that belong to these scans; empty if there are.
+    shareable
+        Make also the page without individual-level data, from the same inputs.
+    """
+    paths, discovery = StudyPaths(settings.out), cohorts["discovery"]
+    found = discovery.paths.group
     seconds = paths.work / "seconds.tsv"
     write_table(seconds, step_seconds(settings))
-    parts = {
-        "scans": discovery.scans,
-        "qc": discovery.qc,
-        "seconds": seconds,
-        "cohort": discovery.group / "cohort.zarr",
-        "history": training.group / "history.tsv",
-        "quality": discovery.group / "quality.tsv",
-        "examples": discovery.group / "examples.npz",
-        "joint": discovery.group / "joint.parquet",
-        "loci": discovery.group / "loci.tsv",
-    }
-    if "replication" in cohorts:
-        parts["replication"] = StudyPaths(cohorts["replication"].out).group / "replication.tsv"
+    parts = {"seconds": seconds}
+    if discovery.outcomes:
+        parts |= {"scans": discovery.paths.scans, "qc": discovery.paths.qc}
+    if not group:  # else they would be of other people or settings
+        parts |= {
+            "cohort": found / "cohort.zarr",
+            "history": cohorts.get("train", discovery).paths.group / "history.tsv",
+            "quality": found / "quality.tsv",
+            "examples": found / "examples.npz",
+            "joint": found / "joint.parquet",
+            "loci": found / "loci.tsv",
+        }
+        if "replication" in cohorts:
+            parts["replication"] = cohorts["replication"].paths.group / "replication.tsv"
     inputs = paths.work / "report.json"
     write_json(
         inputs,
@@ -389,21 +402,24 @@ def make_report(cohorts: Mapping[str, StudySettings], settings: StudySettings, e
             "title": settings.out.name,
             "out_dir": str(paths.out),
             "study_settings": settings.model_dump(mode="json", exclude_none=True),
-            "versions": {
-                "axoloci": __version__,
-                **{name: version(name) for name in ("pydra", "numpy", "nibabel")},
-            },
+            "versions": package_versions(env),
+            "group": group,
+            "facts": study_facts(discovery, with_group=not group),
             **{name: str(path) for name, path in parts.items() if path.exists()},
         },
     )
-    submit(
-        MakeReport(inputs_file=inputs, out=str(paths.report), image=image_identity(env, "report")),
-        paths,
-        # the tables that it names may have changed under the same names
-        environment=environment(
-            env, paths.logs / "group" / "report.log", announce=True, always=True
-        ),
-    )
+    image = image_identity(env, "report")
+    pages = {paths.report: False, **({paths.shareable: True} if shareable else {})}
+    for page, shared in pages.items():
+        log_file = paths.logs / "group" / f"{page.stem}.log"
+        submit(
+            MakeReport(inputs_file=inputs, out=str(page), shareable=shared, image=image),
+            paths,
+            # the tables that it names may have changed under the same names
+            environment=environment(env, log_file, announce=True, always=True),
+        )
+    if not shareable:
+        paths.shareable.unlink(missing_ok=True)  # one of an earlier run would be out of date
     return paths.report
 
 
@@ -414,6 +430,7 @@ def run_study(
     n_procs: int = 1,
     stage: str = "all",
     participants: Sequence[str] = (),
+    shareable: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with one.
 
@@ -429,6 +446,8 @@ def run_study(
         "participants", "group" (with the scans that are finished) or "all".
     participants
         Labels of the people to process; empty for all. The group takes all that are finished.
+    shareable
+        Make also the report without individual-level data.
 
     Returns
     -------
@@ -440,70 +459,72 @@ def run_study(
     InputError
         The study cannot start.
     """
-    cohorts = settings.cohorts()
     check_study(settings, env, stage)
     paths = StudyPaths(settings.out)
-    scans = {name: find_scans(cohort) for name, cohort in cohorts.items()}
-    for name, cohort in cohorts.items():
-        check_people(name, scans[name], cohort)
-    check_overlap(scans, settings)
+    cohorts = {
+        name: Cohort(cohort, find_scans(cohort)) for name, cohort in settings.cohorts().items()
+    }
+    check_people(cohorts, settings)
     wanted = {label.removeprefix("sub-") for label in participants}
-    unknown = wanted - {scan.sample_id for found in scans.values() for scan in found}
+    unknown = wanted - {scan.sample_id for cohort in cohorts.values() for scan in cohort.scans}
     if unknown:
         raise InputError(f"no scan of {', '.join(sorted(unknown))}")
-    attempted, outcomes, group_error = [], {}, ""
+    attempted = []
     with study_lock(paths):
-        for name, cohort in cohorts.items():
-            cohort.out.mkdir(parents=True, exist_ok=True)
-            describe_dataset(cohort)
-            if cohort.start == "gwas":
+        for cohort in cohorts.values():
+            describe_dataset(cohort.settings)
+            if cohort.settings.start == "gwas":
                 continue
-            chosen = [scan for scan in scans[name] if not wanted or scan.sample_id in wanted]
+            chosen = [scan for scan in cohort.scans if not wanted or scan.sample_id in wanted]
             if stage in ("participants", "all"):
-                log.info("%s: %d scans", cohort.out, len(chosen))
-                run_participants(chosen, cohort, env, n_procs)
-            outcomes[name] = read_outcomes(scans[name], cohort, env)
-            write_scan_tables(scans[name], outcomes[name], cohort)
+                log.info("%s: %d scans", cohort.paths.out, len(chosen))
+                run_participants(chosen, cohort.settings, env, n_procs)
+            cohort.outcomes = read_outcomes(cohort.scans, cohort.settings, env)
+            write_scan_tables(cohort.scans, cohort.outcomes, cohort.settings)
             names = {scan.prefix for scan in chosen}
-            attempted += [outcome for outcome in outcomes[name] if outcome.scan in names]
+            attempted += [outcome for outcome in cohort.outcomes if outcome.scan in names]
+        group_error = ""
         if stage in ("group", "all"):
             try:
-                _run_groups(cohorts, outcomes, env, n_procs)
+                _run_groups(cohorts, env, n_procs)
             except (InputError, StepError) as error:
                 group_error = str(error)
-        report = make_report(cohorts, settings, env)
+        group = f"The group stage failed: {group_error}" if group_error else ""
+        if stage == "participants":
+            group = "The group stage was not run."
+        report = make_report(cohorts, settings, env, group=group, shareable=shareable)
+        for cohort in cohorts.values():
+            write_crate(cohort, env)
     failed = [
-        replace(outcome, log=str(Path(os.path.relpath(cohorts[name].out, paths.out), outcome.log)))
-        for name in outcomes
-        for outcome in outcomes[name]
+        replace(outcome, log=str(cohort.paths.out.relative_to(paths.out) / outcome.log))
+        for cohort in cohorts.values()
+        for outcome in cohort.outcomes
         if outcome.status == "failed"
     ]
     return StudyResult(
         tuple(failed),
         bool(attempted) and all(outcome.status == "failed" for outcome in attempted),
-        tuple(StudyPaths(cohorts[name].out).scans for name in outcomes),
+        tuple(cohort.paths.scans for cohort in cohorts.values() if cohort.outcomes),
         report,
         group_error,
     )
 
 
-def _run_groups(
-    cohorts: Mapping[str, StudySettings],
-    outcomes: Mapping[str, Sequence[Outcome]],
-    env: str,
-    n_procs: int,
-) -> None:
+def _run_groups(cohorts: Mapping[str, Cohort], env: str, n_procs: int) -> None:
     """Train, look for loci, replicate: each cohort in its turn."""
-    maps = {name: write_maps(outcomes[name], cohorts[name]) for name in outcomes}
+    maps = {
+        name: write_maps(cohort.outcomes, cohort.settings)
+        for name, cohort in cohorts.items()
+        if cohort.settings.start != "gwas"
+    }
     trained = None
     if maps:
         teacher = "train" if "train" in cohorts else "discovery"
-        train_encoder(maps[teacher], cohorts[teacher], env, n_procs)
-        trained = StudyPaths(cohorts[teacher].out)
+        train_encoder(maps[teacher], cohorts[teacher].settings, env, n_procs)
+        trained = cohorts[teacher].paths
     discovery = None
     for name in ("discovery", "replication"):
         if name in cohorts:
-            cohort = cohorts[name]
-            table = maps.get(name)
-            run_group(table, cohort, env, n_procs, trained=trained, discovery=discovery)
-            discovery = StudyPaths(cohort.out)
+            chosen = cohorts[name].settings
+            run_group(maps.get(name), chosen, env, n_procs, trained=trained, discovery=discovery)
+            discovery = cohorts[name].paths

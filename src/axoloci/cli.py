@@ -90,6 +90,12 @@ def _finish(result: StudyResult, logs: Path) -> None:
     multiple=True,
     help="Process this person only, with or without 'sub-'; may be repeated.",
 )
+@click.option(
+    "--shareable",
+    is_flag=True,
+    help="Write also report-shareable.html: group results only, no ids, no maps of single people, "
+    "no paths, counts below 5 hidden.",
+)
 def run(
     study: Path | None,
     bids: Path | None,
@@ -101,6 +107,7 @@ def run(
     n_procs: int,
     stage: str,
     participants: tuple[str, ...],
+    shareable: bool,
 ) -> None:
     """Run a study from raw DWI and genotypes to summary statistics and report.
 
@@ -133,8 +140,18 @@ def run(
 
     from axoloci.workflows.study import run_study
 
-    result = run_study(settings, env=env, n_procs=n_procs, stage=stage, participants=participants)
-    _finish(result, StudyPaths(settings.out).logs)
+    result = run_study(
+        settings,
+        env=env,
+        n_procs=n_procs,
+        stage=stage,
+        participants=participants,
+        shareable=shareable,
+    )
+    paths = StudyPaths(settings.out)
+    if shareable:
+        click.echo(f"report to share: {paths.shareable}", err=True)
+    _finish(result, paths.logs)
 
 
 @main.command()

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -205,7 +206,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             "image": job.inputs.get("image", ""),
             "command": [str(word) for word in command],
             "inputs": inputs,
-            "started": round(time.time(), 3),
+            "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         write_json(record_file, record)
         if self.announce:

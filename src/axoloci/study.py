@@ -386,3 +386,8 @@ class StudyPaths:
     def report(self) -> Path:
         """The report page."""
         return self.out / "report.html"
+
+    @property
+    def shareable(self) -> Path:
+        """The report page without individual-level data."""
+        return self.out / "report-shareable.html"

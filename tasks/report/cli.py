@@ -27,9 +27,15 @@ main = step_group("report", "One page of what went into a study, what failed and
 @click.option(
     "--out", type=click.Path(path_type=Path), default="report.html", help="Self-contained HTML."
 )
-def make(inputs: Path, out: Path) -> None:
+@click.option(
+    "--shareable",
+    is_flag=True,
+    help="Show group results only: no ids, no maps or numbers of single people, no paths, and "
+    "counts below 5 as <5.",
+)
+def make(inputs: Path, out: Path, shareable: bool) -> None:
     """Make the page. It needs no network, and what is not there yet is said to be missing."""
-    html = make_page(read_inputs(inputs))
+    html = make_page(read_inputs(inputs), shareable=shareable)
     write_text(out, html)
     log.info("%s: %.1f MB", out, len(html.encode()) / 1e6)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -17,11 +18,11 @@ from axoloci.tasks.report import kernel
 INK, MUTED, RULE = "#1f2933", "#66717d", "#d8dde3"
 TONES = ("#3b5875", "#93a9bf")  # neighbouring chromosomes
 ACCENT, SECOND = "#c8475d", "#2f7f79"
-GENOME_WIDE = -np.log10(5e-8)
 DIFFERENCE = LinearSegmentedColormap.from_list(  # black where nothing differs, as the surrounding
     "difference", ["#bfe3ff", "#3d8fd9", "#000000", "#e0523f", "#ffd9c7"]
 )
 MAX_LABELS = 24
+Bars = tuple[NDArray[np.int64], NDArray[np.float64]]  # counts (k,) and edges (k + 1,)
 LINEAR_UP_TO = 20.0  # −log10 p above which the axis is compressed
 
 mpl.rcParams.update(
@@ -51,6 +52,7 @@ def manhattan(
     edges: NDArray[np.float64],
     names: Sequence[str],
     leads: Sequence[tuple[float, float, str]] = (),
+    line: float = -np.log10(5e-8),
 ) -> Figure:
     """Association along the genome.
 
@@ -64,17 +66,19 @@ def manhattan(
         Of the chromosomes.
     leads
         Place, −log10 p and name of the variants to label, most significant first.
+    line
+        −log10 p of a lead variant.
     """
     figure = _figure(11, 4.6 if leads else 3.9)
     axes = figure.subplots()
-    highest = max([GENOME_WIDE, *neg_log10_p[np.isfinite(neg_log10_p)]])
-    significant = neg_log10_p >= GENOME_WIDE
+    highest = max([line, *neg_log10_p[np.isfinite(neg_log10_p)]])
+    significant = neg_log10_p >= line
     style: dict[str, Any] = {"linewidths": 0, "rasterized": True}
     for tone in (0, 1):
         here = ~significant & (chromosome % 2 == tone)
         axes.scatter(place[here], neg_log10_p[here], s=4, c=TONES[tone], **style)
     axes.scatter(place[significant], neg_log10_p[significant], s=9, c=ACCENT, **style)
-    axes.axhline(GENOME_WIDE, color=ACCENT, linewidth=0.8, linestyle=(0, (5, 4)))
+    axes.axhline(line, color=ACCENT, linewidth=0.8, linestyle=(0, (5, 4)))
     span = max(float(edges[:, 1].max()), 1.0)  # base pairs; one variant alone spans none
     axes.set_xlim(-0.012 * span, 1.012 * span)
     top = 1.06 * highest
@@ -209,8 +213,9 @@ def training(
     epoch: NDArray[Any],
     losses: dict[str, NDArray[Any]],
     r2: NDArray[Any] | None = None,
+    bars: Bars | None = None,
 ) -> Figure:
-    """Loss by epoch, and how well each person's map is reconstructed.
+    """Loss by epoch, and how well people's maps are reconstructed.
 
     Parameters
     ----------
@@ -220,8 +225,10 @@ def training(
         Name to [float, shape: (n_epochs,)]; the last one is the one to judge by.
     r2
         [float, shape: (n_samples,)] Reconstruction R² a person.
+    bars
+        Counts and edges of its histogram, in place of `r2`, on a page that is shared.
     """
-    n_panels = int(bool(losses)) + int(r2 is not None)
+    n_panels = int(bool(losses)) + int(r2 is not None or bars is not None)
     figure = _figure(5.5 * n_panels, 3.4)
     panels = list(np.atleast_1d(figure.subplots(1, n_panels)))
     if losses:
@@ -247,6 +254,11 @@ def training(
         axes.set_title(f"median {np.median(r2):.3f}")
         axes.set_xlabel("Reconstruction R² of a person's map")
         axes.set_ylabel("People")
+    elif bars is not None:
+        axes = panels.pop(0)
+        _draw_bars(axes, bars)
+        axes.set_xlabel("Reconstruction R² of people's maps")
+        axes.set_ylabel("People")
     return figure
 
 
@@ -264,12 +276,7 @@ def distributions(
     outliers
         Per figure [bool, shape: (n_scans,)]
     """
-    n_columns = min(4, len(values))
-    n_rows = -(-len(values) // n_columns)
-    figure = _figure(2.75 * n_columns, 2.1 * n_rows)
-    grid = np.atleast_1d(figure.subplots(n_rows, n_columns)).ravel()
-    for axes in grid[len(values) :]:
-        axes.set_axis_off()
+    figure, grid = _panels(len(values))
     for axes, value, label, out in zip(grid, values, labels, outliers, strict=False):
         finite = value[np.isfinite(value)]
         axes.hist(finite, bins=min(30, max(6, len(finite) // 5)), color=TONES[1], edgecolor="white",
@@ -277,11 +284,52 @@ def distributions(
         if out.any():
             axes.plot(value[out], np.zeros(out.sum()), "v", color=ACCENT, markersize=6, zorder=5,
                       clip_on=False)  # fmt: skip
-        axes.set_title(label, fontsize=8.5)
-        axes.tick_params(labelsize=7.5)
-        axes.locator_params(axis="x", nbins=4)
-        axes.locator_params(axis="y", nbins=4, integer=True)
+        _label_panel(axes, label)
     return figure
+
+
+def shared_distributions(bars: Sequence[Bars], labels: Sequence[str]) -> Figure:
+    """Histograms of quality figures side by side, from counts alone.
+
+    Parameters
+    ----------
+    bars
+        Per figure counts [int, shape: (k,)] and edges [float, shape: (k + 1,)].
+    labels
+        Name and unit of each figure.
+    """
+    figure, grid = _panels(len(bars))
+    for axes, one, label in zip(grid, bars, labels, strict=False):
+        _draw_bars(axes, one)
+        _label_panel(axes, label)
+    return figure
+
+
+def _panels(n: int) -> tuple[Figure, list[Axes]]:
+    """A figure of n small panels, at most four in a row."""
+    n_columns = min(4, n)
+    n_rows = -(-n // n_columns)
+    figure = _figure(2.75 * n_columns, 2.1 * n_rows)
+    grid = list(np.atleast_1d(figure.subplots(n_rows, n_columns)).ravel())
+    for axes in grid[n:]:
+        axes.set_axis_off()
+    return figure, grid[:n]
+
+
+def _draw_bars(axes: Axes, bars: Bars) -> None:
+    """A histogram from its counts and edges; the axis spans all edges, those of empty bars too."""
+    counts, edges = bars
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=TONES[1], edgecolor="white",
+             linewidth=0.4)  # fmt: skip
+    axes.set_xlim(edges[0], edges[-1])
+
+
+def _label_panel(axes: Axes, label: str) -> None:
+    """Title and few ticks of a small panel."""
+    axes.set_title(label, fontsize=8.5)
+    axes.tick_params(labelsize=7.5)
+    axes.locator_params(axis="x", nbins=4)
+    axes.locator_params(axis="y", nbins=4, integer=True)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -21,6 +21,7 @@ TABLES: dict[str, set[str]] = {  # and the columns that each needs
     "history": {"epoch"},
     "quality": {"sample_id", "reconstruction_r2"},
     "loci": {"chromosome", "base_pair_location", "variant_id", "neg_log10_p"},
+    "replication": {"variant_id", "neg_log10_p", "replicated", "n", "r"},
     "seconds": {"step", "jobs", "seconds"},
 }
 
@@ -37,6 +38,7 @@ class Inputs(BaseModel):
     out_dir: str | None = None  # where the study's results lie, to be read by people
     study_settings: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
+    facts: dict[str, dict[str, Any]] | None = None  # what ran and how, for the methods section
     scans: Path | None = None  # TSV: scan, sample_id, status (ok or failed), reason, log
     qc: Path | None = None  # TSV: scan, sample_id, quality figures; one row a scan
     cohort: Path | None = None  # cohort store
@@ -44,9 +46,10 @@ class Inputs(BaseModel):
     quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
     examples: Path | None = None  # NPZ: sample_id, original, reconstruction
     joint: Path | None = None  # Parquet: the joint test
-    loci: Path | None = None  # TSV: the loci
+    loci: Path | None = None  # TSV: the loci; their settings lie beside it as .json
+    replication: Path | None = None  # TSV: the loci in other people; a summary lies beside it
+    group: str = ""  # why there are no results of the group stage
     seconds: Path | None = None  # TSV: step, jobs, seconds, cpu_seconds, max_rss_mb
-    shareable: bool = False  # nothing of a single person: no ids, no maps, no paths
 
 
 def read_inputs(path: Path) -> Inputs:
@@ -101,6 +104,14 @@ def read_tsv(path: Path, kind: str) -> pd.DataFrame:
     return table
 
 
+def read_threshold(loci: Path | None) -> float:
+    """Largest p of a lead variant, from the settings beside the table of loci; 5e-8 without."""
+    about = loci.with_suffix(".json") if loci is not None else None
+    if about is None or not about.is_file():
+        return 5e-8
+    return float(json.loads(about.read_text(encoding="utf-8"))["p_threshold"])
+
+
 @dataclass(frozen=True)
 class Joint:
     """The joint test as a plot needs it, without the variants that could not be tested.
@@ -141,7 +152,7 @@ def read_joint(path: Path) -> Joint:
     names: dict[str, int] = {}
     parts: list[tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.float32]]] = []
     try:
-        about = json.loads((pq.read_schema(path).metadata or {}).get(b"axoloci", b"{}"))
+        about = _noted(path)
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=columns)
@@ -159,6 +170,29 @@ def read_joint(path: Path) -> Joint:
         np.concatenate(arrays) for arrays in zip(*(parts or [empty]), strict=True)
     )
     return Joint(list(names), chromosome, position, neg_log10_p, about)
+
+
+def read_joint_about(path: Path) -> dict[str, Any]:
+    """What the joint test noted: `traits`, `lambda_gc`, `n_variants`, `n_tested`.
+
+    Raises
+    ------
+    InputError
+        Not a table of the joint test.
+    """
+    import pyarrow as pa
+
+    try:
+        return _noted(path)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: not a table of axoloci-genetics joint: {error}") from error
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    about: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {}).get(b"axoloci", b"{}"))
+    return about
 
 
 def read_examples(path: Path) -> tuple[list[str], NDArray[Any], NDArray[Any]]:

@@ -19,9 +19,26 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from axoloci import __version__
+from axoloci.errors import InputError
 from axoloci.io.cohort import read_cohort
 from axoloci.tasks.report import figures, kernel
-from axoloci.tasks.report.inputs import Inputs, Joint, read_examples, read_joint, read_tsv
+from axoloci.tasks.report.inputs import (
+    Inputs,
+    Joint,
+    read_examples,
+    read_joint,
+    read_joint_about,
+    read_threshold,
+    read_tsv,
+)
+from axoloci.tasks.report.methods import methods_text, power
+from axoloci.tasks.report.sharing import (
+    SMALLEST,
+    count_failures,
+    histogram,
+    say_count,
+    summary,
+)
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 DPI = 150
@@ -31,7 +48,7 @@ MAX_MEAN = 200  # people in the group's mean
 SHOWN_PEOPLE = 4
 SHOWN_EXAMPLES = 4
 SHOWN_LATENTS = 6
-GENOME_WIDE = "p\u00a0<\u00a05\u00a0×\u00a010⁻⁸"
+FILES = {"out", "bids", "scans", "genotypes", "covariates", "normalize.template"}  # settings
 
 # Quality figures by name: label, factor, decimals, and the side on which they are suspicious.
 QC: dict[str, tuple[str, float, int, kernel.Side | None]] = {
@@ -88,8 +105,9 @@ class Page:
     reasons: Table | None = None
     qc: Table | None = None
     qc_rule: str = ""
-    n_flagged: int = 0
+    methods: str = ""
     loci: Table | None = None
+    replication: Table | None = None
     seconds: Table | None = None
     settings: Table | None = None
     versions: Table | None = None
@@ -97,16 +115,27 @@ class Page:
     sentences: dict[str, str] = field(default_factory=lambda: defaultdict(str))
 
 
-def make_page(given: Inputs) -> str:
+def make_page(given: Inputs, *, shareable: bool = False) -> str:
     """The page as HTML.
+
+    Parameters
+    ----------
+    given
+        What to show.
+    shareable
+        Show nothing of a single person, of fewer than 5 people, or of the machine.
 
     Raises
     ------
     InputError
         A file is not what it should be.
     """
-    page = Page(given.title, given.shareable, None if given.shareable else given.out_dir)
-    for add in (add_scans, add_qc, add_cohort, add_encoder, add_association, add_about):
+    page = Page(given.title, shareable, None if shareable else given.out_dir)
+    sections = (
+        *(add_scans, add_qc, add_cohort, add_encoder, add_association, add_replication),
+        *(add_methods, add_about),
+    )
+    for add in sections:
         add(page, given)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -121,23 +150,25 @@ def add_scans(page: Page, given: Inputs) -> None:
         page.sentences["scans"] = "No table of scans was given."
         return
     scans = read_tsv(given.scans, "scans")
-    failed = scans[scans["status"] != "ok"]
-    n_ok = len(scans) - len(failed)
-    remark = f"{n_ok:,} finished, {len(failed):,} failed" if len(failed) else "all finished"
+    failed = scans[scans["status"] == "failed"]
+    waiting = int((scans["status"] == "not run").sum())
+    reason = failed["reason"].fillna(failed["status"]) if "reason" in failed else failed["status"]
+    if page.shareable:
+        _add_shared_scans(page, scans, reason)
+        return
+    n_ok = len(scans) - len(failed) - waiting
+    counts = {"finished": n_ok, "failed": len(failed), "not run": waiting}
+    remark = ", ".join(f"{n:,} {state}" for state, n in counts.items() if n)
+    remark = "all finished" if n_ok == len(scans) else remark
     page.tiles.append((f"{len(scans):,}", _plural(len(scans), "scan"), remark))
     people = scans["sample_id"].nunique() if "sample_id" in scans else None
     of_people = f" of {people:,} {'person' if people == 1 else 'people'}" if people else ""
     page.sentences["scans"] = (
-        f"{len(scans):,} {_plural(len(scans), 'scan')}{of_people} went in; {n_ok:,} finished"
-        + (f" and {len(failed):,} failed." if len(failed) else ", none failed.")
+        f"{len(scans):,} {_plural(len(scans), 'scan')}{of_people} went in; {n_ok:,} finished, "
+        + (f"{len(failed):,} failed" if len(failed) else "none failed")
+        + (f", {waiting:,} are not run yet." if waiting else ".")
     )
     if failed.empty:
-        return
-    reason = failed["reason"].fillna("unknown") if "reason" in failed else failed["status"]
-    if page.shareable:
-        counts = reason.map(_nobodys_reason).value_counts()
-        rows = [[Cell(str(why), kind="text"), _number(n, 0)] for why, n in counts.items()]
-        page.reasons = Table(["reason", "scans"], rows, len(rows))
         return
     logs = failed["log"].fillna("") if "log" in failed else pd.Series("", index=failed.index)
     page.failed = Table(
@@ -148,6 +179,23 @@ def add_scans(page: Page, given: Inputs) -> None:
         ][:MAX_ROWS],
         len(failed),
     )
+
+
+def _add_shared_scans(page: Page, scans: pd.DataFrame, reason: pd.Series[Any]) -> None:
+    """Numbers of scans; that of all is not told, for less the finished ones it is that of a few."""
+    n_ok = len(scans) - len(reason)
+    counts, exact = count_failures(map(str, reason))
+    n_failed = say_count(len(reason)) if exact or len(reason) < SMALLEST else f"{SMALLEST} or more"
+    remark = f"{n_failed} failed" if len(reason) else "all"
+    page.tiles.append((say_count(n_ok), f"{_plural(n_ok, 'scan')} finished", remark))
+    page.sentences["scans"] = (
+        f"{say_count(n_ok)} {_plural(n_ok, 'scan')} finished and {n_failed} failed."
+        if len(reason)
+        else f"{say_count(n_ok)} {_plural(n_ok, 'scan')} finished, none failed."
+    )
+    if counts:
+        rows = [[Cell(why, kind="text"), Cell(say_count(n), kind="number")] for why, n in counts]
+        page.reasons = Table(["reason", "scans"], rows, len(rows))
 
 
 def add_qc(page: Page, given: Inputs) -> None:
@@ -167,16 +215,20 @@ def add_qc(page: Page, given: Inputs) -> None:
         if (side := QC[name][3]) is not None
     }
     flags = [[name for name in out if out[name][row]] for row in range(len(table))]
-    page.n_flagged = sum(bool(flag) for flag in flags)
+    n_flagged = sum(bool(flag) for flag in flags)
     few = len(table) < kernel.MIN_FOR_OUTLIERS
+    say = say_count if page.shareable else "{:,}".format
     page.qc_rule = (
         f"With fewer than {kernel.MIN_FOR_OUTLIERS} scans none is called an outlier."
         if few
         else f"A scan is marked where a figure lies more than {kernel.OUTLIER_Z} robust standard "
         "deviations (1.4826 × median absolute deviation) from the median, on the side that is "
-        f"suspicious: {page.n_flagged:,} of {len(table):,} here. Marks are for looking at; nothing "
-        "was left out because of them."
+        f"suspicious: {say(n_flagged)} of {say(len(table))} here. Marks are for looking at; "
+        "nothing was left out because of them."
     )
+    if page.shareable:
+        _add_shared_qc(page, values)
+        return
     if len(table) > 2 and out:
         page.pictures["qc"] = _picture(
             figures.distributions(
@@ -187,8 +239,6 @@ def add_qc(page: Page, given: Inputs) -> None:
             "Histograms of " + ", ".join(QC[name][0] for name in out) + ".",
             "Each figure over all scans; red marks are outliers.",
         )
-    if page.shareable:
-        return
     others = [
         name for name in table.columns if name not in (*QC, "scan", "sample_id") and name[:1] != "_"
     ]
@@ -208,15 +258,42 @@ def add_qc(page: Page, given: Inputs) -> None:
     page.qc = Table([*head, *(name.replace("_", " ") for name in others)], rows, len(table))
 
 
+def _add_shared_qc(page: Page, values: Mapping[str, NDArray[np.float64]]) -> None:
+    """Quality figures of all scans together: mean, standard deviation, histograms without few.
+
+    How many scans have a figure is not told: it would tell how few lack it.
+    """
+    rows, bars, labels = [], [], []
+    for name, value in values.items():
+        label, _, decimals, side = QC[name]
+        if (of_all := summary(value)) is not None:
+            numbers = (_number(number, decimals) for number in of_all[1:])
+            rows.append([Cell(label, kind="name"), *numbers])
+        if side is not None and (drawn := histogram(value)) is not None:
+            bars.append(drawn)
+            labels.append(label)
+    if rows:
+        page.qc = Table(["figure", "mean", "SD"], rows, len(rows))
+    if bars:
+        page.pictures["qc"] = _picture(
+            figures.shared_distributions(bars, labels),
+            f"Histograms of {', '.join(labels)}, without bars of fewer than {SMALLEST} scans.",
+            f"Each figure over all scans, three standard deviations about the mean; bars of fewer "
+            f"than {SMALLEST} scans are not drawn.",
+        )
+
+
 def add_cohort(page: Page, given: Inputs) -> None:
     """Maps in common space: mean and spread of the group, and some people."""
     if given.cohort is None:
         page.sentences["cohort"] = "No cohort store was given, so no maps are shown."
         return
     cohort = read_cohort(given.cohort)
-    page.tiles.append(
-        (f"{cohort.n_samples:,}", "people mapped", f"{cohort.n_voxels:,} voxels each")
-    )
+    say = say_count if page.shareable else "{:,}".format
+    page.tiles.append((say(cohort.n_samples), "people mapped", f"{cohort.n_voxels:,} voxels each"))
+    if page.shareable and cohort.n_samples < SMALLEST:
+        page.sentences["cohort"] = f"The mean of fewer than {SMALLEST} people is not shown."
+        return
     chosen = _evenly(cohort.n_samples, MAX_MEAN)
     total = np.zeros(cohort.n_voxels)
     squares = np.zeros(cohort.n_voxels)
@@ -226,12 +303,11 @@ def add_cohort(page: Page, given: Inputs) -> None:
         squares += np.square(rows).sum(axis=0)
     mean = total / len(chosen)
     spread = np.sqrt(np.maximum(squares / len(chosen) - mean**2, 0))
-    group = np.zeros((2, *cohort.mask.shape), dtype=np.float32)
-    group[0, cohort.mask], group[1, cohort.mask] = mean, spread
-    white = [max(float(np.percentile(part, 99.5)), 1e-6) for part in (mean, spread)]
-    labels = [
-        f"{name}\nwhite {value:.2g}" for name, value in zip(("mean", "SD"), white, strict=True)
-    ]
+    parts = {"mean": mean} if page.shareable else {"mean": mean, "SD": spread}
+    group = np.zeros((len(parts), *cohort.mask.shape), dtype=np.float32)
+    group[:, cohort.mask] = np.stack(list(parts.values()))
+    white = [max(float(np.percentile(part, 99.5)), 1e-6) for part in parts.values()]
+    labels = [f"{name}\nwhite {value:.2g}" for name, value in zip(parts, white, strict=True)]
     volumes = [*group]
     if not page.shareable:
         people = _evenly(cohort.n_samples, SHOWN_PEOPLE)
@@ -244,11 +320,16 @@ def add_cohort(page: Page, given: Inputs) -> None:
     of = f"{len(chosen)} of the {cohort.n_samples:,}" if len(chosen) < cohort.n_samples else "all"
     page.pictures["cohort"] = _picture(
         figures.brains(np.stack(canonical), labels, white, mask, _voxel_size(cohort.affine)),
-        f"Slices of {measure} maps in common space: group mean, standard deviation"
-        + ("" if page.shareable else f" and {len(people)} people")
+        f"Slices of {measure} maps in common space: group mean"
+        + ("" if page.shareable else f", standard deviation and {len(people)} people")
         + ", five axial, one coronal, one sagittal.",
-        f"{measure} in common space; mean and standard deviation over {of} people"
-        + ("." if page.shareable else ", then people at even steps through the cohort.")
+        f"{measure} in common space; "
+        + (
+            f"mean over {of} people."
+            if page.shareable
+            else f"mean and standard deviation over {of} people, then people at even steps through "
+            "the cohort."
+        )
         + " Left of the picture is left of the person.",
     )
 
@@ -260,7 +341,7 @@ def add_encoder(page: Page, given: Inputs) -> None:
         return
     losses: dict[str, NDArray[Any]] = {}
     epoch: NDArray[Any] = np.empty(0)
-    r2 = None
+    r2 = bars = None
     said = []
     if given.history is not None:
         history = read_tsv(given.history, "history")
@@ -273,15 +354,23 @@ def add_encoder(page: Page, given: Inputs) -> None:
         quality = read_tsv(given.quality, "quality")
         r2 = quality["reconstruction_r2"].dropna().to_numpy(np.float64)
         r2 = r2 if r2.size else None
+        if r2 is not None and page.shareable:
+            bars, of_all, r2 = histogram(r2), summary(r2), None
+            if of_all is not None:
+                said.append(
+                    f"reconstruction R² {of_all[1]:.3f} ± {of_all[2]:.3f} (mean and standard "
+                    f"deviation over {of_all[0]:,} people)"
+                )
         if r2 is not None:
             said.append(f"median reconstruction R² {np.median(r2):.3f} over {r2.size:,} people")
     page.sentences["encoder"] = f"{'; '.join(said)}." if said else ""
-    if losses or r2 is not None:
+    if losses or r2 is not None or bars is not None:
         page.pictures["training"] = _picture(
-            figures.training(epoch, losses, r2),
+            figures.training(epoch, losses, r2, bars),
             "Loss by epoch and histogram of reconstruction R² over people.",
-            "Left: loss by epoch. Right: share of each person's map that the latents explain."
-            if losses and r2 is not None
+            "Left: loss by epoch. Right: share of each person's map that the latents explain"
+            + ("." if bars is None else f"; bars of fewer than {SMALLEST} people are not drawn.")
+            if losses and (r2 is not None or bars is not None)
             else "",
         )
     if given.examples is None or page.shareable:
@@ -304,20 +393,22 @@ def add_encoder(page: Page, given: Inputs) -> None:
 def add_association(page: Page, given: Inputs) -> None:
     """Manhattan and quantile plots of the joint test, and the loci."""
     loci = read_tsv(given.loci, "loci") if given.loci is not None else None
+    threshold = read_threshold(given.loci)
+    reached = f"p\u00a0≤\u00a0{power(threshold)}"
     if given.joint is None:
-        page.sentences["joint"] = "No joint test was given."
+        page.sentences["joint"] = given.group or "No joint test was given."
     else:
         joint = read_joint(given.joint)
         if joint.neg_log10_p.size == 0:
             page.sentences["joint"] = "The joint test has no variant that could be tested."
         else:
-            _add_joint(page, joint, loci)
+            _add_joint(page, joint, loci, threshold)
     if loci is None:
         page.sentences["loci"] = "No table of loci was given."
         return
-    page.tiles.append((f"{len(loci):,}", _plural(len(loci), "locus", "loci"), GENOME_WIDE))
+    page.tiles.append((f"{len(loci):,}", _plural(len(loci), "locus", "loci"), reached))
     if loci.empty:
-        page.sentences["loci"] = "No variant is genome-wide significant."
+        page.sentences["loci"] = f"No variant reaches {reached}."
         return
     page.sentences["loci"] = (
         "Lead variant of each locus, most significant first; latents are those with p < 0.05 "
@@ -327,13 +418,46 @@ def add_association(page: Page, given: Inputs) -> None:
     page.loci = Table(
         ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
          "leads", "in LD", "latents"],
-        [_locus_row(row) for row in ordered.head(MAX_ROWS).to_dict("records")],
+        [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
         len(loci),
     )  # fmt: skip
 
 
-def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None) -> None:
+def add_replication(page: Page, given: Inputs) -> None:
+    """The lead variants in other people."""
+    if given.replication is None:
+        return
+    table = read_tsv(given.replication, "replication")
+    tested = table[table["replicated"].isin(["yes", "no"])]
+    n_yes = int((tested["replicated"] == "yes").sum())
+    n_same = int((tested["r"] > 0).sum())
+    page.tiles.append((f"{n_yes:,} of {len(tested):,}", "loci replicated", "one-sided, Bonferroni"))
+    page.sentences["replication"] = (
+        "Each lead variant was tested in other people by the combination of traits that it changed "
+        f"in the discovery: {n_yes:,} of {len(tested):,} replicated, {n_same:,} had the same "
+        "direction. The correlation r is above 0 where the direction is the discovery's."
+    )
+    page.replication = Table(
+        ["variant", "place", "people", "r", "−log₁₀ p, one-sided", "replicated"],
+        [
+            [
+                Cell(str(row["variant_id"]), kind="name"),
+                Cell(f"{row['chromosome']}:{int(row['base_pair_location']):,}", kind="text"),
+                _number(row["n"], 0),
+                _number(row["r"], 3),
+                _number(row["neg_log10_p"], 2),
+                Cell(str(row["replicated"]), kind="text"),
+            ]
+            for row in table.head(MAX_ROWS).to_dict("records")
+        ],
+        len(table),
+    )
+
+
+def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: float) -> None:
     """Pictures and figures of a joint test with at least one variant."""
+    reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    line = float(-np.log10(threshold))
     names = kernel.order_chromosomes(joint.names)
     rank = np.array([names.index(name) for name in joint.names])[joint.chromosome]
     place, edges = kernel.place_variants(rank, joint.position)
@@ -349,7 +473,7 @@ def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None) -> None:
                 x = float(edges[k, 0] + row["base_pair_location"] - first[k])
                 leads.append((x, float(row["neg_log10_p"]), str(row["variant_id"])))
     n = joint.neg_log10_p.size
-    n_hits = int((joint.neg_log10_p >= figures.GENOME_WIDE).sum())
+    n_hits = int((joint.neg_log10_p >= line).sum())
     inflation = joint.about.get("lambda_gc")
     traits = len(joint.about.get("traits", []))
     of_traits = f" over {traits} {_plural(traits, 'latent')}" if traits else ""
@@ -357,16 +481,22 @@ def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None) -> None:
     page.tiles.append((f"{n:,}", f"{_plural(n, 'variant')} tested", said))
     page.sentences["joint"] = (
         f"Exact F test of the canonical R² of each variant{of_traits}: {n:,} variants, {n_hits:,} "
-        f"with {GENOME_WIDE}{f', genomic {said}' if said else ''}."
+        f"with {reached}{f', genomic {said}' if said else ''}."
     )
     more = len(leads) - figures.MAX_LABELS
     page.pictures["manhattan"] = _picture(
         figures.manhattan(
-            place[kept], rank[kept], joint.neg_log10_p[kept].astype(np.float64), edges, names, leads
+            place[kept],
+            rank[kept],
+            joint.neg_log10_p[kept].astype(np.float64),
+            edges,
+            names,
+            leads,
+            line,
         ),
-        f"Manhattan plot of the joint test: {n_hits:,} of {n:,} variants reach p < 5e-8"
+        f"Manhattan plot of the joint test: {n_hits:,} of {n:,} variants reach {reached}"
         + (f"; lead variants {', '.join(lead[2] for lead in leads[:8])}." if leads else "."),
-        "Joint test along the genome. Dashed line: p\u00a0=\u00a05\u00a0×\u00a010⁻⁸"
+        f"Joint test along the genome. Dashed line: p\u00a0=\u00a0{power(threshold)}"
         + ("; lead variants are named" if leads else "")
         + (f", the {figures.MAX_LABELS} most significant of {len(leads)}" if more > 0 else "")
         + ". Every variant with p\u00a0<\u00a010⁻³ is drawn; the others one per pixel.",
@@ -380,8 +510,8 @@ def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None) -> None:
     )
 
 
-def _locus_row(row: Mapping[Any, Any]) -> list[Cell]:
-    """One locus as cells."""
+def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
+    """One locus as cells; on a shared page no frequency that tells of fewer than 5 carriers."""
     position = int(row["base_pair_location"])
     start, end = row.get("start", position), row.get("end", position)
     names, betas, ps = (
@@ -395,14 +525,21 @@ def _locus_row(row: Mapping[Any, Any]) -> list[Cell]:
     more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""
     alleles = f"{_clip(row.get('effect_allele', ''))} / {_clip(row.get('other_allele', ''))}"
     chromosome = str(row["chromosome"])
+    frequency = _number(row.get("effect_allele_frequency"), 3)
+    if shareable and {"effect_allele_frequency", "n"} <= row.keys():
+        rarer = min(row["effect_allele_frequency"], 1 - row["effect_allele_frequency"])
+        if round(2 * row["n"] * rarer) < SMALLEST:
+            frequency = Cell(f"<{SMALLEST} copies", LAST, "number")
     place = 1e10 * (int(chromosome) if chromosome.isdigit() else 99) + position
     return [
         Cell(str(row["variant_id"]), kind="name"),
         Cell(f"{chromosome}:{position:,}", place),
         _number((end - start) / 1e3, 0),
         Cell(alleles),
-        _number(row.get("effect_allele_frequency"), 3),
-        _number(row.get("n"), 0),
+        frequency,
+        Cell(say_count(int(row["n"])), float(row["n"]) if row["n"] >= SMALLEST else LAST, "number")
+        if shareable and "n" in row
+        else _number(row.get("n"), 0),
         _number(row["neg_log10_p"], 1),
         Cell(f"{100 * row['joint_r2']:.3g}", float(row["joint_r2"]), "number")
         if "joint_r2" in row
@@ -413,10 +550,38 @@ def _locus_row(row: Mapping[Any, Any]) -> list[Cell]:
     ]
 
 
+def add_methods(page: Page, given: Inputs) -> None:
+    """The methods section, of the parts that ran.
+
+    Raises
+    ------
+    InputError
+        Facts that lack what their part must have.
+    """
+    if given.facts is None:
+        page.sentences["methods"] = "No account of what ran was given."
+        return
+    facts = dict(given.facts)
+    if given.joint is not None:
+        facts["joint"] = read_joint_about(given.joint)
+    try:
+        page.methods = methods_text(facts, given.versions).text
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"facts: cannot be told, {type(error).__name__}: {error}") from error
+    page.sentences["methods"] = (
+        "For the paper: what this study did, made from its own records. Check it, and add what "
+        "these do not know, such as the scanner, the sequence and who took part."
+        if page.methods
+        else "No part of the study has finished yet."
+    )
+
+
 def add_about(page: Page, given: Inputs) -> None:
     """Settings, versions, time."""
     if given.study_settings is not None:
-        settings = _flatten(given.study_settings, page.shareable)
+        settings = _flatten(given.study_settings)
+        if page.shareable:
+            settings = [row for row in settings if row[0] not in FILES and "/" not in row[1]]
         page.settings = Table(
             ["setting", "value"],
             [[Cell(name, kind="name"), Cell(value, kind="path")] for name, value in settings],
@@ -435,8 +600,10 @@ def add_about(page: Page, given: Inputs) -> None:
     cpu = "cpu_seconds" if "cpu_seconds" in table else "seconds"
     total = float(table[cpu].sum())
     jobs = int(table["jobs"].sum())
-    page.sentences["seconds"] = f"{jobs:,} {_plural(jobs, 'job')}, {_duration(total)} of CPU time."
-    page.tiles.append((_duration(total), "of CPU time", f"{jobs:,} {_plural(jobs, 'job')}"))
+    # The number of jobs is that of all scans, and less the finished ones that of a few.
+    said = "" if page.shareable else f"{jobs:,} {_plural(jobs, 'job')}"
+    page.sentences["seconds"] = f"{said}{', ' if said else ''}{_duration(total)} of CPU time."
+    page.tiles.append((_duration(total), "of CPU time", said))
     rows = []
     for row in table.to_dict("records"):
         share = row[cpu] / total if total else 0.0
@@ -451,10 +618,10 @@ def add_about(page: Page, given: Inputs) -> None:
                 Cell(f"{100 * share:.1f}", share, "bar"),
             ]
         )
+    head = ["step", "jobs", "elapsed", "CPU", "CPU s a job", "peak memory, MB", "share of CPU, %"]
+    shown = (0, 2, 3, 6) if page.shareable else range(len(head))
     page.seconds = Table(
-        ["step", "jobs", "elapsed", "CPU", "CPU s a job", "peak memory, MB", "share of CPU, %"],
-        rows,
-        len(rows),
+        [head[k] for k in shown], [[row[k] for k in shown] for row in rows], len(rows)
     )
 
 
@@ -484,17 +651,15 @@ def _evenly(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
-def _flatten(
-    settings: Mapping[str, Any], shareable: bool, within: str = ""
-) -> list[tuple[str, str]]:
-    """Nested settings as dotted names; of paths only the last part if the page is shared."""
+def _flatten(settings: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names."""
     rows = []
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            rows += _flatten(value, shareable, f"{within}{name}.")
+            rows += _flatten(value, f"{within}{name}.")
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            rows.append((f"{within}{name}", Path(text).name if shareable and "/" in text else text))
+            rows.append((f"{within}{name}", text))
     return rows
 
 
@@ -515,12 +680,6 @@ def _value(value: Any) -> Cell:
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(column) and bool(column.notna().any())
-
-
-def _nobodys_reason(reason: Any) -> str:
-    """The first part of a reason that names neither a file nor a person."""
-    parts = str(reason).splitlines()[0].split(": ")
-    return next((part for part in parts if "/" not in part and "sub-" not in part), "other")
 
 
 def _clip(allele: Any) -> str:

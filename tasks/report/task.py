@@ -14,6 +14,9 @@ class MakeReport(shell.Task["MakeReport.Outputs"]):
 
     inputs_file: File = shell.arg(argstr="--inputs", help="JSON that names what to show")
     out: str = shell.arg(argstr="--out", default="report.html", help="the page")
+    shareable: bool = shell.arg(
+        argstr="--shareable", default=False, help="group results only, nothing of a single person"
+    )
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):

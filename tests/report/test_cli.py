@@ -203,8 +203,8 @@ class Parsed(HTMLParser):
             self.text += f" {data.strip()}"
 
 
-def make(inputs: Path, out: Path) -> Result:
-    return CliRunner().invoke(main, ["make", "--inputs", str(inputs), "--out", str(out)])
+def make(inputs: Path, out: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["make", "--inputs", str(inputs), "--out", str(out), *options])
 
 
 def changed(inputs: Path, to: Path, **values: Any) -> Path:
@@ -285,22 +285,169 @@ def test_make__says_what_is_missing(tmp_path: Path) -> None:
         "No representation was trained.",
         "No joint test was given.",
         "No table of loci was given.",
+        "No account of what ran was given.",
         "Neither settings nor versions were given.",
     ):
         assert sentence in parsed.text
 
 
-def test_make__shows_nothing_of_a_single_person_when_shareable(
-    inputs: Path, tmp_path: Path
-) -> None:
-    shared = changed(inputs, inputs.parent / "shared.json", shareable=True)
-    assert make(shared, tmp_path / "report.html").exit_code == 0
-    html = (tmp_path / "report.html").read_text()
-    parsed = Parsed(html)
-    assert len(parsed.pictures) == 5  # no reconstructions of people
-    assert not re.search(r"sub-\d|\b00\d\d\b|/data/private", parsed.text)
-    assert "31 b-values for <32> volumes" in parsed.text
-    assert "genomic inflation λ = 1.013" in parsed.text
+def chunks(png: bytes) -> list[bytes]:
+    """Types of the chunks of a PNG: text and times would be chunks of their own."""
+    found, at = [], 8
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4])
+        found.append(png[at + 4 : at + 8])
+        at += length + 12
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared(inputs: Path) -> str:
+    """The shareable page of the same inputs as `html`."""
+    page = inputs.parent / "shared.html"
+    result = make(inputs, page, "--shareable")
+    assert result.exit_code == 0, result.output
+    return page.read_text()
+
+
+def test_make__shareable_names_no_person_and_no_path(inputs: Path, html: str, shared: str) -> None:
+    scans = pd.read_csv(inputs.parent / "scans.tsv", sep="\t", dtype=str)
+    text = re.sub(r"base64,[^\"]+", "", shared)
+    for word in (*scans["scan"], "sub-", "/data/private", "private", "logs/", "mend the file"):
+        assert word not in text
+    named = Parsed(html).text
+    for name in scans["sample_id"]:
+        assert name in named
+        assert not re.search(rf"\b{name}\b", Parsed(shared).text)
+    for one in scans["sample_id"]:
+        assert not re.search(rf"[>\"]{one}[<\"]", text)
+
+
+def test_make__shareable_tells_no_number_of_one_person(inputs: Path, tmp_path: Path) -> None:
+    qc = pd.read_csv(inputs.parent / "qc.tsv", sep="\t", dtype={"scan": str, "sample_id": str})
+    qc["n_implausible_voxels"] = 700_001 + 137 * np.arange(len(qc)) ** 2  # to be recognised
+    qc["secret_score"] = 0.123456 + np.arange(len(qc))
+    qc.to_csv(tmp_path / "qc.tsv", sep="\t", index=False)
+    given = changed(inputs, inputs.parent / "marked.json", qc=str(tmp_path / "qc.tsv"))
+    assert make(given, tmp_path / "full.html").exit_code == 0
+    assert make(given, tmp_path / "shared.html", "--shareable").exit_code == 0
+    full, shared = ((tmp_path / name).read_text() for name in ("full.html", "shared.html"))
+    for value in qc["n_implausible_voxels"]:
+        assert f">{value:,}<" in full
+        assert f"{value:,}" not in shared
+        assert str(value) not in shared
+    assert "secret" in full
+    assert "secret" not in shared
+    table = re.search(r'aria-label="Quality figures".*?</table>', shared, flags=re.DOTALL)
+    assert table is not None
+    rows = [re.findall(r">([^<>]+)</td>", row) for row in table[0].split("<tr>")[2:]]
+    assert len(rows) == 7  # figures, not scans
+    motion = qc["mean_framewise_displacement"]
+    assert rows[0] == ["mean motion, mm", f"{motion.mean():.3f}", f"{motion.std():.3f}"]
+    r2 = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")["reconstruction_r2"]
+    assert "median reconstruction" in full
+    assert "median reconstruction" not in shared
+    assert f"{r2.mean():.3f} ± {r2.std():.3f}" in shared
+
+
+def test_make__shareable_hides_small_counts(shared: str) -> None:
+    """One scan of 30 failed; the number that went in would tell it again."""
+    text = Parsed(shared).text
+    assert "29 scans finished and <5 failed." in text
+    assert not re.search(r"\b30\b", text.split("Methods")[0])
+    assert "b-values, directions and volumes do not match" not in text  # one case: other reasons
+    assert "other reasons <5" in " ".join(text.split())
+    assert "31 b-values" not in text
+    assert ": <5 of 29 here" in text
+
+
+def test_make__shareable_shows_failures_of_many_by_reason(inputs: Path, tmp_path: Path) -> None:
+    scans = pd.read_csv(inputs.parent / "scans.tsv", sep="\t", dtype=str, keep_default_na=False)
+    scans.loc[:5, "status"] = "failed"
+    scans.loc[:5, "reason"] = "/home/me/sub-1/secret.nii.gz: the file may be truncated: 17"
+    scans.to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    few = changed(inputs, inputs.parent / "few.json", scans=str(tmp_path / "scans.tsv"))
+    assert make(few, tmp_path / "report.html", "--shareable").exit_code == 0
+    text = " ".join(Parsed((tmp_path / "report.html").read_text()).text.split())
+    assert "23 scans finished and 5 or more failed." in text  # for the seventh is a reason alone
+    assert "image file truncated or unreadable 6 other reasons <5" in text
+    assert "secret" not in text
+
+
+def test_make__shareable_has_pictures_of_the_group_alone(html: str, shared: str) -> None:
+    pictures = Parsed(shared).pictures
+    assert len(pictures) == len(Parsed(html).pictures) - 1  # no reconstructions of people
+    maps = next(picture for picture in pictures if "group mean" in (picture["alt"] or ""))
+    assert "people" not in (maps["alt"] or "")
+    for picture in pictures:
+        png = base64.b64decode((picture["src"] or "").split(",")[1])
+        assert set(chunks(png)) <= {b"IHDR", b"pHYs", b"IDAT", b"IEND", b"PLTE", b"sBIT"}
+
+
+def test_make__shareable_keeps_the_results_of_the_group(html: str, shared: str) -> None:
+    text = Parsed(shared).text
+    assert "nothing of a single person is on this page" in text
+    assert "genomic inflation λ = 1.013" in text
+    assert "003 ▼ 18.2, 001 ▲ 6.6" in text
+    assert "gwas.n_pcs" in text
+    assert "bids" not in text
+    of_group = [p for p in Parsed(html).pictures if "plot of the joint" in (p["alt"] or "")]
+    assert len(of_group) == 2
+    for picture in of_group:
+        assert picture["src"] in shared
+
+
+def test_make__shareable_hides_a_frequency_of_few_carriers(inputs: Path, tmp_path: Path) -> None:
+    loci = pd.read_csv(inputs.parent / "loci.tsv", sep="\t")
+    loci.loc[0, "effect_allele_frequency"] = 3 / 58
+    loci.to_csv(tmp_path / "loci.tsv", sep="\t", index=False)
+    rare = changed(inputs, inputs.parent / "rare.json", loci=str(tmp_path / "loci.tsv"))
+    assert make(rare, tmp_path / "full.html").exit_code == 0
+    assert make(rare, tmp_path / "shared.html", "--shareable").exit_code == 0
+    assert ">0.052<" in (tmp_path / "full.html").read_text()
+    page = (tmp_path / "shared.html").read_text()
+    assert ">0.052<" not in page
+    assert "&lt;5 copies" in page
+
+
+def test_make__shareable_of_fewer_than_five_shows_no_map(tmp_path: Path) -> None:
+    tiny = write_study(tmp_path / "tiny", n_scans=30)
+    mask = np.ones((4, 4, 4), dtype=bool)
+    maps = np.random.default_rng(0).random((3, 64), dtype=np.float32)
+    write_cohort(tmp_path / "three.zarr", list("abc"), iter(maps), mask, np.eye(4))
+    given = changed(
+        tiny, tmp_path / "tiny.json",
+        **dict.fromkeys(("scans", "qc", "examples", "joint", "history", "seconds")),
+        cohort="three.zarr", quality="few.tsv", loci=None,
+    )  # fmt: skip
+    (tmp_path / "few.tsv").write_text("sample_id\treconstruction_r2\na\t0.5\nb\t0.6\n")
+    assert make(given, tmp_path / "report.html", "--shareable").exit_code == 0
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert parsed.pictures == []
+    assert "fewer than 5 people is not shown" in parsed.text
+
+
+def test_make__tells_the_methods_of_what_ran(inputs: Path, tmp_path: Path) -> None:
+    facts = {
+        "scans": {"finished": 29, "people": 29},
+        "dti": {"method": "WLS", "max_bval": 1500.0, "higher_shells": False},
+    }
+    given = changed(inputs, inputs.parent / "facts.json", facts=facts)
+    for options in ([], ["--shareable"]):
+        assert make(given, tmp_path / "report.html", *options).exit_code == 0
+        text = Parsed((tmp_path / "report.html").read_text()).text
+        assert "weighted linear least squares [2] with DIPY [3]" in text
+        assert "exact F test of the canonical R²" in text  # the table of the joint test says so
+        assert "autoencoder" not in text.split("Methods")[-1]
+        assert "doi:10.3389/fninf.2014.00008" in text
+
+
+def test_make__facts_that_lack_something_are_named(inputs: Path, tmp_path: Path) -> None:
+    given = changed(inputs, inputs.parent / "wrong-facts.json", facts={"dti": {"method": "WLS"}})
+    result = make(given, tmp_path / "report.html")
+    assert result.exit_code == 1
+    assert "facts: cannot be told" in result.output
+    assert "max_bval" in result.output
 
 
 def test_make__writes_the_same_bytes_again(inputs: Path, html: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rocrate.rocrate import ROCrate
 from support import BIN, axoloci, write_study
 
 from axoloci.io.cohort import read_cohort
+from axoloci.io.files import sha256
 from axoloci.io.sumstats import read_sumstats
 
 
@@ -22,11 +25,12 @@ def records(out: Path) -> dict[str, int]:
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """Bytes of all results of a study, but for logs, work and the report's times."""
+    """Bytes of all results of a study, but for logs, work and what holds times."""
+    with_times = ("logs", "work", "report.html", "ro-crate-metadata.json")
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.relative_to(out).parts[0] not in ("logs", "work", "report.html")
+        if path.is_file() and path.relative_to(out).parts[0] not in with_times
     }
 
 
@@ -88,6 +92,36 @@ def test_run__the_report_is_one_page(finished: Path) -> None:
     assert failed["scan"].item() in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert 'src="https' not in page
+
+
+def test_run__leaves_a_crate_of_what_ran(finished: Path) -> None:
+    crate = ROCrate(finished)
+    (failed,) = pd.read_csv(finished / "scans.tsv", sep="\t").query("status == 'failed'")["scan"]
+    assert failed not in (finished / "ro-crate-metadata.json").read_text()
+    assert crate.get("#job-preprocess")["error"] == "1 of 16 jobs failed"
+    jobs = {entity.id for entity in crate.get_by_type("CreateAction")}
+    assert jobs >= {f"#job-{job}" for job in ("dti", "normalize", "train", "gwas", "joint", "loci")}
+    for job in jobs:
+        assert crate.get(job)["startTime"] <= crate.get(job)["endTime"]
+    manifest = crate.get("group/sumstats/sumstats.json")
+    assert manifest["sha256"] == sha256(finished / "group" / "sumstats" / "sumstats.json")
+    assert "PyTorch" in (finished / "report.html").read_text()
+
+
+def test_run__shareable_names_nobody(finished: Path) -> None:
+    study = finished.parent / "study.toml"
+    page = finished / "report-shareable.html"
+    assert not page.exists()
+    done = axoloci("run", study, "--shareable", "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "report-shareable.html" in done.stderr
+    html = re.sub(r"base64,[^\"]+", "", page.read_text())
+    scans = pd.read_csv(finished / "scans.tsv", sep="\t", dtype=str)
+    for word in (*scans["scan"], str(finished.parent)):
+        assert word not in html
+    assert "exact F test" in html
+    axoloci("run", study, "--n-procs", 2, check=False)
+    assert not page.exists()  # it would be out of date
 
 
 def test_run__again_repeats_only_what_failed(finished: Path) -> None:

@@ -1,0 +1,317 @@
+"""The methods section of a study as text with references, from what its outputs say was done.
+
+Each sentence needs its fact: what is not among the facts is not claimed. References are to methods
+that ran; each DOI was checked against its title.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+REFERENCES = {
+    "andersson": "Andersson JLR, Sotiropoulos SN. Non-parametric representation and prediction of "
+    "single- and multi-shell diffusion-weighted MRI data using Gaussian processes. NeuroImage "
+    "2015;122:166–176. doi:10.1016/j.neuroimage.2015.07.067",
+    "otsu": "Otsu N. A threshold selection method from gray-level histograms. IEEE Transactions on "
+    "Systems, Man, and Cybernetics 1979;9:62–66. doi:10.1109/TSMC.1979.4310076",
+    "basser": "Basser PJ, Mattiello J, LeBihan D. Estimation of the effective self-diffusion "
+    "tensor from the NMR spin echo. Journal of Magnetic Resonance, Series B 1994;103:247–254. "
+    "doi:10.1006/jmrb.1994.1037",
+    "veraart": "Veraart J, Sijbers J, Sunaert S, Leemans A, Jeurissen B. Weighted linear least "
+    "squares estimation of diffusion MRI parameters: strengths, limitations, and pitfalls. "
+    "NeuroImage 2013;81:335–346. doi:10.1016/j.neuroimage.2013.05.028",
+    "dipy": "Garyfallidis E, Brett M, Amirbekian B, et al. Dipy, a library for the analysis of "
+    "diffusion MRI data. Frontiers in Neuroinformatics 2014;8:8. doi:10.3389/fninf.2014.00008",
+    "avants": "Avants BB, Epstein CL, Grossman M, Gee JC. Symmetric diffeomorphic image "
+    "registration with cross-correlation: evaluating automated labeling of elderly and "
+    "neurodegenerative brain. Medical Image Analysis 2008;12:26–41. "
+    "doi:10.1016/j.media.2007.06.004",
+    "patel": "Patel K, Xie Z, Yuan H, et al. Unsupervised deep representation learning enables "
+    "phenotype discovery for genetic association studies of brain imaging. Communications Biology "
+    "2024;7:414. doi:10.1038/s42003-024-06096-7",
+    "zhao": "Zhao X, et al. Genetic architecture of white matter microstructure captured by "
+    "unsupervised deep representation learning of fractional anisotropy maps. Nature "
+    "Communications 2026.",
+    "price": "Price AL, Patterson NJ, Plenge RM, Weinblatt ME, Shadick NA, Reich D. Principal "
+    "components analysis corrects for stratification in genome-wide association studies. Nature "
+    "Genetics 2006;38:904–909. doi:10.1038/ng1847",
+    "chang": "Chang CC, Chow CC, Tellier LCAM, Vattikuti S, Purcell SM, Lee JJ. Second-generation "
+    "PLINK: rising to the challenge of larger and richer datasets. GigaScience 2015;4:7. "
+    "doi:10.1186/s13742-015-0047-8",
+    "hotelling": "Hotelling H. Relations between two sets of variates. Biometrika "
+    "1936;28:321–377. doi:10.1093/biomet/28.3-4.321",
+    "devlin": "Devlin B, Roeder K. Genomic control for association studies. Biometrics "
+    "1999;55:997–1004. doi:10.1111/j.0006-341X.1999.00997.x",
+    "purcell": "Purcell S, Neale B, Todd-Brown K, et al. PLINK: a tool set for whole-genome "
+    "association and population-based linkage analyses. American Journal of Human Genetics "
+    "2007;81:559–575. doi:10.1086/519795",
+    "gaunt": "Gaunt TR, Rodríguez S, Day INM. Cubic exact solutions for the estimation of pairwise "
+    "haplotype frequencies: implications for linkage disequilibrium analyses and a web tool "
+    "'CubeX'. BMC Bioinformatics 2007;8:428. doi:10.1186/1471-2105-8-428",
+    "pydra": "Jarecka D, Goncalves M, Markiewicz CJ, et al. Pydra: a flexible and lightweight "
+    "dataflow engine for scientific analyses. Proceedings of the 19th Python in Science Conference "
+    "2020. doi:10.25080/Majora-342d178e-012",
+}
+PACKAGES = {  # whose version is told where a part ran that rests on it
+    "dti": ("dipy", "DIPY"),
+    "encoder": ("torch", "PyTorch"),
+}
+
+
+@dataclass(frozen=True)
+class Methods:
+    """A methods section.
+
+    Attributes
+    ----------
+    paragraphs
+        With numbers of references in brackets.
+    references
+        In the order of their numbers, from 1.
+    """
+
+    paragraphs: tuple[str, ...]
+    references: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All of it as plain text, to be copied; empty where nothing is told."""
+        if not self.paragraphs:
+            return ""
+        listed = [f"[{number}] {entry}" for number, entry in enumerate(self.references, start=1)]
+        return "\n\n".join(
+            [*self.paragraphs, *(["\n".join(["References", *listed])] * bool(listed))]
+        )
+
+
+def methods_text(
+    facts: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str] | None = None
+) -> Methods:
+    """The methods section of a study.
+
+    Parameters
+    ----------
+    facts
+        By part: `scans`, `preprocess`, `dti`, `normalize`, `cohort`, `encoder`, `gwas`, `joint`,
+        `loci`, as `axoloci.workflows.provenance.study_facts` and the joint test give them. Lengths
+        in mm, b-values in s/mm², distances along the genome in kb.
+    versions
+        Of packages; without them no version is told.
+
+    Returns
+    -------
+    Text and references; empty where there are no facts of a part that ran.
+    """
+    cited: list[str] = []
+
+    def cite(*names: str) -> str:
+        """Numbers of references in the order in which they first occur."""
+        for name in names:
+            if name not in cited:
+                cited.append(name)
+        return f"[{', '.join(str(cited.index(name) + 1) for name in names)}]"
+
+    imaging = [
+        *_preprocessing(facts, cite),
+        *_tensor(facts, cite),
+        *_normalization(facts, cite),
+    ]
+    representation = _representation(facts, cite)
+    genetics = [*_association(facts, cite), *_joint_test(facts, cite), *_loci(facts, cite)]
+    parts = [" ".join(sentences) for sentences in (imaging, representation, genetics) if sentences]
+    if parts:
+        parts.append(_software(facts, versions or {}, cite))
+    return Methods(tuple(parts), tuple(REFERENCES[name] for name in cited))
+
+
+def _preprocessing(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("preprocess")
+    if done is None:
+        return []
+    sentences = []
+    if done["already_preprocessed"]:
+        sentences.append(
+            "Diffusion-weighted volumes had been corrected before and entered as they were, "
+            "negative values set to 0."
+        )
+    else:
+        sentences.append(
+            "Head motion was corrected by one rigid transform a volume: each volume was registered "
+            "to what the other volumes of its shell predict by a Gaussian process over the sphere "
+            f"{cite('andersson')}, and the gradient directions were rotated accordingly."
+        )
+        if done.get("eddy_corrected"):
+            sentences.append(
+                "Scale and shears by eddy currents along one axis were corrected where the "
+                "gradients explained them."
+            )
+        sentences.append("Susceptibility distortion was not corrected.")
+    made = (
+        "from the b = 0 and diffusion-weighted images by median filtering and Otsu's threshold "
+        f"{cite('otsu')}"
+        if "made" in done["masks"]
+        else ""
+    )
+    if made and "given" in done["masks"]:
+        sentences.append(f"Brain masks, where none was given, were made {made}.")
+    elif made:
+        sentences.append(f"Brain masks were made {made}.")
+    else:
+        sentences.append("Brain masks were given.")
+    return sentences
+
+
+def _tensor(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("dti")
+    if done is None:
+        return []
+    tensor = cite("basser")  # first, for it is named first
+    method = (
+        f"weighted linear least squares {cite('veraart')}"
+        if done["method"] == "WLS"
+        else "ordinary linear least squares"
+    )
+    sentences = [
+        f"The diffusion tensor {tensor} was fitted by {method} with DIPY {cite('dipy')} to volumes "
+        f"with b ≤ {done['max_bval']:g} s/mm², and fractional anisotropy (FA) was computed from it."
+    ]
+    if done.get("higher_shells"):
+        sentences.append(
+            "Where these shells did not determine a tensor, the next higher one was added."
+        )
+    return sentences
+
+
+def _normalization(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("normalize")
+    if done is None:
+        return []
+    cohort = facts.get("cohort", {})
+    size = cohort.get("voxel_size") or [done["voxel_size"]] * bool(done.get("voxel_size"))
+    voxels = f" with voxels of {_size(size)} mm" if size else ""
+    sentences = [
+        f"FA maps were brought to a template{voxels} by an affine transform, then by symmetric "
+        f"diffeomorphic registration (SyN) with cross-correlation {cite('avants')}, and "
+        "interpolated once."
+    ]
+    if cohort:
+        sentences.append(f"The cohort has FA maps of {cohort['people']:,} people, one scan each.")
+    return sentences
+
+
+def _representation(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("encoder")
+    if done is None:
+        return []
+    people = (
+        f" on {done['n_train']:,} people, with {done['n_validation']:,} held out,"
+        if done.get("n_train") and done.get("n_validation")
+        else ""
+    )
+    levels = "–".join(str(n) for n in done["channels"])
+    sentences = [
+        "Latent phenotypes were learned without labels by a three-dimensional convolutional "
+        f"autoencoder (channels {levels}) after UDIP-FA {cite('zhao', 'patel')}: FA maps, z-scored "
+        f"within the mask, were encoded by {done['n_latents']:,} "
+        f"{'latent' if done['n_latents'] == 1 else 'latents'}.",
+        f"It was trained{people} for {done['epochs']:,} "
+        f"{'epoch' if done['epochs'] == 1 else 'epochs'} with Adam (first step size "
+        f"{done['learning_rate']:g}, {done['batch_size']:,} people a step, seed {done['seed']}).",
+    ]
+    if done.get("pca_start"):
+        sentences.append("The latents started as principal components of the maps.")
+    if done.get("keep_best"):
+        sentences.append("The weights with the lowest loss of the people held out were kept.")
+    return sentences
+
+
+def _association(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("gwas")
+    if done is None:
+        return []
+    adjusted = [*done["covariates"], *(f"{name} (categorical)" for name in done["categorical"])]
+    if done["n_pcs"]:
+        plural = "component" if done["n_pcs"] == 1 else "components"
+        adjusted.append(f"{done['n_pcs']} genotype principal {plural}")
+    for_what = f"adjusted for {_list(adjusted)}" if adjusted else "without covariates"
+    sentences = [
+        f"Each of {done['n_traits']:,} {'latent' if done['n_traits'] == 1 else 'latents'} was "
+        f"tested for additive association with {done['n_tested']:,} variants in "
+        f"{done['people']:,} people by linear regression, the model of plink2 {cite('chang')}, "
+        f"{for_what}; people without a genotype were left out of that variant."
+    ]
+    if done["n_pcs"]:
+        sentences.append(
+            "Principal components were those of common, independent autosomal variants "
+            f"{cite('price')}."
+        )
+    return sentences
+
+
+def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("joint")
+    if done is None:
+        return []
+    count = f" of {done['n_tested']:,} variants" if done.get("n_tested") else ""
+    sentences = [
+        f"All latents were tested jointly by the exact F test of the canonical R²{count} "
+        f"{cite('hotelling')}, which does not change when the latents are remixed."
+    ]
+    if done.get("lambda_gc") is not None:
+        sentences.append(
+            f"Genomic inflation of the joint test was λ = {done['lambda_gc']:.3f} "
+            f"{cite('devlin')}; test statistics were not corrected by it."
+        )
+    return sentences
+
+
+def _loci(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("loci")
+    if done is None:
+        return []
+    return [
+        f"Lead variants (p ≤ {power(done['p_threshold'])}) were found by clumping as in PLINK "
+        f"{cite('purcell')} (r² ≥ {done['clump_r2']:g} within {done['clump_kb']:g} kb, "
+        f"p ≤ {power(done['secondary_p'])} of the variants that belong to a lead), with r² of "
+        f"haplotype frequencies at maximum likelihood {cite('gaunt')} in the people analysed; "
+        f"clumps at most {done['merge_kb']:g} kb apart were joined to loci."
+    ]
+
+
+def _software(
+    facts: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str], cite: Any
+) -> str:
+    named = [f"axoloci{_of(versions, 'axoloci')}"]
+    named += [
+        f"{label}{_of(versions, package)}"
+        for part, (package, label) in PACKAGES.items()
+        if part in facts and package in versions
+    ]
+    run = ""
+    if "pydra" in versions:
+        run = f"; the workflow was run by Pydra {versions['pydra']} {cite('pydra')}"
+    return f"Software: {_list(named)}{run}."
+
+
+def _of(versions: Mapping[str, str], package: str) -> str:
+    return f" {versions[package]}" if package in versions else ""
+
+
+def _size(voxel: Sequence[float]) -> str:
+    """One number where the voxel is a cube, three where it is not."""
+    shown = [f"{length:g}" for length in voxel]
+    return shown[0] if len(set(shown)) == 1 else " × ".join(shown)
+
+
+def _list(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def power(p: float) -> str:
+    """5e-08 as 5 × 10⁻⁸, 0.01 as it is."""
+    if p >= 1e-3:
+        return f"{p:g}"
+    number, power = f"{p:.3g}".split("e")
+    return f"{number} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"

@@ -1,0 +1,148 @@
+"""The methods section follows the facts and claims nothing else."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+
+from axoloci.tasks.report.methods import REFERENCES, methods_text
+
+FACTS: dict[str, Any] = {
+    "scans": {"finished": 29, "people": 29},
+    "preprocess": {"already_preprocessed": False, "masks": ["made"], "eddy_corrected": True},
+    "dti": {"method": "WLS", "max_bval": 1500.0, "higher_shells": False},
+    "normalize": {"voxel_size": None},
+    "cohort": {"people": 29, "voxel_size": [2.0, 2.0, 2.0]},
+    "encoder": {
+        **{"n_latents": 8, "channels": [8, 16], "epochs": 6, "learning_rate": 5e-4},
+        **{"batch_size": 10, "seed": 3, "pca_start": True, "keep_best": True},
+        **{"n_train": 26, "n_validation": 3},
+    },
+    "gwas": {
+        **{"people": 28, "n_traits": 8, "n_variants": 20000, "n_tested": 19500, "n_pcs": 10},
+        **{"covariates": ["age", "sex"], "categorical": ["site"]},
+    },
+    "joint": {"n_tested": 19000, "lambda_gc": 1.0134},
+    "loci": {
+        **{"p_threshold": 5e-8, "secondary_p": 0.01, "clump_r2": 0.1},
+        **{"clump_kb": 250.0, "merge_kb": 250.0},
+    },
+}
+VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
+CLAIMS = {  # words that only the part of this name may bring
+    "preprocess": ("motion", "eddy", "Brain masks", "Gaussian process"),
+    "dti": ("diffusion tensor", "b ≤", "DIPY"),
+    "normalize": ("template", "SyN"),
+    "encoder": ("autoencoder", "UDIP-FA", "epochs", "PyTorch"),
+    "gwas": ("linear regression", "plink2", "genotype principal", "adjusted"),
+    "joint": ("F test", "λ"),
+    "loci": ("clump", "Lead variants"),
+}
+
+
+def told(versions: dict[str, str] = VERSIONS, /, **changes: dict[str, Any]) -> str:
+    facts = copy.deepcopy(FACTS)
+    for part, values in changes.items():
+        facts[part] |= values
+    return methods_text(facts, versions).text
+
+
+def test_methods_text__tells_the_settings_that_were_used() -> None:
+    text = told()
+    for words in (
+        "weighted linear least squares",
+        "b ≤ 1500 s/mm²",
+        "voxels of 2 mm",
+        "FA maps of 29 people",
+        "on 26 people, with 3 held out, for 6 epochs",
+        "8 latents",
+        "19,500 variants in 28 people",
+        "adjusted for age, sex, site (categorical) and 10 genotype principal components",
+        "19,000 variants",
+        "λ = 1.013",
+        "p ≤ 5 × 10⁻⁸",
+        "axoloci 0.1.0, DIPY 1.12.1 and PyTorch 2.13.0",
+        "Pydra 1.0a12",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "there", "gone"),
+    [
+        ({"cohort": {"voxel_size": [1.0, 1.0, 1.5]}}, "voxels of 1 × 1 × 1.5 mm", "of 2 mm"),
+        ({"gwas": {"n_pcs": 0}}, "age, sex and site (categorical);", "principal components were"),
+        ({"gwas": {"n_pcs": 1}}, "1 genotype principal component;", "components;"),
+        ({"gwas": {"categorical": []}}, "adjusted for age, sex and 10 genotype", "categorical"),
+        (
+            {"gwas": {"categorical": ["site", "scanner"], "covariates": []}},
+            "for site (categorical), scanner (categorical) and 10",
+            "for age",
+        ),
+        ({"gwas": {"covariates": [], "categorical": [], "n_pcs": 0}}, "without cov", "adjusted"),
+        (
+            {"preprocess": {"already_preprocessed": True}},
+            "corrected before and entered as they were",
+            "rigid transform",
+        ),
+        ({"preprocess": {"already_preprocessed": True}}, "masks were made", "eddy currents"),
+        ({"preprocess": {"eddy_corrected": False}}, "rigid transform", "eddy currents"),
+        ({"preprocess": {"masks": ["given"]}}, "Brain masks were given", "Otsu"),
+        ({"preprocess": {"masks": ["given", "made"]}}, "where none was given", "were given"),
+        ({"dti": {"method": "OLS"}}, "ordinary linear least squares", "Veraart"),
+        ({"dti": {"max_bval": 1200.0, "higher_shells": True}}, "next higher one", "1500"),
+        ({"encoder": {"pca_start": False, "keep_best": False}}, "Adam", "were kept"),
+        ({"joint": {"lambda_gc": None}}, "F test", "Genomic control"),
+        ({"loci": {"p_threshold": 0.002}}, "p ≤ 0.002)", "5 × 10"),
+    ],
+)
+def test_methods_text__follows_the_settings(
+    changes: dict[str, dict[str, Any]], there: str, gone: str
+) -> None:
+    text = told(**changes)
+    assert there in text
+    assert gone not in text
+
+
+@pytest.mark.parametrize("part", CLAIMS)
+def test_methods_text__claims_no_part_that_did_not_run(part: str) -> None:
+    facts = {name: values for name, values in FACTS.items() if name != part}
+    text = methods_text(facts, VERSIONS).text
+    others = methods_text(FACTS, VERSIONS).text
+    body = text.split("References")[0]
+    for words in CLAIMS[part]:
+        assert words in others
+        assert words not in body, words
+
+
+@pytest.mark.parametrize("parts", [{}, {"scans": {"finished": 0, "people": 0}}])
+def test_methods_text__is_empty_where_nothing_ran(parts: dict[str, Any]) -> None:
+    assert methods_text(parts, VERSIONS).text == ""
+
+
+def test_methods_text__numbers_each_reference_once_and_in_order() -> None:
+    section = methods_text(FACTS, VERSIONS)
+    body = " ".join(section.paragraphs)
+    numbers = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(",")]
+    first = list(dict.fromkeys(numbers))
+    assert first == list(range(1, len(section.references) + 1))
+    assert len(set(section.references)) == len(REFERENCES)  # all of them are of use
+
+
+def test_methods_text__references_only_what_is_cited() -> None:
+    only = methods_text({"dti": FACTS["dti"]}, {"axoloci": "0.1.0"})
+    assert [entry.split()[0] for entry in only.references] == ["Basser", "Veraart", "Garyfallidis"]
+
+
+def test_references__have_dois_but_for_the_one_that_is_not_known() -> None:
+    lacking = [name for name, entry in REFERENCES.items() if "doi:10." not in entry]
+    assert lacking == ["zhao"]
+    dois = [re.search(r"doi:(\S+)", entry) for entry in REFERENCES.values()]
+    assert all(not doi[1].endswith(".") for doi in dois if doi)
+
+
+def test_methods_text__tells_no_version_that_it_was_not_given() -> None:
+    assert "Software: axoloci." in methods_text({"dti": FACTS["dti"]}).text

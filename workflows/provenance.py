@@ -1,0 +1,666 @@
+"""What a study has done: facts for its methods section, and a Workflow Run RO-Crate of its run.
+
+Both say only what outputs, manifests and job records say. A part that did not run is in neither.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rocrate.model.contextentity import ContextEntity
+from rocrate.rocrate import ROCrate
+
+from axoloci import __version__
+from axoloci.images import read_records
+from axoloci.io.files import sha256, write_json, write_text
+from axoloci.scans import Scan
+from axoloci.steps import installed_steps
+from axoloci.study import Inputs, StudyPaths, StudySettings
+from axoloci.workflows.participants import QC_FILES, Cohort, Outcome, choose_scans, steps_of
+
+CRATE = "ro-crate-metadata.json"
+CODE = "workflow"  # folder of the study that keeps the workflows' own code
+CHEAP = 2**29  # bytes: larger files are known by their size and time, for a digest takes seconds
+PROFILES = (
+    ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate", "0.5"),
+    ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate", "0.5"),
+    ("https://w3id.org/ro/wfrun/provenance/0.5", "Provenance Run Crate", "0.5"),
+    ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate", "1.0"),
+)
+WORKFLOW_PROFILE = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+RUN_TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+NO_LICENCE = (
+    "No licence is stated. The results come from data of people; whoever holds these data decides "
+    "who may use them."
+)
+# Outputs of the study by path: what each is, whether it has a row a person, the job that made it.
+OUTPUTS: dict[str, tuple[str, bool, str]] = {
+    "scans.tsv": ("Status of each scan and SHA-256 of its FA map", True, ""),
+    "qc.tsv": ("Quality figures of each scan", True, ""),
+    "group/model.safetensors": ("The encoder", False, "train"),
+    "group/history.tsv": ("Loss of the encoder by epoch", False, "train"),
+    "group/latents.parquet": ("Latents of each person", True, "encode"),
+    "group/pcs.tsv": ("Genotype principal components of each person", True, "pca"),
+    "group/sumstats/sumstats.json": (
+        "Manifest of the summary statistics, with the SHA-256 of each of their parts",
+        False,
+        "gwas",
+    ),
+    "group/joint.parquet": ("Joint test of all latents, one row a variant", False, "joint"),
+    "group/loci.tsv": ("Loci of the joint test", False, "loci"),
+    "group/loci.json": ("Settings of the loci", False, "loci"),
+    "report.html": ("The report", True, "report"),
+    "report-shareable.html": (
+        "The report without individual-level data",
+        False,
+        "report-shareable",
+    ),
+}
+FOLDERS = {  # made by many jobs or in many files: each stands for all that lies in it
+    "group/cohort.zarr/": ("FA of all people, masked voxels (Zarr)", "pack"),
+    "group/sumstats/": ("β and SE of each latent, Parquet, one folder a chromosome", "gwas"),
+    "logs/": ("One log and one job record a step", ""),
+}
+USES = {  # outputs that a job reads
+    "dti": ("#maps",),
+    "normalize": ("#maps",),
+    "pack": ("#maps",),
+    "train": ("group/cohort.zarr/",),
+    "encode": ("group/cohort.zarr/", "group/model.safetensors"),
+    "gwas": ("group/latents.parquet", "group/pcs.tsv"),
+    "joint": ("group/sumstats/",),
+    "loci": ("group/joint.parquet", "group/sumstats/"),
+    "report": (
+        "scans.tsv",
+        "qc.tsv",
+        "group/cohort.zarr/",
+        "group/joint.parquet",
+        "group/loci.tsv",
+    ),
+}
+MEDIA = {
+    ".json": "application/json",
+    ".html": "text/html",
+    ".tsv": "text/tab-separated-values",
+    ".parquet": "application/vnd.apache.parquet",
+    ".py": "text/x-python",
+    ".gz": "application/gzip",
+    ".fam": "text/plain",
+    ".bim": "text/plain",
+}
+BINARY = "application/octet-stream"
+PACKAGES = ("pydra", "numpy", "nibabel")  # of the driver
+STEP_PACKAGES = ("dipy", "scipy", "torch", "zarr", "pyarrow", "pandas", "pgenlib", "numba")
+
+
+def package_versions(env: str) -> dict[str, str]:
+    """Versions of axoloci and of what it rests on, as they are installed now.
+
+    Parameters
+    ----------
+    env
+        "native", "docker" or "singularity"; the steps' packages are this machine's only natively.
+    """
+    versions = {"axoloci": __version__}
+    for name in (*PACKAGES, *(STEP_PACKAGES if env == "native" else ())):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # of a step that is not installed here
+            continue
+    return versions
+
+
+def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
+    """What the outputs of a cohort say about how they were made.
+
+    Settings are read from the descriptions beside the outputs, so that they are those that were
+    used, defaults included.
+
+    Parameters
+    ----------
+    cohort
+        The cohort.
+    with_group
+        Whether results of the group stage belong to these scans.
+
+    Returns
+    -------
+    facts
+        `scans` (finished, people) and, of what ran, `preprocess`, `dti`, `normalize`, `cohort`,
+        `encoder`, `gwas`, `loci`; JSON. Lengths in mm, b-values in s/mm².
+    """
+    paths = cohort.paths
+    chosen = {outcome.scan for outcome in choose_scans(cohort.outcomes)}
+    used = [scan for scan in cohort.scans if scan.prefix in chosen]
+    facts: dict[str, Any] = {}
+    if cohort.scans:
+        facts["scans"] = {
+            "finished": sum(outcome.status == "ok" for outcome in cohort.outcomes),
+            "people": len(chosen),
+        }
+    if used:
+        facts |= _scan_facts(used, cohort.settings)
+    if not with_group:
+        return facts
+    store = paths.group / "cohort.zarr" / "zarr.json"
+    if store.is_file():
+        about = _read(store)["attributes"]
+        affine = about["affine"]
+        facts["cohort"] = {
+            "people": len(about["sample_id"]),
+            "voxel_size": [
+                round(sum(affine[row][axis] ** 2 for row in range(3)) ** 0.5, 4)
+                for axis in range(3)
+            ],
+        }
+    model = paths.group / "model.safetensors"
+    if model.is_file():
+        about = _read_model(model)
+        training = about.get("training", {})
+        facts["encoder"] = {
+            **about["config"],
+            "n_train": training.get("n_train"),
+            "n_validation": training.get("n_validation"),
+        }
+    sumstats = paths.group / "sumstats" / "sumstats.json"
+    if sumstats.is_file():
+        facts["gwas"] = _gwas_facts(_read(sumstats))
+    loci = paths.group / "loci.json"
+    if loci.is_file():
+        facts["loci"] = _read(loci)
+    return facts
+
+
+def _scan_facts(used: Sequence[Scan], settings: StudySettings) -> dict[str, Any]:
+    """Of the scans that the cohort is made of; their settings are the same, their data are not."""
+    facts: dict[str, Any] = {}
+    steps = steps_of(settings)
+    for step in steps:
+        descriptions = [
+            _read(Path(settings.out, scan.folder, f"{scan.prefix}_{QC_FILES[step]}"))
+            for scan in used
+        ]
+        chosen = descriptions[0]["Settings"]
+        if step == "preprocess":
+            facts[step] = {
+                "already_preprocessed": chosen["already_preprocessed"],
+                "masks": sorted({about["Settings"]["mask"] for about in descriptions}),
+                "eddy_corrected": any(
+                    about.get("n_eddy_corrected_volumes", 0) > 0 for about in descriptions
+                ),
+            }
+        elif step == "dti":
+            highest = chosen["max_bval"] + 25
+            facts[step] = {
+                "method": chosen["method"],
+                "max_bval": chosen["max_bval"],
+                "higher_shells": any(
+                    about["shells"][-1]["bval"] > highest for about in descriptions
+                ),
+            }
+        else:
+            facts[step] = {"voxel_size": chosen["voxel_size"]}
+    return facts
+
+
+def _gwas_facts(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the association, from the manifest of its store."""
+    names = [name for name in about["covariates"] if name != "intercept"]
+    pcs = [name for name in names if re.fullmatch(r"PC\d+", name)]
+    if "pcs.tsv" not in about["inputs"]:
+        pcs = []  # such names are the user's own columns then
+    others = [name for name in names if name not in pcs]
+    # a category has one column a level, "site=A"; only the columns' names are told
+    categorical = list(dict.fromkeys(name.split("=")[0] for name in others if "=" in name))
+    return {
+        "people": about["n_samples"],
+        "n_traits": len(about["traits"]),
+        "n_variants": about["n_variants"],
+        "n_tested": about["variants"]["tested"],
+        "covariates": [name for name in others if "=" not in name],
+        "categorical": categorical,
+        "n_pcs": len(pcs),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _read_model(path: Path) -> dict[str, Any]:
+    """What the header of a model says; read by hand, because the driver has no safetensors."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    about: dict[str, Any] = json.loads(header["__metadata__"]["axoloci"])
+    return about
+
+
+def write_crate(cohort: Cohort, env: str) -> Path:
+    """Write `ro-crate-metadata.json`: a Provenance Run Crate of a cohort as it is now.
+
+    People are not listed one by one: `scans.tsv` stands for their files. Actions are kinds of
+    jobs, not jobs. Files above 512 MiB and the genotypes' `.bed` are known by their size and time
+    of modification, all others by their SHA-256. Apart from times, equal studies give equal bytes.
+
+    Parameters
+    ----------
+    cohort
+        The cohort; its folder `workflow` receives the code of the workflows.
+    env
+        "native", "docker" or "singularity".
+
+    Returns
+    -------
+    The file that was written.
+    """
+    settings, paths = cohort.settings, cohort.paths
+    scans, outcomes = cohort.scans, cohort.outcomes
+    crate = _Crate(settings, paths, env)
+    crate.describe_root(outcomes)
+    inputs = crate.add_inputs(len(scans))
+    outputs = crate.add_outputs()
+    crate.add_run({scan.prefix for scan in scans}, inputs, outputs)
+    target = paths.out / CRATE
+    content = crate.crate.metadata.generate()
+    content["@graph"] = [
+        {name: _unwrap(value) for name, value in entity.items()} for entity in content["@graph"]
+    ]
+    write_json(target, content)
+    return target
+
+
+class _Crate:
+    """A crate under construction."""
+
+    def __init__(self, settings: StudySettings, paths: StudyPaths, env: str) -> None:
+        self.settings, self.paths, self.env = settings, paths, env
+        self.crate = ROCrate(version="1.1")  # the version that the profiles 0.5 extend
+        self.crate.metadata.extra_contexts.append(RUN_TERMS)
+        self.crate.metadata["conformsTo"] = [
+            {"@id": "https://w3id.org/ro/crate/1.1"},
+            {"@id": PROFILES[-1][0]},
+        ]
+        self.known: dict[str, Any] = {}  # entities by id
+
+    def add(self, entity_id: str, kind: str, /, **properties: Any) -> Any:
+        """A contextual entity; without a value a property is left out."""
+        if entity_id not in self.known:
+            given = {name: value for name, value in properties.items() if value not in (None, [])}
+            entity = ContextEntity(self.crate, entity_id, properties={"@type": kind, **given})
+            self.known[entity_id] = self.crate.add(entity)
+        return self.known[entity_id]
+
+    def describe_root(self, outcomes: Iterable[Outcome]) -> None:
+        """Name, description and profiles."""
+        states = [outcome.status for outcome in outcomes]
+        root = self.crate.root_dataset
+        root["name"] = f"axoloci: {self.settings.out.name}"
+        root["description"] = (
+            "From raw diffusion MRI and genotypes to summary statistics: "
+            f"{len(states)} scans, {states.count('ok')} finished, {states.count('failed')} failed."
+            " Individual-level files (sub-*) are described by scans.tsv and not listed. Files"
+            f" above {CHEAP // 2**20} MiB and the .bed are given by size and time of modification,"
+            " the others by SHA-256."
+        )
+        root["license"] = self.add(
+            "#licence", "CreativeWork", name="No licence is stated", description=NO_LICENCE
+        )
+        root["conformsTo"] = [
+            self.add(url, "CreativeWork", name=name, version=number)
+            for url, name, number in PROFILES
+        ]
+
+    def add_file(
+        self, path: Path, name: str, *, identifier: str, digest: bool = True, **more: Any
+    ) -> Any:
+        """A file with its size, and its digest, or its time where a digest is not cheap."""
+        state = path.stat()
+        properties: dict[str, Any] = {
+            "name": name,
+            "contentSize": str(state.st_size),
+            "encodingFormat": MEDIA.get(path.suffix, BINARY),
+            **more,
+        }
+        if digest and state.st_size <= CHEAP:
+            properties["sha256"] = sha256(path)
+        else:
+            properties["dateModified"] = _iso(state.st_mtime)
+        if "://" in identifier:
+            return self.crate.add_file(identifier, properties=properties)
+        return self.crate.add_file(dest_path=identifier, properties=properties)
+
+    def add_inputs(self, n_scans: int) -> dict[str, list[Any]]:
+        """What the study was given; by the job that reads it."""
+        given = self.settings
+        inputs: dict[str, list[Any]] = {}
+
+        def give(path: Path, name: str, *jobs: str, digest: bool = True) -> None:
+            if path.is_file():  # genotypes are not needed to process the scans
+                uri = path.absolute().as_uri()
+                entity = self.add_file(path, name, identifier=uri, digest=digest)
+                for job in jobs:
+                    inputs.setdefault(job, []).append(entity)
+
+        (source,) = given.sources
+        first = "pack" if given.start == "encoder" else given.start
+        where: Path = getattr(given, source)
+        about = f"{n_scans} scans; not listed one by one" if n_scans else None
+        if where.is_dir():
+            uri = f"{where.absolute().as_uri()}/"
+            inputs[first] = [
+                self.crate.add_dataset(
+                    uri, properties={"name": f"Data of the cohort: {source}", "description": about}
+                )
+            ]
+        else:  # a table; a pattern of file names is told by the settings alone
+            give(where, f"Data of the cohort: {source}", first)
+        if given.normalize.template is not None:
+            give(given.normalize.template, "FA template", "normalize", "pack")
+        if given.covariates is not None:
+            give(given.covariates, "Covariates", "gwas")
+        if given.genotypes is not None:
+            for extension, name in (
+                (".bed", "Genotypes"),
+                (".bim", "Variants"),
+                (".fam", "People"),
+            ):
+                path = Path(f"{given.genotypes}{extension}")
+                give(path, name, "pca", "gwas", "loci", digest=extension != ".bed")
+        return inputs
+
+    def add_outputs(self) -> dict[str, list[Any]]:
+        """What the study has made so far; by the job that made it."""
+        made: dict[str, list[Any]] = {}
+        for name, (what, individual, job) in OUTPUTS.items():
+            path = self.paths.out / name
+            if path.is_file():
+                entity = self.add_file(path, what, identifier=name)
+                if individual:
+                    entity["description"] = "Individual-level data: not for sharing."
+                made.setdefault(job, []).append(entity)
+        for trait in self.settings.gwas.export:
+            path = self.paths.group / f"{trait}.gwas-ssf.tsv.gz"
+            if path.is_file():
+                name = str(path.relative_to(self.paths.out))
+                entity = self.add_file(path, f"GWAS-SSF of {trait}", identifier=name)
+                made.setdefault(f"export_{trait}", []).append(entity)
+        for name, (what, job) in FOLDERS.items():
+            if (self.paths.out / name).is_dir():
+                folder = self.crate.add_dataset(dest_path=name, properties={"name": what})
+                made.setdefault(job, []).append(folder)
+        maps = self.add(
+            "#maps",
+            "Collection",
+            name="Derivatives of each scan, sub-*/dwi",
+            description="Corrected DWI, tensor maps, FA in the common space. Not listed one by "
+            "one; scans.tsv has a row and the SHA-256 of the FA map of each.",
+        )
+        for step in steps_of(self.settings):
+            made.setdefault(step, []).append(maps)
+        return made
+
+    def add_workflow(self) -> Any:
+        """The code that orchestrated the run, copied into the study; its main file."""
+        source = files("axoloci.workflows")
+        names = ("study.py", "participants.py", "participant.py", "group.py")
+        language = self.add(
+            "#pydra-language",
+            "ComputerLanguage",
+            name="Pydra",
+            url="https://pydra.readthedocs.io",
+            version=version("pydra"),
+        )
+        main_only: dict[str, Any] = {
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            "programmingLanguage": {"@id": language.id},
+            "conformsTo": {"@id": WORKFLOW_PROFILE},
+        }
+        parts: list[Any] = []
+        for name in names:
+            copy = self.paths.out / CODE / name
+            write_text(copy, source.joinpath(name).read_text(encoding="utf-8"))
+            parts.append(
+                self.add_file(
+                    copy,
+                    f"Workflow of axoloci {__version__}: {copy.stem}",
+                    identifier=f"{CODE}/{name}",
+                    **({} if parts else main_only),
+                )
+            )
+        main = parts[0]
+        self.crate.mainEntity = main
+        return main
+
+    def add_run(
+        self, prefixes: set[str], inputs: Mapping[str, list[Any]], outputs: Mapping[str, list[Any]]
+    ) -> None:
+        """The workflow, its steps, and the run of each."""
+        main = self.add_workflow()
+        software = self.add(
+            "#axoloci",
+            "SoftwareApplication",
+            name="axoloci",
+            version=__version__,
+            softwareVersion=__version__,
+            softwareRequirements=[
+                self.add(
+                    f"#package-{name}", "SoftwareApplication", name=name, softwareVersion=number
+                )
+                for name, number in package_versions(self.env).items()
+                if name != "axoloci"
+            ],
+        )
+        engine = self.add(
+            "#pydra",
+            "SoftwareApplication",
+            name="Pydra",
+            softwareVersion=version("pydra"),
+            url="https://pydra.readthedocs.io",
+        )
+        tools, steps, controls, spans = [], [], [], []
+        for position, (job, records) in enumerate(self.records(prefixes).items(), start=1):
+            tool = self.tool(records[0])
+            action = self.action(job, records, tool, software)
+            made_before = [found for name in USES.get(job, ()) if (found := self.crate.get(name))]
+            if read := [*inputs.get(job, []), *made_before]:
+                action["object"] = read
+            if job in outputs:
+                action["result"] = outputs[job]
+            step = self.add(
+                f"#step-{job}", "HowToStep", name=job, position=str(position), workExample=tool
+            )
+            controls.append(
+                self.add(
+                    f"#control-{job}",
+                    "ControlAction",
+                    name=f"Orchestration of {job}",
+                    instrument=step,
+                    object=action,
+                )
+            )
+            tools.append(tool)
+            steps.append(step)
+            spans += [span for record in records if (span := _span(record))]
+        main["hasPart"] = _unique(tools)
+        main["step"] = steps
+        every = [entity for entities in inputs.values() for entity in entities]
+        results = [entity for entities in outputs.values() for entity in entities]
+        run = self.add(
+            "#run",
+            "CreateAction",
+            name=f"Run of {self.settings.out.name}",
+            instrument=main,
+            agent=software,
+            object=[*_unique(every), *self.setting_values()],
+            result=_unique(results),
+            startTime=_iso(min(start for start, _ in spans)) if spans else None,
+            endTime=_iso(max(end for _, end in spans)) if spans else None,
+        )
+        self.add(
+            "#orchestration",
+            "OrganizeAction",
+            name=f"Orchestration by Pydra {version('pydra')}",
+            instrument=engine,
+            agent=software,
+            object=controls,
+            result=run,
+        )
+        self.crate.root_dataset["mentions"] = [
+            self.known["#orchestration"],
+            run,
+            *(control["object"] for control in controls),
+        ]
+
+    def records(self, prefixes: set[str]) -> dict[str, list[dict[str, Any]]]:
+        """Job records by kind, in the order of the work; those of earlier settings are left out."""
+        steps = steps_of(self.settings)
+        group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
+        group += ["gwas", *(f"export_{trait}" for trait in self.settings.gwas.export)]
+        group += ["joint", "loci", "replicate", "report"]
+        group += ["report-shareable"] if self.paths.shareable.exists() else []
+        kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*steps, *group)}
+        for record in read_records(self.paths.logs):
+            folder = Path(record["log"]).parent.name
+            job = record["job"]
+            allowed = group if folder == "group" else steps if folder in prefixes else ()
+            if job in allowed:
+                kinds[job].append(record)
+        return {name: records for name, records in kinds.items() if records}
+
+    def tool(self, record: Mapping[str, Any]) -> Any:
+        """The command of a step, with the code that stands behind it."""
+        program, command = record["command"][:2]
+        name = program.removeprefix("axoloci-")
+        step = installed_steps().get(name)  # a third party's may have gone since
+        return self.add(
+            f"#{program}-{command}",
+            "SoftwareApplication",
+            name=f"{program} {command}",
+            description=step.summary if step else None,
+            softwareVersion=__version__,
+            citation=self.add(
+                f"https://doi.org/{step.reference}",
+                "ScholarlyArticle",
+                name=f"doi:{step.reference}",
+            )
+            if step
+            else None,
+        )
+
+    def action(
+        self, job: str, records: Sequence[Mapping[str, Any]], tool: Any, software: Any
+    ) -> Any:
+        """All runs of one kind of job."""
+        codes = [record["exit_code"] for record in records if "exit_code" in record]
+        n_failed = len(records) - codes.count(0)
+        spans = [span for record in records if (span := _span(record))]
+        state = "FailedActionStatus" if n_failed == len(records) else "CompletedActionStatus"
+        exits = ", ".join(f"{codes.count(code)} × {code}" for code in sorted(set(codes)))
+        unfinished = len(records) - len(codes)
+        usage = (  # name, unit, amount
+            ("cpu_seconds", "SEC", round(sum(r.get("cpu_seconds", 0) for r in records), 1)),
+            ("max_rss_mb", "MebiBYTE", max(r.get("max_rss_mb", 0) for r in records)),
+        )
+        return self.add(
+            f"#job-{job}",
+            "CreateAction",
+            name=f"{job}: {len(records)} {'job' if len(records) == 1 else 'jobs'}",
+            description=self.command(records),
+            instrument=tool,
+            agent=software,
+            startTime=_iso(min(start for start, _ in spans)) if spans else None,
+            endTime=_iso(max(end for _, end in spans)) if spans else None,
+            actionStatus=f"http://schema.org/{state}",
+            error=f"{n_failed} of {len(records)} jobs failed" if n_failed else None,
+            identifier=sorted({record["image"] for record in records if record.get("image")}),
+            additionalProperty=[
+                self.value(f"#job-{job}-n", "jobs", len(records)),
+                self.value(
+                    f"#job-{job}-exit",
+                    "exit codes",
+                    exits + (f", {unfinished} killed" if unfinished else ""),
+                ),
+            ],
+            resourceUsage=[
+                self.value(
+                    f"#job-{job}-{name}",
+                    name,
+                    amount,
+                    propertyID=name,
+                    unitCode=f"https://qudt.org/vocab/unit/{unit}",
+                )
+                for name, unit, amount in usage
+            ],
+        )
+
+    def value(self, identifier: str, name: str, value: Any, **more: Any) -> Any:
+        """A named value."""
+        return self.add(identifier, "PropertyValue", name=name, value=str(value), **more)
+
+    def command(self, records: Sequence[Mapping[str, Any]]) -> str:
+        """The command line of a kind of job: what differs from scan to scan by its option's name.
+
+        Paths in the study are relative to it, others are known by their names.
+        """
+        one_by_one = Path(records[0]["log"]).parent.name != "group"
+        words: list[str] = []
+        option = ""
+        for word in records[0]["command"]:
+            if word.startswith("--"):
+                option = word
+                words.append(word)
+            elif one_by_one and ("/" in word or option == "--prefix"):
+                words.append(f"<{option.removeprefix('--')}>")
+            elif word.startswith(f"{self.paths.out}/"):
+                words.append(str(Path(word).relative_to(self.paths.out)))
+            else:
+                words.append(Path(word).name if word.startswith("/") else word)
+        return " ".join(words)
+
+    def setting_values(self) -> list[Any]:
+        """Each setting that the study names, defaults of the study file included."""
+        values = []
+        sections = self.settings.model_dump(mode="json", exclude_none=True)
+        for section, content in sections.items():
+            named = content.items() if isinstance(content, dict) else [("", content)]
+            for name, value in named:
+                key = f"{section}.{name}" if name else section
+                if key not in {
+                    "out",
+                    "normalize.template",
+                    *Inputs.model_fields,
+                }:  # these are files, and the inputs of the run
+                    values.append(self.value(f"#setting-{key}", key, json.dumps(value)))
+        return values
+
+
+def _unwrap(value: Any) -> Any:
+    """A list of one as that one, as RO-Crate wants it."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _unique(entities: Iterable[Any]) -> list[Any]:
+    return list({entity.id: entity for entity in entities}.values())
+
+
+def _span(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Start and end of a job, seconds since 1970; none of a job that was killed or is older."""
+    if "started" not in record or "seconds" not in record:
+        return None
+    started = datetime.fromisoformat(record["started"])
+    ended = started + timedelta(seconds=record["seconds"])
+    return started.timestamp(), ended.timestamp()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
