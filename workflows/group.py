@@ -21,6 +21,7 @@ def Training(
     work_dir: str,
     log_dir: str,
     template: Nifti | None = None,
+    mask: Nifti | None = None,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
     threads: int = 1,
     env: str = "native",
@@ -37,8 +38,8 @@ def Training(
         Folder for what a killed job needs to go on.
     log_dir
         Folder for one log and one job record a step.
-    template
-        FA template; without it the shipped one.
+    template, mask
+        FA template, without it the shipped one; voxels to keep instead of its brain.
     settings
         Settings by step; what is left out, the step decides.
     threads
@@ -61,6 +62,7 @@ def Training(
         PackCohort(
             maps=maps,
             template=template,
+            mask=mask,
             out=str(Path(out_dir, "cohort.zarr")),
             image=image_identity(env, "normalize"),
         ),

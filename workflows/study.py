@@ -23,9 +23,8 @@ from axoloci.io.tables import read_table, read_traits
 from axoloci.scans import find_scans
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
-from axoloci.workflows.engine import study_lock, submit
+from axoloci.workflows.engine import followed, study_lock, submit
 from axoloci.workflows.group import Group, Training
-from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import (
     Cohort,
     Outcome,
@@ -79,7 +78,7 @@ def check_study(settings: StudySettings, env: str, stage: str) -> None:
     """
     check_environment(env)
     problems = []
-    needed = {"normalize.template": settings.normalize.template}
+    needed = {f"normalize.{key}": getattr(settings.normalize, key) for key in ("template", "mask")}
     for name, cohort in settings.cohorts().items():
         if name == "train":
             continue
@@ -268,7 +267,8 @@ def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -
             out_dir=str(paths.group),
             work_dir=str(paths.work),
             log_dir=str(paths.logs / "group"),
-            template=settings.normalize.template if settings.start in STEPS else None,
+            template=followed(settings.normalize.template),
+            mask=followed(settings.normalize.mask),
             settings=step_settings(settings),
             threads=n_procs,
             env=env,

@@ -47,6 +47,11 @@ class NormalizeSettings(Section):
     template: Path | None = Field(
         None, description="FA template image; without it the shipped MNI template at 2 mm"
     )
+    mask: Path | None = Field(
+        None,
+        description="image of the voxels to keep, in the common space; without it those of the "
+        "template's brain that nearly all people cover",
+    )
     voxel_size: float | None = Field(
         None, gt=0, description="voxel size of the common space, mm; without it the template's own"
     )
@@ -276,7 +281,10 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
                 if inputs is not None
             },
             "normalize": settings.normalize.model_copy(
-                update={"template": resolve(settings.normalize.template)}
+                update={
+                    name: resolve(getattr(settings.normalize, name))
+                    for name in ("template", "mask")
+                }
             ),
         }
     )
@@ -328,7 +336,7 @@ def read_study(path: Path) -> StudySettings:
 
 
 # Settings of the study that are not options of a step's command.
-NOT_OPTIONS = {"normalize": {"template"}, "gwas": {"covariates", "n_pcs", "export"}}
+NOT_OPTIONS = {"normalize": {"template", "mask"}, "gwas": {"covariates", "n_pcs", "export"}}
 
 
 def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:

@@ -58,6 +58,9 @@ class PackCohort(shell.Task["PackCohort.Outputs"]):
     template: Nifti | None = shell.arg(
         argstr="--template", default=None, help="FA template; without it the shipped one"
     )
+    mask: Nifti | None = shell.arg(
+        argstr="--mask", default=None, help="voxels to keep, instead of the template's brain"
+    )
     like: CohortStore | None = shell.arg(
         argstr="--like", default=None, help="store whose voxels are kept"
     )

@@ -119,7 +119,7 @@ def test_joint_test__gives_nan_where_a_trait_was_not_tested() -> None:
 
 
 def test_joint_test__leaves_out_variants_that_too_many_people_lack() -> None:
-    df = np.repeat([[149], [130], [120], [3], [0]], 8, axis=1)  # 8 (1/df − 1/149) ≤ 0.01 from 126
+    df = np.repeat([[149], [144], [143], [3], [0]], 8, axis=1)  # 8 (1/df − 1/149) ≤ 0.002: 144
     beta, se = np.full((5, 8), 0.1), np.ones((5, 8))
     result = kernel.joint_test(beta, se, df, 149, np.eye(8))
     assert np.isfinite(result.neg_log10_p).tolist() == [True, True, False, False, False]
@@ -127,12 +127,12 @@ def test_joint_test__leaves_out_variants_that_too_many_people_lack() -> None:
 
 
 def test_joint_test__is_calibrated_with_missing_genotypes_up_to_that_limit() -> None:
-    n, m, k, n_seen = 150, 20_000, 8, 128
+    n, m, k, n_seen = 150, 20_000, 8, 145
     rng = np.random.default_rng(11)
     traits = rng.standard_normal((n, k)) @ rng.standard_normal((k, k))
     traits -= traits.mean(axis=0)
     genotypes = rng.binomial(2, 0.3, (m, n)).astype(np.float64)
-    seen = np.argsort(rng.random((m, n)), axis=1) < n_seen  # (M, N), 128 people in each row
+    seen = np.argsort(rng.random((m, n)), axis=1) < n_seen  # (M, N), 145 people in each row
     g = (genotypes - (genotypes * seen).sum(axis=1, keepdims=True) / n_seen) * seen
     yy = seen @ traits**2 - (seen @ traits) ** 2 / n_seen  # (M, K) among those who have it
     gg = np.square(g).sum(axis=1, keepdims=True)

@@ -220,7 +220,7 @@ def test_associate__a_broken_computation_leaves_no_store(
 
     monkeypatch.setattr(sumstats.SumstatsWriter, "write", fail)
     result = associate(folder, tmp_path / "s", fails=True)
-    assert isinstance(result.exception, OSError)
+    assert "No space left on device" in result.stderr
     assert not (tmp_path / "s" / "sumstats.json").exists()
 
 

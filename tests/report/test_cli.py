@@ -244,7 +244,7 @@ def test_make__has_every_picture_with_alternative_text(html: str) -> None:
 
 def test_make__names_the_failed_scan_with_its_reason(html: str) -> None:
     text = Parsed(html).text
-    assert "30 scans of 30 people went in; 29 finished and 1 failed." in text
+    assert "30 scans of 30 people went in; 29 finished, 1 failed." in text
     assert "31 b-values for <32> volumes; mend the file" in text
     assert f"logs/{FAILED}/preprocess.log" in text
 
@@ -470,7 +470,7 @@ def test_make__survives_empty_tables(inputs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = Parsed((tmp_path / "report.html").read_text()).text
     assert "No scan has finished" in text
-    assert "No variant is genome-wide significant." in text
+    assert "No variant reaches p ≤ 5 × 10⁻⁸." in text
 
 
 @pytest.mark.parametrize(
