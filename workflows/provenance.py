@@ -638,6 +638,7 @@ class _Crate:
                 if key not in {
                     "out",
                     "normalize.template",
+                    "normalize.mask",
                     *Inputs.model_fields,
                 }:  # these are files, and the inputs of the run
                     values.append(self.value(f"#setting-{key}", key, json.dumps(value)))

@@ -470,7 +470,7 @@ def test_make__survives_empty_tables(inputs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = Parsed((tmp_path / "report.html").read_text()).text
     assert "No scan has finished" in text
-    assert "No variant reaches p ≤ 5 × 10⁻⁸." in text
+    assert "No variant reaches p\u00a0≤\u00a05 × 10⁻⁸." in text
 
 
 @pytest.mark.parametrize(

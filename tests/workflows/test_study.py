@@ -242,7 +242,7 @@ def test_run__stages_and_participants(study: Path, cohort: Path) -> None:
     [
         (["run"], 2, "name a study file"),
         (["run", "--bids", "b"], 2, "at least --bids and --out"),
-        (["run", "--out", "o"], 1, "either 'bids' or 'scans'"),
+        (["run", "--out", "o"], 1, "name the source of the data"),
         (["run", "missing.toml"], 1, "cannot be read as a study file"),
         (["run", "--stage", "never"], 2, "Invalid value for '--stage'"),
         (["run", "--bids", "b", "--out", "o"], 1, "needs PLINK 1 genotypes"),
@@ -281,7 +281,7 @@ def test_run__ids_of_scans_and_genotypes_must_meet(cohort: Path, tmp_path: Path)
         check=False,
     )
     assert done.returncode == 1
-    assert "no person is both scanned and in" in done.stderr
+    assert "no person is both in the scans and in" in done.stderr
     assert "0001" in done.stderr
     assert "x0" in done.stderr
 
