@@ -41,7 +41,8 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
     InputError
         Another driver holds the lock.
     """
-    paths.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.work.mkdir(parents=True, exist_ok=True)
+    paths.work.chmod(0o700)  # it names the people
     lock = paths.work / "lock"
     with open(lock, "a+") as file:
         try:

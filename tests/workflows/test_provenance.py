@@ -15,7 +15,7 @@ from axoloci.io.files import sha256, write_json
 from axoloci.scans import Scan
 from axoloci.study import StudyPaths, StudySettings, parse_settings
 from axoloci.workflows import provenance
-from axoloci.workflows.participants import Outcome
+from axoloci.workflows.participants import Cohort, Outcome
 from axoloci.workflows.provenance import (
     PROFILES,
     package_versions,
@@ -141,8 +141,8 @@ def study(tmp_path: Path) -> Study:
 
 def graph(study: Study) -> dict[str, dict[str, Any]]:
     """Entities of the written crate by id."""
-    settings, paths, scans, outcomes = study
-    written = write_crate(settings, paths, scans, outcomes, "native")
+    settings, _, scans, outcomes = study
+    written = write_crate(Cohort(settings, scans, outcomes), "native")
     return {entity["@id"]: entity for entity in json.loads(written.read_text())["@graph"]}
 
 
@@ -320,8 +320,8 @@ def test_write_crate__before_anything_ran(tmp_path: Path) -> None:
 
 
 def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
-    _, paths, scans, outcomes = study
-    facts = study_facts(scans, outcomes, paths)
+    settings, _, scans, outcomes = study
+    facts = study_facts(Cohort(settings, scans, outcomes))
     assert facts["scans"] == {"finished": 2, "people": 2}
     assert facts["preprocess"] == {
         "already_preprocessed": False,
@@ -344,4 +344,8 @@ def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
 
 
 def test_study_facts__have_no_part_that_did_not_run(tmp_path: Path) -> None:
-    assert study_facts([], [], StudyPaths(tmp_path)) == {"scans": {"finished": 0, "people": 0}}
+    settings = StudySettings(out=tmp_path, bids=tmp_path)
+    assert study_facts(Cohort(settings, [])) == {}
+    scans = [Scan("sub-anna", "anna")]
+    facts = study_facts(Cohort(settings, scans, [Outcome("sub-anna", "anna", "not run")]))
+    assert facts == {"scans": {"finished": 0, "people": 0}}

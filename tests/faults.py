@@ -1,0 +1,96 @@
+"""Faults that a study must survive, for the tests and for `make verify`."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from support import BIN
+
+from axoloci.images import read_records
+from axoloci.io.files import write_json
+from axoloci.scans import Scan
+from axoloci.study import StudySettings
+from axoloci.workflows.participants import Outcome, recipe
+
+# What holds times, and what is not a result.
+WITH_TIMES = ("logs", "work", "report.html", "ro-crate-metadata.json")
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Bytes of all results of a study, but for logs, work and what holds times."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.relative_to(out).parts[0] not in WITH_TIMES
+    }
+
+
+def records(out: Path) -> dict[str, int]:
+    """Time of each job's record: it changes only when the job was run again."""
+    return {str(path): path.stat().st_mtime_ns for path in (out / "logs").rglob("*.json")}
+
+
+def run_and_kill(study: Path, seconds: float) -> int | None:
+    """Start a study and kill its driver after some time; its exit code if it ended before."""
+    command = [str(BIN / "axoloci"), "run", str(study), "--n-procs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        time.sleep(0.5)  # the workers and their steps die with the driver
+        return None
+
+
+def kill_until_finished(study: Path, n_kills: int, seconds: float, seed: int) -> int:
+    """Kill the driver at random moments, go on each time; the kills that hit a running one.
+
+    A study that finishes before all kills is begun anew.
+    """
+    rng, done = random.Random(seed), 0
+    for _ in range(n_kills):
+        code = run_and_kill(study, rng.uniform(0.5, seconds))
+        if code is None:
+            done += 1
+        else:
+            shutil.rmtree(study.parent / "out")
+    return done
+
+
+def made_files(out: Path) -> list[Path]:
+    """All files that jobs have made and vouch for."""
+    return sorted(
+        {Path(name) for record in read_records(out / "logs") for name in record.get("outputs", {})}
+    )
+
+
+def harm(path: Path, rng: random.Random) -> str:
+    """Flip a bit of a file, cut it, or delete it; what was done."""
+    content = bytearray(path.read_bytes())
+    kind = rng.choice(["flip", "truncate", "delete"])
+    if kind == "flip":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    elif kind == "truncate":
+        path.write_bytes(content[: rng.randrange(len(content))])
+    else:
+        path.unlink()
+    return kind
+
+
+def die_on_sub_2(scan: Scan, settings: StudySettings, env: str) -> Outcome:
+    """In place of `run_scan`: the system kills the process that works on sub-2."""
+    if scan.prefix == "sub-2":
+        os.kill(os.getpid(), signal.SIGKILL)
+    outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=recipe(settings, env))
+    state = settings.out / "work" / "scans" / f"{scan.prefix}.json"
+    write_json(state, asdict(outcome))
+    return outcome

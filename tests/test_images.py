@@ -1,0 +1,80 @@
+"""Whether a job can be skipped: only if its inputs, its code and its files are what they were."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axoloci.images import damage, fingerprint, last_words, read_record, reason_to_run
+
+INPUTS = {"dwi": "a1", "image": "native:1", "prefix": "p"}
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    return {"exit_code": 0, "inputs": INPUTS, "outputs": {}, **changes}
+
+
+@pytest.mark.parametrize(
+    ("known", "inputs", "reason"),
+    [
+        ({}, INPUTS, "it was never run"),
+        ({"inputs": INPUTS}, INPUTS, "it was stopped before its end"),
+        (record(exit_code=1), INPUTS, "it failed"),
+        (record(exit_code=-9), INPUTS, "it failed"),
+        (record(), INPUTS, ""),
+        (record(), INPUTS | {"dwi": "b2"}, "dwi changed"),
+        (record(), INPUTS | {"dwi": "b2", "image": "native:2"}, "its code changed"),
+        (record(), INPUTS | {"max_bval": "c"}, "max_bval changed"),
+        (record(), {"dwi": "a1", "image": "native:1"}, "prefix changed"),
+    ],
+)
+def test_reason_to_run__names_what_changed(
+    known: dict[str, Any], inputs: dict[str, str], reason: str
+) -> None:
+    assert reason_to_run(known, inputs) == reason
+
+
+def test_reason_to_run__looks_at_every_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    for path in (first, second):
+        path.write_bytes(b"content")
+    known = record(outputs={str(path): fingerprint(path) for path in (first, second)})
+    assert reason_to_run(known, INPUTS) == ""
+    second.write_bytes(b"conten")
+    assert reason_to_run(known, INPUTS) == f"{second} has 6 bytes, and had 7"
+    second.write_bytes(b"Content")
+    assert reason_to_run(known, INPUTS) == f"{second} was changed"
+    second.unlink()
+    assert reason_to_run(known, INPUTS) == f"{second} is gone"
+
+
+def test_damage__a_touched_file_is_read_and_found_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    was = fingerprint(path)
+    os.utime(path, (0, 0))
+    assert damage(path, was) == ""
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"exit_code": 0'])
+def test_read_record__what_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(content)
+    assert read_record(path) == {}
+    assert read_record(tmp_path / "absent.json") == {}
+
+
+def test_read_record__reads_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(record()))
+    assert read_record(path) == record()
+
+
+def test_last_words__prefers_the_commands_own_error() -> None:
+    assert last_words("a\nError: no b0\n  in x.bval\n") == "no b0 in x.bval"
+    assert last_words("Traceback\nValueError: x\n") == "ValueError: x"
+    assert last_words("\n") == "it wrote no message"

@@ -1,0 +1,163 @@
+"""Studies of several cohorts, and of data that enter at each door."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from support import axoloci, write_study
+
+from axoloci.io.genotypes import open_genotypes
+from axoloci.io.nifti import write_nifti
+from axoloci.io.sumstats import read_sumstats
+from axoloci.tasks.simulate.genotypes import BED_MAGIC, pack_bed
+
+N_DISCOVERY, N_REPLICATION = 170, 130
+DOORS = {
+    "preprocessed": "{out}",
+    "fa": "{out}",
+    "fa_common": "{out}",
+    "traits": "{out}/group/latents.parquet",
+}
+
+
+@pytest.fixture(scope="module")
+def study_of_scans(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study that began with raw DWI."""
+    study = write_study(tmp_path_factory.mktemp("doors"), cohort)
+    axoloci("run", study, "--n-procs", 2)
+    return study
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_run__every_door_leads_to_the_same_sumstats(
+    study_of_scans: Path, tmp_path: Path, door: str
+) -> None:
+    """The derivatives of a study, taken as they lie in its folder, give its results exactly."""
+    text = study_of_scans.read_text()
+    source = DOORS[door].format(out=study_of_scans.parent / "out")
+    lines = [f'{door} = "{source}"' if x.startswith("bids") else x for x in text.splitlines()]
+    study = tmp_path / "study.toml"
+    study.write_text("\n".join(lines))
+    axoloci("run", study, "--n-procs", 2)
+    first = read_sumstats(study_of_scans.parent / "out" / "group" / "sumstats")
+    second = read_sumstats(tmp_path / "out" / "group" / "sumstats")
+    assert first.traits == second.traits
+    for trait in first.traits:
+        pd.testing.assert_frame_equal(first.trait(trait), second.trait(trait), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def two_cohorts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Maps, genotypes and lists of 170 and 130 simulated people.
+
+    Beside each planted variant's truth lies a false one on a chromosome of its own: in the
+    discovery a copy of it, in the replication shuffled among people.
+    """
+    folder = tmp_path_factory.mktemp("two")
+    cohort = folder / "cohort"
+    axoloci(
+        *("simulate", cohort, "--n-subjects", N_DISCOVERY + N_REPLICATION, "--seed", 3),
+        *("--n-variants", 4000, "--n-directions", 6, "--voxel-size", 6, "--n-procs", 2),
+    )
+    rng = np.random.default_rng(4)
+    offset = pd.read_csv(cohort / "truth" / "fa_offset.tsv", sep="\t", dtype={"IID": str})
+    template, affine = _image(cohort / "template.nii.gz")
+    regions, _ = _image(cohort / "regions.nii.gz")
+    by_label = offset.iloc[:, 3:].to_numpy()  # (n_samples, n_regions)
+    for person, own in zip(offset["IID"], by_label, strict=True):
+        change = np.concatenate([[0.0], own])[regions.astype(int)]
+        noise = rng.normal(0, 0.02, template.shape)
+        fa = np.clip(template + (change + noise) * (template > 0), 0, 1)
+        write_nifti(folder / "maps" / f"{person}_FA.nii.gz", fa.astype(np.float32), affine)
+
+    source = open_genotypes(cohort / "genotypes")
+    dosage = source.read(0, source.n_variants)
+    dosage[dosage < 0] = -1
+    place = {name: row for row, name in enumerate(source.variants["variant_id"])}
+    discovery = np.arange(source.n_samples) < N_DISCOVERY
+    false = []
+    bim = (cohort / "genotypes.bim").read_text()
+    for number, locus in enumerate(json.loads((cohort / "truth.json").read_text())["loci"]):
+        copy = dosage[place[locus["variant_id"]]].copy()
+        copy[~discovery] = rng.permutation(copy[~discovery])
+        false.append(copy)
+        bim += f"{23 + number}\tfalse{number}\t0\t{1000 + number}\tA\tG\n"
+    everything = np.concatenate([dosage, np.stack(false)])
+    (folder / "g.bim").write_text(bim)
+    (folder / "g.bed").write_bytes(BED_MAGIC + pack_bed(everything).tobytes())
+    (folder / "g.fam").write_text((cohort / "genotypes.fam").read_text())
+    people = source.samples["iid"]
+    for name, chosen in (("discovery", discovery), ("replication", ~discovery)):
+        (folder / f"{name}.tsv").write_text("IID\n" + "\n".join(people[chosen]) + "\n")
+    (folder / "study.toml").write_text(
+        'out = "out"\nfa_common = "maps/{participant_id}_FA.nii.gz"\ngenotypes = "g"\n'
+        'covariates = "cohort/covariates.tsv"\n'
+        '[normalize]\ntemplate = "cohort/template.nii.gz"\n'
+        "[encoder]\nn_latents = 8\n[gwas]\nn_pcs = 2\n"
+        '[discovery]\nkeep = "discovery.tsv"\n[replication]\nkeep = "replication.tsv"\n'
+    )
+    return folder
+
+
+def _image(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    image = nib.load(path)
+    return image.get_fdata(), image.affine
+
+
+def test_run__planted_loci_replicate_and_planted_false_ones_do_not(two_cohorts: Path) -> None:
+    axoloci("run", two_cohorts / "study.toml", "--n-procs", 2)
+    out = two_cohorts / "out"
+    truth = json.loads((two_cohorts / "cohort" / "truth.json").read_text())
+    planted = {locus["chromosome"] for locus in truth["loci"]}
+    loci = pd.read_csv(out / "discovery" / "group" / "loci.tsv", sep="\t", dtype=str)
+    false = loci["variant_id"].str.startswith("false")
+    assert set(loci["chromosome"][~false]) == planted
+    assert false.sum() == len(planted) == 3
+    table = pd.read_csv(
+        out / "replication" / "group" / "replication.tsv", sep="\t", dtype={"chromosome": str}
+    )
+    replicated = table.set_index("variant_id")["replicated"] == "yes"
+    assert replicated[~replicated.index.str.startswith("false")].all()
+    assert not replicated[replicated.index.str.startswith("false")].any()
+    summary = json.loads((out / "replication" / "group" / "replication.json").read_text())
+    assert (summary["n_leads"], summary["n_replicated"]) == (6, 3)
+    assert summary["n_samples"] == N_REPLICATION
+    page = (out / "report.html").read_text()
+    assert "Replication" in page
+    assert "3 of 6 replicated" in page
+
+
+def test_run__people_in_two_cohorts_are_refused(two_cohorts: Path) -> None:
+    study = two_cohorts / "overlap.toml"
+    text = (two_cohorts / "study.toml").read_text()
+    study.write_text(text.replace('keep = "replication.tsv"', 'keep = "discovery.tsv"'))
+    done = axoloci("run", study, check=False)
+    assert done.returncode == 1
+    assert "170 people are in [discovery] and in [replication]" in done.stderr
+    study.write_text(
+        text.replace("[replication]", "[train]").replace("replication.tsv", "discovery.tsv")
+    )
+    done = axoloci("run", study, check=False)
+    assert done.returncode == 1
+    assert "170 people are in [train] and in [discovery]" in done.stderr
+    assert "allow_train_in_discovery = true" in done.stderr
+
+
+def test_run__an_encoder_of_other_people(two_cohorts: Path) -> None:
+    study = two_cohorts / "taught.toml"
+    text = (two_cohorts / "study.toml").read_text().replace('out = "out"', 'out = "taught"')
+    study.write_text(
+        text.replace("[replication]", "[train]").replace("n_latents = 8", "n_latents = 2")
+    )
+    axoloci("run", study, "--n-procs", 2)
+    out = two_cohorts / "taught"
+    assert not (out / "discovery" / "group" / "model.safetensors").exists()
+    latents = pd.read_parquet(out / "discovery" / "group" / "latents.parquet")
+    assert latents.shape == (N_DISCOVERY, 3)
+    assert not (out / "train" / "group" / "sumstats").exists()

@@ -1,0 +1,122 @@
+"""The lock of a study, and what a killed driver leaves behind."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from axoloci.errors import InputError
+from axoloci.study import StudyPaths
+from axoloci.workflows import engine
+from axoloci.workflows.engine import followed, is_locked, study_lock
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StudyPaths:
+    return StudyPaths(tmp_path / "out")
+
+
+def leave_lock(paths: StudyPaths, host: str, age: float) -> Path:
+    """A lock file as a driver leaves it that was killed `age` seconds after its last sign."""
+    paths.work.mkdir(parents=True)
+    lock = paths.work / "lock"
+    lock.write_text(f"{host} 123\n")
+    when = time.time() - age
+    os.utime(lock, (when, when))
+    return lock
+
+
+def test_study_lock__one_driver_at_a_time(paths: StudyPaths) -> None:
+    assert not is_locked(paths)
+    with study_lock(paths):
+        code = (
+            "from pathlib import Path\n"
+            "from axoloci.study import StudyPaths\n"
+            "from axoloci.workflows.engine import is_locked, study_lock\n"
+            f"paths = StudyPaths(Path({str(paths.out)!r}))\n"
+            "assert is_locked(paths)\n"
+            "with study_lock(paths): pass\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "another axoloci is working on this study" in done.stderr
+        assert f"process {os.getpid()} on {platform.node()}" in done.stderr
+    assert not is_locked(paths)
+    with study_lock(paths):
+        pass
+
+
+def test_study_lock__a_killed_driver_of_this_host_is_noticed_at_once(paths: StudyPaths) -> None:
+    leave_lock(paths, platform.node(), 0)
+    assert not is_locked(paths)
+    with study_lock(paths):
+        pass
+
+
+def test_study_lock__a_dead_driver_of_another_host_within_120_s(paths: StudyPaths) -> None:
+    leave_lock(paths, "gone", engine.STALE_SECONDS + 1)
+    assert engine.STALE_SECONDS + engine.HEARTBEAT_SECONDS <= 120
+    assert not is_locked(paths)
+    with study_lock(paths):
+        pass
+
+
+def test_study_lock__a_live_driver_of_another_host_is_respected(paths: StudyPaths) -> None:
+    leave_lock(paths, "elsewhere", engine.HEARTBEAT_SECONDS)
+    assert is_locked(paths)
+    with pytest.raises(InputError, match="process 123 on elsewhere"), study_lock(paths):
+        pass
+
+
+def test_study_lock__shows_that_it_lives(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "HEARTBEAT_SECONDS", 0.05)
+    with study_lock(paths):
+        lock = paths.work / "lock"
+        os.utime(lock, (0, 0))
+        deadline = time.monotonic() + 10
+        while lock.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert lock.stat().st_mtime > 0
+
+
+def test_study_lock__the_clock_of_this_machine_does_not_matter(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_lock(paths, "elsewhere", 0)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    assert is_locked(paths)
+
+
+def test_study_lock__clears_what_a_killed_driver_left(paths: StudyPaths) -> None:
+    hashes = paths.work / "hashes"
+    hashes.mkdir(parents=True)
+    (paths.cache / "old").mkdir(parents=True)
+    (hashes / "a.lock").write_text("")
+    (hashes / "half").write_text("")
+    (hashes / "whole").write_text("digest")
+    with study_lock(paths):
+        assert not paths.cache.exists()
+        assert [path.name for path in hashes.iterdir()] == ["whole"]
+    assert paths.work.stat().st_mode & 0o077 == 0
+
+
+def test_followed__links_lead_to_their_file_but_into_an_annex(tmp_path: Path) -> None:
+    plain = tmp_path / "scan.nii.gz"
+    plain.write_bytes(b"")
+    annexed = tmp_path / ".git" / "annex" / "objects" / "key.nii.gz"
+    annexed.parent.mkdir(parents=True)
+    annexed.write_bytes(b"")
+    (tmp_path / "a.nii.gz").symlink_to(plain)
+    (tmp_path / "b.nii.gz").symlink_to(annexed)
+    assert followed(tmp_path / "a.nii.gz") == plain
+    assert followed(tmp_path / "b.nii.gz") == tmp_path / "b.nii.gz"
+    assert followed(plain) == plain
+    assert followed(None) is None

@@ -1,0 +1,153 @@
+"""Kills, damaged files, full disks: nothing partial is taken, and the same command finishes."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from faults import die_on_sub_2, harm, kill_until_finished, made_files, results
+from support import BIN, axoloci, write_study
+
+from axoloci.scans import Scan
+from axoloci.study import StudySettings
+from axoloci.workflows import participants
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Results of a study that nothing happened to."""
+    study = write_study(tmp_path_factory.mktemp("calm"), cohort)
+    axoloci("run", study, "--n-procs", 2)
+    return results(study.parent / "out")
+
+
+def assert_same(first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+@pytest.fixture(scope="module")
+def survivor(
+    cohort: Path, uninterrupted: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A study whose driver was killed ten times at random moments, and then left to finish."""
+    study = write_study(tmp_path_factory.mktemp("killed"), cohort)
+    assert kill_until_finished(study, n_kills=10, seconds=12, seed=1) >= 8
+    axoloci("run", study, "--n-procs", 2)
+    return study
+
+
+def test_run__ten_kills_at_random_moments_change_nothing(
+    survivor: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    assert_same(results(survivor.parent / "out"), uninterrupted)
+
+
+def test_run__a_hundred_harmed_files_are_noticed_and_made_again(
+    survivor: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    out, rng = survivor.parent / "out", random.Random(2)
+    files = [path for path in made_files(out) if path.stat().st_size and path.suffix != ".html"]
+    assert len(files) >= 100
+    done = [harm(path, rng) for path in rng.sample(files, 100)]
+    assert {"flip", "truncate", "delete"} == set(done)
+    axoloci("run", survivor, "--n-procs", 2)
+    assert_same(results(out), uninterrupted)
+
+
+def test_run__state_that_cannot_be_read_is_made_again(
+    survivor: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    out = survivor.parent / "out"
+    for number, path in enumerate(sorted((out / "logs").rglob("*.json"))[:30]):
+        path.write_bytes((b"", path.read_bytes()[:40], b"[]")[number % 3])
+    for path in sorted((out / "work" / "scans").glob("*.json"))[:4]:
+        path.write_bytes(path.read_bytes()[:20])
+    axoloci("run", survivor, "--n-procs", 2)
+    assert_same(results(out), uninterrupted)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`small_disk("2m")`: a folder on a file system of that size; again to change the size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(size: str) -> Path:
+        nonlocal mounted
+        options = f"size={size}" + (",remount" if mounted else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = f"no small file system can be mounted here: {done.stderr.strip()}"
+            if os.environ.get("CI") and os.geteuid() == 0:
+                pytest.fail(f"{reason}; run the container with the capability SYS_ADMIN")
+            pytest.skip(f"{reason}; run the tests as root")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_run__a_full_disk_at_ten_sizes(
+    cohort: Path, small_disk: Callable[[str], Path], uninterrupted: dict[str, bytes]
+) -> None:
+    """Each size fills up at another write; the disk grows, and the same command goes on."""
+    total = sum(map(len, uninterrupted.values())) // 1024
+    for tenth in range(1, 11):
+        folder = small_disk(f"{total * tenth // 11}k")
+        if tenth == 1:
+            study = write_study(folder, cohort, min_participants=20)
+        done = axoloci("run", study, "--n-procs", 2, check=False)
+        assert done.returncode == 1, (tenth, done.stderr)
+        assert "No space left on device" in done.stderr, (tenth, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert not list(folder.rglob("*.tmp.*"))
+    small_disk("1g")
+    axoloci("run", study, "--n-procs", 2)
+    assert_same(results(folder / "out"), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("ulimit -f 20", "File too large"),  # blocks of 1024 bytes: as a quota does
+        ("ulimit -v 500000", "emory"),  # KiB of address space; libraries name it in their own words
+    ],
+)
+def test_run__a_step_that_meets_a_limit_is_named(
+    cohort: Path, tmp_path: Path, limit: str, words: str
+) -> None:
+    study = write_study(tmp_path, cohort)
+    label = min(path.name for path in (cohort / "bids").glob("sub-*"))
+    arguments = ["run", str(study), "--stage", "participants", "--participant-label", label]
+    wrapped = ["bash", "-c", f'{limit}; exec "$@"', "bash", str(BIN / "axoloci"), *arguments]
+    done = subprocess.run(wrapped, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert not list((tmp_path / "out").rglob("*_space-template_*dwimap.nii.gz"))
+    axoloci(*arguments)
+    scans = pd.read_csv(tmp_path / "out" / "scans.tsv", sep="\t")
+    assert set(scans[scans["status"] == "ok"]["scan"]) == {label}
+
+
+def test_run_participants__a_scan_whose_process_dies_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = StudySettings(out=tmp_path, bids=tmp_path)
+    scans = [Scan(f"sub-{number}", f"{number}") for number in range(6)]
+    monkeypatch.setattr(participants, "run_scan", die_on_sub_2)
+    participants.run_participants(scans, settings, "native", n_procs=2)
+    outcomes = participants.read_outcomes(scans, settings, "native")
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    assert [outcome.scan for outcome in failed] == ["sub-2"]
+    assert "its process was killed 2 times" in failed[0].reason
+    assert sum(outcome.status == "ok" for outcome in outcomes) == 5
