@@ -210,3 +210,39 @@ def test_loci__refuses_a_table_that_is_no_joint_test(study: Path, tmp_path: Path
     result = loci(study, tmp_path / "loci.tsv", "--joint", tmp_path / "other.parquet")
     assert result.exit_code == 1
     assert "not a table of axoloci-genetics joint" in result.output
+
+
+def test_replicate__follows_alleles_and_counts_what_is_absent(study: Path, tmp_path: Path) -> None:
+    """The study in place of its own replication: with swapped alleles, without one variant."""
+    loci = tmp_path / "loci.tsv"
+    inputs = ("--sumstats", study / "sumstats", "--genotypes", study / "genotypes")
+    done = run("loci", "--joint", study / "joint.parquet", *inputs, "--out", loci)
+    assert done.exit_code == 0, done.output
+    again = ("--discovery", study / "sumstats", "--replication", study / "sumstats")
+    out = tmp_path / "replication.tsv"
+    done = run("replicate", "--loci", loci, *again, "--out", out)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out, sep="\t")
+    leads = pd.read_csv(loci, sep="\t")
+    # The composite that was fitted to these very people: its r² is the joint test's.
+    np.testing.assert_allclose(table["r"] ** 2, leads["joint_r2"], rtol=1e-4)
+    assert (table["replicated"] == "yes").all()
+    assert table["n"].tolist() == [N, N]
+
+    swapped = leads.rename(
+        columns={"effect_allele": "other_allele", "other_allele": "effect_allele"}
+    )
+    swapped.loc[1, "base_pair_location"] += 1_000_000
+    swapped.to_csv(loci, sep="\t", index=False)
+    done = run("replicate", "--loci", loci, *again, "--out", out)
+    assert done.exit_code == 1
+    assert f"has no variant {leads['variant_id'][1]}" in done.output
+    swapped.iloc[:1].to_csv(loci, sep="\t", index=False)
+    done = run("replicate", "--loci", loci, *again, "--out", out)
+    turned = pd.read_csv(out, sep="\t")
+    assert turned["r"][0] == pytest.approx(table["r"][0])
+    assert turned["effect_allele_frequency"][0] == pytest.approx(
+        1 - table["effect_allele_frequency"][0]
+    )
+    summary = json.loads((tmp_path / "replication.json").read_text())
+    assert (summary["n_leads"], summary["n_replicated"], summary["n_same_direction"]) == (1, 1, 1)

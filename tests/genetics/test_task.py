@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.genetics.task import FindLoci, RunJointTest
+from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 
 
 @pytest.fixture
@@ -46,3 +46,14 @@ def test_find_loci__every_field_is_an_option(
     assert params["p_threshold"] == 1e-6
     assert params["clump_r2"] == 0.3
     assert params["clump_kb"] == 100.0
+
+
+def test_replicate_loci__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    (folder / "loci.tsv").write_text("")
+    stores = {"discovery": folder / "sumstats", "replication": folder / "sumstats"}
+    params = parsed(ReplicateLoci(loci=folder / "loci.tsv", **stores, out="r.tsv", image="x"))
+    assert params["loci_path"] == folder / "loci.tsv"
+    assert params["discovery"] == params["replication"] == folder / "sumstats"
+    assert params["out"] == Path("r.tsv")

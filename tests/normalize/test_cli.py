@@ -135,6 +135,20 @@ def test_store__a_given_mask(tmp_path: Path) -> None:
     assert "no voxel is left in the mask" in done.output
 
 
+def test_store__the_voxels_of_another_store(tmp_path: Path) -> None:
+    mask = np.zeros(FA.shape, np.uint8)
+    mask[8, 10, 7:9] = 1
+    write_nifti(tmp_path / "m.nii.gz", mask, AFFINE)
+    first = tmp_path / "first"
+    first.mkdir()
+    assert store(first, write_maps(first), "--mask", tmp_path / "m.nii.gz").exit_code == 0
+    like = ("--like", first / "cohort.zarr")
+    assert store(tmp_path, write_maps(tmp_path), *like).exit_code == 0
+    assert np.array_equal(read_cohort(tmp_path / "cohort.zarr").mask, mask > 0)
+    done = store(tmp_path, write_maps(tmp_path), *like, "--mask", tmp_path / "m.nii.gz")
+    assert "--mask and --like" in done.output
+
+
 def test_store__a_map_with_holes_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = write_maps(tmp_path)
     write_nifti(tmp_path / "m.nii.gz", (FA > 0.05).astype(np.uint8), AFFINE)
