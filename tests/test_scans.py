@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.scans import find_bids_scans, read_scan_table
+from axoloci.scans import find_bids_scans, find_scans, read_scan_table
+from axoloci.study import Inputs
 
 BVAL = "0 1000 1000\n"
 BVEC = "0 1 0\n0 0 1\n0 0 0\n"
@@ -184,3 +185,71 @@ def test_read_scan_table__faults_are_named(tmp_path: Path, text: str, words: str
     table.write_text(text)
     with pytest.raises(InputError, match=words):
         read_scan_table(table)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+
+def test_find_scans__a_pattern_of_names(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"maps/{who}_FA.nii.gz" for who in ("sub-02", "sub-01", "x_3")))
+    scans = find_scans(Inputs(fa_common=tmp_path / "maps/{participant_id}_FA.nii.gz"))
+    assert [(scan.sample_id, scan.fa) for scan in scans] == [
+        ("01", tmp_path / "maps/sub-01_FA.nii.gz"),
+        ("02", tmp_path / "maps/sub-02_FA.nii.gz"),
+    ]
+    touch(tmp_path / "people/7/FA.nii.gz")
+    (scan,) = find_scans(Inputs(fa=tmp_path / "people/{participant_id}/FA.nii.gz"))
+    assert scan.prefix == "sub-7"
+    with pytest.raises(InputError, match="no file fits this pattern"):
+        find_scans(Inputs(fa=tmp_path / "none/{participant_id}.nii.gz"))
+
+
+def test_find_scans__derivatives_of_other_pipelines(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01/ses-a/dwi"
+    stem = folder / "sub-01_ses-a_space-ACPC_desc-preproc_dwi"
+    mask = folder / "sub-01_ses-a_space-ACPC_desc-brain_mask.nii.gz"
+    touch(*(Path(f"{stem}{ext}") for ext in (".nii.gz", ".bval", ".bvec")))
+    with pytest.raises(InputError, match=r"ACPC_desc-brain_mask\.nii\.gz: does not exist"):
+        find_scans(Inputs(preprocessed=tmp_path))
+    touch(mask)
+    (scan,) = find_scans(Inputs(preprocessed=tmp_path))
+    assert (scan.prefix, scan.mask) == ("sub-01_ses-a", mask)
+    assert scan.bvec == Path(f"{stem}.bvec")
+
+    own = folder / "sub-01_ses-a_model-tensor_param-fa_dwimap.nii.gz"
+    common = folder / "sub-01_ses-a_space-template_model-tensor_param-fa_dwimap.nii.gz"
+    touch(own, common)
+    assert [scan.fa for scan in find_scans(Inputs(fa=tmp_path))] == [own]
+    assert [scan.fa for scan in find_scans(Inputs(fa_common=tmp_path))] == [common]
+    touch(folder / "sub-01_ses-a_space-MNI_model-tensor_param-fa_dwimap.nii.gz")
+    with pytest.raises(InputError, match="sub-01_ses-a has several such files"):
+        find_scans(Inputs(fa_common=tmp_path))
+
+
+def test_find_scans__tables_of_each_door(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("d.nii", "b.bval", "b.bvec", "m.nii", "fa.nii")))
+    table = tmp_path / "t.tsv"
+    table.write_text("participant_id\tfa\nsub-01\tfa.nii\n")
+    assert find_scans(Inputs(fa=table))[0].fa == tmp_path / "fa.nii"
+    with pytest.raises(InputError, match="column bval, bvec, dwi, mask missing"):
+        find_scans(Inputs(preprocessed=table))
+    table.write_text("participant_id,dwi,bval,bvec,mask\n01,d.nii,b.bval,b.bvec,\n")
+    with pytest.raises(InputError, match="line 2: mask is empty"):
+        find_scans(Inputs(preprocessed=table))
+    assert find_scans(Inputs(scans=table))[0].mask is None
+
+
+def test_find_scans__only_the_people_to_keep(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{who}.nii.gz" for who in ("01", "02", "03")))
+    keep = tmp_path / "keep.tsv"
+    keep.write_text("IID\n03\n01\n")
+    inputs = Inputs(fa=tmp_path / "{participant_id}.nii.gz", keep=keep)
+    assert [scan.sample_id for scan in find_scans(inputs)] == ["01", "03"]
+    assert [scan.sample_id for scan in find_scans(inputs, ["sub-03"])] == ["03"]
+    keep.write_text("IID\n99\n")
+    with pytest.raises(InputError, match="none of these people has a scan"):
+        find_scans(inputs)
+    assert find_scans(Inputs(traits=tmp_path / "t.tsv")) == []

@@ -69,3 +69,33 @@ def test_parse_settings__lists_all_problems_at_once() -> None:
     assert "'out'" in message
     assert "gwas.pcs" in message
     assert "dti.method" in message
+
+
+def test_cohorts__take_from_the_top_what_they_leave_out(tmp_path: Path) -> None:
+    settings = read_study(
+        write(
+            tmp_path,
+            'out = "o"\nfa_common = "maps"\ngenotypes = "g"\ncovariates = "c.tsv"\n'
+            '[discovery]\nkeep = "d.tsv"\n'
+            '[replication]\nfa = "other"\ngenotypes = "h.bed"\n',
+        )
+    )
+    cohorts = settings.cohorts()
+    assert list(cohorts) == ["discovery", "replication"]
+    discovery, replication = cohorts.values()
+    assert (discovery.out, replication.out) == (
+        tmp_path / "o" / "discovery",
+        tmp_path / "o" / "replication",
+    )
+    assert (discovery.start, replication.start) == ("encoder", "normalize")
+    assert (discovery.keep, replication.keep) == (tmp_path / "d.tsv", None)
+    assert (discovery.genotypes, replication.genotypes) == (tmp_path / "g", tmp_path / "h")
+    assert discovery.covariates == replication.covariates == tmp_path / "c.tsv"
+    assert replication.fa_common is None
+
+
+def test_cohorts__one_cohort_lies_in_the_study_itself(tmp_path: Path) -> None:
+    settings = read_study(write(tmp_path, 'out = "o"\nbids = "b"\n'))
+    assert {name: cohort.out for name, cohort in settings.cohorts().items()} == {
+        "discovery": tmp_path / "o"
+    }

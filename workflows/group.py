@@ -10,7 +10,7 @@ from axoloci.formats import CohortStore, Nifti, PlinkBed, SumstatsStore
 from axoloci.images import environment, image_identity
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
 from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
-from axoloci.tasks.gwas.task import ComputePcs, ExportSumstats, RunGwas
+from axoloci.tasks.gwas.task import CheckSamples, ComputePcs, ExportSumstats, RunGwas
 from axoloci.tasks.normalize.task import PackCohort
 
 
@@ -170,6 +170,16 @@ def Group(
             "pca",
             ComputePcs(genotypes=genotypes, n_pcs=n_pcs, keep=people, **shared("gwas", "pcs.tsv")),
         ).pcs
+    add(
+        "samples",
+        CheckSamples(
+            genotypes=genotypes,
+            keep=people,
+            pcs=pcs,
+            related=str(Path(out_dir, "related.tsv")),
+            **shared("gwas", "samples_qc.tsv"),
+        ),
+    )
     associated = add(
         "gwas",
         RunGwas(

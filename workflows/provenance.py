@@ -49,6 +49,8 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
     "group/history.tsv": ("Loss of the encoder by epoch", False, "train"),
     "group/latents.parquet": ("Latents of each person", True, "encode"),
     "group/pcs.tsv": ("Genotype principal components of each person", True, "pca"),
+    "group/samples_qc.tsv": ("Quality of each person's genotypes", True, "samples"),
+    "group/related.tsv": ("Pairs of relatives by their genotypes", True, "samples"),
     "group/sumstats/sumstats.json": (
         "Manifest of the summary statistics, with the SHA-256 of each of their parts",
         False,
@@ -375,7 +377,7 @@ class _Crate:
                 (".fam", "People"),
             ):
                 path = Path(f"{given.genotypes}{extension}")
-                give(path, name, "pca", "gwas", "loci", digest=extension != ".bed")
+                give(path, name, "pca", "samples", "gwas", "loci", digest=extension != ".bed")
         return inputs
 
     def add_outputs(self) -> dict[str, list[Any]]:
@@ -525,7 +527,7 @@ class _Crate:
         """Job records by kind, in the order of the work; those of earlier settings are left out."""
         steps = steps_of(self.settings)
         group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
-        group += ["gwas", *(f"export_{trait}" for trait in self.settings.gwas.export)]
+        group += ["samples", "gwas", *(f"export_{trait}" for trait in self.settings.gwas.export)]
         group += ["joint", "loci", "replicate", "report"]
         group += ["report-shareable"] if self.paths.shareable.exists() else []
         kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*steps, *group)}

@@ -390,6 +390,7 @@ def make_report(
             "history": cohorts.get("train", discovery).paths.group / "history.tsv",
             "quality": found / "quality.tsv",
             "examples": found / "examples.npz",
+            "samples_qc": found / "samples_qc.tsv",
             "joint": found / "joint.parquet",
             "loci": found / "loci.tsv",
         }

@@ -127,7 +127,8 @@ def pca_command(genotypes: Path, n_pcs: int, keep: Path | None, out: Path) -> No
     type=click.FloatRange(0, 0.5, min_open=True),
     default=sample_qc.MIN_KINSHIP,
     help="Pairs above are relatives: 0.0442 third degree, 0.0884 second, 0.177 first, 0.354 "
-    "duplicates. Time grows with the square of the number of people; memory does not.",
+    "duplicates. With few variants the limit is higher, so that chance makes no relatives. Time "
+    "grows with the square of the number of people; memory does not.",
 )
 @click.option(
     "--out",
@@ -592,13 +593,14 @@ def _related(
     chosen = np.zeros(sum(stop - start for _, start, stop in pieces), dtype=bool)
     if complete.any():
         chosen = _independent(source, pieces, index[complete])
-    needed = sample_qc.min_variants_for(min_kinship)
-    if chosen.sum() < needed:
+    by_chance = sample_qc.chance_kinship(int(chosen.sum()))
+    if by_chance > min_kinship:
         log.warning(
-            "%d common independent variants: by chance unrelated pairs have a kinship above %g; "
-            "%d variants are needed, or a higher --kinship",
-            *(chosen.sum(), min_kinship, needed),
+            "%d common independent variants are few: pairs count as relatives from a kinship of "
+            "%.3f on, which unrelated ones do not reach by chance",
+            *(chosen.sum(), by_chance),
         )
+        min_kinship = by_chance
     found = sample_qc.related_pairs(
         lambda people: _chosen_blocks(source, pieces, chosen, index[people]),
         len(index),

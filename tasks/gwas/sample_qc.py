@@ -234,18 +234,18 @@ def pc_distance(pcs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return np.sqrt(np.square(deviation).sum(axis=1)), deviation.max(axis=1)
 
 
-def min_variants_for(min_kinship: float) -> int:
-    """Independent variants with which chance does not take unrelated pairs above a kinship.
+def chance_kinship(n_variants: int) -> float:
+    """Kinship that unrelated pairs do not reach by chance.
 
-    Among M common ones the kinship of unrelated people varies with a standard deviation of 1/√M;
-    `KINSHIP_SDS` of them must fit.
+    Among M common independent variants the kinship of unrelated people varies with a standard
+    deviation of 1/√M; `KINSHIP_SDS` of them are allowed for.
 
     Examples
     --------
-    >>> min_variants_for(0.0442)
-    12797
+    >>> round(chance_kinship(12797), 4)
+    0.0442
     """
-    return math.ceil((KINSHIP_SDS / min_kinship) ** 2)
+    return KINSHIP_SDS / math.sqrt(max(1, n_variants))
 
 
 def n_tile_pairs(n_samples: int) -> int:

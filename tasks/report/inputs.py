@@ -21,6 +21,7 @@ TABLES: dict[str, set[str]] = {  # and the columns that each needs
     "history": {"epoch"},
     "quality": {"sample_id", "reconstruction_r2"},
     "loci": {"chromosome", "base_pair_location", "variant_id", "neg_log10_p"},
+    "samples_qc": {"IID", "flags"},
     "replication": {"variant_id", "neg_log10_p", "replicated", "n", "r"},
     "seconds": {"step", "jobs", "seconds"},
 }
@@ -45,6 +46,7 @@ class Inputs(BaseModel):
     history: Path | None = None  # TSV: epoch, train_loss, validation_loss
     quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
     examples: Path | None = None  # NPZ: sample_id, original, reconstruction
+    samples_qc: Path | None = None  # TSV: IID, quality of the genotypes, flags
     joint: Path | None = None  # Parquet: the joint test
     loci: Path | None = None  # TSV: the loci; their settings lie beside it as .json
     replication: Path | None = None  # TSV: the loci in other people; a summary lies beside it

@@ -132,8 +132,8 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     """
     page = Page(given.title, shareable, None if shareable else given.out_dir)
     sections = (
-        *(add_scans, add_qc, add_cohort, add_encoder, add_association, add_replication),
-        *(add_methods, add_about),
+        *(add_scans, add_qc, add_cohort, add_encoder, add_samples, add_association),
+        *(add_replication, add_methods, add_about),
     )
     for add in sections:
         add(page, given)
@@ -421,6 +421,22 @@ def add_association(page: Page, given: Inputs) -> None:
         [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
         len(loci),
     )  # fmt: skip
+
+
+def add_samples(page: Page, given: Inputs) -> None:
+    """How many people's genotypes are flagged, by reason."""
+    if given.samples_qc is None:
+        return
+    table = read_tsv(given.samples_qc, "samples_qc")
+    flags = table["flags"].dropna().astype(str).str.split(",")
+    say = say_count if page.shareable else "{:,}".format
+    reasons = [f"{say(n)} {flag}" for flag, n in flags.explode().value_counts().items()]
+    page.sentences["samples"] = (
+        f"Genotypes of {len(table):,} people were checked: {say(len(flags))} flagged"
+        + (f" ({', '.join(reasons)})" if reasons else "")
+        + ". Nobody was left out for it; samples_qc.tsv and related.tsv tell who, and a study's "
+        "'keep' leaves people out."
+    )
 
 
 def add_replication(page: Page, given: Inputs) -> None:

@@ -283,15 +283,14 @@ def test_related_pairs__without_information() -> None:
     assert len(pairs.kinship) == 0
 
 
-def test_min_variants_for__keeps_chance_below_the_limit() -> None:
+def test_chance_kinship__is_above_all_unrelated_pairs() -> None:
     """The standard deviation of unrelated pairs is 1/√M."""
     rng = np.random.default_rng(0)
     dosage = rng.binomial(2, rng.uniform(0.01, 0.5, 2000)[:, None], (2000, 400)).astype(np.int8)
     [pairs] = sample_qc.related_pairs(of_people(dosage), 400, min_kinship=-9)
     assert pairs.kinship.std() == pytest.approx(2000**-0.5, rel=0.05)
-    limit = 5 * 2000**-0.5
-    assert sample_qc.min_variants_for(limit) == pytest.approx(2000, abs=1)
-    assert pairs.kinship.max() < limit
+    assert sample_qc.chance_kinship(2000) == pytest.approx(5 * 2000**-0.5)
+    assert pairs.kinship.max() < sample_qc.chance_kinship(2000)
 
 
 # --- the command, on planted faults ---
@@ -420,7 +419,7 @@ def test_samples__of_the_people_kept_without_x(
     (tmp_path / "keep.tsv").write_text("IID\n" + "".join(f"i{i}\n" for i in range(49, 9, -1)))
     qc, related = run(tmp_path / "all", tmp_path, "--keep", tmp_path / "keep.tsv")
     assert "the sex of no one is checked: 0 variants on X" in caplog.text
-    assert "common independent variants: by chance unrelated pairs have a kin" in caplog.text
+    assert "common independent variants are few: pairs count as relatives" in caplog.text
     assert set(qc["sex_genetic"]) == {"n/a"} == set(qc["pc_distance"])
     part, part_related = run(tmp_path / "part", tmp_path)
     np.testing.assert_array_equal(qc.to_numpy(), part.to_numpy())
