@@ -208,6 +208,9 @@ def add_qc(page: Page, given: Inputs) -> None:
         page.sentences["qc"] = "No scan has finished, so there are no quality figures."
         return
     known = [name for name in QC if name in table and _is_numeric(table[name])]
+    if not known:
+        page.sentences["qc"] = "The maps came in a common space, so no step has quality figures."
+        return
     values = {name: table[name].to_numpy(np.float64) * QC[name][1] for name in known}
     out = {
         name: kernel.find_outliers(values[name], side)
