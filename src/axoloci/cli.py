@@ -140,14 +140,17 @@ def run(
 
     from axoloci.workflows.study import run_study
 
-    result = run_study(
-        settings,
-        env=env,
-        n_procs=n_procs,
-        stage=stage,
-        participants=participants,
-        shareable=shareable,
-    )
+    try:
+        result = run_study(
+            settings,
+            env=env,
+            n_procs=n_procs,
+            stage=stage,
+            participants=participants,
+            shareable=shareable,
+        )
+    except StepError as error:  # of the report, when the disk is full say
+        raise click.ClickException(str(error)) from error
     paths = StudyPaths(settings.out)
     if shareable:
         click.echo(f"report to share: {paths.shareable}", err=True)
