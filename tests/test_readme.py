@@ -8,6 +8,7 @@ from pathlib import Path
 
 from support import ROOT
 
+from axoloci.care import COMMANDS
 from axoloci.cli import main
 from axoloci.steps import installed_steps
 from axoloci.study import parse_settings
@@ -28,7 +29,8 @@ def test_readme__study_file_is_valid() -> None:
 
 
 def test_readme__options_exist() -> None:
-    known = {option for param in main.commands["run"].params for option in param.opts}
+    commands = [main.commands[name] for name in ("run", *(command.name for command in COMMANDS))]
+    known = {option for command in commands for param in command.params for option in param.opts}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}
     assert shown <= known
 

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
         if host and host != here and _age(lock) < STALE_SECONDS:
             raise _held(paths, lock)
         file.truncate(0)
-        file.write(f"{here} {os.getpid()}\n")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        file.write(f"{here} {os.getpid()}\n{now}\n")
         file.flush()
         ended = threading.Event()
 
@@ -79,7 +81,7 @@ def _clear(paths: StudyPaths) -> None:
 
 
 def _held(paths: StudyPaths, lock: Path) -> InputError:
-    host, _, process = lock.read_text().strip().partition(" ")
+    host, _, process = lock.read_text().partition("\n")[0].partition(" ")
     return InputError(
         f"{paths.out}: another axoloci is working on this study (process {process or '?'} on "
         f"{host or '?'}); a driver that died is noticed within {STALE_SECONDS:.0f} s"
@@ -97,13 +99,21 @@ def is_locked(paths: StudyPaths) -> bool:
     lock = paths.work / "lock"
     if not lock.exists():
         return False
-    with open(lock, "r+") as file:
+    with open(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         host = lock.read_text().partition(" ")[0]
     return bool(host) and host != platform.node() and _age(lock) < STALE_SECONDS
+
+
+def driver_started(paths: StudyPaths) -> str:
+    """When the driver that works on the study began (ISO 8601, UTC); empty if none does."""
+    if not is_locked(paths):
+        return ""
+    lines = (paths.work / "lock").read_text().splitlines()
+    return lines[1] if len(lines) > 1 else ""
 
 
 def followed(path: Path | None) -> Path | None:
@@ -115,6 +125,12 @@ def followed(path: Path | None) -> Path | None:
         return path
     target = path.resolve()
     return path if "annex" in target.parts or target.suffix != path.suffix else target
+
+
+def prepare_pydra(paths: StudyPaths) -> None:
+    """Let Pydra remember the digests of files in the study's folder for work."""
+    os.environ["NO_ET"] = "1"  # Pydra must not call home for its newest version
+    os.environ["PYDRA_HASH_CACHE"] = str(paths.work / "hashes")
 
 
 def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
@@ -136,8 +152,7 @@ def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
     -------
     Outputs of the task. Its errors are raised as they are.
     """
-    os.environ["NO_ET"] = "1"  # Pydra must not call home for its newest version
-    os.environ["PYDRA_HASH_CACHE"] = str(paths.work / "hashes")
+    prepare_pydra(paths)
     paths.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=paths.cache) as cache,

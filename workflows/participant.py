@@ -3,6 +3,7 @@
 Data that were worked on elsewhere enter at a later step.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
 
 STEPS = ("preprocess", "dti", "normalize")
+
+
+def shared_inputs(
+    step: str, prefix: str, out_dir: str, settings: Mapping[str, Mapping[str, Any]], env: str
+) -> dict[str, Any]:
+    """Inputs that the task of each step has: names, code and the study's settings."""
+    return {
+        "prefix": prefix,
+        "out_dir": out_dir,
+        "image": image_identity(env, step),
+        **settings.get(step, {}),
+    }
 
 
 @workflow.define(outputs=["qc"])
@@ -66,12 +79,7 @@ def Participant(
         return {"environment": environment(env, Path(log_dir, f"{step}.log"))}
 
     def shared(step: str) -> dict[str, Any]:
-        return {
-            "prefix": prefix,
-            "out_dir": out_dir,
-            "image": image_identity(env, step),
-            **settings.get(step, {}),
-        }
+        return shared_inputs(step, prefix, out_dir, settings, env)
 
     if start == "preprocess":
         corrected = workflow.add(

@@ -28,14 +28,25 @@ from rich.progress import (
 )
 
 from axoloci.errors import InputError
-from axoloci.images import StepError, die_with_parent, image_identity
+from axoloci.images import (
+    StepError,
+    die_with_parent,
+    image_identity,
+    input_digests,
+    read_record,
+    reason_to_run,
+    was_removed,
+    without_removed,
+)
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.io.tables import read_table
 from axoloci.scans import Scan
 from axoloci.study import StudyPaths, StudySettings, step_settings
-from axoloci.workflows.engine import followed, submit
-from axoloci.workflows.participant import STEPS, Participant
+from axoloci.tasks.dti.task import FitDti
+from axoloci.tasks.preprocess.task import PreprocessDwi
+from axoloci.workflows.engine import followed, prepare_pydra, submit
+from axoloci.workflows.participant import STEPS, Participant, shared_inputs
 
 log = logging.getLogger("axoloci")
 
@@ -125,6 +136,48 @@ def _read_state(scan: Scan, paths: StudyPaths) -> Outcome | None:
         return None
 
 
+def first_step(scan: Scan, settings: StudySettings, env: str) -> str:
+    """The step at which a scan begins in this run.
+
+    It is that of its door, unless its corrected volumes were removed to free space
+    (`axoloci clean --intermediates`): Pydra refuses a job whose files are gone. Such a scan begins
+    at `normalize` while correction and tensor fit need not be run; if one of them must, the
+    removed volumes count as lost, and both are run.
+    """
+    paths = StudyPaths(settings.out)
+    logs, out_dir = paths.logs / scan.prefix, paths.out / scan.folder
+    corrected, fitted = (read_record(logs / f"{step}.json") for step in ("preprocess", "dti"))
+    if settings.start != "preprocess" or not was_removed(corrected):
+        return settings.start
+    prepare_pydra(paths)
+    chosen = step_settings(settings)
+
+    def shared(step: str) -> dict[str, Any]:
+        return shared_inputs(step, scan.prefix, str(out_dir), chosen, env)
+
+    correction = PreprocessDwi(
+        dwi=followed(scan.dwi),
+        bval=followed(scan.bval),
+        bvec=followed(scan.bvec),
+        mask=followed(scan.mask),
+        **shared("preprocess"),
+    )
+    if reason_to_run(without_removed(corrected), input_digests(correction)):
+        return settings.start
+    stem = out_dir / f"{scan.prefix}_desc"
+    fit = FitDti(
+        bval=f"{stem}-preproc_dwi.bval",
+        bvec=f"{stem}-preproc_dwi.bvec",
+        mask=f"{stem}-brain_mask.nii.gz",
+        **shared("dti"),
+    )
+    # the volumes that are gone are those that were fitted: nothing before them has changed
+    volumes = {"dwi": fitted.get("inputs", {}).get("dwi", "")}
+    if reason_to_run(fitted, input_digests(fit) | volumes):
+        return settings.start
+    return "normalize"
+
+
 def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     """Run the participant workflow of one scan; a failure is an outcome, not an exception."""
     paths = StudyPaths(settings.out)
@@ -134,14 +187,17 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     try:
         if settings.start in STEPS:
             out_dir.mkdir(parents=True, exist_ok=True)
+            start, fa_map = first_step(scan, settings, env), scan.fa
+            if start != settings.start:
+                fa_map = out_dir / f"{scan.prefix}_model-tensor_param-fa_dwimap.nii.gz"
             submit(
                 Participant(
-                    start=settings.start,
+                    start=start,
                     dwi=followed(scan.dwi),
                     bval=followed(scan.bval),
                     bvec=followed(scan.bvec),
                     mask=followed(scan.mask),
-                    fa=followed(scan.fa),
+                    fa=followed(fa_map),
                     prefix=scan.prefix,
                     out_dir=str(out_dir),
                     log_dir=str(log_dir),

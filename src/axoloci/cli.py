@@ -1,4 +1,4 @@
-"""The `axoloci` command: run, demo, simulate, steps."""
+"""The `axoloci` command: run, demo, simulate, steps, and those of `axoloci.care`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from axoloci.care import COMMANDS, StudyFile, key_help, run_alone
 from axoloci.command import StepGroup, command_group
 from axoloci.errors import InputError
 from axoloci.images import KINDS, StepError
@@ -43,11 +46,16 @@ n_procs_option = click.option(
 )
 
 
-def _finish(result: StudyResult, logs: Path) -> None:
+for _command in COMMANDS:
+    main.add_command(_command)
+
+
+def _finish(result: StudyResult, logs: Path, words: Sequence[str]) -> None:
     """Say where the results are, name what failed, and end with the exit code for it."""
     click.echo(f"report: {result.report}", err=True)
     for outcome in result.failed[:SHOWN]:
         click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {outcome.log})", err=True)
+        click.echo(f"  alone: {run_alone(words, outcome.sample_id)}", err=True)
     if len(result.failed) > SHOWN:
         click.echo(
             f"and {len(result.failed) - SHOWN} more: see {', '.join(map(str, result.scans))}",
@@ -59,23 +67,30 @@ def _finish(result: StudyResult, logs: Path) -> None:
         sys.exit(EXIT_FAILED if result.all_failed else EXIT_WITH_NAMED_FAILURES)
 
 
+def _say_why(out: Path, begun: str) -> None:
+    """Say which jobs were run since a time, and why."""
+    from axoloci.workflows.records import reasons_since
+
+    for step, why, number in reasons_since(out, begun):
+        times = f" ({number} jobs)" if number > 1 else ""
+        click.echo(f"why: {step}: {why}{times}", err=True)
+
+
 @main.command()
-@click.argument("study", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--bids", type=click.Path(path_type=Path), help="BIDS data set with raw DWI.")
+@click.argument("study", required=False, type=StudyFile(dir_okay=False))
+@click.option("--bids", type=click.Path(path_type=Path), help=key_help("bids"))
 @click.option(
     "--scans",
     type=click.Path(path_type=Path),
-    help="Table participant_id, dwi, bval, bvec[, mask] in place of --bids.",
+    help=key_help("scans"),
 )
-@click.option(
-    "--genotypes", type=click.Path(path_type=Path), help="PLINK 1 prefix of .bed, .bim and .fam."
-)
+@click.option("--genotypes", type=click.Path(path_type=Path), help=key_help("genotypes"))
 @click.option(
     "--covariates",
     type=click.Path(path_type=Path),
-    help="Table (TSV) with IID and one column a covariate; all columns are used.",
+    help=key_help("covariates", "all columns are used"),
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for everything that is made.")
+@click.option("--out", type=click.Path(path_type=Path), help=key_help("out"))
 @env_option
 @n_procs_option
 @click.option(
@@ -96,6 +111,12 @@ def _finish(result: StudyResult, logs: Path) -> None:
     help="Write also report-shareable.html: group results only, no ids, no maps of single people, "
     "no paths, counts below 5 hidden.",
 )
+@click.option(
+    "--why",
+    is_flag=True,
+    help="Say at the end why each job was run, such as a setting that changed; the jobs of scans "
+    "are counted by step and reason.",
+)
 def run(
     study: Path | None,
     bids: Path | None,
@@ -108,6 +129,7 @@ def run(
     stage: str,
     participants: tuple[str, ...],
     shareable: bool,
+    why: bool,
 ) -> None:
     """Run a study from raw DWI and genotypes to summary statistics and report.
 
@@ -140,6 +162,7 @@ def run(
 
     from axoloci.workflows.study import run_study
 
+    begun = datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
         result = run_study(
             settings,
@@ -154,7 +177,10 @@ def run(
     paths = StudyPaths(settings.out)
     if shareable:
         click.echo(f"report to share: {paths.shareable}", err=True)
-    _finish(result, paths.logs)
+    if why:
+        _say_why(settings.out, begun)
+    words = [str(study)] if study else [w for n, v in options.items() for w in (f"--{n}", v)]
+    _finish(result, paths.logs, words)
 
 
 @main.command()

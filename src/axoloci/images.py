@@ -132,8 +132,37 @@ def damage(path: Path, was: Mapping[str, Any]) -> str:
         if state.st_mtime_ns != was["mtime_ns"] and sha256(path) != was["sha256"]:
             return f"{path} was changed"
     except OSError:
-        return f"{path} is gone"
+        return f"{path} was removed to free space" if was.get("removed") else f"{path} is gone"
     return ""
+
+
+def input_digests(task: Any) -> dict[str, str]:
+    """Digest of each input of a Pydra task that is set."""
+    _, digests = task._compute_hashes()
+    return {name: str(digests[name]) for name in digests if name != "Outputs"}
+
+
+def was_removed(record: Mapping[str, Any]) -> bool:
+    """Whether files of a finished job were removed on purpose, and are not there again."""
+    outputs = record.get("outputs", {})
+    return any(was.get("removed") and not Path(file).exists() for file, was in outputs.items())
+
+
+def without_removed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's record as if it had never made the files that were removed on purpose."""
+    kept = {f: was for f, was in record.get("outputs", {}).items() if not was.get("removed")}
+    return {**record, "outputs": kept}
+
+
+def remove_output(record_file: Path, output: Path) -> None:
+    """Remove a file that a finished job has made, and mark it as removed in the job's record.
+
+    The record is written first: a file that is marked and still there does no harm.
+    """
+    record = read_record(record_file)
+    record["outputs"][str(output)]["removed"] = True
+    write_json(record_file, record)
+    output.unlink(missing_ok=True)
 
 
 def _made_files(job: Any) -> list[Path]:
@@ -193,8 +222,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
         if program is None:
             raise StepError(f"{command[0]} is not installed: pip install 'axoloci[all]'")
         record_file = self.log.with_suffix(".json")
-        _, digests = job.task._compute_hashes()
-        inputs = {name: str(digests[name]) for name in digests if name != "Outputs"}
+        inputs = input_digests(job.task)
         why = reason_to_run(read_record(record_file), inputs)
         if not (why or self.always):
             return {"return_code": 0, "stdout": "", "stderr": ""}

@@ -273,6 +273,11 @@ def _chosen(scans: list[Scan], participants: Sequence[str], source: Path) -> lis
     return sorted((scan for scan in scans if not labels or scan.sample_id in labels), key=_natural)
 
 
+def in_common_space(path: Path) -> bool:
+    """Whether the name of a BIDS derivative says that people share its space."""
+    return _entities(path.name).get("space", "dwi") not in ("ACPC", "T1w", "orig", "dwi")
+
+
 def find_derivatives(
     root: Path, participants: Sequence[str] = (), source: str = "preprocessed"
 ) -> list[Scan]:
@@ -297,8 +302,7 @@ def find_derivatives(
     scans, problems = [], []
     for path in sorted(root.glob(f"sub-*/**/*{ending}.nii*")):
         entities = _entities(path.name)
-        in_space = "space" in entities and entities["space"] not in ("ACPC", "T1w", "orig", "dwi")
-        if source != "preprocessed" and in_space != (source == "fa_common"):
+        if source != "preprocessed" and in_common_space(path) != (source == "fa_common"):
             continue
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         named = {key: entities[key] for key in ("ses", "acq", "dir", "run") if key in entities}

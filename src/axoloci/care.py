@@ -1,0 +1,391 @@
+"""The commands that look after a study: init, plan, status, trace, graph, clean.
+
+Each only reads and writes files; what it computes lies in `axoloci.workflows` and is imported when
+the command is run, so that `axoloci --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from axoloci.errors import InputError
+from axoloci.images import KINDS
+from axoloci.study import StudyPaths, StudySettings, read_study
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+EXIT_NOT_ALL = 3
+SHOWN = 20  # failures named on the screen
+
+
+class StudyFile(click.Path):
+    """The path of a study file; the shell completes names that end in .toml, and folders."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Study files and folders that begin as what was typed."""
+        from click.shell_completion import CompletionItem
+
+        folder, _, beginning = incomplete.rpartition("/")
+        where = Path(folder or ("/" if incomplete.startswith("/") else ".")).expanduser()
+        try:
+            entries = sorted(where.iterdir())
+        except OSError:
+            return []
+        found = []
+        for entry in entries:
+            hidden = entry.name.startswith(".") and not beginning
+            if not entry.name.startswith(beginning) or hidden:
+                continue
+            name = f"{folder}/{entry.name}" if "/" in incomplete else entry.name
+            if entry.is_dir():
+                found.append(CompletionItem(f"{name}/"))
+            elif entry.suffix == ".toml":
+                found.append(CompletionItem(name))
+        return found
+
+
+def key_help(key: str, more: str = "") -> str:
+    """Help of an option that stands for a key of the study file."""
+    text = StudySettings.model_fields[key].description or ""
+    return f"{text[0].upper()}{text[1:]}{f'; {more}' if more else ''}."
+
+
+def run_alone(words: Sequence[str], sample_id: str) -> str:
+    """The command that processes one person only.
+
+    Parameters
+    ----------
+    words
+        What names the study to `axoloci run`: a study file, or options.
+    sample_id
+        The person's label.
+    """
+    one = ("--stage", "participants", "--participant-label", sample_id)
+    return shlex.join(["axoloci", "run", *words, *one])
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes in its largest decimal unit."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.1f} {name}"
+    return f"{n_bytes:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest unit."""
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; columns whose name begins with a blank are numbers, set to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        right = column.startswith(" ")
+        table.add_column(column.strip(), justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 200  # a file is not cut at a terminal's edge
+    console.print(table)
+
+
+out_argument = click.argument(
+    "out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT"
+)
+study_argument = click.argument("study", type=StudyFile(dir_okay=False), metavar="STUDY.toml")
+
+
+@click.command()
+@click.argument(
+    "folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default="."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="study.toml",
+    help="Study file to write; one that is there is never overwritten.",
+)
+def init(folder: Path, out: Path) -> None:
+    """Write a study file for the data in FOLDER, with all keys, their defaults and units.
+
+    It looks for BIDS data sets with raw DWI, corrected DWI or FA maps by the names of BIDS
+    derivatives, PLINK 1 genotypes and tables of people, a few folders deep. Of several it takes the
+    first, and names the others in a comment. Look at the file before you run it.
+
+    Exit codes: 0 written and complete, 3 written, but something is missing.
+    """
+    from axoloci.io.files import write_text
+    from axoloci.study_file import find_data, study_text
+
+    if out.exists():
+        raise InputError(f"{out}: is there already, and is not overwritten; name another by --out")
+    found = find_data(folder)
+    write_text(out, study_text(found, out.absolute().parent))
+    for line in found.notes:
+        click.echo(f"found: {line}", err=True)
+    for line in found.missing:
+        click.echo(f"missing: {line}", err=True)
+    click.echo(f"wrote {out}; next: {shlex.join(['axoloci', 'plan', str(out)])}", err=True)
+    if found.missing:
+        sys.exit(EXIT_NOT_ALL)
+
+
+@click.command()
+@click.argument("study", type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
+@click.option("--env", type=click.Choice(KINDS), default="native", help="As it is run with.")
+def status(study: Path, env: str) -> None:
+    """Say what of a study is done, running, failed or not run.
+
+    STUDY.toml is a study file, OUT its output folder. The study file knows all scans and jobs, and
+    whether finished scans still fit the settings; the folder alone knows what was begun. Jobs of
+    the cohort stand as they were last run. It only reads, so it may be asked while the study is
+    run.
+
+    Exit codes: 0 all is done or under way, 3 something failed or is left to run.
+    """
+    from axoloci.workflows.records import study_state
+
+    if study.is_dir():
+        out, words = study, ["STUDY.toml"]
+        cohorts = study_state(out)
+    else:
+        from axoloci.scans import find_scans
+        from axoloci.workflows.graph import group_jobs
+        from axoloci.workflows.participants import read_outcomes
+
+        settings = read_study(study)
+        out, words = settings.out, [str(study)]
+        scans = {
+            name: read_outcomes(find_scans(cohort), cohort, env)
+            for name, cohort in settings.cohorts().items()
+        }
+        cohorts = study_state(out, scans, group_jobs(settings))
+    from axoloci.workflows.engine import is_locked
+
+    locked = is_locked(StudyPaths(out))
+    click.echo(f"{out}: {'a driver is working on it' if locked else 'no driver is working on it'}")
+    rows, failed, open_ends = [], [], 0
+    for cohort in cohorts:
+        kinds = [
+            ("scans", [s.status for s in cohort.scans]),
+            ("jobs", [j.status for j in cohort.jobs]),
+        ]
+        for kind, found in kinds:
+            if found:
+                counts = {name: found.count(name) for name in set(found)}
+                done = counts.get("ok", 0) + counts.get("done", 0)
+                stopped = counts.get("stopped", 0) + counts.get("not run", 0)
+                open_ends += stopped
+                numbers = (done, counts.get("running", 0), counts.get("failed", 0), stopped)
+                rows.append((cohort.name or "study", kind, *map(str, numbers)))
+        for outcome in cohort.scans:
+            if outcome.status == "failed":
+                where = StudyPaths(out / cohort.name if cohort.name and len(cohorts) > 1 else out)
+                log = f"{where.out / outcome.log}"
+                failed.append(
+                    (outcome.scan, outcome.reason, log, run_alone(words, outcome.sample_id))
+                )
+        for job in cohort.jobs:
+            if job.status == "failed":
+                again = shlex.join(["axoloci", "run", *words, "--stage", "group"])
+                failed.append((job.job, job.reason, job.log, again))
+    show_table(("cohort", "what", " done", " running", " failed", " not run"), rows)
+    for cohort in cohorts:
+        waiting = [j for j in cohort.jobs if j.status != "done"]
+        if waiting:
+            states = ", ".join(f"{job.job} ({job.status})" for job in waiting)
+            click.echo(f"{cohort.name or 'study'}, still to do: {states}")
+    for name, reason, log, again in failed[:SHOWN]:
+        click.echo(f"failed: {name}: {reason}\n  log: {log}\n  alone: {again}")
+    if len(failed) > SHOWN:
+        click.echo(f"and {len(failed) - SHOWN} more failed: see scans.tsv")
+    if failed or (open_ends and not locked):
+        sys.exit(EXIT_NOT_ALL)
+
+
+@click.command()
+@out_argument
+@click.option(
+    "--out",
+    "table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the table (TSV), in place of the screen.",
+)
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Picture of the jobs in time (.svg, .png or .html; needs matplotlib). Idle times between "
+    "runs are left out; from 2,000 jobs on, the bars of an SVG are pixels.",
+)
+def trace(out: Path, table: Path | None, timeline: Path | None) -> None:
+    """Tell what each job of a study took: a table with one row a job, and a picture.
+
+    Columns: cohort, scan ("group": a job of the cohort), step, started (UTC), seconds of wall
+    clock and of CPU, peak memory of its largest process (MB), exit code, why it was run, version
+    of its code. Only the last run of a job is known. The table names people.
+    """
+    from axoloci.workflows.participants import write_table
+    from axoloci.workflows.records import COLUMNS, read_jobs
+    from axoloci.workflows.trace import write_timeline
+
+    rows = read_jobs(out)
+    if table is not None:
+        write_table(table, rows, first=COLUMNS)
+        click.echo(f"table: {table} ({len(rows)} jobs)", err=True)
+    if timeline is not None:
+        write_timeline(rows, timeline, f"Jobs of {out.absolute().name}")
+        click.echo(f"timeline: {timeline}", err=True)
+    if table is None and timeline is None:
+        click.echo("\t".join(COLUMNS))
+        for row in rows:
+            click.echo("\t".join(str(row[column]) for column in COLUMNS))
+
+
+@click.command()
+@study_argument
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File: .mmd for Mermaid text, .dot for graphviz's, .svg for a picture (needs the program "
+    "'dot' of graphviz).",
+)
+def graph(study: Path, out: Path | None) -> None:
+    """Draw the workflow of a study: cohorts, where their data enter, steps, files between them.
+
+    Without --out, Mermaid text goes to the screen; GitHub and GitLab show it as a picture. The
+    data need not be there; if they are, scans are counted.
+    """
+    from axoloci.io.files import write_text
+    from axoloci.scans import find_scans
+    from axoloci.workflows.graph import as_dot, as_mermaid, draw, study_graph
+
+    settings = read_study(study)
+    n_scans = {}
+    for name, cohort in settings.cohorts().items():
+        try:
+            n_scans[name] = len(find_scans(cohort))
+        except InputError:  # the picture does not need the data
+            continue
+    made = study_graph(settings, n_scans)
+    if out is None:
+        click.echo(as_mermaid(made), nl=False)
+        return
+    writers = {".mmd": as_mermaid, ".dot": as_dot, ".svg": draw}
+    if out.suffix not in writers:
+        raise InputError(f"{out}: a graph is written as {', '.join(writers)}")
+    write_text(out, writers[out.suffix](made))
+
+
+@click.command()
+@out_argument
+@click.option(
+    "--intermediates",
+    is_flag=True,
+    help="Remove also the corrected DWI of finished scans, most of a study's space (3 to 4 bytes a "
+    "voxel and volume). Results stay; but if the tensor fit must be run again (other settings, "
+    "another version), the correction must be run again as well.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def clean(out: Path, intermediates: bool, dry_run: bool) -> None:
+    """Free space in the output folder of a study.
+
+    Removes what no resume needs: Pydra's cache of killed runs, and files that killed jobs left half
+    written. Refused while the study is run.
+    """
+    from axoloci.workflows.clean import clean_study
+
+    found = clean_study(out, intermediates=intermediates, dry_run=dry_run)
+    for kind in found:
+        click.echo(f"{kind.what}: {kind.n_files} files, {size(kind.n_bytes)}")
+    total = sum(kind.n_bytes for kind in found)
+    click.echo(f"{'would free' if dry_run else 'freed'}: {total} bytes ({size(total)})")
+
+
+@click.command()
+@study_argument
+@click.option(
+    "--n-procs",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Scans processed at the same time: more cost memory, fewer cost time.",
+)
+@click.option("--env", type=click.Choice(KINDS), default="native", help="As it is run with.")
+def plan(study: Path, n_procs: int, env: str) -> None:
+    """Say what a study will need: time, memory and disk of each step; and what is missing.
+
+    From the headers of the images (voxels × volumes), the number of people, variants and latents,
+    and constants measured on one machine: right within a factor of three at best. Time is of what
+    is left to do, on CPUs; disk is of all. Nothing is written.
+
+    Exit codes: 0 nothing is missing, 3 an input or a program is.
+    """
+    from axoloci.workflows.plan import plan_study
+
+    settings = read_study(study)
+    found = plan_study(settings, env)
+    for name, people in found.people.items():
+        counts = [f"{people:,} people", f"{found.latents[name]:,} latents"]
+        if name in found.variants and name != "train":
+            counts.append(f"{found.variants[name]:,} variants")
+        click.echo(f"{name}: {', '.join(counts)}")
+    for shape, number in found.scan_shapes.most_common(5):
+        click.echo(f"{number:,} scans of {' × '.join(map(str, shape))} voxels")
+    if len(found.scan_shapes) > 5:
+        click.echo(f"and scans of {len(found.scan_shapes) - 5} other shapes")
+    show_table(
+        ("cohort", "job", " jobs", " done", " CPU to do", " memory a job", " step asks", " disk"),
+        [
+            (
+                step.cohort or "study",
+                step.job,
+                f"{step.n_jobs:,}",
+                f"{step.n_done:,}",
+                duration(step.seconds),
+                size(step.memory_mb * 1e6),
+                size(step.asked_gb * 1e9),
+                size(step.n_bytes),
+            )
+            for step in found.steps
+        ],
+    )
+    memory, to_come = found.memory_mb(n_procs) * 1e6, sum(s.n_bytes_to_come for s in found.steps)
+    click.echo(f"time left with {n_procs} processes: {duration(found.wall_seconds(n_procs))}")
+    click.echo(f"memory at its peak: {size(memory)}")
+    click.echo(f"disk still needed: {size(to_come)} ({size(found.free_bytes)} are free)")
+    if to_come > found.free_bytes:
+        found.missing.append(f"{settings.out}: {size(to_come - found.free_bytes)} of disk")
+    corrected = sum(step.n_bytes for step in found.steps if step.job == "preprocess")
+    if corrected:
+        click.echo(
+            f"of the disk, {size(corrected)} are corrected DWI, "
+            "which `axoloci clean --intermediates` frees"
+        )
+    for problem in found.missing:
+        click.echo(f"missing: {problem}")
+    if found.missing:
+        sys.exit(EXIT_NOT_ALL)
+
+
+COMMANDS = (init, plan, status, trace, graph, clean)

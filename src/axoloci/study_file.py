@@ -1,0 +1,270 @@
+"""A new study file: the data that lie in a folder, and every key of the schema with its text.
+
+Keys, types, limits, defaults and descriptions come from `axoloci.study`; nothing of them is written
+here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from axoloci.scans import in_common_space
+from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
+
+DEPTH = 4
+"""Folders below the one that is looked at."""
+
+ID_COLUMNS = ("IID", "participant_id", "sample_id")
+WIDTH = 100
+OUT = "derivatives/axoloci"
+EXTENSIONS = (".bed", ".bim", ".fam")
+# What is in the way of a search, or is of a study that was run there.
+PASSED_OVER = ("work", "logs", "group", "node_modules", "sourcedata", "code")
+
+
+@dataclass
+class FoundData:
+    """What lies in a folder.
+
+    Attributes
+    ----------
+    choices
+        By key of the study file, what could be named there, the best first.
+    notes
+        What was found, one line each.
+    missing
+        What a study needs and was not found, one line each.
+    """
+
+    choices: dict[str, list[Path]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> str | None:
+        """The key of the source of images: that nearest to the scanner."""
+        return next((key for key in DOORS if key in self.choices), None)
+
+    def add(self, key: str, path: Path, note: str) -> None:
+        """One more choice."""
+        self.choices.setdefault(key, []).append(path)
+        self.notes.append(f"{path}: {note}")
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders, not those of single people, with the names in them; sorted, the nearest first."""
+    todo = [(root, 0)]
+    while todo:
+        folder, depth = todo.pop(0)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        inside = [entry.name for entry in entries if entry.is_dir()]
+        yield folder, inside, [entry.name for entry in entries if entry.is_file()]
+        if depth < DEPTH:
+            todo += [
+                (folder / name, depth + 1)
+                for name in inside
+                if not name.startswith((".", "sub-")) and name not in PASSED_OVER
+                and not name.endswith(".zarr")
+            ]  # fmt: skip
+
+
+def _has(folder: Path, people: list[str], pattern: str) -> bool:
+    """Whether any of the first people of a data set has such a file."""
+    return any(next((folder / name).glob(pattern), None) is not None for name in people[:20])
+
+
+def _look_at_people(found: FoundData, folder: Path, people: list[str]) -> bool:
+    """What a folder of `sub-*` folders holds: raw DWI, or what a pipeline made (then true)."""
+    number = f"{len(people):,} people"
+    try:
+        described = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        described = None
+    derived = isinstance(described, dict) and described.get("DatasetType") == "derivative"
+    if isinstance(described, dict) and not derived and _has(folder, people, "**/dwi/*_dwi.nii*"):
+        found.add("bids", folder, f"BIDS data set with raw DWI, {number}")
+        return False
+    if _has(folder, people, "**/*desc-preproc_dwi.nii*"):
+        found.add("preprocessed", folder, f"corrected DWI, {number}")
+    spaces = {
+        in_common_space(path)
+        for name in people[:20]
+        for path in (folder / name).glob("**/*param-fa_dwimap.nii*")
+    }
+    if True in spaces:
+        found.add("fa_common", folder, f"FA maps in a common space, {number}")
+    if False in spaces:
+        found.add("fa", folder, f"FA maps in the scans' own spaces, {number}")
+    if described is None and _has(folder, people, "**/dwi/*_dwi.nii*"):
+        found.missing.append(
+            f"{folder}/dataset_description.json: the folder looks like a BIDS data set but for it"
+        )
+    return derived
+
+
+def _look_at_table(found: FoundData, path: Path) -> None:
+    """What a table with a column of ids may be: scans, or covariates."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, delimiter="\t")
+            columns = [name.lstrip("#") for name in next(rows, [])]
+            n_rows = sum(1 for _ in rows)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+    others = [name for name in columns if name not in (*ID_COLUMNS, "FID")]
+    if len(others) == len(columns) or not others or not n_rows:
+        return
+    if {"dwi", "bval", "bvec"} <= set(others):
+        found.add("scans", path, f"table of {n_rows:,} scans")
+    elif "fa" in others:
+        found.add("fa", path, f"table of {n_rows:,} FA maps")
+    else:
+        names = ", ".join(others[:6]) + (", …" if len(others) > 6 else "")
+        found.add("covariates", path, f"table of {n_rows:,} people: {names}")
+
+
+def find_data(folder: Path) -> FoundData:
+    """Look for the data of a study in a folder and in the folders below, but for those of people.
+
+    Nothing is written, and of a table only the columns are read.
+    """
+    found = FoundData()
+    for where, inside, names in _folders(folder):
+        people = [name for name in inside if name.startswith("sub-")]
+        derived = bool(people) and _look_at_people(found, where, people)
+        for prefix in dict.fromkeys(name[:-4] for name in names if name.endswith(EXTENSIONS)):
+            lacking = [e for e in EXTENSIONS if f"{prefix}{e}" not in names]
+            if lacking:
+                if ".bed" not in lacking:
+                    found.missing.append(f"{where / prefix}: no {' and no '.join(lacking)}")
+                continue
+            with open(where / f"{prefix}.fam", "rb") as file:
+                people_there = sum(1 for line in file if line.strip())
+            found.add("genotypes", where / prefix, f"PLINK 1 genotypes, {people_there:,} people")
+        for name in names:
+            of_bids = name.endswith(("_scans.tsv", "_sessions.tsv"))
+            if name.endswith(".tsv") and not of_bids and not derived:  # tables of a pipeline's own
+                _look_at_table(found, where / name)
+    # a table beside the data set is meant for this; BIDS's own comes last
+    tables = found.choices.get("covariates", [])
+    tables.sort(key=lambda path: (path.name == "participants.tsv", "covar" not in path.name))
+    if found.source is None:
+        known = StudySettings.model_fields
+        doors = "; ".join(f"{key} ({known[key].description})" for key in DOORS)
+        found.missing.append(f"images; name one of: {doors}")
+    for key in ("genotypes", "covariates"):
+        if key not in found.choices:
+            found.missing.append(f"{key} ({StudySettings.model_fields[key].description})")
+    return found
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    """The kind of value that a key takes, in words, from its JSON schema."""
+    if "anyOf" in schema:
+        kinds = [_limits(part) for part in schema["anyOf"] if part.get("type") != "null"]
+        return " or ".join(kinds)
+    if "enum" in schema:
+        return " or ".join(json.dumps(value) for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list: {_limits(schema.get('items', {}))}"
+    names = {"integer": "whole number", "number": "number", "boolean": "true or false"}
+    kind = "path" if schema.get("format") == "path" else names.get(schema.get("type", ""), "text")
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return " ".join([kind, " and ".join(limits)]).strip()
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML."""
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    return json.dumps(value, ensure_ascii=False)  # of these types JSON is TOML
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="#   ")
+
+
+def _key(name: str, info: FieldInfo, schema: dict[str, Any], value: Any = None) -> list[str]:
+    """Lines of one key: what it is, and the key itself, as a comment unless it has a value."""
+    lines = _comment(f"{info.description} ({_limits(schema)})")
+    if value is not None:
+        return [*lines, f"{name} = {_toml(value)}"]
+    if info.is_required() or info.default is None:
+        return [*lines, f"#{name} ="]
+    return [*lines, f"#{name} = {_toml(info.default)}"]
+
+
+def _sections() -> list[tuple[str, type[Section]]]:
+    """Tables of the study file for the steps."""
+    found = []
+    for name, info in StudySettings.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            found.append((name, kind))
+    return found
+
+
+def study_text(found: FoundData, folder: Path) -> str:
+    """A study file with what was found, and all other keys as comments.
+
+    Parameters
+    ----------
+    found
+        From `find_data`.
+    folder
+        Of the study file: paths in it start there.
+    """
+    fields = StudySettings.model_fields
+    schema = StudySettings.model_json_schema()["properties"]
+
+    def relative(path: Path) -> str:
+        whole = path.absolute()
+        return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
+
+    lines = [
+        *_comment("A study, written by `axoloci init`. Paths start at the folder of this file."),
+        *_comment(
+            "A key behind # has the value that is shown, or is left to the step; remove the # to "
+            "set it."
+        ),
+        "",
+    ]
+    tables = {name for name, _ in _sections()} | set(COHORTS)
+    given: dict[str, Any] = {"out": OUT}
+    for key in ([found.source] if found.source else []) + ["genotypes", "covariates"]:
+        if found.choices.get(key):
+            given[key] = relative(found.choices[key][0])
+    order = ["out", *Inputs.model_fields, *(k for k in fields if k not in Inputs.model_fields)]
+    for name in dict.fromkeys(order):
+        if name in tables:
+            continue
+        lines += _key(name, fields[name], schema[name], given.get(name))
+        others = found.choices.get(name, [])[1 if name in given else 0 :]
+        lines += [f"#{name} = {_toml(relative(path))}" for path in others]
+        lines.append("")
+    for name in COHORTS:
+        lines += [*_comment(f"{fields[name].description}: keys as above, instead of those above")]
+        lines += [f"#[{name}]", ""]
+    for name, kind in _sections():
+        lines += _comment((kind.__doc__ or "").strip())
+        lines.append(f"[{name}]")
+        properties = kind.model_json_schema()["properties"]
+        for key, info in kind.model_fields.items():
+            lines += _key(key, info, properties[key])
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"

@@ -1,0 +1,652 @@
+"""Looking after a study: status, trace, graph, clean, plan, init, run --why."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from support import BIN, axoloci, write_study
+
+from axoloci import study as study_schema
+from axoloci.cli import main
+from axoloci.errors import InputError
+from axoloci.images import read_record, remove_output
+from axoloci.io.files import write_json
+from axoloci.scans import find_scans
+from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
+from axoloci.study_file import find_data
+from axoloci.workflows.clean import CORRECTED, clean_study
+from axoloci.workflows.engine import study_lock
+from axoloci.workflows.graph import as_dot, as_mermaid, group_jobs, study_graph
+from axoloci.workflows.plan import (
+    Cost,
+    StepPlan,
+    StudyPlan,
+    gwas_cost,
+    pca_cost,
+    plan_study,
+    train_cost,
+)
+from axoloci.workflows.records import COLUMNS, read_jobs, reasons_since, study_state
+from axoloci.workflows.trace import pack_lanes, without_idle, write_timeline
+
+
+def ask(*arguments: object) -> tuple[int, str]:
+    """Exit code and output of a command, in this process: the commands that only look are quick."""
+    done = CliRunner().invoke(main, [str(word) for word in arguments])
+    return done.exit_code, done.output
+
+
+@pytest.fixture(scope="module")
+def people(cohort: Path) -> list[str]:
+    """Three people of the simulated cohort."""
+    return sorted(path.name for path in (cohort / "bids").glob("sub-*"))[:3]
+
+
+@pytest.fixture(scope="module")
+def processed(tmp_path_factory: pytest.TempPathFactory, cohort: Path, people: list[str]) -> Path:
+    """A study of three people whose scans are finished, one of them truncated; tests copy it."""
+    folder = tmp_path_factory.mktemp("care")
+    small = folder / "cohort"
+    shutil.copytree(cohort, small, ignore=shutil.ignore_patterns("truth"))
+    for path in (small / "bids").glob("sub-*"):
+        if path.name not in people:
+            shutil.rmtree(path)
+    victim = next((small / "bids" / people[2]).rglob("*_dwi.nii.gz"))
+    victim.write_bytes(victim.read_bytes()[:5000])
+    study = write_study(folder, small)
+    done = axoloci("run", study, "--stage", "participants", "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
+    (folder / "stderr.txt").write_text(done.stderr)
+    return study
+
+
+@pytest.fixture
+def again(processed: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`again()`: run the scans of the study once more."""
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        done = axoloci("run", processed, "--stage", "participants", *options, check=False)
+        assert done.returncode == 3, done.stderr
+        return done
+
+    return run
+
+
+def whys(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What --why says of the scans that did not fail."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("why: ")]
+    return [line for line in lines if "report" not in line and not line.endswith("it failed")]
+
+
+def test_run__says_how_to_run_a_failed_scan_alone(processed: Path, people: list[str]) -> None:
+    message = (processed.parent / "stderr.txt").read_text()
+    label = people[2].removeprefix("sub-")
+    words = f"axoloci run {processed} --stage participants --participant-label {label}"
+    assert f"  alone: {words}" in message
+    done = axoloci(*words.split()[1:], check=False)
+    assert done.returncode == 1
+    assert f"failed: {people[2]}" in done.stderr
+
+
+def test_run_why__counts_reasons(
+    processed: Path, again: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    text = processed.read_text()
+    assert whys(again("--why")) == []
+    try:
+        processed.write_text(f"{text}\n[dti]\nmax_bval = 1400\n")
+        # the maps of the tensor are the same, as all volumes lie below: normalize is not run
+        assert whys(again("--why")) == ["why: dti: max_bval changed (2 jobs)"]
+    finally:
+        processed.write_text(text)
+    assert whys(again("--why")) == ["why: dti: max_bval changed (2 jobs)"]
+
+
+def test_clean__removed_volumes_are_made_again_only_when_needed(
+    processed: Path, people: list[str], again: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    out = processed.parent / "out"
+    volumes = sorted(out.rglob(f"*{CORRECTED}"))
+    assert len(volumes) == 2
+    content = {path: path.read_bytes() for path in volumes}
+    expected = sum(map(len, content.values()))
+
+    code, said = ask("clean", out, "--intermediates", "--dry-run")
+    assert code == 0
+    assert f"would free: {expected} bytes" in said
+    assert all(path.exists() for path in volumes)
+    code, said = ask("clean", out, "--intermediates")
+    assert code == 0
+    assert f"freed: {expected} bytes" in said
+    assert not any(path.exists() for path in volumes)
+    record = read_record(out / "logs" / people[0] / "preprocess.json")
+    assert record["outputs"][str(volumes[0])]["removed"] is True
+
+    # a resume does not make them again, nor does a change of what comes after the tensor fit
+    assert whys(again("--why")) == []
+    text = processed.read_text()
+    try:
+        processed.write_text(text.replace("[normalize]", "[normalize]\nvoxel_size = 6"))
+        assert whys(again("--why")) == ["why: normalize: voxel_size changed (2 jobs)"]
+        assert not any(path.exists() for path in volumes)
+    finally:
+        processed.write_text(text)
+    assert whys(again("--why")) == ["why: normalize: voxel_size changed (2 jobs)"]
+
+    # a tensor map that is lost needs them: those of this person alone are made again
+    fa = volumes[0].with_name(f"{people[0]}_model-tensor_param-fa_dwimap.nii.gz")
+    before = fa.read_bytes()
+    fa.unlink()
+    said_why = whys(again("--why"))
+    assert said_why == [
+        f"why: preprocess: *{CORRECTED} was removed to free space",
+        "why: dti: *_model-tensor_param-fa_dwimap.nii.gz is gone",
+    ]
+    assert fa.read_bytes() == before
+    assert volumes[0].read_bytes() == content[volumes[0]]
+    assert not volumes[1].exists()
+
+    # and other settings of the fit need them of all
+    try:
+        processed.write_text(f"{text}\n[dti]\nmethod = 'OLS'\n")
+        said_why = whys(again("--why"))
+    finally:
+        processed.write_text(text)
+    assert f"why: preprocess: *{CORRECTED} was removed to free space" in said_why
+    assert "why: dti: method changed (2 jobs)" in said_why
+    assert volumes[1].read_bytes() == content[volumes[1]]
+    again()
+
+
+def test_clean__changed_raw_data_are_processed_though_volumes_were_removed(
+    processed: Path, people: list[str], again: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    out = processed.parent / "out"
+    clean_study(out, intermediates=True)
+    bval = next((processed.parent / "cohort" / "bids" / people[1]).rglob("*.bval"))
+    before = bval.read_text()
+    try:
+        bval.write_text(before.replace("1000", "990"))
+        assert "bval" in "".join(w for w in whys(again("--why")) if "preprocess" in w)
+        assert len(list(out.rglob(f"*{CORRECTED}"))) == 1
+    finally:
+        bval.write_text(before)
+    again()
+
+
+def test_clean__half_written_files_of_dead_processes_only(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "work" / "pydra" / "job").mkdir(parents=True)
+    (out / "work" / "pydra" / "job" / "x.pklz").write_bytes(b"1234")
+    (out / "work" / "hashes").mkdir()
+    (out / "work" / "hashes" / "aa").write_bytes(b"0123456789abcdef")
+    (out / "work" / "hashes" / "aa.lock").write_bytes(b"")
+    process = subprocess.Popen(["true"])
+    process.wait()
+    dead, living = out / f".{process.pid}.tmp.a.nii.gz", out / f".{os.getpid()}.tmp.b.nii.gz"
+    store = out / f".{process.pid}.tmp.cohort.zarr"
+    store.mkdir()
+    (store / "zarr.json").write_bytes(b"{}")
+    for path in (dead, living, out / "scans.tsv"):
+        path.write_bytes(b"12345")
+    code, said = ask("clean", out)
+    assert code == 0, said
+    assert "freed: 11 bytes" in said
+    assert not dead.exists()
+    assert not store.exists()
+    assert not (out / "work" / "pydra").exists()
+    assert not (out / "work" / "hashes" / "aa.lock").exists()
+    for path in (living, out / "scans.tsv", out / "work" / "hashes" / "aa"):
+        assert path.exists()
+
+
+def test_clean__is_refused_while_a_driver_works(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with study_lock(StudyPaths(out)):
+        for options in ((), ("--dry-run",)):
+            code, said = ask("clean", out, *options)
+            assert code == 1
+            assert "axoloci is working on this study" in said
+        (out / "discovery" / "logs").mkdir(parents=True)
+        assert ask("clean", out / "discovery")[0] == 1
+    assert ask("clean", out)[0] == 0
+
+
+def test_clean__other_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / ".7.tmp.mine").write_bytes(b"1")
+    code, said = ask("clean", tmp_path)
+    assert code == 1
+    assert "not the output of a study" in said
+    assert (tmp_path / ".7.tmp.mine").exists()
+
+
+def test_remove_output__marks_before_it_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, record = tmp_path / "a", tmp_path / "job.json"
+    made.write_bytes(b"1")
+    write_json(record, {"outputs": {str(made): {"size": 1, "mtime_ns": 1, "sha256": "x"}}})
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        remove_output(record, made)
+    monkeypatch.undo()
+    assert made.exists()
+    assert read_record(record)["outputs"][str(made)]["removed"] is True
+
+
+def test_status__of_a_study(processed: Path, people: list[str]) -> None:
+    code, said = ask("status", processed)
+    assert code == 3
+    assert "no driver is working on it" in said
+    assert re.search(r"discovery\s+scans\s+2\s+0\s+1\s+0", said), said
+    assert re.search(r"discovery\s+jobs\s+1\s+0\s+0\s+9", said), said  # the report alone is made
+    assert f"failed: {people[2]}: axoloci-preprocess run" in said
+    assert f"--participant-label {people[2].removeprefix('sub-')}" in said
+    assert "truncated" in said
+    code, said = ask("status", processed.parent / "out")
+    assert code == 3
+    assert re.search(r"discovery\s+scans\s+2\s+0\s+1\s+0", said), said
+
+
+def test_status__of_a_study_that_was_never_run(tmp_path: Path, cohort: Path) -> None:
+    code, said = ask("status", write_study(tmp_path, cohort))
+    assert code == 3
+    assert re.search(r"discovery\s+scans\s+0\s+0\s+0\s+20", said), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_status__while_a_driver_works(study: Path) -> None:
+    command = [str(BIN / "axoloci"), "run", str(study), "--stage", "participants"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(study.parent.glob("out/logs/*/dti.log")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for what in (study, study.parent / "out"):
+            code, said = ask("status", what)
+            assert code == 0, said
+            assert "a driver is working on it" in said
+            done, running, failed, _ = map(int, re.findall(r"scans +(.*)", said)[0].split())
+            assert running >= 1, said
+            assert failed == 0
+            assert done < 20
+    finally:
+        process.kill()
+        process.wait()
+    time.sleep(0.5)
+    code, said = ask("status", study)
+    assert code == 3
+    assert re.search(r"scans\s+\d+\s+0\s+0\s+\d+", said), said  # nothing runs any more
+
+
+def record(folder: Path, job: str, started: str, **known: Any) -> None:
+    """Write a job record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{job}.log").write_text("Error: no memory\n")
+    write_json(folder / f"{job}.json", {"job": job, "started": started, **known})
+
+
+DONE = {"exit_code": 0, "seconds": 2.0, "cpu_seconds": 1.5, "max_rss_mb": 80.0, "image": "native:x"}
+
+
+def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
+    started = "2026-01-01T00:00:00.000+00:00"
+    record(tmp_path / "train" / "logs" / "group", "pack", started, **DONE)
+    record(tmp_path / "train" / "logs" / "group", "train", started, **DONE | {"exit_code": 1})
+    record(tmp_path / "discovery" / "logs" / "sub-1", "dti", started)
+    (tmp_path / "work").mkdir()
+    settings = parse_settings(
+        {"out": str(tmp_path), "bids": "b", "genotypes": "g", "train": {"fa": "f"}}, "x", tmp_path
+    )
+    states = {s.name: s for s in study_state(tmp_path, {"train": [], "discovery": []},
+                                             group_jobs(settings))}  # fmt: skip
+    assert [(job.job, job.status, job.reason) for job in states["train"].jobs] == [
+        ("pack", "done", ""),
+        ("train", "failed", "no memory"),
+    ]
+    assert {job.status for job in states["discovery"].jobs} == {"not run"}
+    (scan,) = study_state(tmp_path)[1].scans  # without the study file: it was begun, and killed
+    assert (scan.scan, scan.status) == ("sub-1", "not run")
+
+
+def test_trace__one_row_a_job(processed: Path, tmp_path: Path) -> None:
+    out = processed.parent / "out"
+    table = tmp_path / "trace.tsv"
+    code, _ = ask("trace", out, "--out", table)
+    assert code == 0
+    rows = pd.read_csv(table, sep="\t")
+    assert tuple(rows.columns) == COLUMNS
+    records = sorted((out / "logs").rglob("*.json"))
+    assert len(rows) == len(records) == 8  # 3 + 3 + 1 that failed + the report
+    assert rows["started"].is_monotonic_increasing
+    failed = rows[rows["exit_code"] != 0]
+    assert list(failed["step"]) == ["preprocess"]
+    row = rows[rows["step"] == "normalize"].iloc[0]
+    known = read_record(out / "logs" / row["scan"] / "normalize.json")
+    assert row["cpu_seconds"] == known["cpu_seconds"]
+    assert row["code"] == known["image"]
+    assert row["why"] == known["why"]
+    code, said = ask("trace", out)
+    assert code == 0
+    assert said.splitlines() == table.read_text().splitlines()
+
+
+@pytest.mark.parametrize("ending", [".svg", ".png", ".html"])
+def test_trace__timeline(processed: Path, tmp_path: Path, ending: str) -> None:
+    picture = tmp_path / f"t{ending}"
+    code, said = ask("trace", processed.parent / "out", "--timeline", picture)
+    assert code == 0, said
+    content = picture.read_bytes()
+    if ending == ".png":
+        assert content.startswith(b"\x89PNG")
+    else:
+        assert b"<svg" in content
+        assert b"http://" not in content.replace(b"http://www.w3.org", b"").replace(
+            b"http://purl.org", b""
+        ).replace(b"http://creativecommons.org", b"")
+    assert ask("trace", processed.parent / "out", "--timeline", tmp_path / "t.gif")[0] == 1
+
+
+def jobs_of_a_large_study(n_scans: int, n_lanes: int) -> list[dict[str, Any]]:
+    """Rows as of a study whose scans ran side by side, with a night in between."""
+    zero = datetime(2026, 1, 1, tzinfo=UTC)
+    rows, free = [], [0.0] * n_lanes
+    rng = np.random.default_rng(3)
+    for scan in range(n_scans):
+        if scan == n_scans // 2:
+            free = [max(free) + 10 * 3600 * 24] * n_lanes
+        lane = int(np.argmin(free))
+        for step, mean in (("preprocess", 600), ("dti", 50), ("normalize", 200)):
+            seconds = float(mean * rng.uniform(0.7, 1.4))
+            started = (zero + timedelta(seconds=free[lane])).isoformat()
+            rows.append(
+                {"cohort": "discovery", "scan": f"sub-{scan}", "step": step, "started": started,
+                 "seconds": seconds, "cpu_seconds": seconds, "max_rss_mb": 400,
+                 "exit_code": int(scan % 50 == 7), "why": "", "code": ""}
+            )  # fmt: skip
+            free[lane] += seconds + 0.2
+    return rows
+
+
+def test_write_timeline__ten_thousand_jobs_are_quick_and_small(tmp_path: Path) -> None:
+    rows = jobs_of_a_large_study(3334, 16)
+    assert len(rows) > 10_000
+    started = time.process_time()
+    write_timeline(rows, tmp_path / "t.svg", "large")
+    assert time.process_time() - started < 20
+    assert (tmp_path / "t.svg").stat().st_size < 2e6
+
+
+def test_pack_lanes__as_many_as_ran_at_once() -> None:
+    rows = jobs_of_a_large_study(300, 5)
+    start = np.array([datetime.fromisoformat(row["started"]).timestamp() for row in rows])
+    order = np.argsort(start, kind="stable")
+    start, names = start[order], [rows[k]["scan"] for k in order]
+    end = start + np.array([rows[k]["seconds"] for k in order])
+    begins, ends, cuts = without_idle(start, end)
+    assert len(cuts) == 1
+    assert cuts[0][1] > 9 * 3600 * 24
+    assert ends.max() < end.max() - start.min() - cuts[0][1] + 1
+    lane = pack_lanes(begins, ends, names)
+    assert lane.max() == 4
+    for one in range(5):
+        here = np.flatnonzero(lane == one)
+        assert (begins[here][1:] >= ends[here][:-1] - 0.5).all()
+    for name in set(names):  # the steps of a scan lie side by side
+        assert len(set(lane[[k for k, owner in enumerate(names) if owner == name]])) == 1
+
+
+def test_reasons_since__equal_reasons_are_counted(tmp_path: Path) -> None:
+    early, late = "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00"
+    for number in range(3):
+        scan = f"sub-{number}"
+        lost = f"/x y/out/{scan}/dwi/{scan}_fa.nii.gz is gone".replace("x y", "x")
+        record(tmp_path / "logs" / scan, "dti", late, why=lost, **DONE)
+        record(tmp_path / "logs" / scan, "preprocess", early, why="it was never run", **DONE)
+    assert reasons_since(tmp_path, late) == [("dti", "*_fa.nii.gz is gone", 3)]
+    assert [row["cohort"] for row in read_jobs(tmp_path)] == ["discovery"] * 6
+
+
+def test_graph__is_of_this_study(processed: Path, tmp_path: Path) -> None:
+    code, said = ask("graph", processed)
+    assert code == 0
+    assert said.startswith("flowchart LR\n")
+    assert "preprocess × 3" in said
+    assert "sub-*_desc-preproc_dwi.nii.gz" in said
+    edges = set(re.findall(r"^  (\w+) -->(?:\|.*\|)? (\w+)$", said, flags=re.MULTILINE))
+    assert ("discovery_gwas", "discovery_joint") in edges
+    nodes = set(re.findall(r"^ +(\w+)\[", said, flags=re.MULTILINE))
+    assert {end for edge in edges for end in edge} <= nodes
+    assert ask("graph", processed, "--out", tmp_path / "g.mmd")[0] == 0
+    assert (tmp_path / "g.mmd").read_text() == said
+    assert ask("graph", processed, "--out", tmp_path / "g.pdf")[0] == 1
+
+
+def test_graph__svg_by_graphviz(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, said = ask("graph", processed, "--out", tmp_path / "g.svg")
+    assert code == 1
+    assert "SVG needs graphviz" in said
+    dot = tmp_path / "dot"  # what it is given is what it draws
+    dot.write_text('#!/bin/sh\nread -r line; echo "<svg>$line $1</svg>"\n')
+    dot.chmod(0o755)
+    assert ask("graph", processed, "--out", tmp_path / "g.svg")[0] == 0
+    assert (tmp_path / "g.svg").read_text() == '<svg>digraph "out" { -Tsvg</svg>\n'
+
+
+def test_study_graph__cohorts_and_doors() -> None:
+    settings = parse_settings(
+        {
+            "out": "o",
+            "bids": "a/b",
+            "genotypes": "g",
+            "train": {"fa_common": "c/b"},
+            "replication": {"preprocessed": "p", "genotypes": "h"},
+            "gwas": {"export": ['a "trait"']},
+        },
+        "x",
+        Path("/"),
+    )
+    graph = study_graph(settings)
+    assert len(graph.inputs) == 5  # two folders of one name are two inputs
+    assert "train_preprocess" not in graph.jobs["train"]
+    assert "replication_preprocess" not in graph.jobs["replication"]
+    assert ("train_train", "replication_encode") in graph.edges
+    assert graph.edges["discovery_gwas", "replication_replicate"] == ["sumstats"]
+    assert graph.edges["discovery_loci", "replication_replicate"] == ["loci.tsv"]
+    jobs = ["pack", "encode", "pca", "samples", "gwas", 'export_a "trait"', "replicate"]
+    assert group_jobs(settings)["replication"] == jobs
+    assert "#quot;trait#quot;" in as_mermaid(graph)
+    dot = as_dot(graph)
+    assert dot.count("{") == dot.count("}")
+    assert 'label="export_a \\"trait\\"' in dot
+
+
+def test_group_jobs__are_the_logs_that_a_run_leaves(processed: Path) -> None:
+    traits = parse_settings({"out": "o", "traits": "t", "genotypes": "g"}, "x", Path("/"))
+    assert group_jobs(traits) == {
+        "discovery": ["pca", "samples", "gwas", "joint", "loci", "report"]
+    }
+
+
+def test_plan__is_near_what_the_study_used(processed: Path) -> None:
+    settings = read_study(processed)
+    plan = plan_study(settings)
+    jobs = pd.DataFrame(read_jobs(settings.out)).query("exit_code == 0")
+    planned = {step.job: step for step in plan.steps}
+    assert (planned["dti"].n_jobs, planned["dti"].n_done) == (3, 2)
+    assert planned["report"].n_done == 1
+    assert planned["gwas"].n_done == 0
+    assert plan.variants == {"discovery": 3000}
+    assert plan.latents == {"discovery": 2}
+    assert plan.scan_shapes.total() == 3
+    for step, used in jobs.groupby("step"):
+        told = planned[str(step)]
+        assert 1 / 3 < told.memory_mb / used["max_rss_mb"].astype(float).max() < 3, step
+        if step != "report":  # it is made already: no time is left
+            seconds = float(used["cpu_seconds"].astype(float).median())
+            assert 1 / 3 < told.seconds / seconds < 3, step  # of the one scan that is left
+            made = sum(
+                was["size"]
+                for file in settings.out.glob(f"logs/sub-*/{step}.json")
+                for was in read_record(file).get("outputs", {}).values()
+            )
+            assert 1 / 3 < told.n_bytes / told.n_jobs / (made / len(used)) < 3, step
+    assert plan.wall_seconds(1) >= plan.wall_seconds(100) > 0  # one scan is left: no side by side
+    assert plan.memory_mb(40) == 40 * planned["normalize"].memory_mb
+    code, said = ask("plan", processed, "--n-procs", 2)
+    assert code == 0, said
+    assert "3 scans of 32 × 40 × 32 × 9 voxels" in said
+    assert "time left with 2 processes" in said
+
+
+def test_plan__names_what_is_missing(tmp_path: Path, cohort: Path) -> None:
+    study = write_study(tmp_path, cohort)
+    text = study.read_text()
+    study.write_text(text.replace("/genotypes", "/nothing"))
+    code, said = ask("plan", study)
+    assert code == 3
+    assert "nothing.fam: No such file" in said
+    assert "20 scans" in said  # the rest is planned
+    study.write_text(text.replace("/bids", "/nothing"))
+    code, said = ask("plan", study)
+    assert code == 3
+    assert "no dataset_description.json" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_wall_seconds__scans_side_by_side() -> None:
+    steps = [StepPlan("", "dti", 6.0), StepPlan("", "gwas", 4.0)]
+    for _ in range(10):
+        steps[0].add(Cost(20.0, 100, 1), done=False)
+    steps[1].add(Cost(50.0, 300, 1), done=False)
+    plan = StudyPlan(steps)
+    assert [plan.wall_seconds(n) for n in (1, 2, 100)] == [250, 150, 70]
+    assert [plan.memory_mb(n) for n in (1, 5)] == [300, 500]
+
+
+@pytest.mark.parametrize("people", [1_000, 50_000])
+def test_cost__grows_with_what_it_depends_on(people: int) -> None:
+    assert pca_cost(2 * people, 10**6).seconds > 1.5 * pca_cost(people, 10**6).seconds
+    assert gwas_cost(people, 10**7, 128).n_bytes > 10**7 * 128 * 4
+    assert train_cost(900_000, people, 128, 6, 8, 10).seconds > 3600 * people / 10_000
+
+
+def test_init__finds_a_cohort_and_writes_a_study_that_runs(cohort: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    code, said = ask("init", cohort, "--out", study)
+    assert code == 0, said
+    assert "BIDS data set with raw DWI, 20 people" in said
+    settings = read_study(study)
+    assert settings.bids == cohort / "bids"
+    assert settings.genotypes == cohort / "genotypes"
+    assert settings.covariates == cohort / "covariates.tsv"
+    assert settings.out == tmp_path / "derivatives" / "axoloci"
+    content = study.read_text()
+    assert f'#covariates = "{cohort}/bids/participants.tsv"' in content
+    code, said = ask("init", cohort, "--out", study)
+    assert code == 1
+    assert "not overwritten" in said
+    assert study.read_text() == content
+    assert ask("plan", study)[0] == 0
+
+
+def test_init__every_key_of_the_schema_with_its_text(tmp_path: Path) -> None:
+    code, said = ask("init", tmp_path, "--out", tmp_path / "study.toml")
+    assert code == 3
+    assert "missing: images" in said
+    assert "missing: genotypes" in said
+    text = (tmp_path / "study.toml").read_text()
+    flat = " ".join(line.lstrip("# ") for line in text.splitlines())
+    models = [m for name, m in vars(study_schema).items() if name.endswith("Settings")]
+    assert StudySettings in models
+    n_keys = 0
+    for model in models:
+        for name, info in model.model_fields.items():
+            if info.description is None:  # a table of keys
+                continue
+            assert info.description in flat, name
+            assert re.search(rf"^#?\[?{name}\]?( =|$)", text, flags=re.MULTILINE), name
+            n_keys += 1
+    assert n_keys > 25
+    assert "the template's own (number > 0)" in flat
+    # what is a comment with a value is valid as it stands
+    shown = re.sub(r"^#(\w+ = .+)$", r"\1", text, flags=re.MULTILINE)
+    assert parse_settings(tomllib.loads(shown) | {"bids": "b"}, "x", tmp_path).gwas.n_pcs == 10
+
+
+def test_init__takes_what_lies_nearest_to_the_scanner(processed: Path, tmp_path: Path) -> None:
+    out = processed.parent / "out"
+    (tmp_path / "g.bed").touch()
+    shutil.copytree(out, tmp_path / "made", ignore=shutil.ignore_patterns("logs", "work"))
+    maps = sorted((tmp_path / "made").glob("sub-*/dwi/*_model-tensor_param-fa_dwimap.nii.gz"))
+    for fa in maps:  # they may have been removed by another test
+        stem = str(fa).split("_space-")[0].split("_model-")[0]
+        Path(f"{stem}_desc-preproc_dwi.nii.gz").touch()
+    code, said = ask("init", tmp_path, "--out", tmp_path / "s.toml")
+    assert code == 3
+    assert "g: no .bim and no .fam" in said
+    found = find_data(tmp_path)
+    assert {"preprocessed", "fa", "fa_common"} <= found.choices.keys()
+    assert found.source == "preprocessed"
+    assert "covariates" not in found.choices  # tables of the study itself
+    settings = read_study(tmp_path / "s.toml")
+    assert settings.preprocessed == tmp_path / "made"
+    assert len(find_scans(settings)) == 2
+    (tmp_path / "made" / "dataset_description.json").write_text("not json")
+    assert find_data(tmp_path).source == "preprocessed"
+
+
+def test_completion__study_files_and_folders(tmp_path: Path) -> None:
+    for name in ("study.toml", "other.toml", "notes.txt", ".hidden.toml"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "inner.toml").touch()
+
+    def completed(words: str, cword: int) -> set[str]:
+        done = subprocess.run(
+            [str(BIN / "axoloci")],
+            cwd=tmp_path,
+            env={**os.environ, "_AXOLOCI_COMPLETE": "bash_complete", "COMP_WORDS": words,
+                 "COMP_CWORD": str(cword)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        return {line.partition(",")[2] for line in done.stdout.splitlines()}
+
+    assert completed("axoloci run ", 2) == {"study.toml", "other.toml", "sub/"}
+    assert completed("axoloci run st", 2) == {"study.toml"}
+    assert completed("axoloci status sub/", 2) == {"sub/inner.toml"}
+    assert completed(f"axoloci graph {tmp_path}/o", 2) == {f"{tmp_path}/other.toml"}
+    assert "clean" in completed("axoloci cl", 1)
+
+
+def test_inputs_of_the_commands__faults_are_named(tmp_path: Path) -> None:
+    for command in ("status", "graph"):
+        (tmp_path / "s.toml").write_text("bidz = 1\n")
+        code, said = ask(command, tmp_path / "s.toml")
+        assert code == 1
+        assert "unknown key 'bidz'" in said
+    with pytest.raises(InputError, match="not the output of a study"):
+        read_jobs(tmp_path)

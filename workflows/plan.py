@@ -1,0 +1,431 @@
+"""What a study will need: time, memory and disk of each step, and what is missing.
+
+Each function named `…_cost` states its formula and the constants measured for it: CPU seconds on
+one core of an AMD EPYC, peak memory (MB) of one job, bytes of what one job leaves. They hold within
+a factor of three where they were measured; far from there they are a guess.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import nibabel as nib
+
+from axoloci.errors import InputError
+from axoloci.images import read_record
+from axoloci.scans import Scan, find_scans
+from axoloci.steps import Resources, installed_steps
+from axoloci.study import StudyPaths, StudySettings
+from axoloci.workflows.graph import group_programs
+from axoloci.workflows.participants import read_outcomes, steps_of
+
+SHIPPED_TEMPLATE = "MNI_FA_2mm.nii.gz"
+MAX_LATENTS, PEOPLE_PER_LATENT = 128, 15  # without n_latents in the study
+EPOCHS, CHANNELS = 6, 8  # with which training was measured
+MOST_PEOPLE_EXACT = 5000  # principal components of more people are found by iteration
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one job takes: CPU seconds, peak memory (MB), bytes of what it leaves."""
+
+    seconds: float
+    memory_mb: float
+    n_bytes: float
+
+
+def preprocess_cost(voxels: int, volumes: int) -> Cost:
+    """Raw DWI to corrected DWI.
+
+    1.2 s + 1.2e-6 s, 80 MB + 7.6 bytes and 3.4 bytes on disk a voxel and volume. Measured on scans
+    of 0.4 to 41 million voxels times volumes: 1.4 and 40 s, 86 and 391 MB, 1.3 and 135 MB on disk.
+    """
+    n = voxels * volumes
+    return Cost(1.2 + 1.2e-6 * n, 80 + 7.6e-6 * n, 3.4 * n)
+
+
+def dti_cost(voxels: int, volumes: int) -> Cost:
+    """Corrected DWI to maps of the tensor.
+
+    1.3 s + 5e-8 s and 190 MB + 7.4 bytes a voxel and volume; 4 bytes on disk a voxel. Measured on
+    the same scans: 1.4 and 3.3 s, 196 and 491 MB, 0.2 and 1.7 MB on disk.
+    """
+    n = voxels * volumes
+    return Cost(1.3 + 5e-8 * n, 190 + 7.4e-6 * n, 4.0 * voxels)
+
+
+def normalize_cost(template_voxels: int) -> Cost:
+    """FA map to the common space.
+
+    1.1 s + 8.5e-6 s, 185 MB + 200 bytes and 12 bytes on disk a voxel of the template. Measured with
+    templates of 41,000 and 903,000 voxels: 1.4 and 8.7 s, 192 and 369 MB, 0.5 and 10.5 MB on disk.
+    """
+    n = template_voxels
+    return Cost(1.1 + 8.5e-6 * n, 185 + 200e-6 * n, 12.0 * n)
+
+
+def pack_cost(template_voxels: int, people: int) -> Cost:
+    """FA maps of all people to the cohort store.
+
+    1.5 s + 5e-8 s and 0.42 bytes on disk a voxel of the template and person; 200 MB and one shard.
+    Measured with 41,000 voxels and 60 or 150 people: 1.7 s, 205 MB, 1.0 and 2.7 MB on disk.
+    """
+    n = template_voxels * people
+    return Cost(1.5 + 5e-8 * n, 200 + min(128, 0.5e-6 * n), 0.42 * n)
+
+
+def train_cost(
+    template_voxels: int, people: int, latents: int, epochs: int, channels: int, batch: int
+) -> Cost:
+    """Training of the encoder on a CPU.
+
+    6 s + 7.5e-8 s a voxel of the template, person, epoch and channel of the finest level; 430 MB +
+    34 bytes a voxel, person of a batch and channel. On disk 2 MB + 3 bytes a voxel and latent.
+    Measured with 41,000 voxels, 60 or 150 people: 7.7 and 26 s, 455 and 542 MB. A GPU was not
+    measured.
+    """
+    work = template_voxels * people * epochs * channels
+    memory = 430 + 34e-6 * template_voxels * batch * channels
+    return Cost(
+        6 + 7.5e-8 * work, memory, 2e6 * channels / CHANNELS + 3.0 * template_voxels * latents
+    )
+
+
+def encode_cost(template_voxels: int, people: int, latents: int) -> Cost:
+    """FA maps to latents.
+
+    2.8 s + 1.3e-7 s a voxel of the template and person; 350 MB + 1 kB a voxel; 8 bytes on disk a
+    person and latent, and examples of 4 bytes a voxel. Measured as the training: 2.9 and 3.6 s, 363
+    and 399 MB.
+    """
+    n = template_voxels * people
+    return Cost(
+        2.8 + 1.3e-7 * n,
+        350 + 1e-3 * template_voxels,
+        8.0 * people * latents + 4.0 * template_voxels,
+    )
+
+
+def pca_cost(people: int, variants: int) -> Cost:
+    """Principal components of the genotypes.
+
+    1.5 s + 3.4e-11 s and 190 MB + 28 bytes a pair of people (times variants, for the time).
+    Measured with 1,000 and 4,000 people and 20,000 independent variants: 2.4 and 13 s, 258 and
+    641 MB. From 5,000 people on, where it changes its method, the cost is taken to grow in
+    proportion to their number.
+    """
+    pairs = people * min(people, MOST_PEOPLE_EXACT)
+    return Cost(1.5 + 3.4e-11 * pairs * variants, 190 + 28e-6 * pairs, 120.0 * people)
+
+
+def gwas_cost(people: int, variants: int, traits: int) -> Cost:
+    """Association of all traits with all variants.
+
+    2 s + 6e-11 s a person, variant and trait; 270 MB + 290 bytes a person and trait; 40 bytes on
+    disk a variant and 7 more a trait. Measured with 60 to 5,000 people, 3,000 to 20,000 variants
+    and 2 to 128 traits: 0.04 ms a variant of 5,000 people and 128 traits, 290 to 450 MB.
+    """
+    n = people * variants * traits
+    return Cost(2.0 + 6e-11 * n, 270 + 290e-6 * people * traits, variants * (40 + 7.0 * traits))
+
+
+def export_cost(variants: int) -> Cost:
+    """Summary statistics of one trait as text.
+
+    1.2 s + 1e-5 s and 22 bytes on disk a variant; 220 MB. Measured with 3,000 variants.
+    """
+    return Cost(1.2 + 1e-5 * variants, 220, 22.0 * variants)
+
+
+def joint_cost(variants: int, traits: int) -> Cost:
+    """Joint test of each variant over all traits.
+
+    1.4 s + 2.4e-9 s a variant and pair of traits; 200 MB; 40 bytes on disk a variant. Measured with
+    20,000 variants and 8 or 64 traits: 1.1 and 1.5 s, 175 and 203 MB.
+    """
+    return Cost(1.4 + 2.4e-9 * variants * traits**2, 200, 40.0 * variants)
+
+
+def loci_cost(variants: int) -> Cost:
+    """Lead variants, or their replication: 1.7 s + 1e-6 s a variant, 220 MB, 2 kB."""
+    return Cost(1.7 + 1e-6 * variants, 220, 2000)
+
+
+def report_cost(people: int) -> Cost:
+    """The page: 3.2 s + 2 ms a person, 250 MB, 2 MB on disk. Measured with 60 and 150 people."""
+    return Cost(3.2 + 2e-3 * people, 250, 2e6)
+
+
+@dataclass
+class StepPlan:
+    """All jobs of one kind of a cohort: what is done, and what the others take.
+
+    Attributes
+    ----------
+    cohort, job
+        Which.
+    n_jobs, n_done
+        All jobs, and those that are finished.
+    seconds
+        CPU seconds of those that are not finished.
+    memory_mb
+        Peak memory of the largest job.
+    n_bytes
+        On disk when all are finished; `n_bytes_to_come` of them are not there yet.
+    asked_gb
+        Memory that `step.toml` asks for a job.
+    """
+
+    cohort: str
+    job: str
+    asked_gb: float
+    n_jobs: int = 0
+    n_done: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    memory_mb: float = 0.0
+    n_bytes: float = 0.0
+    n_bytes_to_come: float = 0.0
+
+    def add(self, cost: Cost, done: bool) -> None:
+        """One more job."""
+        self.n_jobs += 1
+        self.n_done += done
+        self.memory_mb = max(self.memory_mb, cost.memory_mb)
+        self.n_bytes += cost.n_bytes
+        if not done:
+            self.seconds += cost.seconds
+            self.longest = max(self.longest, cost.seconds)
+            self.n_bytes_to_come += cost.n_bytes
+
+
+@dataclass
+class StudyPlan:
+    """What a study needs.
+
+    Attributes
+    ----------
+    steps
+        One a kind of job.
+    people, variants, latents
+        By cohort; traits count as latents.
+    scan_shapes
+        Number of scans by the shape of their images.
+    missing
+        Inputs that cannot be read, and programs that are not installed.
+    free_bytes
+        Free where the output will lie.
+    """
+
+    steps: list[StepPlan] = field(default_factory=list)
+    people: dict[str, int] = field(default_factory=dict)
+    variants: dict[str, int] = field(default_factory=dict)
+    latents: dict[str, int] = field(default_factory=dict)
+    scan_shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+    free_bytes: int = 0
+
+    def wall_seconds(self, n_procs: int) -> float:
+        """Time on `n_procs` cores: scans side by side, the cohort's jobs in turn on one core."""
+        of_scans = [step for step in self.steps if step.job in ("preprocess", "dti", "normalize")]
+        side_by_side = sum(step.seconds for step in of_scans) / n_procs
+        longest = sum(step.longest for step in of_scans)
+        in_turn = sum(step.seconds for step in self.steps if step not in of_scans)
+        return max(side_by_side, longest) + in_turn
+
+    def memory_mb(self, n_procs: int) -> float:
+        """Peak memory on `n_procs` cores."""
+        of_scans = [s.memory_mb for s in self.steps if s.job in ("preprocess", "dti", "normalize")]
+        others = [
+            s.memory_mb for s in self.steps if s.job not in ("preprocess", "dti", "normalize")
+        ]
+        return max([n_procs * max(of_scans, default=0.0), *others])
+
+
+def plan_study(settings: StudySettings, env: str = "native") -> StudyPlan:
+    """What a study needs, from the headers of its images and the size of its tables.
+
+    Nothing is written. Inputs that cannot be read are named in `missing`, and what they would tell
+    is left out of the sums.
+    """
+    plan = StudyPlan(missing=_missing_programs())
+    cohorts = settings.cohorts()
+    programs = group_programs(settings)
+    resources = {step.command: step.resources for step in installed_steps().values()}
+    template = 0
+    trained_latents = 0
+    for name, cohort in cohorts.items():
+        paths = StudyPaths(cohort.out)
+        try:
+            scans = find_scans(cohort)
+        except (InputError, OSError) as error:
+            plan.missing.append(str(error))
+            continue
+        try:
+            template = template or _template_voxels(cohort, scans)
+            if scans:
+                _plan_scans(plan, name, cohort, scans, env, template, resources)
+                plan.people[name] = len({scan.sample_id for scan in scans})
+                if not trained_latents:
+                    few = max(1, plan.people[name] // PEOPLE_PER_LATENT)
+                    trained_latents = cohort.encoder.n_latents or min(MAX_LATENTS, few)
+                plan.latents[name] = trained_latents
+            elif cohort.traits is not None:
+                plan.people[name], plan.latents[name] = _size_of_table(cohort.traits)
+        except (InputError, OSError) as error:
+            plan.missing.append(str(error))
+            continue
+        plan.variants[name] = _n_variants(plan, cohort) if name != "train" else 0
+        for job, program in programs.get(name, {}).items():
+            _plan_job(plan, name, job, cohort, template, paths, resources[program])
+    if "" in programs and plan.people:
+        own = StudyPaths(settings.out)
+        for job, program in programs[""].items():
+            _plan_job(plan, "", job, settings, template, own, resources[program])
+    where = settings.out
+    while not where.exists() and where != where.parent:
+        where = where.parent
+    plan.free_bytes = shutil.disk_usage(where).free
+    return plan
+
+
+def _missing_programs() -> list[str]:
+    """Commands of steps that are not installed."""
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    lacking = [
+        step.command
+        for step in installed_steps().values()
+        if step.name != "simulate" and shutil.which(step.command, path=search) is None
+    ]
+    return [f"{', '.join(lacking)}: not installed; pip install 'axoloci[all]'"] if lacking else []
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    """Shape of an image, from its header."""
+    try:
+        return tuple(int(n) for n in nib.load(path).shape)  # type: ignore[attr-defined]
+    except Exception as error:  # nibabel raises many kinds for a damaged file
+        raise InputError(f"{path}: its header cannot be read: {error}") from error
+
+
+def _template_voxels(cohort: StudySettings, scans: Sequence[Scan]) -> int:
+    """Voxels of the common space."""
+    if cohort.start == "gwas":
+        return 0
+    if cohort.start == "encoder":
+        return math.prod(_shape(scans[0].fa)) if scans[0].fa else 0
+    template = cohort.normalize.template
+    if template is None:
+        template = Path(str(files("axoloci.tasks.normalize").joinpath(SHIPPED_TEMPLATE)))
+    voxels = math.prod(_shape(template)[:3])
+    if cohort.normalize.voxel_size is not None:
+        own = nib.load(template).header.get_zooms()[:3]  # type: ignore[attr-defined]
+        voxels = round(voxels * float(math.prod(own)) / cohort.normalize.voxel_size**3)
+    return voxels
+
+
+def _plan_scans(
+    plan: StudyPlan,
+    name: str,
+    cohort: StudySettings,
+    scans: Sequence[Scan],
+    env: str,
+    template: int,
+    resources: Mapping[str, Resources],
+) -> None:
+    """Add the jobs of a cohort's scans; a scan is done, or all of its jobs are to be run."""
+    done = {o.scan for o in read_outcomes(scans, cohort, env) if o.status == "ok"}
+    steps = {
+        step: StepPlan(name, step, resources[f"axoloci-{step}"].memory_gb)
+        for step in steps_of(cohort)
+    }
+    for scan in scans:
+        image = scan.dwi or scan.fa
+        assert image is not None
+        try:
+            shape = _shape(image)
+        except InputError as error:
+            plan.missing.append(str(error))
+            continue
+        plan.scan_shapes[shape] += 1
+        voxels, volumes = math.prod(shape[:3]), shape[3] if len(shape) > 3 else 1
+        costs = {
+            "preprocess": preprocess_cost(voxels, volumes),
+            "dti": dti_cost(voxels, volumes),
+            "normalize": normalize_cost(template),
+        }
+        for step, planned in steps.items():
+            planned.add(costs[step], scan.prefix in done)
+    plan.steps += steps.values()
+
+
+def _plan_job(
+    plan: StudyPlan,
+    name: str,
+    job: str,
+    cohort: StudySettings,
+    template: int,
+    paths: StudyPaths,
+    asked: Resources,
+) -> None:
+    """Add one job of a cohort; one that was not measured takes what its `step.toml` asks for."""
+    people = plan.people.get(name, sum(plan.people.values()))
+    variants, latents = plan.variants.get(name, 0), plan.latents.get(name, 1)
+    kind = job.partition("_")[0]
+    encoder = cohort.encoder
+    costs = {
+        "pack": lambda: pack_cost(template, people),
+        "train": lambda: train_cost(
+            template, people, latents, encoder.epochs or EPOCHS,
+            encoder.channels[0] if encoder.channels else CHANNELS, encoder.batch_size or 10,
+        ),
+        "encode": lambda: encode_cost(template, people, latents),
+        "pca": lambda: pca_cost(people, variants),
+        "samples": lambda: pca_cost(people, variants),
+        "gwas": lambda: gwas_cost(people, variants, latents),
+        "export": lambda: export_cost(variants),
+        "joint": lambda: joint_cost(variants, latents),
+        "loci": lambda: loci_cost(variants),
+        "replicate": lambda: loci_cost(variants),
+        "report": lambda: report_cost(people),
+    }  # fmt: skip
+    unknown = Cost(60 * asked.minutes, 1000 * asked.memory_gb, 0)
+    cost = costs[kind]() if kind in costs else unknown
+    done = read_record(paths.logs / "group" / f"{job}.json").get("exit_code") == 0
+    step = StepPlan(name, job, asked.memory_gb)
+    step.add(cost, done)
+    plan.steps.append(step)
+
+
+def _n_variants(plan: StudyPlan, cohort: StudySettings) -> int:
+    """Variants of a PLINK 1 set: by the size of `.bed`, in which 4 people share a byte."""
+    if cohort.genotypes is None:
+        plan.missing.append("'genotypes' is not named: the group stage needs PLINK 1 files")
+        return 0
+    try:
+        with open(f"{cohort.genotypes}.fam", "rb") as file:
+            people = sum(1 for line in file if line.strip())
+        return (Path(f"{cohort.genotypes}.bed").stat().st_size - 3) // max(1, -(-people // 4))
+    except OSError as error:
+        plan.missing.append(f"{error.filename}: {error.strerror}")
+        return 0
+
+
+def _size_of_table(path: Path) -> tuple[int, int]:
+    """People and traits of a table; those of a Parquet file are not known without its reader."""
+    if path.suffix == ".parquet":
+        from axoloci.io.tables import read_traits
+
+        table = read_traits(path)
+        return len(table), len(table.columns)
+    with open(path, encoding="utf-8-sig") as file:
+        columns = file.readline().split("\t")
+        return sum(1 for line in file if line.strip()), max(1, len(columns) - 1)
