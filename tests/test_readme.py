@@ -28,7 +28,12 @@ def test_readme__study_file_is_valid() -> None:
 
 
 def test_readme__options_exist() -> None:
-    known = {option for param in main.commands["run"].params for option in param.opts}
+    known = {
+        option
+        for command in ("run", "check")
+        for param in main.commands[command].params
+        for option in param.opts
+    }
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}
     assert shown <= known
 
