@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,14 @@ def _natural(scan: Scan) -> list[tuple[int, str]]:
     ]
 
 
-def _entities(name: str) -> dict[str, str]:
-    """BIDS entities of a file name, without its extension and data type."""
+@lru_cache(maxsize=1024)  # an image and its sidecars have one stem
+def _entities(name: str) -> Mapping[str, str]:
+    """BIDS entities of a file name, with or without its extension."""
     entities = bids2table.parse_bids_entities(name)
     return {key: str(value) for key, value in entities.items() if key not in ("ext", "datatype")}
 
 
-Sidecars = dict[str, list[tuple[dict[str, str], str]]]  # entities and path, by extension
+Sidecars = dict[str, list[tuple[Mapping[str, str], str]]]  # entities and path, by extension
 
 
 def _sidecars(folder: str, names: Sequence[str]) -> Sidecars:
@@ -116,7 +118,7 @@ def _sidecars(folder: str, names: Sequence[str]) -> Sidecars:
     for name in names:
         stem, extension = os.path.splitext(name)
         if extension in found and stem.endswith("dwi"):
-            found[extension].append((_entities(name), f"{folder}/{name}"))
+            found[extension].append((_entities(stem), f"{folder}/{name}"))
     return found
 
 
@@ -249,7 +251,7 @@ def _folder_scans(folder: str, above: Sequence[Sidecars]) -> list[Scan]:
         stem = name.removesuffix(".gz").removesuffix(".nii")
         if stem == name or not stem.endswith("_dwi"):
             continue
-        dwi, wanted = Path(folder, name), _entities(name)
+        dwi, wanted = Path(folder, name), _entities(stem)
         if wanted.get("part", "mag") != "mag":
             continue
         prefix = stem.removesuffix("_dwi")
