@@ -207,6 +207,34 @@ def test_check__names_the_fault_of_a_scan_and_a_run_goes_on(fault: str, site: Si
     assert all("sub-0003" in problem for problem in found.scan_problems["sub-0003"])
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"), [("broken link", "datalad get"), ("no table", "no .bvec applies to it")]
+)
+def test_run_scan__a_file_that_is_not_there_is_a_named_failure(
+    fault: str, words: str, site: Site
+) -> None:
+    SCAN_FAULTS[fault][0](site)
+    cohort = site.check().cohorts["discovery"]
+    (scan,) = (scan for scan in cohort.scans if scan.sample_id == "0003")
+    outcome = run_scan(scan, cohort.settings, "native")
+    assert outcome.status == "failed"
+    assert words in outcome.reason
+
+
+def test_check__only_the_people_who_are_named(site: Site) -> None:
+    site.dwi().write_bytes(b"")
+    assert site.check(participants=["0004"]).scan_problems == {}
+    assert list(site.check(participants=["sub-0003"]).scan_problems) == ["sub-0003"]
+    assert site.check(participants=["9"]).problems == ["no scan of 9"]
+
+
+def test_check__stages(site: Site) -> None:
+    site.dwi().write_bytes(b"")
+    assert site.check(stage="group").scan_problems == {}  # finished scans are not read again
+    del site.content["genotypes"]
+    assert site.check(stage="participants").problems == []
+
+
 def test_check__names_all_faults_of_a_scan_at_once(site: Site) -> None:
     site.dwi().write_bytes(b"")
     site.dwi(extension=".bval").write_text("x")
