@@ -650,7 +650,9 @@ def _check_scans(
     for name, cohort in found.cohorts.items():
         if cohort.settings.start == "gwas":
             continue
-        chosen[name] = [s for s in cohort.scans if not wanted or s.sample_id in wanted]
+        # which grid is the common one, all maps decide
+        everyone = not wanted or cohort.settings.start == "encoder"
+        chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
         findings[name] = check_scans(chosen[name], cohort.settings.start, n_procs, read_all)
         n_bytes += sum(
             finding.n_bytes
@@ -664,7 +666,7 @@ def _check_scans(
         faulty = {
             f"{prefix}{scan.prefix}": list(finding.problems)
             for scan, finding in zip(scans, findings[name], strict=True)
-            if finding.problems
+            if finding.problems and (not wanted or scan.sample_id in wanted)
         }
         found.scan_problems |= faulty
         sound = {s.sample_id for s in scans if f"{prefix}{s.prefix}" not in faulty}

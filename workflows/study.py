@@ -351,8 +351,10 @@ def run_study(
     with study_lock(paths):
         for name, cohort in cohorts.items():
             claim(cohort.settings)
+            lacking = cohort.paths.work / "lacking.tsv"
+            lacking.unlink(missing_ok=True)
             if name in found.lacking:
-                write_table(cohort.paths.work / "lacking.tsv", found.lacking[name])
+                write_table(lacking, found.lacking[name])
             describe_dataset(cohort.settings)
             if cohort.settings.start == "gwas":
                 continue

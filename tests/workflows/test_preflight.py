@@ -319,6 +319,14 @@ def test_check__odd_grids_are_named_and_the_majority_wins(site: Site) -> None:
     assert "another shape" in outcomes[1].reason
 
 
+def test_check__the_common_grid_is_that_of_all_maps(site: Site) -> None:
+    """Also where one person is processed alone, as an element of a job array."""
+    site.maps(lambda i: (6, 6, 7) if i == 2 else (6, 6, 6))
+    found = site.check(participants=["0003"])
+    assert "another shape" in found.scan_problems["sub-0003"][0]
+    assert site.check(participants=["0004"]).scan_problems == {}
+
+
 def test_check__values_that_are_not_fa(site: Site) -> None:
     site.maps()
     write_nifti(site.root / "fa/0003.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
