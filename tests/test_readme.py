@@ -29,7 +29,9 @@ def test_readme__study_file_is_valid() -> None:
 
 
 def test_readme__options_exist() -> None:
-    commands = [main.commands[name] for name in ("run", *(command.name for command in COMMANDS))]
+    commands = [
+        main.commands[name] for name in ("run", "check", *(command.name for command in COMMANDS))
+    ]
     known = {option for command in commands for param in command.params for option in param.opts}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}
     assert shown <= known

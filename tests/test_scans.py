@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.scans import find_bids_scans, find_scans, read_scan_table
+from axoloci.scans import Scan, find_bids_scans, find_scans, read_scan_table, scan_faults
 from axoloci.study import Inputs
 
 BVAL = "0 1000 1000\n"
@@ -141,23 +142,76 @@ def test_find_bids_scans__participants(tmp_path: Path) -> None:
 def test_find_bids_scans__faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no dataset_description\.json"):
         find_bids_scans(tmp_path)
-    root = make_bids(tmp_path / "bids", {"sub-01/dwi/sub-01_dwi.nii.gz": ""})
-    with pytest.raises(InputError, match=r"sub-01_dwi\.nii\.gz: no \.bval and no \.bvec"):
+    root = make_bids(tmp_path / "bids", {"README/x": "", "sub-01": "", "sub-02/dwi": ""})
+    with pytest.raises(InputError, match="no DWI found"):
         find_bids_scans(root)
     empty = make_bids(tmp_path / "empty", {"sub-01/anat/sub-01_T1w.nii.gz": ""})
     with pytest.raises(InputError, match="no DWI found"):
         find_bids_scans(empty)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"sub-01_dwi.nii.gz": ""}, r"sub-01_dwi\.nii\.gz: no \.bval and no \.bvec applies"),
+        ({"sub-01_dwi.nii.gz": "", "sub-01_dwi.bval": BVAL}, r"dwi\.nii\.gz: no \.bvec applies"),
+        (
+            {"sub-02_dwi.nii": "", "sub-02_dwi.bval": BVAL, "sub-02_dwi.bvec": BVEC},
+            "named of sub-02, but lies in sub-01",
+        ),
+        (
+            {
+                "sub-01_dwi.nii": "",
+                "sub-01_dwi.nii.gz": "",
+                "sub-01_dwi.bval": BVAL,
+                "sub-01_dwi.bvec": BVEC,
+            },
+            r"sub-01_dwi\.nii is there as well; keep one of them",
+        ),
+    ],
+)
+def test_scan_faults__of_one_scan_stop_no_other(
+    tmp_path: Path, files: dict[str, str], words: str
+) -> None:
+    """They are the scan's own: the list holds it and goes on."""
+    files = {f"sub-01/dwi/{name}": content for name, content in files.items()}
+    sound = {"sub-03/dwi/sub-03_dwi.nii": "", "sub-03/dwi/sub-03_dwi.bval": BVAL}
+    sound["sub-03/dwi/sub-03_dwi.bvec"] = BVEC
+    faulty, whole = find_bids_scans(make_bids(tmp_path / "bids", files | sound))
+    (fault,) = scan_faults(faulty, "preprocess")
+    assert re.search(words, fault)
+    assert scan_faults(whole, "preprocess") == []
+
+
+def test_scan_faults__links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.nii").write_text("")
+    (tmp_path / "sound.nii").symlink_to("elsewhere.nii")
+    (tmp_path / "a broken.nii").symlink_to(".git/annex/objects/x.nii")
+    assert scan_faults(Scan("sub-1", "1", fa=tmp_path / "sound.nii"), "normalize") == []
+    (fault,) = scan_faults(Scan("sub-1", "1", fa=tmp_path / "a broken.nii"), "normalize")
+    assert "a link to .git/annex/objects/x.nii, which is not there" in fault
+    assert f"datalad get '{tmp_path}/a broken.nii'" in fault
+
+
+def test_find_bids_scans__folders_with_dots_and_links(tmp_path: Path) -> None:
+    files = {"dwi.bval": BVAL, "dwi.bvec": BVEC, "dwi.json": "no JSON"}
+    root = make_bids(tmp_path / "ds.v1" / "été 1", files)
+    store = tmp_path / "store" / "dwi"
+    store.mkdir(parents=True)
+    (store / "sub-01_dwi.nii.gz").write_text("")
+    (root / "sub-01").symlink_to(store.parent)
+    (scan,) = find_bids_scans(root)
+    assert scan.dwi == root / "sub-01/dwi/sub-01_dwi.nii.gz"
+    assert scan.acquisition == {}
+
+
 @pytest.mark.parametrize("delimiter", ["\t", ","])
 def test_read_scan_table__runs_masks_and_relative_paths(tmp_path: Path, delimiter: str) -> None:
-    for name in ("a b.nii.gz", "a.bval", "a.bvec", "m.nii"):
-        (tmp_path / name).write_text("")
     rows = [
         ["participant_id", "dwi", "bval", "bvec", "mask"],
         ["sub-02", "a b.nii.gz", "a.bval", "a.bvec", ""],
-        ["01", "a b.nii.gz", "a.bval", "a.bvec", "m.nii"],
-        ["01", "a b.nii.gz", "a.bval", "a.bvec", ""],
+        ["01", "1.nii.gz", "a.bval", "a.bvec", "m.nii"],
+        ["01", "2.nii.gz", "a.bval", "a.bvec", ""],
     ]
     table = tmp_path / "scans.tsv"
     text = "\r\n".join(delimiter.join(row) for row in rows) + "\r\n"
@@ -177,7 +231,10 @@ def test_read_scan_table__runs_masks_and_relative_paths(tmp_path: Path, delimite
         ("participant_id\tdwi\tbval\tbvec\n01\tx.nii\n", "line 2: expected 4 fields"),
         ("participant_id\tdwi\tbval\tbvec\n0_1\t\ta\tb\n", "must be letters and digits"),
         ("participant_id\tdwi\tbval\tbvec\n01\t\ta\tb\n", "line 2: dwi is empty"),
-        ("participant_id\tdwi\tbval\tbvec\n01\tno.nii\ta\tb\n", "line 2: dwi 'no.nii' does not"),
+        (
+            "participant_id\tdwi\tbval\tbvec\n01\tx.nii\ta\tb\n02\tx.nii\ta\tb\n",
+            "line 3: dwi 'x.nii' is that of line 2; keep one row an image",
+        ),
     ],
 )
 def test_read_scan_table__faults_are_named(tmp_path: Path, text: str, words: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.study import parse_settings, read_study
+from axoloci.study import parse_settings, read_study, step_settings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -55,6 +55,35 @@ def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
         ('out = "o"\ntraits = "t"\n[train]\nbids = "b"', "cannot be compared"),
         ('out = "o"\nbids = "b"\n[gwas]\ncovariates = ["age"]', "'covariates' no table"),
         ("out = ", "cannot be read as a study file"),
+        ('out = "o"\n[train]\nbidz = "b"', r"unknown key 'train\.bidz'; did you mean 'bids'"),
+        ('out = "o"\n[discovery]\nfas = "b"', r"unknown key 'discovery\.fas'; did you mean 'fa'"),
+        (
+            'out = "o"\n[replication]\ngenotype = "g"',
+            r"unknown key 'replication\.genotype'; did you mean 'genotypes'",
+        ),
+        ('out = "o"\nbids = 3', r"'bids': .*path.*, found 3"),
+        ('out = "o"\nbids = "b"\n[dti]\nmax_bval = 1', r"'dti\.max_bval': .*greater than 50"),
+        ('out = "o"\nbids = "b"\n[dti]\nmax_bval = 1e9', r"'dti\.max_bval': .*less than"),
+        (
+            'out = "o"\nbids = "b"\n[normalize]\nvoxel_size = 0.4',
+            r"voxel_size': .*0\.5, found 0\.4",
+        ),
+        ('out = "o"\nbids = "b"\n[normalize]\nvoxel_size = 11', r"voxel_size': .*equal to 10"),
+        ('out = "o"\nbids = "b"\n[encoder]\nchannels = [8, 0]', r"channels\.1': .*equal to 1"),
+        ('out = "o"\nbids = "b"\n[encoder]\nbatch_size = 1', r"batch_size': .*equal to 2"),
+        ('out = "o"\nbids = "b"\n[genetics]\np_threshold = 0', r"p_threshold': .*greater than 0"),
+        ('out = "o"\nbids = "b"\nmin_participants = 1', "min_participants': .*equal to 2"),
+        (
+            'out = "o"\nbids = "b"\n[encoder]\nn_latents = 8\n[gwas]\nexport = ["latent_999"]',
+            "no trait 'latent_999'; the latents are latent_000 to latent_007",
+        ),
+        ('out = "o"\nbids = "b"\n[gwas]\nexport = ["latent_1"]', "no trait 'latent_1'"),
+        ('out = "o"\nbids = "b"\n[gwas]\ncategorical = ["site"]', "'covariates' no table: site"),
+        (
+            'out = "o"\nbids = "b"\ncovariates = "c"\n[gwas]\ncovariates = []\n'
+            'categorical = ["site"]',
+            "'gwas.categorical' names site, which 'gwas.covariates' does not",
+        ),
     ],
 )
 def test_read_study__faults_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -99,3 +128,13 @@ def test_cohorts__one_cohort_lies_in_the_study_itself(tmp_path: Path) -> None:
     assert {name: cohort.out for name, cohort in settings.cohorts().items()} == {
         "discovery": tmp_path / "o"
     }
+
+
+def test_step_settings__no_covariates_are_none() -> None:
+    content = {"out": "o", "bids": "b", "covariates": "c", "gwas": {"covariates": [], "n_pcs": 2}}
+    gwas = step_settings(parse_settings(content, "x", Path()))["gwas"]
+    assert gwas == {"covariate": ["PC1", "PC2"]}
+    content["gwas"] = {"covariates": [], "n_pcs": 0}
+    assert step_settings(parse_settings(content, "x", Path()))["gwas"] == {}
+    content["gwas"] = {}
+    assert step_settings(parse_settings(content, "x", Path()))["gwas"] == {}

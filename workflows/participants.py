@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
 from axoloci.images import (
     StepError,
     die_with_parent,
@@ -41,7 +41,7 @@ from axoloci.images import (
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.io.tables import read_table
-from axoloci.scans import Scan
+from axoloci.scans import Scan, scan_faults
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.preprocess.task import PreprocessDwi
@@ -185,6 +185,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     about = {"scan": scan.prefix, "sample_id": scan.sample_id}
     about |= {"log": str(log_dir.relative_to(paths.out)), "made_by": recipe(settings, env)}
     try:
+        raise_all(scan_faults(scan, settings.start), f"{scan.prefix}: files are missing")
         if settings.start in STEPS:
             out_dir.mkdir(parents=True, exist_ok=True)
             start, fa_map = first_step(scan, settings, env), scan.fa
@@ -210,7 +211,8 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
             fa = scan.folder / f"{scan.prefix}_space-template_model-tensor_param-fa_dwimap.nii.gz"
         else:
             assert scan.fa is not None
-            fa = _checked_map(scan.fa)
+            check_map(scan.fa)
+            fa = scan.fa
         outcome = Outcome(status="ok", fa=str(fa), fa_sha256=sha256(paths.out / fa), **about)
     except Exception as error:
         # Whatever went wrong with one scan, the others go on: the reason is kept and shown.
@@ -221,14 +223,19 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     return outcome
 
 
-def _checked_map(path: Path) -> Path:
-    """A map in the common space, refused if it cannot be FA; it is used where it lies."""
+def check_map(path: Path) -> None:
+    """Refuse a map in the common space that cannot be FA.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or its values are not those of FA.
+    """
     image, _ = read_nifti(path, ndim=3)
     if not (image > 0).any() or image.min() < 0 or image.max() > MAX_FA:
         raise InputError(
             f"{path}: values from {image.min():g} to {image.max():g}; FA lies between 0 and 1"
         )
-    return path
 
 
 def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> list[Outcome]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +10,9 @@ from typing import Any
 
 from axoloci import __version__
 from axoloci.errors import InputError
-from axoloci.images import (
-    StepError,
-    check_environment,
-    environment,
-    image_identity,
-    read_records,
-)
+from axoloci.images import StepError, environment, image_identity, read_records
 from axoloci.io.files import write_json, write_text
 from axoloci.io.tables import read_table, read_traits
-from axoloci.scans import find_scans
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import followed, study_lock, submit
@@ -35,12 +27,12 @@ from axoloci.workflows.participants import (
     write_scan_tables,
     write_table,
 )
+from axoloci.workflows.preflight import check, claim
 from axoloci.workflows.provenance import package_versions, study_facts, write_crate
 
 log = logging.getLogger("axoloci")
 
 BIDS_VERSION = "1.9.0"
-ID_COLUMNS = ("IID", "participant_id", "sample_id")
 
 
 @dataclass(frozen=True)
@@ -66,116 +58,6 @@ class StudyResult:
     scans: tuple[Path, ...]
     report: Path
     group_error: str
-
-
-def check_study(settings: StudySettings, env: str, stage: str) -> None:
-    """Stop before any work when an input is missing; all of them are named at once.
-
-    Raises
-    ------
-    InputError
-        Inputs that are missing, or an environment that is not available.
-    """
-    check_environment(env)
-    problems = []
-    needed = {f"normalize.{key}": getattr(settings.normalize, key) for key in ("template", "mask")}
-    for name, cohort in settings.cohorts().items():
-        if name == "train":
-            continue
-        where = f"[{name}] " if settings.train or settings.replication else ""
-        if cohort.genotypes is None and stage != "participants":
-            problems.append(f"{where}'genotypes' is missing: the group stage needs PLINK 1 files")
-        needed |= {
-            f"{where}{key}": getattr(cohort, key) for key in ("covariates", "keep", "traits")
-        }
-        needed |= {
-            f"{where}genotypes ({extension})": Path(f"{cohort.genotypes}{extension}")
-            for extension in (".bed", ".bim", ".fam")
-            if cohort.genotypes is not None
-        }
-    problems += [
-        f"{name}: {path} does not exist"
-        for name, path in needed.items()
-        if path is not None and not path.is_file()
-    ]
-    if problems:
-        raise InputError("\n  ".join(["the study cannot start:", *problems]))
-
-
-def _people_of_tables(settings: StudySettings) -> dict[Path, set[str]]:
-    """Ids in the genotypes and in the covariate table, whose columns are checked."""
-    people = {}
-    if settings.genotypes is not None:
-        fam = Path(f"{settings.genotypes}.fam")
-        with open(fam, encoding="utf-8-sig") as file:
-            people[fam] = {fields[1] for line in file if len(fields := line.split()) > 1}
-    if settings.covariates is not None:
-        with open(settings.covariates, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t")
-            columns = [name.lstrip("#") for name in rows.fieldnames or ()]
-            rows.fieldnames = columns
-            id_column = next((name for name in ID_COLUMNS if name in columns), None)
-            if id_column is None:
-                raise InputError(
-                    f"{settings.covariates}: no column {' or '.join(ID_COLUMNS)}; "
-                    f"found {', '.join(columns) or 'nothing'} (columns are separated by tabs)"
-                )
-            made = {n for n, doors in MADE_COVARIATES.items() if settings.start in doors}
-            unknown = set(settings.gwas.covariates or ()) - set(columns) - made
-            if unknown:
-                raise InputError(
-                    f"{settings.covariates}: no column {', '.join(sorted(unknown))}, "
-                    f"which 'gwas.covariates' names; found {', '.join(columns)}"
-                )
-            people[settings.covariates] = {
-                (row[id_column] or "").removeprefix("sub-") for row in rows
-            }
-    return people
-
-
-def check_people(cohorts: Mapping[str, Cohort], settings: StudySettings) -> None:
-    """Stop before any work when tables share no person with the scans, or cohorts share people.
-
-    Raises
-    ------
-    InputError
-        No id is shared, with examples of both; a column of the covariates is missing; people of
-        the discovery also train the encoder (unless that is allowed) or replicate.
-    """
-    for name, cohort in cohorts.items():
-        if name != "train":  # who trains the encoder needs neither genotypes nor covariates
-            _check_tables(cohort)
-    people = {name: cohort.people for name, cohort in cohorts.items()}
-    both = people.get("train", set()) & people["discovery"]
-    if both and not settings.allow_train_in_discovery:
-        raise InputError(
-            f"{len(both)} people are in [train] and in [discovery], such as "
-            f"{', '.join(sorted(both)[:3])}; keep them apart with 'keep', or allow it with "
-            "allow_train_in_discovery = true"
-        )
-    again = people.get("replication", set()) & people["discovery"]
-    if again:
-        raise InputError(
-            f"{len(again)} people are in [discovery] and in [replication], such as "
-            f"{', '.join(sorted(again)[:3])}; a replication needs other people: keep them apart "
-            "with 'keep'"
-        )
-
-
-def _check_tables(cohort: Cohort) -> None:
-    """Each table of a cohort shares people with its scans or traits."""
-    first = str(cohort.settings.traits or "the scans")
-    shared = set(cohort.people)
-    for path, people in _people_of_tables(cohort.settings).items():
-        if not cohort.people & people:
-            raise InputError(
-                f"no person is both in {first} and in {path}: {first} are of "
-                f"{', '.join(sorted(cohort.people)[:3])}, …; the file has "
-                f"{', '.join(sorted(people)[:3])}, …; "
-                "its IID must be the participant label without 'sub-'"
-            )
-        shared &= people
-    log.info("%d people in %s, %d of them in all tables", len(cohort.people), first, len(shared))
 
 
 def describe_dataset(settings: StudySettings) -> None:
@@ -317,7 +199,8 @@ def run_group(
     if discovery is not None:
         found["discovery"] = discovery.group / "sumstats"
         found["discovery_loci"] = discovery.group / "loci.tsv"
-    tables = [table for table in (settings.covariates, made_covariates(settings)) if table]
+    given = None if settings.gwas.covariates == () else settings.covariates
+    tables = [table for table in (given, made_covariates(settings)) if table]
     submit(
         Group(
             genotypes=Path(f"{settings.genotypes}.bed"),
@@ -460,19 +343,19 @@ def run_study(
     InputError
         The study cannot start.
     """
-    check_study(settings, env, stage)
-    paths = StudyPaths(settings.out)
-    cohorts = {
-        name: Cohort(cohort, find_scans(cohort)) for name, cohort in settings.cohorts().items()
-    }
-    check_people(cohorts, settings)
+    found = check(settings, env=env, stage=stage, n_procs=n_procs, participants=participants)
+    found.stop()
+    found.log()
+    paths, cohorts = StudyPaths(settings.out), found.cohorts
     wanted = {label.removeprefix("sub-") for label in participants}
-    unknown = wanted - {scan.sample_id for cohort in cohorts.values() for scan in cohort.scans}
-    if unknown:
-        raise InputError(f"no scan of {', '.join(sorted(unknown))}")
     attempted = []
     with study_lock(paths):
-        for cohort in cohorts.values():
+        for name, cohort in cohorts.items():
+            claim(cohort.settings)
+            lacking = cohort.paths.work / "lacking.tsv"
+            lacking.unlink(missing_ok=True)
+            if name in found.lacking:
+                write_table(lacking, found.lacking[name])
             describe_dataset(cohort.settings)
             if cohort.settings.start == "gwas":
                 continue

@@ -1,4 +1,4 @@
-"""The `axoloci` command: run, demo, simulate, steps, and those of `axoloci.care`."""
+"""The `axoloci` command: check, run, demo, simulate, steps, and those of `axoloci.care`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from axoloci.command import StepGroup, command_group
 from axoloci.errors import InputError
 from axoloci.images import KINDS, StepError
 from axoloci.steps import installed_steps
-from axoloci.study import StudyPaths, parse_settings, read_study
+from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 
 if TYPE_CHECKING:
     from axoloci.workflows.study import StudyResult
@@ -76,35 +76,54 @@ def _say_why(out: Path, begun: str) -> None:
         click.echo(f"why: {step}: {why}{times}", err=True)
 
 
+def study_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The study, by its file or by options for the common case; `chosen_study` reads them."""
+    path = click.Path(path_type=Path)
+    options = (
+        click.argument("study", required=False, type=StudyFile(dir_okay=False)),
+        click.option("--bids", type=path, help=key_help("bids")),
+        click.option("--scans", type=path, help=key_help("scans")),
+        click.option("--genotypes", type=path, help=key_help("genotypes")),
+        click.option(
+            "--covariates", type=path, help=key_help("covariates", "all columns are used")
+        ),
+        click.option("--out", type=path, help=key_help("out")),
+        env_option,
+        n_procs_option,
+        click.option(
+            "--stage",
+            type=click.Choice(["participants", "group", "all"]),
+            default="all",
+            help="Scans one by one, the cohort with the scans that are finished, or both.",
+        ),
+        click.option(
+            "--participant-label",
+            "participants",
+            multiple=True,
+            help="Process this person only, with or without 'sub-'; may be repeated.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
+    """The study that the arguments of a command name."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    if study is None:
+        if "out" not in given:
+            raise click.UsageError("name a study file, or give at least --bids and --out")
+        return parse_settings(given, "command line", Path.cwd())
+    if given:
+        raise click.UsageError(
+            f"a study file says where things lie: --{next(iter(given))} goes without one"
+        )
+    return read_study(study)
+
+
 @main.command()
-@click.argument("study", required=False, type=StudyFile(dir_okay=False))
-@click.option("--bids", type=click.Path(path_type=Path), help=key_help("bids"))
-@click.option(
-    "--scans",
-    type=click.Path(path_type=Path),
-    help=key_help("scans"),
-)
-@click.option("--genotypes", type=click.Path(path_type=Path), help=key_help("genotypes"))
-@click.option(
-    "--covariates",
-    type=click.Path(path_type=Path),
-    help=key_help("covariates", "all columns are used"),
-)
-@click.option("--out", type=click.Path(path_type=Path), help=key_help("out"))
-@env_option
-@n_procs_option
-@click.option(
-    "--stage",
-    type=click.Choice(["participants", "group", "all"]),
-    default="all",
-    help="Scans one by one, the cohort with the scans that are finished, or both.",
-)
-@click.option(
-    "--participant-label",
-    "participants",
-    multiple=True,
-    help="Process this person only, with or without 'sub-'; may be repeated.",
-)
+@study_options
 @click.option(
     "--shareable",
     is_flag=True,
@@ -119,17 +138,13 @@ def _say_why(out: Path, begun: str) -> None:
 )
 def run(
     study: Path | None,
-    bids: Path | None,
-    scans: Path | None,
-    genotypes: Path | None,
-    covariates: Path | None,
-    out: Path | None,
     env: str,
     n_procs: int,
     stage: str,
     participants: tuple[str, ...],
     shareable: bool,
     why: bool,
+    **options: Path | None,
 ) -> None:
     """Run a study from raw DWI and genotypes to summary statistics and report.
 
@@ -138,27 +153,7 @@ def run(
 
     Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for the scans that are named.
     """
-    options = {
-        name: str(value)
-        for name, value in {
-            "bids": bids,
-            "scans": scans,
-            "genotypes": genotypes,
-            "covariates": covariates,
-            "out": out,
-        }.items()
-        if value is not None
-    }
-    if study is None:
-        if out is None:
-            raise click.UsageError("name a study file, or give at least --bids and --out")
-        settings = parse_settings(options, "command line", Path.cwd())
-    elif options:
-        raise click.UsageError(
-            f"a study file says where things lie: --{next(iter(options))} goes without one"
-        )
-    else:
-        settings = read_study(study)
+    settings = chosen_study(study, **options)
 
     from axoloci.workflows.study import run_study
 
@@ -179,8 +174,62 @@ def run(
         click.echo(f"report to share: {paths.shareable}", err=True)
     if why:
         _say_why(settings.out, begun)
-    words = [str(study)] if study else [w for n, v in options.items() for w in (f"--{n}", v)]
+    given = [(name, str(value)) for name, value in options.items() if value is not None]
+    words = [str(study)] if study else [w for name, text in given for w in (f"--{name}", text)]
     _finish(result, paths.logs, words)
+
+
+@main.command()
+@study_options
+@click.option(
+    "--read-all",
+    is_flag=True,
+    help="Read all images in full, not their headers only: finds damage within, takes hours where "
+    "there are many.",
+)
+def check(
+    study: Path | None,
+    env: str,
+    n_procs: int,
+    stage: str,
+    participants: tuple[str, ...],
+    read_all: bool,
+    **options: Path | None,
+) -> None:
+    """List everything that is wrong with a study before it is run; nothing is written.
+
+    `axoloci run` looks for the same and stops for what concerns the whole study; a scan with a
+    fault of its own fails by name, and the others go on.
+
+    Exit codes: 0 nothing found (but warnings), 1 problems, 2 wrong usage.
+    """
+    settings = chosen_study(study, **options)
+
+    from axoloci.workflows.preflight import check as preflight
+
+    found = preflight(
+        settings,
+        env=env,
+        stage=stage,
+        n_procs=n_procs,
+        participants=participants,
+        read_all=read_all,
+    )
+    for line in found.counts:
+        click.echo(line)
+    for line in found.warnings:
+        click.echo(f"warning: {line}")
+    for scan, problems in found.scan_problems.items():
+        for line in problems:
+            click.echo(f"scan {scan}: {line}")
+    for line in found.problems:
+        click.echo(f"problem: {line}")
+    click.echo(
+        f"{len(found.problems)} problems of the study, {len(found.scan_problems)} scans with "
+        f"problems, {len(found.warnings)} warnings"
+    )
+    if found.n_problems:
+        sys.exit(EXIT_FAILED)
 
 
 @main.command()

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """The input is wrong: the message names the file, row, volume or variant, and what to do.
 
     Commands print it without a traceback and end with exit code 1.
+
+    Attributes
+    ----------
+    problems
+        The faults one by one, each a sentence that stands alone.
     """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join([message, *problems]))
+        self.problems = tuple(problems) or (message,)
+
+
+def raise_all(problems: Sequence[str], heading: str) -> None:
+    """Raise one `InputError` of all problems, under a heading where they are several."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        raise InputError(heading, problems)

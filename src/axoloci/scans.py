@@ -1,25 +1,32 @@
 """The scans of a study: found in a BIDS data set or listed in a table.
 
-BIDS data sets are indexed by bids2table rather than pybids: it keeps no database, reads only
-folder listings (a large cohort in seconds) and gives one Arrow row a file. What it lacks, the
-inheritance principle for `.bval` and `.bvec`, is added here with its own entity parser; that for
-JSON it has.
+Of a BIDS data set only the `dwi` folders are listed, each once, and names are parsed by bids2table:
+its index of all files takes a minute for 50,000 people, and takes a folder with a dot in its name
+for none. The inheritance principle for `.bval`, `.bvec` and `.json` is applied here.
+
+A fault of one scan is no fault of the list: a file that is not there, or no gradient table, fails
+that scan when it is run.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import bids2table
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
+from axoloci.io.files import unreadable
 from axoloci.io.gradients import B0_THRESHOLD
 from axoloci.io.tables import read_table
 from axoloci.study import Inputs
@@ -47,6 +54,14 @@ COLUMNS = {
     "fa": (("fa",), ()),
     "fa_common": (("fa",), ()),
 }
+# What a scan must have at each step at which data enter.
+NEEDED = {
+    "preprocess": ("dwi", "bval", "bvec"),
+    "dti": ("dwi", "bval", "bvec", "mask"),
+    "normalize": ("fa",),
+    "encoder": ("fa",),
+}
+THREADS = 8  # that list folders: a network file system answers several as fast as one
 LABEL = "{participant_id}"  # what stands for the label in a pattern of file names
 
 
@@ -63,6 +78,9 @@ class Scan:
     fa: Path | None = None
     # Scanner and sequence, where a sidecar tells; the quality table shows them.
     acquisition: Mapping[str, str | float] = field(default_factory=dict, compare=False)
+    place: str = field(default="", compare=False)  # row of the table that names it
+    # Why it cannot be used, where that is seen only beside other files or scans.
+    fault: str = field(default="", compare=False)
 
     @property
     def folder(self) -> Path:
@@ -71,10 +89,10 @@ class Scan:
         return Path(f"sub-{self.sample_id}", *([session[1]] if session else []), "dwi")
 
 
-def _scan(prefix: str, sample_id: str, files: Mapping[str, Path]) -> Scan:
+def _scan(prefix: str, sample_id: str, files: Mapping[str, Path], place: str = "") -> Scan:
     """A scan of the files given by name."""
     dwi, bval, bvec, mask, fa = map(files.get, ("dwi", "bval", "bvec", "mask", "fa"))
-    return Scan(prefix, sample_id, dwi, bval, bvec, mask, fa)
+    return Scan(prefix, sample_id, dwi, bval, bvec, mask, fa, place=place)
 
 
 def _natural(scan: Scan) -> list[tuple[int, str]]:
@@ -84,37 +102,63 @@ def _natural(scan: Scan) -> list[tuple[int, str]]:
     ]
 
 
-@cache
-def _gradient_files(folder: Path, extension: str) -> tuple[tuple[Path, dict[str, str]], ...]:
-    """Gradient files of one folder with their BIDS entities."""
-    return tuple((path, _entities(path.name)) for path in sorted(folder.glob(f"*dwi{extension}")))
-
-
-def _entities(name: str) -> dict[str, str]:
-    """BIDS entities of a file name, without its extension and data type."""
+@lru_cache(maxsize=1024)  # an image and its sidecars have one stem
+def _entities(name: str) -> Mapping[str, str]:
+    """BIDS entities of a file name, with or without its extension."""
     entities = bids2table.parse_bids_entities(name)
     return {key: str(value) for key, value in entities.items() if key not in ("ext", "datatype")}
 
 
-def _inherited(dwi: Path, root: Path, extension: str) -> Path | None:
-    """Nearest file that applies to `dwi` by the BIDS inheritance principle.
+Sidecars = dict[str, list[tuple[Mapping[str, str], str]]]  # entities and path, by extension
 
-    A file applies when its entities are a subset of the image's; nearer folders win, then the
-    file with more entities.
+
+def _sidecars(folder: str, names: Sequence[str]) -> Sidecars:
+    """Gradient tables and JSON of one folder."""
+    found: Sidecars = {".bval": [], ".bvec": [], ".json": []}
+    for name in names:
+        stem, extension = os.path.splitext(name)
+        if extension in found and stem.endswith("dwi"):
+            found[extension].append((_entities(stem), f"{folder}/{name}"))
+    return found
+
+
+def _applicable(wanted: Mapping[str, str], levels: Sequence[Sidecars], extension: str) -> list[str]:
+    """Files that apply to an image by the BIDS inheritance principle, the nearest first.
+
+    A file applies when its entities are a subset of the image's; nearer folders win, then the file
+    with more entities.
+
+    Parameters
+    ----------
+    wanted
+        Entities of the image.
+    levels
+        Of each folder from the image's own up to the data set's.
+    extension
+        Such as ".bval".
     """
-    wanted = _entities(dwi.name)
-    folder = dwi.parent
-    while True:
-        applicable = [
-            (len(entities), path)
-            for path, entities in _gradient_files(folder, extension)
-            if entities.items() <= wanted.items()
-        ]
-        if applicable:
-            return max(applicable)[1]
-        if folder == root or folder == folder.parent:
-            return None
-        folder = folder.parent
+    return [
+        path
+        for level in levels
+        for _, path in sorted(
+            ((len(has), path) for has, path in level[extension] if has.items() <= wanted.items()),
+            reverse=True,
+        )
+    ]
+
+
+def _metadata(paths: Sequence[str]) -> dict[str, Any]:
+    """Content of sidecars, the first of them counting most; what cannot be read tells nothing."""
+    metadata: dict[str, Any] = {}
+    for path in reversed(paths):
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                content = json.load(file)
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            metadata |= content
+    return metadata
 
 
 def _is_weighted(bval: Path) -> bool:
@@ -145,7 +189,7 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
     Raises
     ------
     InputError
-        No data set, no scan, or scans without gradient tables (all named at once).
+        No data set, or no scan of a person who is asked for.
     """
     root = root.absolute()
     if not (root / "dataset_description.json").is_file():
@@ -153,37 +197,108 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
             f"{root}: no dataset_description.json, so this is not the top folder of a BIDS data set"
         )
     labels = {f"sub-{label.removeprefix('sub-')}" for label in participants}
-    index = bids2table.index_dataset(root, include_subjects=sorted(labels) or None)
-    scans, problems = [], []
-    for row in index.select(["root", "path", "sub", "suffix", "ext", "part"]).to_pylist():
-        if row["suffix"] != "dwi" or row["ext"] not in (".nii", ".nii.gz"):
-            continue
-        if row["part"] not in (None, "mag"):
-            continue
-        dwi = root / row["path"]
-        found = {ext: _inherited(dwi, root, ext) for ext in (".bval", ".bvec")}
-        lacking = [ext for ext, path in found.items() if path is None]
-        if lacking:
-            problems.append(f"{dwi}: no {' and no '.join(lacking)} applies to it")
-            continue
-        bval, bvec = found[".bval"], found[".bvec"]
-        assert bval is not None
-        assert bvec is not None
-        if not _is_weighted(bval):
-            log.info("%s: only b=0 volumes, passed over", dwi)
-            continue
-        prefix = dwi.name.removesuffix(row["ext"]).removesuffix("_dwi")
-        sidecars = bids2table.load_bids_metadata(dwi)
-        acquisition = {key: sidecars[key] for key in ACQUISITION if key in sidecars}
-        scans.append(Scan(prefix, str(row["sub"]), dwi, bval, bvec, acquisition=acquisition))
-    if problems:
-        raise InputError("\n  ".join([f"{root}: scans without gradient tables", *problems]))
+    names = sorted(os.listdir(root))
+    shared = _sidecars(str(root), names)
+    subjects = [
+        name
+        for name in names
+        if re.fullmatch(r"sub-[A-Za-z0-9]+", name) and (not labels or name in labels)
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda name: _subject_scans(f"{root}/{name}", shared), subjects)
+        scans = [scan for of_one in found for scan in of_one]
     missing = labels - {f"sub-{scan.sample_id}" for scan in scans}
     if missing:
         raise InputError(f"{root}: no DWI found for {', '.join(sorted(missing))}")
     if not scans:
         raise InputError(f"{root}: no DWI found (files named sub-*_dwi.nii.gz in dwi folders)")
     return sorted(scans, key=_natural)
+
+
+def _subject_scans(folder: str, shared: Sidecars) -> list[Scan]:
+    """Scans of one person's folder; `shared` is what lies above it."""
+    try:
+        names = sorted(os.listdir(folder))
+    except NotADirectoryError:
+        return []
+    scans: list[Scan] = []
+    above = [_sidecars(folder, names), shared]
+    for name in names:
+        if name == "dwi":
+            scans += _folder_scans(f"{folder}/dwi", above)
+        elif name.startswith("ses-"):
+            session = f"{folder}/{name}"
+            try:
+                within = sorted(os.listdir(session))
+            except NotADirectoryError:
+                continue
+            if "dwi" in within:
+                scans += _folder_scans(f"{session}/dwi", [_sidecars(session, within), *above])
+    return scans
+
+
+def _folder_scans(folder: str, above: Sequence[Sidecars]) -> list[Scan]:
+    """Scans of one dwi folder."""
+    try:
+        names = sorted(os.listdir(folder))
+    except NotADirectoryError:
+        return []
+    levels = [_sidecars(folder, names), *above]
+    label = re.search(r"/sub-([A-Za-z0-9]+)/", folder[folder.rindex("/sub-") :])
+    assert label is not None
+    scans: dict[str, Scan] = {}
+    for name in names:
+        stem = name.removesuffix(".gz").removesuffix(".nii")
+        if stem == name or not stem.endswith("_dwi"):
+            continue
+        dwi, wanted = Path(folder, name), _entities(stem)
+        if wanted.get("part", "mag") != "mag":
+            continue
+        prefix = stem.removesuffix("_dwi")
+        tables = {ext: _applicable(wanted, levels, ext) for ext in (".bval", ".bvec")}
+        bval, bvec = (Path(paths[0]) if paths else None for paths in tables.values())
+        if bval is not None and not _is_weighted(bval):
+            log.info("%s: only b=0 volumes, passed over", dwi)
+            continue
+        lacking = [ext for ext, paths in tables.items() if not paths]
+        fault = ""
+        if lacking:
+            fault = f"{dwi}: no {' and no '.join(lacking)} applies to it; put one beside it"
+        elif wanted.get("sub") != label[1]:
+            fault = f"{dwi}: is named of sub-{wanted.get('sub')}, but lies in sub-{label[1]}"
+        elif prefix in scans:
+            fault = f"{dwi}: {scans[prefix].dwi} is there as well; keep one of them"
+        sidecars = _metadata(_applicable(wanted, levels, ".json"))
+        acquisition = {key: sidecars[key] for key in ACQUISITION if key in sidecars}
+        scans[prefix] = Scan(
+            prefix, label[1], dwi, bval, bvec, acquisition=acquisition, fault=fault
+        )
+    return list(scans.values())
+
+
+def scan_faults(scan: Scan, start: str) -> list[str]:
+    """What a scan lacks, and why it is refused whatever its files hold.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    start
+        Step at which its data enter.
+
+    Returns
+    -------
+    One sentence each, with the file and what to do.
+    """
+    faults = [scan.fault] if scan.fault else []
+    for name in ("dwi", "bval", "bvec", "mask", "fa"):
+        path = getattr(scan, name)
+        if path is None:
+            if name in NEEDED[start] and not faults:
+                faults.append(f"{scan.prefix}: no {name}")
+        elif why := unreadable(path):
+            faults.append(f"{scan.place}: {name} {why}" if scan.place else why)
+    return faults
 
 
 def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -203,7 +318,7 @@ def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
             f"{', '.join(columns)}; found {', '.join(reader.fieldnames or ()) or 'nothing'}"
         )
     for row in reader:
-        if None in row or None in row.values():
+        if None in row or None in row.values():  # too many fields, too few
             raise InputError(
                 f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} fields"
             )
@@ -230,37 +345,41 @@ def read_scan_table(
     Raises
     ------
     InputError
-        Missing columns, ragged rows, labels that BIDS does not allow, files that do not exist.
+        Missing columns, ragged rows, labels that BIDS does not allow, empty fields, one image in
+        two rows.
     """
     needed, optional = COLUMNS[source]
-    rows: dict[str, list[dict[str, str]]] = {}
+    rows: dict[str, list[tuple[int, dict[str, Path]]]] = {}
     problems = []
+    first_line: dict[str, int] = {}  # of each image
     for line, row in _table_rows(path, ("participant_id", *needed)):
+        where = f"{path}, line {line}"
         label = row["participant_id"].strip().removeprefix("sub-")
         if not re.fullmatch(r"[A-Za-z0-9]+", label):
             problems.append(
-                f"line {line}: participant_id '{row['participant_id']}' must be letters and digits"
+                f"{where}: participant_id '{row['participant_id']}' must be letters and digits"
             )
-        for name in (*needed, *optional):
-            if row.get(name) and not Path(path.parent, row[name]).is_file():
-                problems.append(f"line {line}: {name} '{row[name]}' does not exist")
-            elif name in needed and not row[name]:
-                problems.append(f"line {line}: {name} is empty")
-        rows.setdefault(label, []).append(row)
-    if problems:
-        raise InputError("\n  ".join([f"{path}:", *problems]))
+        problems += [f"{where}: {name} is empty" for name in needed if not row[name].strip()]
+        image = row[needed[0]].strip()
+        if image and first_line.setdefault(image, line) != line:
+            problems.append(
+                f"{where}: {needed[0]} '{image}' is that of line {first_line[image]}; keep one row "
+                "an image"
+            )
+        files = {
+            name: Path(path.parent, named).absolute()
+            for name in (*needed, *optional)
+            if (named := (row.get(name) or "").strip())
+        }
+        rows.setdefault(label, []).append((line, files))
+    raise_all(problems, f"{path}: the table has faults:")
     if not rows:
         raise InputError(f"{path}: the table has no rows")
     scans = []
     for label, runs in rows.items():
-        for number, row in enumerate(runs, start=1):
-            files = {
-                name: Path(path.parent, row[name]).absolute()
-                for name in (*needed, *optional)
-                if row.get(name)
-            }
+        for number, (line, files) in enumerate(runs, start=1):
             prefix = f"sub-{label}" + (f"_run-{number}" if len(runs) > 1 else "")
-            scans.append(_scan(prefix, label, files))
+            scans.append(_scan(prefix, label, files, place=f"{path}, line {line}"))
     return _chosen(scans, participants, path)
 
 
@@ -296,10 +415,10 @@ def find_derivatives(
     Raises
     ------
     InputError
-        Nothing found, or files that belong to a scan are missing (all named at once).
+        Nothing found, or a scan found twice.
     """
     ending = "desc-preproc_dwi" if source == "preprocessed" else "param-fa_dwimap"
-    scans, problems = [], []
+    scans = []
     for path in sorted(root.glob(f"sub-*/**/*{ending}.nii*")):
         entities = _entities(path.name)
         if source != "preprocessed" and in_common_space(path) != (source == "fa_common"):
@@ -316,10 +435,7 @@ def find_derivatives(
                 "bvec": path.with_name(f"{stem}.bvec"),
                 "mask": path.with_name(mask),
             }
-        problems += [f"{file}: does not exist" for file in files.values() if not file.is_file()]
         scans.append(_scan(prefix, entities["sub"], files))
-    if problems:
-        raise InputError("\n  ".join([f"{root}: scans that are not whole", *problems]))
     if not scans:
         raise InputError(
             f"{root}: no file sub-*/…{'_space-*' * (source == 'fa_common')}*{ending}.nii.gz; "

@@ -7,15 +7,17 @@ optional: what a study leaves out, the step's own default decides.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from axoloci.errors import InputError
+from axoloci.io.gradients import B0_THRESHOLD, MAX_BVAL
 
 
 class Section(BaseModel):
@@ -36,7 +38,10 @@ class DtiSettings(Section):
     """`[dti]`: the tensor fit."""
 
     max_bval: float | None = Field(
-        None, gt=0, description="largest b-value fitted, s/mm²; higher shells are left out"
+        None,
+        gt=B0_THRESHOLD,
+        le=MAX_BVAL,
+        description="largest b-value fitted, s/mm²; higher shells are left out",
     )
     method: Literal["WLS", "OLS"] | None = Field(None, description="fit method")
 
@@ -53,7 +58,10 @@ class NormalizeSettings(Section):
         "template's brain that nearly all people cover",
     )
     voxel_size: float | None = Field(
-        None, gt=0, description="voxel size of the common space, mm; without it the template's own"
+        None,
+        ge=0.5,
+        le=10,
+        description="voxel size of the common space, mm; without it the template's own",
     )
 
 
@@ -61,7 +69,7 @@ class EncoderSettings(Section):
     """`[encoder]`: the autoencoder of the FA maps."""
 
     n_latents: int | None = Field(None, ge=1, description="number of latent phenotypes")
-    channels: tuple[int, ...] | None = Field(
+    channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="feature channels of each resolution level, finest first"
     )
     epochs: int | None = Field(None, ge=1, description="passes over the training people")
@@ -80,7 +88,8 @@ class GwasSettings(Section):
     """`[gwas]`: association of all latents with all variants."""
 
     covariates: tuple[str, ...] | None = Field(
-        None, description="columns of the covariate table to use; without it all of them"
+        None,
+        description="columns of the covariate table to use; without it all of them, [] is none",
     )
     categorical: tuple[str, ...] = Field(
         (), description="numeric columns that are categories (text columns always are)"
@@ -218,9 +227,10 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     """Names allowed in the table of the study file in which `location` lies."""
     for name in location[:-1]:
         annotation = model.model_fields[str(name)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
+        kinds = get_args(annotation) or (annotation,)  # `Inputs | None` has two
+        (model,) = (
+            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
     return list(model.model_fields)
 
 
@@ -254,11 +264,12 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
                 hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
                 problems.append(f"unknown key '{key}'; {hint}")
             else:
-                problems.append(f"'{key}': {problem['msg']}")
-        raise InputError("\n  ".join([f"{source}:", *problems])) from error
+                found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+                problems.append(f"'{key}': {problem['msg']}{found}")
+        raise InputError(f"{source}:", problems) from error
     problems = _contradictions(settings)
     if problems:
-        raise InputError("\n  ".join([f"{source}:", *problems]))
+        raise InputError(f"{source}:", problems)
 
     def resolve(path: Path | None) -> Path | None:
         return None if path is None else Path(folder, path.expanduser()).absolute()
@@ -307,16 +318,44 @@ def _contradictions(settings: StudySettings) -> list[str]:
             problems.append(f"{where}name the source of the data, one of {', '.join(DOORS)}")
         elif name != "train":
             made = {key for key, doors in MADE_COVARIATES.items() if cohort.start in doors}
-            if cohort.covariates is None and set(settings.gwas.covariates or ()) - made:
-                problems.append(
-                    f"{where}'gwas.covariates' names columns, but 'covariates' no table"
-                )
+            made &= set(settings.gwas.covariates or ())  # only these are made
+            for key in ("covariates", "categorical"):
+                columns = set(getattr(settings.gwas, key) or ()) - made
+                if cohort.covariates is None and columns:
+                    problems.append(
+                        f"{where}'gwas.{key}' names columns, but 'covariates' no table: "
+                        f"{', '.join(sorted(columns))}"
+                    )
     if problems:
         return problems
     if len({cohort.start == "gwas" for cohort in cohorts.values()}) > 1:
         problems.append("'traits' of one cohort and images of another cannot be compared")
     elif "train" in cohorts and cohorts["train"].start == "gwas":
         problems.append("[train]: 'traits' train no encoder; name images")
+    gwas = settings.gwas
+    unused = set(gwas.categorical) - set(gwas.covariates or ())
+    if gwas.covariates is not None and unused:
+        problems.append(
+            f"'gwas.categorical' names {', '.join(sorted(unused))}, which 'gwas.covariates' does "
+            "not; add it there or leave it out here"
+        )
+    if cohorts["discovery"].start != "gwas":
+        problems += _impossible_exports(settings)
+    return problems
+
+
+def _impossible_exports(settings: StudySettings) -> list[str]:
+    """Latents to export that the encoder does not make."""
+    n_latents = settings.encoder.n_latents
+    last = "" if n_latents is None else f" to latent_{n_latents - 1:03d}"
+    problems = []
+    for name in settings.gwas.export:
+        number = re.fullmatch(r"latent_(\d{3,})", name)
+        exists = number is not None and name == f"latent_{int(number[1]):03d}"
+        if not exists or (n_latents is not None and number and int(number[1]) >= n_latents):
+            problems.append(
+                f"'gwas.export': there will be no trait '{name}'; the latents are latent_000{last}"
+            )
     return problems
 
 
@@ -350,7 +389,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
         chosen["encoder"]["channels"] = ",".join(map(str, channels))
     if settings.gwas.covariates is not None:
         pcs = [f"PC{number}" for number in range(1, settings.gwas.n_pcs + 1)]
-        chosen["gwas"]["covariate"] = [*settings.gwas.covariates, *pcs]
+        if names := [*settings.gwas.covariates, *pcs]:
+            chosen["gwas"]["covariate"] = names
     return chosen
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from axoloci import __version__
 from axoloci.command import progress, step_group
+from axoloci.covariates import design_matrix
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_text
 from axoloci.io.genotypes import Genotypes, open_genotypes
@@ -30,7 +31,6 @@ from axoloci.io.sumstats import (
 )
 from axoloci.io.tables import match_samples, read_table, read_traits
 from axoloci.tasks.gwas import kernel, pca, sample_qc
-from axoloci.tasks.gwas.covariates import design_matrix
 
 log = logging.getLogger("axoloci")
 
@@ -299,7 +299,9 @@ def associate(
     covariate_table = _read_covariates(covariates, covariate, categorical)
     people = _shared_people(source, traits, trait_table, covariate_table)
     columns = pd.DataFrame(index=people) if covariate_table is None else covariate_table.loc[people]
-    matrix, covariate_names = design_matrix(columns)
+    matrix, covariate_names, left_out = design_matrix(columns)
+    for name, why in left_out.items():
+        log.warning("covariate %s is left out: it is %s", name, why)
     if len(people) < matrix.shape[1] + 2:
         raise InputError(f"{len(people)} people are too few for {matrix.shape[1]} covariates")
     model = kernel.fit_null(trait_table.loc[people].to_numpy(np.float64), matrix)

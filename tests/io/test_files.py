@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from axoloci.io.files import sha256, whole_file, write_json, write_text
+from axoloci.io.files import sha256, unreadable, whole_file, write_json, write_text
 
 
 def test_whole_file__a_failure_leaves_the_old_content(tmp_path: Path) -> None:
@@ -40,3 +40,19 @@ def test_write_json__refuses_nan(tmp_path: Path) -> None:
 def test_sha256__of_known_bytes(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "abc")
     assert sha256(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_unreadable__says_why_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    assert unreadable(path) == f"{path}: no such file"
+    path.write_text("x")
+    assert unreadable(path) == ""
+    assert unreadable(tmp_path) == f"{tmp_path}: is a folder, not a file"
+    (tmp_path / "l").symlink_to("gone")
+    why = unreadable(tmp_path / "l")
+    assert "l: a link to gone, which is not there; in a DataLad data set fetch it by: " in why
+    assert why.endswith(f"datalad get {tmp_path}/l")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert unreadable(path) == f"{path}: no permission to read it"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from plink_files import unpack, write_plink
 
 from axoloci.errors import InputError
-from axoloci.io.genotypes import open_genotypes
+from axoloci.io.genotypes import genotype_problems, open_genotypes, read_people
 
 
 @pytest.fixture
@@ -139,6 +139,25 @@ def test_open_genotypes__names_faults(
     replace(Path(f"{prefix}{suffix}"), old, new)
     with pytest.raises(InputError, match=message):
         open_genotypes(f"{prefix}.bed")
+
+
+def test_genotype_problems__are_named_all_at_once(prefix: Path) -> None:
+    replace(Path(f"{prefix}.bed"), b"\x6c\x1b", b"xx")
+    replace(Path(f"{prefix}.bim"), b"1004", b"1e3")
+    replace(Path(f"{prefix}.fam"), b"i3\t0", b"i2\t0")
+    problems = genotype_problems(Path(f"{prefix}.bed"))
+    assert len(problems) == 3
+    assert "bim: row 5: the position is '1e3'" in problems[0]
+    assert "not a PLINK 1 bed" in problems[1]
+    assert "row 4: the IID 'i2' occurs twice" in problems[2]
+    with pytest.raises(InputError) as caught:
+        open_genotypes(f"{prefix}.bed")
+    assert caught.value.problems == tuple(problems)
+
+
+def test_read_people__without_the_prefix_of_bids(tmp_path: Path) -> None:
+    (tmp_path / "a.fam").write_bytes(b"\xef\xbb\xbfsub-1 sub-01 0 0 0 0\r\n2 02 0 0 0 0\r\n")
+    assert read_people(tmp_path / "a.fam") == ["01", "02"]
 
 
 def test_open_genotypes__names_a_file_that_is_not_there(prefix: Path) -> None:

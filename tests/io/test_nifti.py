@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.io.nifti import read_header, read_nifti, write_nifti
 
 AFFINE = np.array([[-2.0, 0, 0.1, 30], [0, 2, 0, -20], [0.1, 0, 2, 5], [0, 0, 0, 1]])
 
@@ -65,3 +65,58 @@ def test_read_nifti__faults_are_named(tmp_path: Path) -> None:
     nib.save(flat, tmp_path / "flat.nii")
     with pytest.raises(InputError, match="affine is singular"):
         read_nifti(tmp_path / "flat.nii", ndim=3)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_read_header__agrees_with_the_whole_image(
+    tmp_path: Path, name: str, kind: type, order: str
+) -> None:
+    header = kind.header_class(endianness=order)
+    image = kind(np.ones((4, 5, 6, 7), f"{order}f4"), AFFINE, header)
+    nib.save(image, tmp_path / name)
+    header = read_header(tmp_path / name, ndim=4)
+    data, affine = read_nifti(tmp_path / name, ndim=4)
+    assert header.shape == data.shape == (4, 5, 6, 7)
+    assert np.allclose(header.affine, affine)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.nii.gz", b"", "the file is empty; copy it again"),
+        ("a.nii", b"", "the file is empty; copy it again"),
+        ("a.nii", b"\x1f\x8b", r"is compressed by gzip; name it \.nii\.gz"),
+        ("a.nii.gz", b"\x1f\x8b" + bytes(99), "cannot be read as a NIfTI image: "),
+        ("a.nii.gz", bytes(400), "it is not compressed by gzip"),
+        ("a.nii", bytes(400), "it has no NIfTI header"),
+        ("a.nii", b"version https://git-lfs.github.com/spec/v1", "holds a pointer instead of an"),
+        ("b c.nii", b"/annex/objects/MD5E-s1--0.nii", "by: datalad get '.*b c.nii'"),
+        ("a.nii", (348).to_bytes(4, "little") + bytes(500), "it has no NIfTI header"),
+    ],
+)
+def test_read_header__faults_are_named(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_header(tmp_path / name, ndim=3)
+
+
+def test_read_header__every_cut_is_noticed(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(size=(10, 10, 10)).astype(np.float32)
+    for name in ("a.nii", "a.nii.gz"):
+        path = tmp_path / name
+        write_nifti(path, noise, AFFINE)
+        content = path.read_bytes()
+        for kept in (1, 100, 350, 2000, len(content) - 1):
+            path.write_bytes(content[:kept])
+            with pytest.raises(InputError, match=name):
+                read_header(path, ndim=3)
+    flat = nib.Nifti1Image(noise, np.diag([1e-9, 1, 1, 1]))
+    nib.save(flat, tmp_path / "flat.nii")
+    with pytest.raises(InputError, match="affine is singular"):
+        read_header(tmp_path / "flat.nii", ndim=3)
+    with pytest.raises(InputError, match="No such file"):
+        read_header(tmp_path / "none.nii", ndim=3)

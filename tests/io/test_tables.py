@@ -11,7 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from axoloci.errors import InputError
-from axoloci.io.tables import match_samples, read_table, read_traits, write_latents
+from axoloci.io.tables import (
+    alike_hint,
+    alike_ids,
+    match_samples,
+    read_table,
+    read_traits,
+    write_latents,
+)
 
 
 def write(folder: Path, text: str, name: str = "t.tsv") -> Path:
@@ -165,3 +172,38 @@ def test_read_table__order_of_rows_is_free(tmp_path: Path, order: list[int]) -> 
     straight = read_table(write(tmp_path, "\n".join(["IID\tx\ts", *rows])))
     shuffled = read_table(write(tmp_path, "\n".join(["IID\tx\ts", *(rows[i] for i in order)])))
     pd.testing.assert_frame_equal(shuffled.loc[straight.index], straight)
+
+
+def test_read_table__names_all_faults_at_once(tmp_path: Path) -> None:
+    text = "IID\ta\tb\tc\n1\t2\t3\tx\n1\t3,5\t4\ty\n1\t3\tz\tx\n"
+    with pytest.raises(InputError) as caught:
+        read_table(write(tmp_path, text))
+    assert len(caught.value.problems) == 3
+    message = str(caught.value)
+    assert "row 3: the IID '1' occurs twice (and 1 more such rows)" in message
+    assert "row 3, column 'a': '3,5' has a decimal comma" in message
+    assert "row 4, column 'b': 'z' among numbers" in message
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pairs"),
+    [
+        (["0001"], ["1"], [("0001", "1")]),
+        (["AB1"], ["ab1"], [("AB1", "ab1")]),
+        (["UKB-01"], ["ukb_1"], [("UKB-01", "ukb_1")]),
+        (["a10"], ["a1"], []),
+        (["100"], ["1"], []),
+        (["0"], ["00"], [("0", "00")]),
+        (["1", "01"], ["1", "x"], []),  # one has its own partner
+    ],
+)
+def test_alike_ids__differ_in_padding_case_and_marks(
+    ours: list[str], theirs: list[str], pairs: list[tuple[str, str]]
+) -> None:
+    assert alike_ids(ours, theirs) == pairs
+    assert ("may be the same people" in alike_hint(ours, theirs)) == bool(pairs)
+
+
+def test_match_samples__shows_pairs_that_look_alike() -> None:
+    with pytest.raises(InputError, match="'0001' and '1', '0002' and '2' may be the same people"):
+        match_samples({"a.fam": ["0001", "0002"], "t.tsv": ["1", "2"]})

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,7 +208,7 @@ def write_cohort(
     if n_samples == 0:
         raise InputError(f"{path}: no maps to store")
     if len(set(sample_id)) < n_samples:
-        twice = sorted({name for name in sample_id if list(sample_id).count(name) > 1})
+        twice = sorted(name for name, n in Counter(sample_id).items() if n > 1)
         raise InputError(
             f"sample_id occurs more than once: {', '.join(twice[:10])}; keep one map a person"
         )

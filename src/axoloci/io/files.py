@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write `content` as indented JSON, whole or not at all. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def unreadable(path: Path) -> str:
+    """Why a file cannot be read and what to do; empty if it can be opened."""
+    if path.is_file():
+        return "" if os.access(path, os.R_OK) else f"{path}: no permission to read it"
+    if path.is_dir():
+        return f"{path}: is a folder, not a file"
+    if path.is_symlink():
+        return (
+            f"{path}: a link to {os.readlink(path)}, which is not there; in a DataLad data set "
+            f"fetch it by: datalad get {shlex.quote(str(path))}"
+        )
+    return f"{path}: no such file"
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

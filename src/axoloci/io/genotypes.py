@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
+from axoloci.io.files import unreadable
 
 log = logging.getLogger("axoloci")
 
@@ -167,14 +168,8 @@ def open_genotypes(prefix: str | os.PathLike[str]) -> Genotypes:
     if bed.suffix != ".bed":
         bed = bed.with_name(bed.name + ".bed")
     bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
-    for path in (bed, bim, fam):
-        if not path.is_file():
-            raise InputError(
-                f"{path}: no such file; genotypes are a .bed, a .bim and a .fam of one name"
-            )
-    (n_samples, fam_fields), (n_variants, _) = _count_rows(fam), _count_rows(bim)
-    _check_bed(bed, n_samples, n_variants)
-    if fam_fields == 6:
+    raise_all(genotype_problems(bed), f"{bed.with_suffix('')}: the genotypes have faults:")
+    if _count_rows(fam)[1] == 6:
         samples, variants = _read_tables(bed, bim, fam)
     else:  # GEMMA's habit: one more column per trait, which pandas-plink would mistake for an index
         with tempfile.TemporaryDirectory() as folder:
@@ -183,17 +178,66 @@ def open_genotypes(prefix: str | os.PathLike[str]) -> Genotypes:
                 narrow.write_bytes(b"".join(b" ".join(line.split()[:6]) + b"\n" for line in wide))
             samples, variants = _read_tables(bed, bim, narrow)
 
-    repeated = samples["iid"].duplicated()
-    if repeated.any():
-        row = int(np.argmax(repeated.to_numpy()))
-        raise InputError(
-            f"{fam}: row {row + 1}: the IID '{samples['iid'].iloc[row]}' occurs twice; people are "
-            "matched by IID, so each must be its own (plink2 --update-ids renames them)"
-        )
     n_negative = int((variants["base_pair_location"] < 0).sum())
     if n_negative:
         log.warning("%s: %d variants have a negative position; they are kept", bim, n_negative)
     return Genotypes(bed, samples, variants)
+
+
+def genotype_problems(bed: Path) -> list[str]:
+    """Everything wrong with a file set that is seen without reading its genotypes.
+
+    Files that are not there, malformed rows, a person who occurs twice, a `.bed` of another kind or
+    size. One sentence each, with file and row.
+    """
+    bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
+    problems = [fault for path in (bed, bim, fam) if (fault := unreadable(path))]
+    if problems:
+        return [
+            f"{fault}; genotypes are a .bed, a .bim and a .fam of one name" for fault in problems
+        ]
+    rows = {}
+    for path in (fam, bim):
+        try:
+            rows[path], _ = _count_rows(path)
+        except InputError as error:
+            problems.append(str(error))
+    try:
+        _check_bed(bed, rows.get(fam), rows.get(bim))
+    except InputError as error:
+        problems.append(str(error))
+    if fam in rows:
+        try:
+            read_people(fam)
+        except InputError as error:
+            problems.append(str(error))
+    return problems
+
+
+def read_people(fam: Path) -> list[str]:
+    """IIDs of a `.fam` in the order of its rows, without "sub-".
+
+    Raises
+    ------
+    InputError
+        Not UTF-8 text, a person without an IID, or one who occurs twice.
+    """
+    try:
+        text = fam.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{fam}: not UTF-8 text: {error}") from error
+    people = [fields[1].removeprefix("sub-") for row in text.split("\n") if (fields := row.split())]
+    if "NA" in people:
+        raise InputError(f"{fam}: row {people.index('NA') + 1}: the IID is missing (NA)")
+    if len(set(people)) < len(people):
+        row = int(np.argmax(pd.Series(people).duplicated().to_numpy())) + 1
+        n_more = len(people) - len(set(people)) - 1
+        raise InputError(
+            f"{fam}: row {row}: the IID '{people[row - 1]}' occurs twice"
+            f"{f' (and {n_more} more such rows)' if n_more else ''}; people are "
+            "matched by IID, so each must be its own (plink2 --update-ids renames them)"
+        )
+    return people
 
 
 def _count_rows(path: Path) -> tuple[int, int]:
@@ -202,11 +246,17 @@ def _count_rows(path: Path) -> tuple[int, int]:
     n_rows, expected = 0, len(names)
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            n_fields = len(line.split())
+            fields = line.split()
+            n_fields = len(fields)
             if n_rows == 0 and path.suffix == ".fam":
                 expected = max(n_fields, expected)
             if n_fields == expected:
                 n_rows += 1
+                if path.suffix == ".bim" and not fields[3].lstrip(b"-").isdigit():
+                    raise InputError(
+                        f"{path}: row {number}: the position is "
+                        f"'{fields[3].decode(errors='replace')}'; positions must be whole numbers"
+                    )
             elif n_fields:
                 raise InputError(
                     f"{path}: row {number} has {n_fields} fields, expected {expected} "
@@ -217,8 +267,8 @@ def _count_rows(path: Path) -> tuple[int, int]:
     return n_rows, expected
 
 
-def _check_bed(bed: Path, n_samples: int, n_variants: int) -> None:
-    """Magic number, order and size of a bed file."""
+def _check_bed(bed: Path, n_samples: int | None, n_variants: int | None) -> None:
+    """Magic number, order and, where the rows of its tables are known, size of a bed file."""
     with open(bed, "rb") as file:
         magic = file.read(3)
     if magic[:2] != _BED_MAGIC:
@@ -229,6 +279,8 @@ def _check_bed(bed: Path, n_samples: int, n_variants: int) -> None:
         raise InputError(
             f"{bed}: stored person by person; plink1.9 --bfile … --make-bed stores it by variant"
         )
+    if n_samples is None or n_variants is None:
+        return
     bytes_per_variant = -(-n_samples // 4)  # four people a byte
     expected, found = 3 + bytes_per_variant * n_variants, bed.stat().st_size
     if found != expected:
@@ -257,11 +309,6 @@ def _read_tables(bed: Path, bim: Path, fam: Path) -> tuple[pd.DataFrame, pd.Data
         return pd.Series(np.asarray(table[name]), dtype=object)
 
     samples = pd.DataFrame({name: text(name) for name in ("fid", "iid", "father", "mother")})
-    unnamed = samples["iid"].isna()
-    if unnamed.any():
-        raise InputError(
-            f"{fam}: row {int(np.argmax(unnamed.to_numpy())) + 1}: the IID is missing (NA)"
-        )
     samples = samples.fillna("0")
     samples["iid"] = samples["iid"].str.removeprefix("sub-")  # as in every table of people
     sex = pd.to_numeric(text("gender"), errors="coerce").fillna(0).astype(np.int8)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
 from axoloci.io.files import write_text
 
 B0_THRESHOLD = 50.0
@@ -57,12 +57,20 @@ def read_gradients(
     InputError
         A file that is not a table of numbers, is ragged, or has another number of rows.
     """
-    bval = _read_table(bval_path)
-    if 1 not in bval.shape:
-        raise InputError(f"{bval_path}: expected one row or one column, found {_shape(bval)}")
-    bvec = _read_table(bvec_path)
-    if 3 not in bvec.shape:
-        raise InputError(f"{bvec_path}: expected 3 rows or 3 columns, found {_shape(bvec)}")
+    tables, problems = [], []
+    for path, wanted, words in (
+        (bval_path, 1, "one row or one column"),
+        (bvec_path, 3, "3 rows or 3 columns"),
+    ):
+        try:
+            table = _read_table(path)
+            if wanted not in table.shape:
+                raise InputError(f"{path}: expected {words}, found {_shape(table)}")
+            tables.append(table)
+        except InputError as error:
+            problems.append(str(error))
+    raise_all(problems, "the gradient table has faults:")
+    bval, bvec = tables
     bvec = bvec.T if bvec.shape[0] == 3 else bvec  # (g, 3); a 3x3 table is read as FSL writes it
     return bval.ravel(), np.ascontiguousarray(bvec)
 
@@ -79,9 +87,13 @@ def _read_table(path: str | os.PathLike[str]) -> NDArray[np.float64]:
         raise InputError(f"{path}: cannot be read as text: {error}") from error
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
-        # A comma between two digits and no second one in the token is a decimal comma.
-        words = re.sub(r"(?<![\w,.])([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)(?![\w,.])", r"\1.\2", line)
-        words = re.sub(r"[,;]", " ", words)
+        words = line
+        if "," in line or ";" in line:
+            # A comma between two digits and no second one in the token is a decimal comma.
+            words = re.sub(
+                r"(?<![\w,.])([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)(?![\w,.])", r"\1.\2", line
+            )
+            words = re.sub(r"[,;]", " ", words)
         try:
             row = [float(word) for word in words.split()]
         except ValueError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import shlex
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +56,130 @@ def read_nifti(
         raise InputError(
             f"{path}: the image data cannot be read, the file may be truncated or damaged: {error}"
         ) from error
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise InputError(f"{path}: the affine is singular or not finite:\n{affine}")
+    affine = _sound_affine(path, image.affine)
     if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
         n_bad = int((~np.isfinite(data)).sum())
         raise InputError(f"{path}: {n_bad} values are NaN or infinite; replace or mask them first")
     return data, affine
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image's header says.
+
+    Attributes
+    ----------
+    shape
+        Voxels along each axis, then volumes.
+    affine
+        [float64, shape: (4, 4)] Voxel to world, mm.
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+
+_START = 4096  # bytes of a file that hold its header, compressed or not
+_GZIP = b"\x1f\x8b"
+_KINDS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size in bytes
+
+
+def read_header(path: str | os.PathLike[str], ndim: int) -> Header:
+    """Read an image's header and see whether its file can be whole, but for the voxels.
+
+    The size of a `.nii` must hold them. A `.nii.gz` ends with the size of what it holds; only where
+    that differs, because the file is cut off or made of several members, all of it is read.
+
+    Parameters
+    ----------
+    path
+        `.nii` or `.nii.gz` file.
+    ndim
+        Number of dimensions that the image must have.
+
+    Raises
+    ------
+    InputError
+        Empty, not a NIfTI image, truncated, or of another number of dimensions.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(_START)
+            file.seek(max(size - 4, 0))
+            stated = int.from_bytes(file.read(4), "little")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    block = _first_bytes(path, start)
+    kind = _KINDS.get(int.from_bytes(block[:4], "little")) or _KINDS.get(
+        int.from_bytes(block[:4], "big")
+    )
+    if kind is None or len(block) < kind.sizeof_hdr or not kind.may_contain_header(block):
+        raise InputError(f"{path}: cannot be read as a NIfTI image: it has no NIfTI header")
+    try:
+        header = kind(block[: kind.sizeof_hdr], check=False)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        item = header.get_data_dtype().itemsize
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        n_bytes = int(header["vox_offset"]) + item * math.prod(shape)
+    except (nib.spatialimages.HeaderDataError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
+    if len(shape) != ndim or min(shape, default=0) < 1:
+        raise InputError(f"{path}: expected a {ndim}D image, found shape {shape}")
+    compressed = path.suffix == ".gz"
+    whole = stated == n_bytes % 2**32 if compressed else size >= n_bytes
+    if compressed and not whole:
+        size = _uncompressed_size(path)
+        whole = size >= n_bytes
+    if not whole:
+        raise InputError(
+            f"{path}: truncated: it holds {size} bytes, and an image of shape {shape} has "
+            f"{n_bytes}; copy it again"
+        )
+    return Header(shape, _sound_affine(path, affine))
+
+
+def _first_bytes(path: Path, start: bytes) -> bytes:
+    """The first bytes of an image, uncompressed."""
+    if not start:
+        raise InputError(f"{path}: the file is empty; copy it again")
+    if start.startswith((b"/annex/objects/", b"version https://git-lfs")):
+        raise InputError(
+            f"{path}: holds a pointer instead of an image; fetch it, in a DataLad data set by: "
+            f"datalad get {shlex.quote(str(path))}"
+        )
+    if path.suffix != ".gz":
+        if start.startswith(_GZIP):
+            raise InputError(f"{path}: is compressed by gzip; name it .nii.gz")
+        return start
+    if not start.startswith(_GZIP):
+        raise InputError(f"{path}: cannot be read as a NIfTI image: it is not compressed by gzip")
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, 1024)
+    except zlib.error as error:
+        raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
+
+
+def _uncompressed_size(path: Path) -> int:
+    """Bytes that a gzip file holds; all of it is read."""
+    size = 0
+    try:
+        with gzip.open(path) as file:
+            while chunk := file.read(2**20):
+                size += len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: truncated or damaged after {size} bytes: {error}; copy it again"
+        ) from error
+    return size
+
+
+def _sound_affine(path: str | os.PathLike[str], affine: NDArray[Any]) -> NDArray[np.float64]:
+    affine = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise InputError(f"{path}: the affine is singular or not finite:\n{affine}")
+    return affine
 
 
 def _voxels(path: Path, image: Any, dtype: DTypeLike) -> NDArray[Any]:
@@ -101,9 +221,28 @@ def same_grid(
         As `read_nifti`; or another shape, or an affine that differs by more than 0.001.
     """
     data, own = read_nifti(path, ndim=3)
-    if data.shape != tuple(shape):
+    check_grid(path, data.shape, own, shape, affine, reference)
+    return data
+
+
+def check_grid(
+    path: str | os.PathLike[str],
+    own_shape: tuple[int, ...],
+    own: NDArray[np.float64],
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    reference: str | os.PathLike[str],
+) -> None:
+    """Compare the grid of an image with that of another one, as `same_grid` does.
+
+    Raises
+    ------
+    InputError
+        Another shape, or an affine that differs by more than 0.001.
+    """
+    if own_shape != tuple(shape):
         raise InputError(
-            f"{path}: grid {data.shape}, but {reference} has {tuple(shape)};"
+            f"{path}: grid {own_shape}, but {reference} has {tuple(shape)};"
             " resample it to that grid"
         )
     if not np.allclose(own, affine, atol=1e-3):
@@ -113,7 +252,6 @@ def same_grid(
             f"{path}: its affine puts voxels up to {np.linalg.norm(gap, axis=1).max():.3g} mm away"
             f" from those of {reference}; resample it to that grid"
         )
-    return data
 
 
 def write_nifti(

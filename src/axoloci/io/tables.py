@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
 from axoloci.io.files import whole_file
 
 log = logging.getLogger("axoloci")
@@ -67,19 +67,25 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
             f"{', '.join(names[:5])}"
         )
     ids = raw[id_column].astype(str).str.strip().str.removeprefix("sub-")
+    problems = []
     empty = ids.str.lower().isin(_MISSING) | raw[id_column].isna()
     if empty.any():
-        raise InputError(f"{path}: {_row(path, empty)}: no {id_column}")
-    if ids.duplicated().any():
-        person = ids[ids.duplicated()].iloc[0]
-        raise InputError(
-            f"{path}: {_row(path, ids.duplicated())}: the {id_column} '{person}' occurs twice"
+        problems.append(f"{path}: {_row(path, empty)}: no {id_column}{_more(empty, 'rows')}")
+    repeated = ids.duplicated() & ~empty
+    if repeated.any():
+        person = ids[repeated].iloc[0]
+        problems.append(
+            f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice"
+            f"{_more(repeated, 'rows')}"
         )
-    columns = {
-        name: _column(path, raw[name], name in text)
-        for name in raw.columns
-        if name not in (id_column, "FID")
-    }
+    columns = {}
+    for name in raw.columns:
+        if name not in (id_column, "FID"):
+            try:
+                columns[name] = _column(path, raw[name], name in text)
+            except InputError as error:
+                problems.append(str(error))
+    raise_all(problems, f"{path}: the table has faults:")
     return pd.DataFrame(columns).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
 
 
@@ -174,9 +180,10 @@ def match_samples(sources: Mapping[str, Iterable[str]]) -> list[str]:
         there = set(sources[name])
         kept = [person for person in shared if person in there]
         if not kept:
+            hint = alike_hint(shared, there) or "ids must be the same text, with leading zeros"
             raise InputError(
                 f"no id shared by {before} and {name}; first ids there {_examples(shared)}, "
-                f"here {_examples(sources[name])}; ids must be the same text, with leading zeros"
+                f"here {_examples(sources[name])}; {hint}"
             )
         shared, before = kept, f"{before} + {name}"
     counts = ", ".join(f"{len(list(ids))} in {name}" for name, ids in sources.items())
@@ -184,8 +191,47 @@ def match_samples(sources: Mapping[str, Iterable[str]]) -> list[str]:
     return shared
 
 
+def alike_ids(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of ids that differ only in leading zeros, case or punctuation.
+
+    They may or may not be the same people, so nothing matches them but the user.
+
+    >>> alike_ids(["0001", "AB1", "x"], ["1", "ab1", "y"])
+    [('0001', '1'), ('AB1', 'ab1')]
+    """
+
+    def core(name: str) -> str:
+        letters = re.sub(r"[\W_]", "", name.casefold())
+        return re.sub(r"(?<!\d)0+(?=\d)", "", letters)
+
+    ours, theirs = set(ours), set(theirs)
+    by_core: dict[str, str] = {}
+    for name in sorted(theirs - ours):
+        by_core.setdefault(core(name), name)
+    return [(name, by_core[core(name)]) for name in sorted(ours - theirs) if core(name) in by_core]
+
+
+def alike_hint(ours: Iterable[str], theirs: Iterable[str]) -> str:
+    """What to do about ids that look like each other; empty if none do."""
+    pairs = alike_ids(ours, theirs)
+    if not pairs:
+        return ""
+    shown = ", ".join(f"'{a}' and '{b}'" for a, b in pairs[:3])
+    more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+    return (
+        f"{shown}{more} may be the same people: ids are compared letter by letter, with case and "
+        "leading zeros; write those of one file as in the other"
+    )
+
+
 def _examples(ids: Iterable[str]) -> str:
     return ", ".join(f"'{person}'" for person in list(ids)[:3])
+
+
+def _more(bad: pd.Series, what: str) -> str:
+    """How many more there are than the one that is named."""
+    n_more = int(bad.sum()) - 1
+    return f" (and {n_more} more such {what})" if n_more else ""
 
 
 def _row(path: Path, bad: pd.Series) -> str:
@@ -228,12 +274,14 @@ def _read_text(path: Path) -> pd.DataFrame:
     if len(header) == 1 and "," in lines[0]:
         raise InputError(f"{path}: separated by commas; tables are separated by tabs")
     header[0] = header[0].removeprefix("#")
-    for number, line in enumerate(lines[1:], start=2):
-        n_fields = len(line.split(separator))
-        if n_fields != len(header):
-            raise InputError(
-                f"{path}: row {number} has {n_fields} fields, the header {len(header)}"
-            )
+    n_fields = [len(line.split(separator)) for line in lines[1:]]
+    ragged = [number for number, n in enumerate(n_fields, start=2) if n != len(header)]
+    if ragged:
+        more = f" (and {len(ragged) - 1} more such rows)" if len(ragged) > 1 else ""
+        raise InputError(
+            f"{path}: row {ragged[0]} has {n_fields[ragged[0] - 2]} fields, the header "
+            f"{len(header)}{more}"
+        )
     return pd.read_csv(
         io.StringIO("\n".join(lines[1:])),
         sep="\t" if separator else r"\s+",

@@ -13,12 +13,12 @@ log = logging.getLogger("axoloci")
 
 def design_matrix(
     covariates: pd.DataFrame,
-) -> tuple[NDArray[np.float64], list[str]]:
+) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
     """Covariates as columns of numbers, with an intercept.
 
     Numbers stay as they are. Words become one indicator per level but the most frequent one, the
     reference (the first in sorted order among equals). Columns that are constant or a combination
-    of those before them are left out; a log line names them.
+    of those before them are left out.
 
     Parameters
     ----------
@@ -27,8 +27,9 @@ def design_matrix(
 
     Returns
     -------
-    (matrix, names)
-        float64 (n_samples, n_covariates), intercept first; the names of its columns.
+    (matrix, names, left_out)
+        float64 (n_samples, n_covariates), intercept first; the names of its columns; why each
+        column that was left out is.
     """
     columns: dict[str, NDArray[np.float64]] = {"intercept": np.ones(len(covariates))}
     for name, values in covariates.items():
@@ -44,6 +45,7 @@ def design_matrix(
                 columns[f"{name}={level}"] = (values == level).to_numpy(np.float64)
 
     kept: list[str] = []
+    left_out: dict[str, str] = {}
     basis = np.empty((len(covariates), 0))  # orthonormal: what the kept columns span
     for name, column in columns.items():
         centred = column - column.mean() if kept else column
@@ -53,9 +55,8 @@ def design_matrix(
         for _ in range(2):  # twice: once loses digits where columns are nearly collinear
             residual = residual - basis @ (basis.T @ residual)
         if constant or np.linalg.norm(residual) <= 1e-7 * length:
-            why = "constant" if constant else f"a combination of {', '.join(kept)}"
-            log.warning("covariate %s is left out: it is %s", name, why)
+            left_out[name] = "constant" if constant else f"a combination of {', '.join(kept)}"
             continue
         kept.append(name)
         basis = np.column_stack([basis, residual / np.linalg.norm(residual)])
-    return np.column_stack([columns[name] for name in kept]), kept
+    return np.column_stack([columns[name] for name in kept]), kept, left_out

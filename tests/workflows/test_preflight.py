@@ -1,0 +1,751 @@
+"""The preflight: every fault of a study is named before any work, with its place and its mend."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plink_files import write_plink
+from support import BIN
+
+from axoloci.errors import InputError
+from axoloci.io.nifti import write_nifti
+from axoloci.study import StudySettings, parse_settings
+from axoloci.workflows import preflight
+from axoloci.workflows.group import Group
+from axoloci.workflows.participants import run_scan
+from axoloci.workflows.preflight import Preflight, check, claim
+from axoloci.workflows.study import run_study
+
+N_PEOPLE, N_VARIANTS = 24, 30
+LABELS = [f"{number:04d}" for number in range(1, N_PEOPLE + 1)]
+DIRECTIONS = (
+    np.array(
+        [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, -1, 0]]
+    )
+    / np.array([1, 1, 1, 1, *[2**0.5] * 4])[:, None]
+)
+BVAL = "0 " + "1000 " * 7 + "\n"
+BVEC = "\n".join(" ".join(f"{x:.6f}" for x in row) for row in DIRECTIONS.T) + "\n"
+AFFINE = np.diag([2.0, 2, 2, 1])
+
+
+@dataclass
+class Site:
+    """A small cohort on disk that a test may damage, and the study of it."""
+
+    root: Path
+    content: dict[str, Any]
+
+    def dwi(self, label: str = "0003", extension: str = ".nii.gz") -> Path:
+        """A file of a scan."""
+        return self.root / f"bids/sub-{label}/dwi/sub-{label}_dwi{extension}"
+
+    def settings(self) -> StudySettings:
+        """The study."""
+        return parse_settings(self.content, "study.toml", self.root)
+
+    def check(self, **options: Any) -> Preflight:
+        """What the preflight finds."""
+        return check(self.settings(), **options)
+
+    def table(self, name: str, rows: list[str]) -> Path:
+        """Write a table."""
+        path = self.root / name
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        return path
+
+    def covariates(self, change: Callable[[int, list[str]], list[str]]) -> None:
+        """Change the fields of each row of the covariates; row 0 is the header."""
+        path = self.root / "covariates.tsv"
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        self.table("covariates.tsv", ["\t".join(change(i, row)) for i, row in enumerate(rows)])
+
+    def fam(self, change: Callable[[int, str], str]) -> None:
+        """Change the IIDs of the genotypes; rows count from 0."""
+        path = self.root / "g.fam"
+        rows = [line.split() for line in path.read_text().splitlines()]
+        rows = [[row[0], change(i, row[1]), *row[2:]] for i, row in enumerate(rows)]
+        path.write_text("".join(" ".join(row) + "\n" for row in rows))
+
+    def maps(self, shape: Callable[[int], tuple[int, ...]] = lambda _: (6, 6, 6)) -> None:
+        """Let the study begin with FA maps in a common space."""
+        (self.root / "fa").mkdir()
+        for number, label in enumerate(LABELS):
+            image = np.full(shape(number), 0.4, np.float32)
+            write_nifti(self.root / f"fa/{label}.nii.gz", image, AFFINE)
+        del self.content["bids"]
+        self.content["fa_common"] = "fa/{participant_id}.nii.gz"
+
+    def traits(self, rows: list[str] | None = None) -> None:
+        """Let the study begin with a table of traits."""
+        rows = rows or [
+            "IID\theight\tweight",
+            *(f"{n}\t{i}\t{i % 5}" for i, n in enumerate(LABELS)),
+        ]
+        self.table("traits.tsv", rows)
+        del self.content["bids"]
+        self.content["traits"] = "traits.tsv"
+
+    def listed(self, change: Callable[[int, list[str]], list[str]] = lambda _, row: row) -> None:
+        """Let the study name its scans by a table; row 0 is the header."""
+        rows = [["participant_id", "dwi", "bval", "bvec"]]
+        for label in LABELS:
+            files = [str(self.dwi(label, ext)) for ext in (".nii.gz", ".bval", ".bvec")]
+            rows.append([label, *files])
+        self.table("scans.tsv", ["\t".join(change(i, row)) for i, row in enumerate(rows)])
+        del self.content["bids"]
+        self.content["scans"] = "scans.tsv"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A sound cohort in a folder with a space and letters beyond ASCII in its name."""
+    root = tmp_path / "Zürich 東京 data"
+    image = tmp_path / "one.nii.gz"
+    write_nifti(image, np.arange(6**3 * 8, dtype=np.int16).reshape(6, 6, 6, 8), AFFINE)
+    for label in LABELS:
+        folder = root / f"bids/sub-{label}/dwi"
+        folder.mkdir(parents=True)
+        (folder / f"sub-{label}_dwi.nii.gz").write_bytes(image.read_bytes())
+        (folder / f"sub-{label}_dwi.bval").write_text(BVAL)
+        (folder / f"sub-{label}_dwi.bvec").write_text(BVEC)
+    (root / "bids/dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    write_plink(root / "g", np.random.default_rng(1).integers(0, 3, (N_VARIANTS, N_PEOPLE)))
+    content = {"out": "out", "bids": "bids", "genotypes": "g", "covariates": "covariates.tsv"}
+    made = Site(root, {**content, "gwas": {"n_pcs": 2}})
+    made.fam(lambda i, _: LABELS[i])
+    ages = np.random.default_rng(2).normal(60, 8, N_PEOPLE)
+    rows = [f"{n}\t{ages[i]:.2f}\t{i % 2}\t{'abc'[i % 3]}" for i, n in enumerate(LABELS)]
+    made.table("covariates.tsv", ["IID\tage\tsex\tsite", *rows])
+    return made
+
+
+def test_check__a_sound_study_has_no_problem(site: Site) -> None:
+    found = site.check()
+    assert found.problems == []
+    assert found.scan_problems == {}
+    assert found.warnings == []
+    assert "24 people in the scans, 24 scans" in found.counts[0]
+    assert "24 in all" in found.counts[0]
+    assert not (site.root / "out").exists()
+
+
+# --- scans ----------------------------------------------------------------------------------------
+
+
+def image_of(*shape: int) -> Callable[[Site], None]:
+    return lambda site: write_nifti(site.dwi(), np.zeros(shape, np.int16), AFFINE)
+
+
+def cut(site: Site) -> None:
+    noise = np.random.default_rng(1).integers(0, 9999, (12, 12, 12, 8)).astype(np.int16)
+    write_nifti(site.dwi(), noise, AFFINE)
+    site.dwi().write_bytes(site.dwi().read_bytes()[:-5000])
+
+
+def cut_plain(site: Site) -> None:
+    content = gzip.decompress(site.dwi().read_bytes())
+    site.dwi().unlink()
+    site.dwi(extension=".nii").write_bytes(content[:-100])
+
+
+def broken_link(site: Site) -> None:
+    site.dwi().unlink()
+    site.dwi().symlink_to("../../.git/annex/objects/a/b.nii.gz")
+
+
+def pointer(site: Site) -> None:
+    plain = site.dwi(extension=".nii")
+    site.dwi().unlink()
+    plain.write_text("/annex/objects/MD5E-s1--abc.nii\n")
+
+
+def write(extension: str, text: str) -> Callable[[Site], None]:
+    return lambda site: site.dwi(extension=extension).write_text(text) and None  # type: ignore[return-value]
+
+
+SCAN_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "truncated gzip": (cut, "truncated or damaged after"),
+    "truncated": (cut_plain, "truncated: it holds 3708 bytes, and an image of shape (6, 6, 6, 8) "),
+    "3D": (image_of(6, 6, 6), "expected a 4D image, found shape (6, 6, 6)"),
+    "5D": (image_of(6, 6, 6, 2, 4), "expected a 4D image, found shape (6, 6, 6, 2, 4)"),
+    "empty": (lambda s: s.dwi().write_bytes(b""), "the file is empty; copy it again"),
+    "no image": (lambda s: s.dwi().write_text("hello"), "not compressed by gzip"),
+    "no header": (lambda s: s.dwi().write_bytes(gzip.compress(b"x" * 999)), "has no NIfTI header"),
+    "short": (lambda s: s.dwi().write_bytes(gzip.compress(b"x")), "has no NIfTI header"),
+    "pointer": (pointer, "holds a pointer instead of an image; fetch it, in a DataLad data set by"),
+    "broken link": (broken_link, "which is not there; in a DataLad data set fetch it by: datalad"),
+    "few b-values": (write(".bval", "0 1000 1000\n"), "8 volumes and the bval file 3 b-values"),
+    "few directions": (write(".bvec", "0 1\n0 0\n0 0\n"), "8 b-values but 2 directions"),
+    "words": (write(".bval", "0 many\n"), "line 1 is not a row of numbers"),
+    "ragged": (write(".bvec", "0 1\n0\n0 0\n"), "lines have different numbers of values: 2, 1, 2"),
+    "rows": (write(".bvec", "0 1\n0 0\n"), "expected 3 rows or 3 columns"),
+    "unit": (write(".bval", "0 " + "1e9 " * 7), "b-values must be in s/mm²"),
+    "no b0": (write(".bval", "1000 " * 8), "no b0: the smallest b-value is 1000"),
+    "no table": (lambda s: s.dwi(extension=".bvec").unlink(), "no .bvec applies to it"),
+}
+
+
+@pytest.mark.parametrize("fault", SCAN_FAULTS)
+def test_check__names_the_fault_of_a_scan_and_a_run_goes_on(fault: str, site: Site) -> None:
+    damage, words = SCAN_FAULTS[fault]
+    damage(site)
+    found = site.check()
+    assert found.problems == []  # so that a run does not stop
+    assert list(found.scan_problems) == ["sub-0003"]
+    assert any(words in problem for problem in found.scan_problems["sub-0003"])
+    assert all("sub-0003" in problem for problem in found.scan_problems["sub-0003"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("broken link", "datalad get"), ("no table", "no .bvec applies to it")]
+)
+def test_run_scan__a_file_that_is_not_there_is_a_named_failure(
+    fault: str, words: str, site: Site
+) -> None:
+    SCAN_FAULTS[fault][0](site)
+    cohort = site.check().cohorts["discovery"]
+    (scan,) = (scan for scan in cohort.scans if scan.sample_id == "0003")
+    outcome = run_scan(scan, cohort.settings, "native")
+    assert outcome.status == "failed"
+    assert words in outcome.reason
+
+
+def test_check__only_the_people_who_are_named(site: Site) -> None:
+    site.dwi().write_bytes(b"")
+    assert site.check(participants=["0004"]).scan_problems == {}
+    assert list(site.check(participants=["sub-0003"]).scan_problems) == ["sub-0003"]
+    assert site.check(participants=["9"]).problems == ["no scan of 9"]
+
+
+def test_check__stages(site: Site) -> None:
+    site.dwi().write_bytes(b"")
+    assert site.check(stage="group").scan_problems == {}  # finished scans are not read again
+    del site.content["genotypes"]
+    assert site.check(stage="participants").problems == []
+
+
+def test_check__names_all_faults_of_a_scan_at_once(site: Site) -> None:
+    site.dwi().write_bytes(b"")
+    site.dwi(extension=".bval").write_text("x")
+    site.dwi(extension=".bvec").write_text("y")
+    assert len(site.check().scan_problems["sub-0003"]) == 3
+
+
+def test_check__a_study_without_a_sound_scan_cannot_start(site: Site) -> None:
+    for label in LABELS:
+        site.dwi(label).write_bytes(b"")
+    (problem,) = site.check().problems
+    assert "none of the 24 scans can be used; the first:" in problem
+    assert "the file is empty" in problem
+
+
+def test_check__says_faulty_scans_once_in_a_run(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    for label in LABELS[:5]:
+        site.dwi(label).write_bytes(b"")
+    site.check().log()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "scans with faults, which will fail: 5, such as" in warning
+    assert warning.count("the file is empty") == 3
+
+
+def test_check__read_all_finds_damage_within(site: Site) -> None:
+    noise = np.random.default_rng(1).integers(0, 9999, (12, 12, 12, 8)).astype(np.int16)
+    write_nifti(site.dwi(), noise, AFFINE)
+    content = bytearray(site.dwi().read_bytes())
+    content[5000] ^= 0xFF  # the last bytes, with the size, are whole
+    site.dwi().write_bytes(bytes(content))
+    only = {"participants": ["0003", "0004"]}
+    assert site.check(**only).scan_problems == {}
+    found = site.check(read_all=True, **only)
+    assert list(found.scan_problems) == ["sub-0003"]
+    assert "may be truncated or damaged" in found.scan_problems["sub-0003"][0]
+
+
+def test_check__compressed_in_members_is_whole(site: Site) -> None:
+    content = gzip.decompress(site.dwi().read_bytes())
+    site.dwi().write_bytes(gzip.compress(content[:999]) + gzip.compress(content[999:]))
+    assert site.check().scan_problems == {}
+
+
+def test_check__listed_scans_are_named_by_their_line(site: Site) -> None:
+    site.listed(lambda i, row: [row[0], "none.nii.gz", *row[2:]] if i == 3 else row)
+    (problems,) = site.check().scan_problems.values()
+    assert "scans.tsv, line 4: dwi" in problems[0]
+    assert "none.nii.gz: no such file" in problems[0]
+
+
+def test_check__masks_must_lie_on_the_image(site: Site) -> None:
+    write_nifti(site.root / "m.nii", np.ones((6, 6, 5), np.uint8), AFFINE)
+    site.listed(lambda i, row: [*row, "mask" if i == 0 else "m.nii" if i == 2 else ""])
+    (problems,) = site.check().scan_problems.values()
+    assert "grid (6, 6, 5), but" in problems[0]
+    assert "resample it to that grid" in problems[0]
+
+
+def test_check__many_scans_in_several_processes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "MANY", 10)
+    monkeypatch.setattr(preflight, "CHUNK", 3)
+    site.dwi().write_bytes(b"")
+    assert list(site.check(n_procs=2).scan_problems) == ["sub-0003"]
+
+
+def test_check__odd_grids_are_named_and_the_majority_wins(site: Site) -> None:
+    site.maps(lambda i: (6, 6, 7) if i == 2 else (6, 6, 6))
+    write_nifti(site.root / "fa/0005.nii.gz", np.full((6, 6, 6), 0.4, np.float32), 2 * AFFINE)
+    found = site.check()
+    assert found.problems == []
+    assert list(found.scan_problems) == ["sub-0003", "sub-0005"]
+    first, second = (problems[0] for problems in found.scan_problems.values())
+    assert "grid (6, 6, 7) (another shape), but 22 of 24 maps have (6, 6, 6); resample" in first
+    assert "(another affine)" in second
+    cohort = found.cohorts["discovery"]
+    outcomes = [run_scan(scan, cohort.settings, "native") for scan in cohort.scans[1:4]]
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok"]
+    assert "another shape" in outcomes[1].reason
+
+
+def test_check__the_common_grid_is_that_of_all_maps(site: Site) -> None:
+    """Also where one person is processed alone, as an element of a job array."""
+    site.maps(lambda i: (6, 6, 7) if i == 2 else (6, 6, 6))
+    found = site.check(participants=["0003"])
+    assert "another shape" in found.scan_problems["sub-0003"][0]
+    assert site.check(participants=["0004"]).scan_problems == {}
+
+
+def test_check__values_that_are_not_fa(site: Site) -> None:
+    site.maps()
+    write_nifti(site.root / "fa/0003.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
+    assert site.check().scan_problems == {}  # a header does not tell
+    (problems,) = site.check(read_all=True).scan_problems.values()
+    assert "values from 700 to 700; FA lies between 0 and 1" in problems[0]
+
+
+# --- the study ------------------------------------------------------------------------------------
+
+
+def remove(*names: str) -> Callable[[Site], None]:
+    def damage(site: Site) -> None:
+        for name in names:
+            (site.root / name).unlink()
+
+    return damage
+
+
+def gwas(**keys: Any) -> Callable[[Site], None]:
+    return lambda site: site.content["gwas"].update(keys)
+
+
+def content(**keys: Any) -> Callable[[Site], None]:
+    return lambda site: site.content.update(keys)
+
+
+def field(row: int, column: int, text: str) -> Callable[[Site], None]:
+    """One field of the covariates; rows as an editor counts them."""
+
+    def change(i: int, fields: list[str]) -> list[str]:
+        return [*fields[:column], text, *fields[column + 1 :]] if i == row - 1 else fields
+
+    return lambda site: site.covariates(change)
+
+
+def column(name: str, text: Callable[[int], object]) -> Callable[[Site], None]:
+    """One more column of the covariates."""
+    return lambda site: site.covariates(
+        lambda i, fields: [*fields, name if i == 0 else str(text(i))]
+    )
+
+
+def both(*damages: Callable[[Site], Any]) -> Callable[[Site], None]:
+    def damage(site: Site) -> None:
+        for one in damages:
+            one(site)
+
+    return damage
+
+
+def patched(name: str, change: Callable[[bytes], bytes]) -> Callable[[Site], None]:
+    def damage(site: Site) -> None:
+        path = site.root / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def no_dwi(site: Site) -> None:
+    for path in site.root.glob("bids/sub-*/dwi/*"):
+        path.unlink()
+
+
+def other_study(site: Site) -> None:
+    claim(site.settings())
+    (site.root / "bids").rename(site.root / "other")
+    site.content["bids"] = "other"
+
+
+def foreign_dataset(site: Site) -> None:
+    (site.root / "out").mkdir()
+    text = '{"Name": "raw", "GeneratedBy": [{"Name": "fMRIPrep"}]}'
+    (site.root / "out/dataset_description.json").write_text(text)
+
+
+def split(**keys: Any) -> Callable[[Site], None]:
+    """Two cohorts of the same source; each keeps the people of a range."""
+
+    def damage(site: Site) -> None:
+        for name, (start, stop) in keys.items():
+            site.table(f"{name}.tsv", ["IID", *LABELS[start:stop]])
+            site.content[name] = {"keep": f"{name}.tsv"}
+        site.content["min_participants"] = 2
+
+    return damage
+
+
+ROW = N_PEOPLE  # people a table
+STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "no DWI": (no_dwi, "no DWI found (files named sub-*_dwi.nii.gz in dwi folders)"),
+    "no data set": (remove("bids/dataset_description.json"), "no dataset_description.json"),
+    "no bed": (remove("g.bed"), "g.bed: no such file; genotypes are a .bed, a .bim and a .fam"),
+    "bed magic": (
+        patched("g.bed", lambda b: b"xx" + b[2:]),
+        "not a PLINK 1 bed file (its first by",
+    ),
+    "bed by person": (patched("g.bed", lambda b: b[:2] + b"\0" + b[3:]), "stored person by person"),
+    "bed cut": (patched("g.bed", lambda b: b[:-5]), "178 bytes, but 30 variants (.bim) of 24"),
+    "bim row": (patched("g.bim", lambda b: b + b"1 rs 0\n"), "g.bim: row 31 has 3 fields, expecte"),
+    "bim more": (patched("g.bim", lambda b: b + b"1 r 0 1 A C\n"), "31 variants (.bim) of 24 peop"),
+    "fam less": (
+        patched("g.fam", lambda b: b"\n".join(b.split(b"\n")[:-6]) + b"\n"),
+        "30 variants (.bim) of 19 people (.fam) need 153",
+    ),
+    "fam twice": (
+        lambda s: s.fam(lambda i, n: "0001" if i == 4 else n),
+        "g.fam: row 5: the IID '0001' occurs twice",
+    ),
+    "covariates twice": (field(5, 0, "0001"), "covariates.tsv: row 5: the IID '0001' occurs twice"),
+    "table twice": (
+        lambda s: s.listed(lambda i, row: ["0001", *row[1:]] if i == 0 else row),
+        "column participant_id missing",
+    ),
+    "image twice": (
+        lambda s: s.listed(
+            lambda i, row: [row[0], str(s.dwi("0001")), *row[2:]] if i == 2 else row
+        ),
+        "line 3: dwi",
+    ),
+    "no id shared": (
+        lambda s: s.fam(lambda i, _: f"x{i}"),
+        "no person is both in the scans and in",
+    ),
+    "padding": (
+        lambda s: s.fam(lambda i, n: str(int(n))),
+        "'0001' and '1', '0002' and '2', '0003' and '3' and 21 more may be the same people: ids "
+        "are compared letter by letter",
+    ),
+    "no id column": (field(1, 0, "ID"), "no column of ids; its header needs one of IID"),
+    "mixed": (field(5, 1, "old"), "row 5, column 'age': 'old' among numbers"),
+    "decimal comma": (
+        field(5, 1, "6,5"),
+        "row 5, column 'age': '6,5' has a decimal comma; write a",
+    ),
+    "infinite": (field(5, 1, "inf"), "row 5, column 'age': an infinite number"),
+    "commas": (
+        patched("covariates.tsv", lambda b: b.replace(b"\t", b",")),
+        "separated by commas; tables are separated by tabs",
+    ),
+    "ragged": (field(5, 1, "6\t5"), "row 5 has 5 fields, the header 4"),
+    "unknown covariate": (
+        gwas(covariates=["agee"]),
+        "no column 'agee', which 'gwas.covariates' names; did you mean 'age'?",
+    ),
+    "case of a covariate": (gwas(covariates=["AGE"]), "did you mean 'age'?"),
+    "unknown category": (
+        gwas(categorical=["sites"]),
+        "no column 'sites', which 'gwas.categorical' names; did you mean 'site'?",
+    ),
+    "own components": (
+        column("PC1", lambda i: i**2),
+        "has columns PC1, and n_pcs = 2 makes components of the same names; set n_pcs = 0",
+    ),
+    "empty covariate": (column("x", lambda _: "NA"), "column 'x' is missing for everyone"),
+    "few people": (
+        content(min_participants=25),
+        "24 people are in all tables, and min_participants is 25",
+    ),
+    "many covariates": (
+        column("word", lambda i: f"w{i}"),
+        "24 people are in all tables, too few for 26 covariates (an intercept and 2 components and "
+        "23 columns of",
+    ),
+    "many components": (gwas(n_pcs=40), "too few for 45 covariates"),
+    "no GPU": (gwas(device="cuda"), "'gwas.device' is 'cuda': "),
+    "no genotypes": (
+        lambda s: s.content.pop("genotypes"),
+        "the group stage needs PLINK 1 genotypes",
+    ),
+    "no covariates": (remove("covariates.tsv"), "covariates: "),
+    "no template": (content(normalize={"template": "t.nii"}), "normalize.template: "),
+    "template of text": (
+        content(normalize={"template": "covariates.tsv"}),
+        "cannot be read as a NIfTI image",
+    ),
+    "no keep": (content(keep="k.tsv"), "k.tsv: no such file"),
+    "keep of others": (
+        both(lambda s: s.table("k.tsv", ["IID", "z"]), content(keep="k.tsv")),
+        "none of these people has a scan in",
+    ),
+    "out is a file": (content(out="g.fam/out"), "g.fam is a file; choose another folder"),
+    "out in raw data": (content(out="bids/out"), "lies inside the raw data set"),
+    "out is raw data": (content(out="bids"), "lies inside the raw data set"),
+    "out is derivatives": (content(out="bids/derivatives"), "derivatives/NAME or elsewhere"),
+    "out of another": (other_study, "holds a study of bids = "),
+    "out is a data set": (foreign_dataset, "is another BIDS data set; choose a folder of its own"),
+    "train and discovery": (
+        split(train=(0, 12), discovery=(9, 24)),
+        "3 people are in [train] and in [discovery], such as 0010, 0011, 0012; keep them apart",
+    ),
+    "discovery and replication": (
+        split(discovery=(0, 12), replication=(10, 24)),
+        "2 people are in [discovery] and in [replication], such as 0011, 0012; a replication needs",
+    ),
+    "trait of words": (
+        lambda s: s.traits(["IID\ta", *(f"{n}\t{'x' if i else 1}" for i, n in enumerate(LABELS))]),
+        "'x' among numbers",
+    ),
+    "trait of words only": (
+        lambda s: s.traits(["IID\ta", *(f"{n}\tx" for n in LABELS)]),
+        "row 2, column 'a': 'x' is not a number; traits are quantitative",
+    ),
+    "traits all missing": (
+        lambda s: s.traits(["IID\ta", *(f"{n}\tNA" for n in LABELS)]),
+        "every trait is missing or constant; none can be tested",
+    ),
+    "export of no trait": (
+        both(lambda s: s.traits(), gwas(export=["hight"])),
+        "'gwas.export' names 'hight', which is no column; did you mean 'height'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", STUDY_FAULTS)
+def test_check__names_the_fault_of_a_study(fault: str, site: Site) -> None:
+    damage, words = STUDY_FAULTS[fault]
+    damage(site)
+    found = site.check()
+    assert any(words in problem for problem in found.problems), found.problems
+    with pytest.raises(InputError, match="the study cannot start:"):
+        found.stop()
+
+
+def test_check__names_all_problems_at_once(site: Site) -> None:
+    site.dwi().write_bytes(b"")
+    remove("g.bim")(site)
+    field(3, 1, "x")(site)
+    site.covariates(lambda i, row: [*row[:2], "y" if i == 4 else row[2], row[3]])
+    site.content |= {"out": "bids/x", "normalize": {"template": "none.nii"}}
+    found = site.check()
+    assert len(found.problems) == 5
+    for word in ("g.bim", "column 'age'", "column 'sex'", "raw data set", "none.nii"):
+        assert any(word in problem for problem in found.problems)
+    assert found.n_problems == 6
+    with pytest.raises(InputError) as caught:
+        run_study(site.settings())
+    assert str(caught.value).count("\n  ") == 5
+    assert not (site.root / "bids/x").exists()
+
+
+WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "some lack genotypes": (
+        lambda s: s.fam(lambda i, n: "other" if i == 2 else n),
+        "1 of 24 people of the scans are not in",
+    ),
+    "case": (
+        both(
+            lambda s: (s.root / "bids/sub-0003").rename(s.root / "bids/sub-AB1"),
+            lambda s: [
+                path.rename(path.with_name(path.name.replace("0003", "AB1")))
+                for path in s.root.glob("bids/sub-AB1/dwi/*")
+            ],
+            lambda s: s.fam(lambda i, n: "ab1" if i == 2 else n),
+        ),
+        "'AB1' and 'ab1' may be the same people",
+    ),
+    "missing covariate": (field(5, 1, "NA"), "1 people have a missing covariate and are left out"),
+    "constant": (column("one", lambda _: 5), "'one' is left out: it is constant"),
+    "collinear": (
+        both(column("a", lambda i: i), column("b", lambda i: 3 * i)),
+        "'b' is left out: it is a combination of",
+    ),
+    "unknown people in keep": (
+        both(
+            lambda s: s.table("k.tsv", ["IID", *LABELS, "9999", "nobody"]),
+            content(keep="k.tsv"),
+        ),
+        "2 of 26 people are not in",
+    ),
+    "trait of no one": (
+        lambda s: s.traits(["IID\ta\tb", *(f"{n}\t{i}\tNA" for i, n in enumerate(LABELS))]),
+        "left out, for missing for everyone: b",
+    ),
+    "constant trait": (
+        lambda s: s.traits(["IID\ta\tb", *(f"{n}\t{i}\t1" for i, n in enumerate(LABELS))]),
+        "left out, for the same for everyone: b",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_check__goes_on_and_says_so(case: str, site: Site) -> None:
+    damage, words = WARNINGS[case]
+    damage(site)
+    found = site.check()
+    assert found.problems == []
+    assert any(words in warning for warning in found.warnings), found.warnings
+
+
+def test_check__lists_who_is_not_in_all_tables(site: Site) -> None:
+    site.fam(lambda i, n: "other" if i == 2 else n)
+    assert site.check().lacking["discovery"] == [
+        {"sample_id": "0003", "g.fam": "no", "covariates.tsv": "yes"}
+    ]
+
+
+def link_elsewhere(site: Site) -> None:
+    """As DataLad does: each image a link into a store outside the data set."""
+    store = site.root / "annex"
+    store.mkdir()
+    for path in site.root.glob("bids/sub-*/dwi/*.nii.gz"):
+        path.rename(store / f"MD5E-{path.name}")
+        path.symlink_to(os.path.relpath(store / f"MD5E-{path.name}", path.parent))
+
+
+ACCEPTED: dict[str, Callable[[Site], Any]] = {
+    "Windows line ends and a byte order mark": patched(
+        "covariates.tsv", lambda b: b"\xef\xbb\xbf" + b.replace(b"\n", b"\r\n")
+    ),
+    "Windows line ends in a fam": patched("g.fam", lambda b: b.replace(b"\n", b"\r\n")),
+    "gradients with a byte order mark": lambda s: s.dwi(extension=".bval").write_bytes(
+        b"\xef\xbb\xbf" + BVAL.replace("\n", "\r\n").encode()
+    ),
+    "decimal commas in gradients": write(".bvec", BVEC.replace(".", ",")),
+    "links that leave the folder": link_elsewhere,
+    "read-only inputs": lambda s: [p.chmod(0o444) for p in s.root.rglob("*") if p.is_file()],
+    "output among the derivatives": content(out="bids/derivatives/axoloci"),
+    "own components instead of ours": both(column("PC1", lambda i: i**2), gwas(n_pcs=0)),
+    "no covariates": both(column("PC1", lambda i: i**2), gwas(covariates=[])),
+    "covariates made on the way": gwas(covariates=["age", "head_scale"]),
+    "cohorts apart": split(discovery=(0, 12), replication=(12, 24)),
+    "the same people in training": both(
+        split(train=(0, 12), discovery=(0, 12)), content(allow_train_in_discovery=True)
+    ),
+    "traits": lambda s: s.traits(),
+    "maps": lambda s: s.maps(),
+    "a table of scans": lambda s: s.listed(),
+    "runs of a person": lambda s: s.listed(lambda i, row: ["0001", *row[1:]] if i == 2 else row),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_check__accepts(case: str, site: Site) -> None:
+    ACCEPTED[case](site)
+    found = site.check()
+    assert found.problems == []
+    assert found.scan_problems == {}
+
+
+def test_check__too_little_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: 100_000)
+    (problem,) = site.check().problems
+    assert "0.0 GB are free, and about 0.0 GB are needed" in problem
+    assert "0.7 × 4 bytes for each voxel of each volume, and of 8 maps a scan" in problem
+    needed = 24 * 6**3 * (8 + 8) * 4 * 0.7
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: int(needed) + 1)
+    assert site.check().problems == []
+
+
+def test_check__output_that_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != 3 and allowed(path, mode))
+    (problem,) = site.check().problems
+    assert "cannot be written to; choose another folder" in problem
+
+
+@pytest.mark.parametrize(
+    ("there", "words"), [(False, "torch is not installed"), (True, "no NVIDIA GPU")]
+)
+def test_no_gpu__says_what_is_missing(
+    there: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda _: there or None)
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert words in preflight.no_gpu()
+
+
+def test_claim__marks_the_output_of_each_cohort(site: Site) -> None:
+    claim(site.settings())
+    marker = site.root / "out/work/source.json"
+    assert json.loads(marker.read_text())["source"] == "bids"
+    assert site.check().problems == []  # the same study goes on
+    marker.unlink()
+    assert site.check().problems == []
+
+
+def test_run__no_covariates_are_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty list names no column; the table is not given to the step at all."""
+    from axoloci.workflows import study
+
+    given: list[Any] = []
+    monkeypatch.setattr(study, "submit", lambda task, *_: given.append(task))
+    site.traits()
+    for chosen, expected in ((None, 1), ([], 0)):
+        site.content["gwas"] = {"n_pcs": 0} | ({} if chosen is None else {"covariates": chosen})
+        study.run_group(None, site.settings(), "native", 1, trained=None, discovery=None)
+        task = given.pop()
+        assert isinstance(task, Group)
+        assert len(task.covariates or []) == expected
+        assert "covariate" not in task.settings["gwas"]
+
+
+def axoloci_check(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `axoloci check` as a user does."""
+    words = [str(BIN / "axoloci"), "check", *map(str, arguments)]
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True)
+
+
+def test_command__lists_counts_warnings_and_problems(site: Site) -> None:
+    options = [
+        w for k in ("bids", "covariates", "out") for w in (f"--{k}", site.root / site.content[k])
+    ]
+    options += ["--genotypes", site.root / "g", "--n-procs", 1]
+    site.table("covariates.tsv", ["IID\tage", *(f"{n}\t{i**2}" for i, n in enumerate(LABELS))])
+    done = axoloci_check(*options)
+    assert "too few" not in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "24 people in the scans" in done.stdout
+    assert "0 problems of the study, 0 scans with problems, 0 warnings" in done.stdout
+    site.dwi().write_bytes(b"")
+    field(4, 0, "nobody")(site)
+    done = axoloci_check(*options)
+    assert done.returncode == 1
+    assert "scan sub-0003: " in done.stdout
+    assert "warning: 1 of 24 people" in done.stdout
+    assert "0 problems of the study, 1 scans with problems, 1 warnings" in done.stdout
+    remove("g.bim")(site)
+    done = axoloci_check(*options)
+    assert done.returncode == 1
+    assert "problem: genotypes: " in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,713 @@
+"""Before any work: every fault of a study that can be seen without it, all at once.
+
+Faults of the study stop it. Faults of single scans do not: such a scan fails by name when it is its
+turn. Of images only the headers are read, unless all is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import logging
+import math
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from axoloci.covariates import design_matrix
+from axoloci.errors import InputError, raise_all
+from axoloci.images import check_environment, die_with_parent
+from axoloci.io.files import unreadable, write_json
+from axoloci.io.genotypes import genotype_problems, read_people
+from axoloci.io.gradients import gradient_problems, read_gradients
+from axoloci.io.nifti import check_grid, read_header
+from axoloci.io.tables import alike_hint, read_table, read_traits
+from axoloci.scans import Scan, find_scans, scan_faults
+from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings
+from axoloci.workflows.participants import Cohort, check_map
+
+logger = logging.getLogger("axoloci")
+
+SHOWN = 3  # examples in a message
+CHUNK = 250  # scans that a thread or process checks in one go
+MANY = 2000  # scans from which on several processes are worth their start
+THREADS = 8  # of each process: a network file system answers several as fast as one
+MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
+
+FLOAT_BYTES = 4
+# What a scan leaves, in volumes of its own grid beside the corrected series itself: mean b0, mask,
+# FA, MD, AD, RD, and the rest of the tensor maps.
+EXTRA_VOLUMES = 8
+# Of the bytes of a corrected series (float32, interpolated) gzip saves little: air and the mask.
+COMPRESSED = 0.7
+
+Grid = tuple[tuple[int, ...], tuple[float, ...]]
+
+
+@dataclass
+class Preflight:
+    """What was found.
+
+    Attributes
+    ----------
+    problems
+        Faults of the study, each with file, place and what to do: it cannot start.
+    scan_problems
+        Faults of single scans, by the scan's name.
+    warnings
+        What is done with data that lack something.
+    counts
+        One line a cohort or table: how many people and scans there are.
+    cohorts
+        The cohorts by name, with their scans; only those whose source could be read.
+    lacking
+        By cohort, one row a person who is not in all tables: `sample_id`, and for each table "yes"
+        or "no".
+    """
+
+    problems: list[str] = field(default_factory=list)
+    scan_problems: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
+    cohorts: dict[str, Cohort] = field(default_factory=dict)
+    lacking: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def n_problems(self) -> int:
+        """Faults of the study and of its scans."""
+        return len(self.problems) + sum(map(len, self.scan_problems.values()))
+
+    def stop(self) -> None:
+        """Raise an `InputError` of all faults of the study, if there are any."""
+        if self.problems:
+            raise InputError("the study cannot start:", self.problems)
+
+    def log(self) -> None:
+        """Say counts and warnings in the log; of the faulty scans their number and the first."""
+        for line in self.counts:
+            logger.info("%s", line)
+        for line in self.warnings:
+            logger.warning("%s", line)
+        if self.scan_problems:
+            first = [problems[0] for problems in self.scan_problems.values()]
+            logger.warning(
+                "scans with faults, which will fail: %d, such as %s (axoloci check names all)",
+                *(len(self.scan_problems), "; ".join(first[:SHOWN])),
+            )
+
+    def collect(self, call: Callable[..., Any], *arguments: Any, where: str = "") -> Any:
+        """The value of a call, or none and its faults among the problems."""
+        try:
+            return call(*arguments)
+        except InputError as error:
+            self.problems += [f"{where}{problem}" for problem in error.problems]
+            return None
+
+
+def check(
+    settings: StudySettings,
+    *,
+    env: str = "native",
+    stage: str = "all",
+    n_procs: int = 1,
+    participants: Sequence[str] = (),
+    read_all: bool = False,
+) -> Preflight:
+    """Look for every fault of a study; nothing is written.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    env
+        "native", "docker" or "singularity".
+    stage
+        "participants", "group" or "all"; images are looked at unless it is "group".
+    n_procs
+        Processes that read headers.
+    participants
+        Labels of the people whose scans are looked at; empty for all.
+    read_all
+        Read all images in full.
+    """
+    found = Preflight()
+    found.collect(check_environment, env)
+    found.problems += _output_problems(settings)
+    if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu()):
+        found.problems.append(f"'gwas.device' is 'cuda': {why}; set device = \"auto\" or \"cpu\"")
+    for key in ("template", "mask"):
+        path = getattr(settings.normalize, key)
+        if path is not None:
+            if why := unreadable(path):
+                found.problems.append(f"normalize.{key}: {why}")
+            else:
+                found.collect(read_header, path, 3, where=f"normalize.{key}: ")
+    several = bool(settings.train or settings.replication)
+    for name, cohort in settings.cohorts().items():
+        where = f"[{name}] " if several else ""
+        kept = True
+        if cohort.keep is not None:
+            kept = found.collect(read_table, cohort.keep, where=f"{where}keep: ") is not None
+        scans = found.collect(find_scans, cohort, where=where) if kept else None
+        if scans is not None:
+            found.cohorts[name] = Cohort(cohort, scans)
+        _check_tables(found, name, cohort, stage, where)
+    if stage != "group":
+        _check_scans(found, settings, n_procs, participants, read_all)
+    _check_overlaps(found, settings)
+    wanted = {label.removeprefix("sub-") for label in participants}
+    known = {scan.sample_id for cohort in found.cohorts.values() for scan in cohort.scans}
+    if found.cohorts and wanted - known:
+        found.problems.append(f"no scan of {', '.join(sorted(wanted - known))}")
+    found.problems = list(dict.fromkeys(found.problems))  # cohorts may share a table
+    found.warnings = list(dict.fromkeys(found.warnings))
+    return found
+
+
+def _examples(names: Iterable[str]) -> str:
+    """The first of them, and whether there are more."""
+    names = sorted(names)
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+# --- where the results go -----------------------------------------------------------------------
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder or file above a path, or itself, that is there."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def free_bytes(path: Path) -> int:
+    """Free space where a path is, or will be."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def no_gpu() -> str:
+    """Why nothing can be computed on a GPU of this machine; empty if it can."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    if not Path("/dev/nvidiactl").exists():
+        return "this machine has no NVIDIA GPU"
+    program = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)"
+    if subprocess.run([sys.executable, "-c", program], capture_output=True).returncode:
+        return "torch finds no GPU (make setup TORCH=cuda installs it with CUDA)"
+    return ""
+
+
+def _output_problems(settings: StudySettings) -> list[str]:
+    """What keeps the results from being put where they are wanted."""
+    out = settings.out
+    above = _existing(out)
+    if not above.is_dir():
+        return [f"'out' {out}: {above} is a file; choose another folder"]
+    problems = []
+    if not os.access(above, os.W_OK | os.X_OK):
+        problems.append(f"'out' {out}: {above} cannot be written to; choose another folder")
+    for cohort in settings.cohorts().values():
+        raw = cohort.bids.resolve() if cohort.bids else None
+        place = out.resolve()
+        if raw is not None and (place == raw or raw in place.parents):
+            within = place.relative_to(raw).parts
+            if within[:1] != ("derivatives",) or len(within) < 2:
+                problems.append(
+                    f"'out' {out}: lies inside the raw data set {cohort.bids}; results belong into "
+                    f"{cohort.bids}/derivatives/NAME or elsewhere"
+                )
+        problems += _other_owner(cohort)
+    return problems
+
+
+def _other_owner(cohort: StudySettings) -> list[str]:
+    """Why the output folder belongs to something else."""
+    out = cohort.out
+    marker = _marker(cohort)
+    try:
+        before = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if isinstance(before, dict) and before != _source(cohort):
+        old, new = (f"{of.get('source')} = {of.get('path')}" for of in (before, _source(cohort)))
+        return [
+            f"'out' {out}: holds a study of {old}, and this one is of {new}; choose another "
+            f"folder, or delete {marker} if the data were only moved"
+        ]
+    try:
+        description = json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))
+        made_by = [program.get("Name") for program in description.get("GeneratedBy", [])]
+    except (OSError, ValueError, AttributeError):
+        return []
+    if "axoloci" not in made_by:
+        return [f"'out' {out}: is another BIDS data set; choose a folder of its own"]
+    return []
+
+
+def _marker(cohort: StudySettings) -> Path:
+    return StudyPaths(cohort.out).work / "source.json"
+
+
+def _source(cohort: StudySettings) -> dict[str, str]:
+    """What makes a cohort the one that it is."""
+    (source,) = cohort.sources
+    return {"source": source, "path": str(getattr(cohort, source).resolve())}
+
+
+def claim(cohort: StudySettings) -> None:
+    """Mark a cohort's output folder as that of its source; other studies are refused there."""
+    marker = _marker(cohort)
+    marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_json(marker, _source(cohort))
+
+
+# --- tables of people ---------------------------------------------------------------------------
+
+
+def _check_tables(
+    found: Preflight, name: str, settings: StudySettings, stage: str, where: str
+) -> None:
+    """Genotypes, covariates and traits of one cohort, and who is in all of them."""
+    cohort = found.cohorts.get(name)
+    if settings.traits is not None:
+        traits = found.collect(_read_traits, settings, found.warnings, where=where)
+        if traits is None:
+            cohort = None
+            found.cohorts.pop(name, None)
+    if cohort is not None and settings.keep is not None:
+        kept = set(read_table(settings.keep).index)
+        unknown = kept - cohort.people
+        if unknown:
+            hint = alike_hint(unknown, cohort.people)
+            found.warnings.append(
+                f"{where}{settings.keep}: {len(unknown)} of {len(kept)} people are not in "
+                f"{getattr(settings, settings.sources[0])}, such as {_examples(unknown)}"
+                f"{f'; {hint}' if hint else ''}"
+            )
+    if name == "train":  # who trains the encoder needs neither genotypes nor covariates
+        if cohort is not None:
+            found.counts.append(f"{where}{len(cohort.people)} people, {len(cohort.scans)} scans")
+            _check_size(found, settings, len(cohort.people), "have a scan", stage, where)
+        return
+    tables: dict[Path, set[str]] = {}
+    if settings.genotypes is None:
+        if stage != "participants":
+            found.problems.append(
+                f"{where}'genotypes' is missing: the group stage needs PLINK 1 genotypes"
+            )
+    else:
+        bed, fam = (Path(f"{settings.genotypes}{suffix}") for suffix in (".bed", ".fam"))
+        faults = genotype_problems(bed)
+        found.problems += [f"{where}genotypes: {fault}" for fault in faults]
+        if not faults:
+            tables[fam] = set(read_people(fam))
+    columns = _read_covariates(found, settings, where)
+    if columns is not None and settings.covariates is not None:
+        complete = columns.notna().all(axis=1)
+        if not complete.all():
+            found.warnings.append(
+                f"{where}{settings.covariates}: {int((~complete).sum())} people have a missing "
+                f"covariate and are left out, such as {_examples(columns.index[~complete])}"
+            )
+        tables[settings.covariates] = set(columns.index)
+        columns = columns[complete]
+    if cohort is None:
+        return
+    shared = _match(found, name, cohort, tables, where)
+    if shared is None:
+        return
+    if columns is not None:
+        shared &= set(columns.index)
+        columns = columns.loc[[person for person in columns.index if person in shared]]
+    _check_size(found, settings, len(shared), "are in all tables", stage, where)
+    if shared and stage != "participants":
+        _check_design(found, settings, columns, len(shared), where)
+
+
+def _check_size(
+    found: Preflight, settings: StudySettings, n_people: int, what: str, stage: str, where: str
+) -> None:
+    """Enough people for the group stage."""
+    if n_people < settings.min_participants and stage == "all":
+        found.problems.append(
+            f"{where}{n_people} people {what}, and min_participants is "
+            f"{settings.min_participants}; add people or lower min_participants"
+        )
+
+
+def _read_traits(settings: StudySettings, warnings: list[str]) -> pd.DataFrame:
+    """The table of traits; traits that cannot be tested are said among the warnings."""
+    path = settings.traits
+    assert path is not None
+    if why := unreadable(path):
+        raise InputError(f"traits: {why}")
+    traits = read_traits(path)
+    problems = [
+        f"{path}: 'gwas.export' names '{name}', which is no column; "
+        f"{_nearest(name, traits.columns)}"
+        for name in settings.gwas.export
+        if name not in traits
+    ]
+    empty = [str(name) for name in traits.columns if traits[name].isna().all()]
+    flat = [str(n) for n in traits.columns if n not in empty and traits[n].min() == traits[n].max()]
+    if len(empty) + len(flat) == traits.shape[1]:
+        problems.append(f"{path}: every trait is missing or constant; none can be tested")
+    for names, what in ((empty, "missing for everyone"), (flat, "the same for everyone")):
+        if names:
+            warnings.append(f"{path}: left out, for {what}: {_examples(names)}")
+    raise_all(problems, f"{path}:")
+    return traits
+
+
+def _nearest(name: str, known: Iterable[Any]) -> str:
+    """The known name that was probably meant, else all of them."""
+    known = list(map(str, known))
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not nearest:
+        nearest = [other for other in known if other.casefold() == name.casefold()]
+    if nearest:
+        return f"did you mean '{nearest[0]}'?"
+    return f"found {', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}"
+
+
+def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> pd.DataFrame | None:
+    """The covariates that the study uses, one row a person; none if there is no sound table."""
+    path, gwas = settings.covariates, settings.gwas
+    if path is None:
+        return None
+    if why := unreadable(path):
+        found.problems.append(f"{where}covariates: {why}")
+        return None
+    if gwas.covariates == ():
+        return None
+    table = found.collect(read_table, path, gwas.categorical, where=where)
+    if table is None:
+        return None
+    made = {name for name, doors in MADE_COVARIATES.items() if settings.start in doors}
+    made &= set(gwas.covariates or ())
+    n_before = len(found.problems)
+    for key in ("covariates", "categorical"):
+        found.problems += [
+            f"{where}{path}: no column '{name}', which 'gwas.{key}' names; "
+            f"{_nearest(name, table.columns)}"
+            for name in getattr(gwas, key) or ()
+            if name not in table and name not in made
+        ]
+    components = [name for k in range(gwas.n_pcs) if (name := f"PC{k + 1}") in table]
+    if components:
+        found.problems.append(
+            f"{where}{path}: has columns {_examples(components)}, and n_pcs = {gwas.n_pcs} makes "
+            "components of the same names; set n_pcs = 0 under [gwas] to use yours, or rename them"
+        )
+    columns = (
+        table if gwas.covariates is None else table[[n for n in gwas.covariates if n in table]]
+    )
+    for name in columns.columns:
+        if columns[name].isna().all():
+            found.problems.append(
+                f"{where}{path}: column '{name}' is missing for everyone; leave it out by naming "
+                "the others in [gwas] covariates"
+            )
+    return columns if len(found.problems) == n_before else None
+
+
+def _match(
+    found: Preflight, name: str, cohort: Cohort, tables: dict[Path, set[str]], where: str
+) -> set[str] | None:
+    """People in the images or traits and in all tables; none if a table shares no one with them."""
+    first = str(cohort.settings.traits or "the scans")
+    ours = cohort.people
+    sound = True
+    for path, people in tables.items():
+        lacking = ours - people
+        hint = alike_hint(lacking, people)
+        if lacking == ours:
+            sound = False
+            found.problems.append(
+                f"{where}no person is both in {first} and in {path}: {first} are of "
+                f"{_examples(ours)}; the file has {_examples(people)}; "
+                f"{hint or 'its IID must be the participant label without sub-'}"
+            )
+        elif lacking:
+            found.warnings.append(
+                f"{where}{len(lacking)} of {len(ours)} people of {first} are not in {path} and are "
+                f"left out of the association, such as {_examples(lacking)}"
+                f"{f'; {hint}' if hint else ''}"
+            )
+    shared = ours.intersection(*tables.values())
+    if sound and tables and not shared:
+        sound = False
+        found.problems.append(
+            f"{where}no person is in {first} and in all of {', '.join(map(str, tables))}, though "
+            "each two share some; give tables of the same people"
+        )
+    scans = f", {len(cohort.scans)} scans" if cohort.scans else ""
+    found.counts.append(
+        f"{where}{len(ours)} people in {first}{scans}; "
+        + "".join(f"{len(people)} in {path}; " for path, people in tables.items())
+        + f"{len(shared)} in all"
+    )
+    if sound and shared != ours:
+        found.lacking[name] = [
+            {"sample_id": person}
+            | {path.name: "yes" if person in people else "no" for path, people in tables.items()}
+            for person in sorted(ours - shared)
+        ]
+    return shared if sound else None
+
+
+def _check_design(
+    found: Preflight,
+    settings: StudySettings,
+    columns: pd.DataFrame | None,
+    n_people: int,
+    where: str,
+) -> None:
+    """Covariates that say nothing, and whether there are more of them than people."""
+    n_columns = 1 + settings.gwas.n_pcs  # with the intercept
+    what = f"an intercept and {settings.gwas.n_pcs} components"
+    if columns is not None and columns.shape[1]:
+        levels = {
+            str(name): int(columns[name].nunique())
+            for name in columns.columns
+            if columns[name].dtype == object
+        }
+        many = {name: n for name, n in levels.items() if n > MAX_LEVELS}
+        for name, n in many.items():
+            found.warnings.append(
+                f"{where}{settings.covariates}: column '{name}' has {n} different words, each a "
+                "covariate of its own; if they are no categories, leave it out"
+            )
+        _, names, left_out = design_matrix(columns.drop(columns=list(many)))
+        for name, why in left_out.items():
+            found.warnings.append(
+                f"{where}{settings.covariates}: '{name}' is left out: it is {why}"
+            )
+        n_columns += len(names) - 1 + sum(n - 1 for n in many.values())
+        what += f" and {n_columns - 1 - settings.gwas.n_pcs} columns of {settings.covariates}"
+    if n_people < n_columns + 2:
+        found.problems.append(
+            f"{where}{n_people} people are in all tables, too few for {n_columns} covariates "
+            f"({what}); name fewer in [gwas] covariates, or lower n_pcs"
+        )
+
+
+def _check_overlaps(found: Preflight, settings: StudySettings) -> None:
+    """Cohorts that must not share people."""
+    people = {name: cohort.people for name, cohort in found.cohorts.items()}
+    discovery = people.get("discovery", set())
+    both = people.get("train", set()) & discovery
+    if both and not settings.allow_train_in_discovery:
+        found.problems.append(
+            f"{len(both)} people are in [train] and in [discovery], such as {_examples(both)}; "
+            "keep them apart with 'keep', or allow it with allow_train_in_discovery = true"
+        )
+    again = people.get("replication", set()) & discovery
+    if again:
+        found.problems.append(
+            f"{len(again)} people are in [discovery] and in [replication], such as "
+            f"{_examples(again)}; a replication needs other people: keep them apart with 'keep'"
+        )
+
+
+# --- scans --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in one scan."""
+
+    problems: tuple[str, ...]
+    n_bytes: int = 0  # at most what is made of it
+    grid: Grid | None = None  # of a map in the common space
+
+
+def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
+    """Everything wrong with a scan that its headers and gradient table tell.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    start
+        Step at which it enters.
+    read_all
+        Read the images in full, where the headers have no fault.
+    """
+    problems = scan_faults(scan, start)
+    if problems:
+        return Finding(tuple(problems))
+
+    def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except InputError as error:
+            problems.extend(error.problems)
+            return None
+
+    if start not in ("preprocess", "dti"):
+        assert scan.fa is not None
+        header = attempt(read_header, scan.fa, 3)
+        if header is not None and read_all:
+            attempt(check_map, scan.fa)
+        if problems or start != "encoder":
+            return Finding(tuple(problems))
+        affine = tuple(round(float(x), 3) + 0.0 for x in header.affine.ravel())
+        return Finding((), 0, (header.shape, affine))
+    assert scan.dwi is not None
+    header = attempt(read_header, scan.dwi, 4)
+    tables = attempt(read_gradients, scan.bval, scan.bvec)
+    if tables is not None:
+        bval, bvec = tables
+        n_volumes = None if header is None else header.shape[3]
+        problems += [f"{scan.bval}: {text}" for text in gradient_problems(bval, bvec, n_volumes)]
+    if scan.mask is not None:
+        mask = attempt(read_header, scan.mask, 3)
+        if header is not None and mask is not None:
+            attempt(
+                check_grid,
+                *(scan.mask, mask.shape, mask.affine, header.shape[:3], header.affine, scan.dwi),
+            )
+    if read_all and not problems:
+        problems += _read_in_full(scan)
+    n_bytes = 0
+    if header is not None:
+        volumes = EXTRA_VOLUMES + (header.shape[3] if start == "preprocess" else 0)
+        n_bytes = int(math.prod(header.shape[:3]) * volumes * FLOAT_BYTES * COMPRESSED)
+    return Finding(tuple(problems), n_bytes)
+
+
+def _read_in_full(scan: Scan) -> list[str]:
+    """What the command that reads the scan first finds in it."""
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("axoloci-preprocess", path=search)
+    if program is None:
+        raise InputError("axoloci-preprocess is not installed: pip install 'axoloci[dwi]'")
+    files = {"dwi": scan.dwi, "bval": scan.bval, "bvec": scan.bvec, "mask": scan.mask}
+    options = [word for name, path in files.items() if path for word in (f"--{name}", str(path))]
+    done = subprocess.run([program, "check", *options], capture_output=True, text=True)
+    if done.returncode == 0:
+        return []
+    lines = [line for line in done.stdout.splitlines() if line.startswith("/")]
+    return lines or [f"{scan.dwi}: cannot be read: {done.stderr.strip()[-200:]}"]
+
+
+def _check_chunk(scans: Sequence[Scan], start: str, read_all: bool) -> list[Finding]:
+    return [check_scan(scan, start, read_all) for scan in scans]
+
+
+def _check_shares(
+    shares: Sequence[Sequence[Scan]], start: str, read_all: bool
+) -> list[list[Finding]]:
+    """Chunks of scans, by the threads of this process."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda share: _check_chunk(share, start, read_all), shares))
+
+
+def check_scans(
+    scans: Sequence[Scan], start: str, n_procs: int = 1, read_all: bool = False
+) -> list[Finding]:
+    """What is wrong with each scan, many at a time."""
+    if read_all:  # images are read by processes of their own, or in C
+        with ThreadPoolExecutor(n_procs) as threads:
+            return list(threads.map(lambda scan: check_scan(scan, start, True), scans))
+    chunk = CHUNK if len(scans) > MANY else max(1, len(scans) // THREADS)
+    shares = [scans[i : i + chunk] for i in range(0, len(scans), chunk)]
+    if len(scans) <= MANY or n_procs == 1:
+        return list(chain.from_iterable(_check_shares(shares, start, False)))
+    with ProcessPoolExecutor(
+        n_procs, multiprocessing.get_context("spawn"), initializer=die_with_parent
+    ) as pool:
+        groups = [shares[i : i + THREADS] for i in range(0, len(shares), THREADS)]
+        results = pool.map(
+            _check_shares, groups, *zip(*[(start, False)] * len(groups), strict=True)
+        )
+        return list(chain.from_iterable(chain.from_iterable(results)))
+
+
+def _check_scans(
+    found: Preflight,
+    settings: StudySettings,
+    n_procs: int,
+    participants: Sequence[str],
+    read_all: bool,
+) -> None:
+    """The scans of all cohorts, and whether what is made of them has room."""
+    wanted = {label.removeprefix("sub-") for label in participants}
+    findings: dict[str, list[Finding]] = {}
+    chosen: dict[str, list[Scan]] = {}
+    n_bytes = 0
+    for name, cohort in found.cohorts.items():
+        if cohort.settings.start == "gwas":
+            continue
+        # which grid is the common one, all maps decide
+        everyone = not wanted or cohort.settings.start == "encoder"
+        chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
+        findings[name] = check_scans(chosen[name], cohort.settings.start, n_procs, read_all)
+        n_bytes += sum(
+            finding.n_bytes
+            for scan, finding in zip(chosen[name], findings[name], strict=True)
+            if finding.n_bytes and not _is_made(scan, cohort)
+        )
+    _mark_odd_grids(found, chosen, findings)
+    for name, scans in chosen.items():
+        cohort = found.cohorts[name]
+        prefix = f"[{name}] " if len(found.cohorts) > 1 else ""
+        faulty = {
+            f"{prefix}{scan.prefix}": list(finding.problems)
+            for scan, finding in zip(scans, findings[name], strict=True)
+            if finding.problems and (not wanted or scan.sample_id in wanted)
+        }
+        found.scan_problems |= faulty
+        sound = {s.sample_id for s in scans if f"{prefix}{s.prefix}" not in faulty}
+        if faulty and not sound and not wanted:
+            first = next(iter(faulty.values()))[0]
+            found.problems.append(
+                f"{prefix}none of the {len(scans)} scans can be used; the first: {first}"
+            )
+    free = free_bytes(settings.out)
+    if n_bytes > free:
+        found.problems.append(
+            f"'out' {settings.out}: {free / 1e9:.1f} GB are free, and about {n_bytes / 1e9:.1f} GB "
+            f"are needed ({COMPRESSED:g} × {FLOAT_BYTES} bytes for each voxel of each volume, and "
+            f"of {EXTRA_VOLUMES} maps a scan); choose a larger disk, or process fewer people"
+        )
+
+
+def _is_made(scan: Scan, cohort: Cohort) -> bool:
+    """Whether an earlier run has left the largest file of a scan."""
+    names = {"preprocess": "desc-preproc_dwi.nii.gz", "dti": "model-tensor_dwimap.json"}
+    ending = names[cohort.settings.start]
+    return (cohort.paths.out / scan.folder / f"{scan.prefix}_{ending}").exists()
+
+
+def _mark_odd_grids(
+    found: Preflight, chosen: dict[str, list[Scan]], findings: dict[str, list[Finding]]
+) -> None:
+    """Maps in the common space that are not on the grid of most of them are faulty."""
+    grids = Counter(f.grid for of_one in findings.values() for f in of_one if f.grid)
+    if len(grids) < 2:
+        return
+    (common, n_common), *_ = grids.most_common(1)
+    for name, of_one in findings.items():
+        cohort = found.cohorts[name]
+        place = {scan.prefix: i for i, scan in enumerate(cohort.scans)}
+        for i, (scan, finding) in enumerate(zip(chosen[name], of_one, strict=True)):
+            if finding.grid and finding.grid != common:
+                other = "another affine" if finding.grid[0] == common[0] else "another shape"
+                fault = (
+                    f"{scan.fa}: grid {finding.grid[0]} ({other}), but {n_common} of "
+                    f"{grids.total()} maps have {common[0]}; resample it to that grid"
+                )
+                of_one[i] = replace(finding, problems=(fault,))
+                cohort.scans[place[scan.prefix]] = replace(scan, fault=fault)
