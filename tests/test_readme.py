@@ -22,8 +22,10 @@ def blocks(language: str) -> list[str]:
 
 
 def test_readme__study_file_is_valid() -> None:
-    (study,) = blocks("toml")
-    settings = parse_settings(tomllib.loads(study), "README.md", Path("/"))
+    study, cohorts = map(tomllib.loads, blocks("toml"))
+    several = parse_settings({"out": "out", "bids": "bids", **cohorts}, "README.md", Path("/"))
+    assert list(several.cohorts()) == ["train", "discovery", "replication"]
+    settings = parse_settings(study, "README.md", Path("/"))
     assert settings.encoder.n_latents == 128
     assert settings.gwas.export == ("latent_000",)
 
