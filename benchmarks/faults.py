@@ -1,8 +1,9 @@
-"""A hundred kills at random moments, and a hundred harmed files, of a study of 20 people."""
+"""A hundred kills, ten full disks and a hundred harmed files of a study of 20 people (as root)."""
 
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -11,11 +12,12 @@ from pathlib import Path
 from benchmarks.results_file import markdown_table, write_result
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from faults import harm, kill_until_finished, made_files, results
+from faults import fill_disk, harm, kill_until_finished, made_files, mount_small, results
 from support import axoloci, write_study
 
 N_KILLS = 100
 N_HARMED = 100
+N_SIZES = 10
 
 
 def main() -> None:
@@ -39,10 +41,27 @@ def main() -> None:
         assert results(out) == expected
         rng = random.Random(2)
         files = [path for path in made_files(out) if path.stat().st_size and path.suffix != ".html"]
+        disk = folder / "disk"
+        disk.mkdir()
+        sizes: list[str] = []
+
+        def small_disk(size: str) -> Path:
+            mount_small(disk, size, again=bool(sizes))
+            sizes.append(size)
+            return disk
+
+        try:
+            filled = fill_disk(
+                small_disk, cohort, sum(map(len, expected.values())), n_sizes=N_SIZES
+            )
+            assert results(filled.parent / "out") == expected
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=False)
         harmed = Counter(harm(path, rng) for path in rng.sample(files, N_HARMED))
         axoloci("run", studies["killed"], "--n-procs", 2)
         assert results(out) == expected
     rows = [
+        {"fault": "a full disk", "tried": N_SIZES, "survived": N_SIZES},
         {"fault": "kill -9 of the driver at a random moment", "tried": killed, "survived": killed},
         *(
             {"fault": f"{kind} a finished file", "tried": n, "survived": n}

@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from support import BIN
+from support import BIN, axoloci, write_study
 
 from axoloci.images import read_records
 from axoloci.io.files import write_json
@@ -94,3 +95,47 @@ def die_on_sub_2(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     state = settings.out / "work" / "scans" / f"{scan.prefix}.json"
     write_json(state, asdict(outcome))
     return outcome
+
+
+def mount_small(folder: Path, size: str, *, again: bool = False) -> None:
+    """A file system in memory of that size ("2m") at a folder; again to change the size."""
+    options = f"size={size}" + (",remount" if again else "")
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def fill_disk(
+    small_disk: Callable[[str], Path], cohort: Path, n_bytes: int, *, n_sizes: int
+) -> Path:
+    """Run a study on a disk that is too small, several times larger, then large enough.
+
+    Each time the run must end with the reason and leave no half of a file under a final name.
+
+    Parameters
+    ----------
+    small_disk
+        From a size to the folder of a disk of that size.
+    cohort
+        Simulated people.
+    n_bytes
+        Of the results of the whole study.
+    n_sizes
+        Disks that are too small.
+
+    Returns
+    -------
+    The finished study's file.
+    """
+    study = None
+    for step in range(1, n_sizes + 1):
+        folder = small_disk(f"{n_bytes * step // (n_sizes + 1) // 1024}k")
+        study = study or write_study(folder, cohort, min_participants=20)
+        done = axoloci("run", study, "--n-procs", 2, check=False)
+        assert done.returncode == 1, (step, done.stderr)
+        assert "No space left on device" in done.stderr, (step, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert not list(folder.rglob("*.tmp.*"))
+    assert study is not None
+    small_disk("1g")
+    axoloci("run", study, "--n-procs", 2)
+    return study

@@ -21,10 +21,10 @@ def record(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("known", "inputs", "reason"),
     [
-        ({}, INPUTS, "it was never run"),
-        ({"inputs": INPUTS}, INPUTS, "it was stopped before its end"),
-        (record(exit_code=1), INPUTS, "it failed"),
-        (record(exit_code=-9), INPUTS, "it failed"),
+        ({}, INPUTS, "first run"),
+        ({"inputs": INPUTS}, INPUTS, "it was stopped last time"),
+        (record(exit_code=1), INPUTS, "it failed last time"),
+        (record(exit_code=-9), INPUTS, "it failed last time"),
         (record(), INPUTS, ""),
         (record(), INPUTS | {"dwi": "b2"}, "dwi changed"),
         (record(), INPUTS | {"dwi": "b2", "image": "native:2"}, "its code changed"),

@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -56,6 +57,7 @@ QC_FILES = {
     "normalize": "space-template_registration.json",
 }
 MAX_FA = 1.3  # interpolation overshoots a little
+SAY_SECONDS = 15.0  # between two lines of progress in a log
 TRIES = 2  # of a scan whose worker process is killed
 
 
@@ -338,17 +340,19 @@ def run_participants(
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    n_failed, every = 0, max(1, len(scans) // 20)
+    n_failed, said = 0, time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("participants", total=len(scans), failed=0)
+        bar = progress.add_task("scans", total=len(scans), failed=0)
         outcomes = _in_processes(scans, settings, env, n_procs)
         for n_done, outcome in enumerate(outcomes, start=1):
             if outcome.status == "failed":
                 n_failed += 1
                 log.warning("%s failed: %s", outcome.scan, outcome.reason)
             progress.update(bar, advance=1, failed=n_failed)
-            if not console.is_terminal and (n_done % every == 0 or n_done == len(scans)):
-                log.info("participants: %d of %d, %d failed", n_done, len(scans), n_failed)
+            now = time.monotonic()
+            if not console.is_terminal and (now - said > SAY_SECONDS or n_done == len(scans)):
+                said = now
+                log.info("scans: %d of %d, %d failed", n_done, len(scans), n_failed)
 
 
 def choose_scans(outcomes: Iterable[Outcome]) -> list[Outcome]:

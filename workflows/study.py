@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -279,6 +280,9 @@ def make_report(
         }
         if "replication" in cohorts:
             parts["replication"] = cohorts["replication"].paths.group / "replication.tsv"
+    facts = study_facts(discovery, with_group=not group)
+    if "replication" in parts and (about := parts["replication"].with_suffix(".json")).exists():
+        facts["replication"] = json.loads(about.read_text(encoding="utf-8"))
     inputs = paths.work / "report.json"
     write_json(
         inputs,
@@ -288,7 +292,7 @@ def make_report(
             "study_settings": settings.model_dump(mode="json", exclude_none=True),
             "versions": package_versions(env),
             "group": group,
-            "facts": study_facts(discovery, with_group=not group),
+            "facts": facts,
             **{name: str(path) for name, path in parts.items() if path.exists()},
         },
     )

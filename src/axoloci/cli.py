@@ -169,6 +169,8 @@ def run(
         )
     except StepError as error:  # of the report, when the disk is full say
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped; the same command goes on from here") from None
     paths = StudyPaths(settings.out)
     if shareable:
         click.echo(f"report to share: {paths.shareable}", err=True)

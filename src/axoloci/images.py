@@ -99,11 +99,11 @@ def reason_to_run(record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
         Digest of each of its inputs now.
     """
     if not record:
-        return "it was never run"
+        return "first run"
     if "exit_code" not in record:
-        return "it was stopped before its end"
+        return "it was stopped last time"
     if record["exit_code"] != 0:
-        return "it failed"
+        return "it failed last time"
     before = record["inputs"]
     changed = [name for name in inputs if inputs[name] != before.get(name)]
     changed += [name for name in before if name not in inputs]

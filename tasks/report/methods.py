@@ -119,7 +119,12 @@ def methods_text(
         *_normalization(facts, cite),
     ]
     representation = _representation(facts, cite)
-    genetics = [*_association(facts, cite), *_joint_test(facts, cite), *_loci(facts, cite)]
+    genetics = [
+        *_association(facts, cite),
+        *_joint_test(facts, cite),
+        *_loci(facts, cite),
+        *_replication(facts, cite),
+    ]
     parts = [" ".join(sentences) for sentences in (imaging, representation, genetics) if sentences]
     if parts:
         parts.append(_software(facts, versions or {}, cite))
@@ -277,6 +282,18 @@ def _loci(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         f"p ≤ {power(done['secondary_p'])} of the variants that belong to a lead), with r² of "
         f"haplotype frequencies at maximum likelihood {cite('gaunt')} in the people analysed; "
         f"clumps at most {done['merge_kb']:g} kb apart were joined to loci."
+    ]
+
+
+def _replication(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    done = facts.get("replication")
+    if done is None:
+        return []
+    return [
+        f"Each lead variant was tested in {done['n_samples']:,} other people by the combination of "
+        "latents that it changed in the discovery (the regression of the genotype on the latents "
+        "there), one-sided in the direction of the discovery, at a family-wise error rate of 0.05 "
+        f"(Bonferroni, {done['n_tested']:,} tested): {done['n_replicated']:,} replicated."
     ]
 
 

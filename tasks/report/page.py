@@ -289,7 +289,7 @@ def _add_shared_qc(page: Page, values: Mapping[str, NDArray[np.float64]]) -> Non
 def add_cohort(page: Page, given: Inputs) -> None:
     """Maps in common space: mean and spread of the group, and some people."""
     if given.cohort is None:
-        page.sentences["cohort"] = "No cohort store was given, so no maps are shown."
+        page.sentences["cohort"] = given.group or "No cohort store was given, so no maps are shown."
         return
     cohort = read_cohort(given.cohort)
     say = say_count if page.shareable else "{:,}".format
@@ -340,7 +340,7 @@ def add_cohort(page: Page, given: Inputs) -> None:
 def add_encoder(page: Page, given: Inputs) -> None:
     """Training, reconstruction, examples."""
     if given.history is given.quality is given.examples is None:
-        page.sentences["encoder"] = "No representation was trained."
+        page.sentences["encoder"] = given.group or "No representation was trained."
         return
     losses: dict[str, NDArray[Any]] = {}
     epoch: NDArray[Any] = np.empty(0)
@@ -407,7 +407,7 @@ def add_association(page: Page, given: Inputs) -> None:
         else:
             _add_joint(page, joint, loci, threshold)
     if loci is None:
-        page.sentences["loci"] = "No table of loci was given."
+        page.sentences["loci"] = given.group or "No table of loci was given."
         return
     page.tiles.append((f"{len(loci):,}", _plural(len(loci), "locus", "loci"), reached))
     if loci.empty:
@@ -447,6 +447,8 @@ def add_replication(page: Page, given: Inputs) -> None:
     if given.replication is None:
         return
     table = read_tsv(given.replication, "replication")
+    if table.empty:
+        return
     tested = table[table["replicated"].isin(["yes", "no"])]
     n_yes = int((tested["replicated"] == "yes").sum())
     n_same = int((tested["r"] > 0).sum())

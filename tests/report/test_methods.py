@@ -146,3 +146,11 @@ def test_references__have_dois_but_for_the_one_that_is_not_known() -> None:
 
 def test_methods_text__tells_no_version_that_it_was_not_given() -> None:
     assert "Software: axoloci." in methods_text({"dti": FACTS["dti"]}).text
+
+
+def test_methods_text__tells_the_replication() -> None:
+    done = {"n_samples": 1234, "n_tested": 6, "n_replicated": 3}
+    text = methods_text({"replication": done}).text
+    assert "tested in 1,234 other people" in text
+    assert "6 tested): 3 replicated" in text
+    assert "replicated" not in methods_text({"loci": FACTS["loci"]}).text
