@@ -107,9 +107,10 @@ def mount_small(folder: Path, size: str, *, again: bool = False) -> None:
 def fill_disk(
     small_disk: Callable[[str], Path], cohort: Path, n_bytes: int, *, n_sizes: int
 ) -> Path:
-    """Run a study on a disk that is too small, several times larger, then large enough.
+    """Run a study on a disk that fills up, several times later each time, then to its end.
 
-    Each time the run must end with the reason and leave no half of a file under a final name.
+    The disk shrinks once the driver has looked at its size. Each time the run must end with the
+    reason and leave no half of a file behind.
 
     Parameters
     ----------
@@ -126,16 +127,21 @@ def fill_disk(
     -------
     The finished study's file.
     """
-    study = None
+    folder = small_disk("1g")
+    study = write_study(folder, cohort, min_participants=20)
+    lock = folder / "out" / "work" / "lock"
     for step in range(1, n_sizes + 1):
-        folder = small_disk(f"{n_bytes * step // (n_sizes + 1) // 1024}k")
-        study = study or write_study(folder, cohort, min_participants=20)
-        done = axoloci("run", study, "--n-procs", 2, check=False)
-        assert done.returncode == 1, (step, done.stderr)
-        assert "No space left on device" in done.stderr, (step, done.stderr)
-        assert "Traceback" not in done.stderr
+        small_disk("1g")
+        command = [str(BIN / "axoloci"), "run", str(study), "--n-procs", "2"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not (lock.exists() and lock.read_text()):
+            time.sleep(0.01)
+        small_disk(f"{n_bytes * step // (n_sizes + 1) // 1024}k")
+        _, said = process.communicate()
+        assert process.returncode == 1, (step, said)
+        assert "No space left on device" in said, (step, said)
+        assert "Traceback" not in said
         assert not list(folder.rglob("*.tmp.*"))
-    assert study is not None
     small_disk("1g")
     axoloci("run", study, "--n-procs", 2)
     return study

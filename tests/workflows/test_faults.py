@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,20 +117,35 @@ def test_run__a_full_disk_at_three_sizes(
     ("limit", "words"),
     [
         ("ulimit -f 20", "File too large"),  # blocks of 1024 bytes: as a quota does
-        ("ulimit -v 500000", "emory"),  # KiB of address space; libraries name it in their own words
+        ("ulimit -v 300000", "axoloci-dti"),  # KiB; the step says it in its libraries' words
     ],
 )
 def test_run__a_step_that_meets_a_limit_is_named(
     cohort: Path, tmp_path: Path, limit: str, words: str
 ) -> None:
     study = write_study(tmp_path, cohort)
+    programs = tmp_path / "programs"  # the driver looks for steps beside its own interpreter
+    programs.mkdir()
+    for program in BIN.glob("axoloci-*"):
+        (programs / program.name).symlink_to(program)
+    (programs / "axoloci-dti").unlink()
+    (programs / "axoloci-dti").write_text(
+        f'#!/bin/bash\n{limit}\nexec "{BIN / "axoloci-dti"}" "$@"\n'
+    )
+    (programs / "axoloci-dti").chmod(0o755)
+    (programs / "python").symlink_to(Path(sys.executable).resolve())
     label = min(path.name for path in (cohort / "bids").glob("sub-*"))
     arguments = ["run", str(study), "--stage", "participants", "--participant-label", label]
-    wrapped = ["bash", "-c", f'{limit}; exec "$@"', "bash", str(BIN / "axoloci"), *arguments]
-    done = subprocess.run(wrapped, capture_output=True, text=True)
-    assert done.returncode != 0
+    done = subprocess.run(
+        [programs / "python", "-c", "from axoloci.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"failed: {label}: axoloci-dti" in done.stderr
     assert words in done.stderr
-    assert not list((tmp_path / "out").rglob("*_space-template_*dwimap.nii.gz"))
+    assert not list((tmp_path / "out").rglob("*_model-tensor_*"))
     axoloci(*arguments)
     scans = pd.read_csv(tmp_path / "out" / "scans.tsv", sep="\t")
     assert set(scans[scans["status"] == "ok"]["scan"]) == {label}
