@@ -14,8 +14,8 @@ from pathlib import Path
 
 from support import BIN, axoloci, write_study
 
-from axoloci.images import read_records
 from axoloci.io.files import write_json
+from axoloci.job import read_records
 from axoloci.scans import Scan
 from axoloci.study import StudySettings
 from axoloci.workflows.participants import Outcome, recipe

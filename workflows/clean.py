@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from axoloci.errors import InputError
-from axoloci.images import read_record, remove_output
+from axoloci.job import read_record, remove_output
 from axoloci.study import StudyPaths
 from axoloci.workflows.engine import is_locked, study_lock
 from axoloci.workflows.records import cohort_paths

@@ -6,8 +6,8 @@ from typing import Any
 from fileformats.generic import File
 from pydra.compose import workflow
 
+from axoloci.environments import environment, image_identity
 from axoloci.formats import CohortStore, Nifti, PlinkBed, SumstatsStore
-from axoloci.images import environment, image_identity
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
 from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 from axoloci.tasks.gwas.task import CheckSamples, ComputePcs, ExportSumstats, RunGwas

@@ -11,8 +11,8 @@ from fileformats.generic import File
 from fileformats.medimage import Bval, Bvec
 from pydra.compose import workflow
 
+from axoloci.environments import environment, image_identity
 from axoloci.formats import Nifti
-from axoloci.images import environment, image_identity
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi

@@ -28,20 +28,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from axoloci.environments import StepError, die_with_parent, image_identity
 from axoloci.errors import InputError, raise_all
-from axoloci.images import (
-    StepError,
-    die_with_parent,
-    image_identity,
-    input_digests,
-    read_record,
-    reason_to_run,
-    was_removed,
-    without_removed,
-)
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.io.tables import read_table
+from axoloci.job import input_digests, read_record, reason_to_run, was_removed, without_removed
 from axoloci.scans import Scan, scan_faults
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti

@@ -20,7 +20,7 @@ from pathlib import Path
 import nibabel as nib
 
 from axoloci.errors import InputError
-from axoloci.images import read_record
+from axoloci.job import read_record
 from axoloci.scans import Scan, find_scans
 from axoloci.steps import Resources, installed_steps
 from axoloci.study import StudyPaths, StudySettings

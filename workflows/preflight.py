@@ -27,8 +27,8 @@ from typing import Any
 import pandas as pd
 
 from axoloci.covariates import design_matrix
+from axoloci.environments import check_environment, die_with_parent
 from axoloci.errors import InputError, raise_all
-from axoloci.images import check_environment, die_with_parent
 from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients

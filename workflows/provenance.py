@@ -19,8 +19,8 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from axoloci import __version__
-from axoloci.images import read_records
 from axoloci.io.files import sha256, write_json, write_text
+from axoloci.job import read_records
 from axoloci.scans import Scan
 from axoloci.steps import installed_steps
 from axoloci.study import Inputs, StudyPaths, StudySettings

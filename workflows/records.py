@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from axoloci.environments import last_words
 from axoloci.errors import InputError
-from axoloci.images import last_words, read_records
+from axoloci.job import read_records
 from axoloci.study import COHORTS, StudyPaths
 from axoloci.workflows.engine import driver_started, is_locked
 from axoloci.workflows.participants import Outcome, read_rows

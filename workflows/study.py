@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from axoloci import __version__
+from axoloci.environments import StepError, environment, image_identity
 from axoloci.errors import InputError
-from axoloci.images import StepError, environment, image_identity, read_records
 from axoloci.io.files import write_json, write_text
 from axoloci.io.tables import read_table, read_traits
+from axoloci.job import read_records
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import followed, study_lock, submit

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axoloci.environments import KINDS
 from axoloci.errors import InputError
-from axoloci.images import KINDS
 from axoloci.study import StudyPaths, StudySettings, read_study
 
 if TYPE_CHECKING:

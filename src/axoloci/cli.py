@@ -15,8 +15,8 @@ import click
 
 from axoloci.care import COMMANDS, StudyFile, key_help, run_alone
 from axoloci.command import StepGroup, command_group
+from axoloci.environments import KINDS, StepError
 from axoloci.errors import InputError
-from axoloci.images import KINDS, StepError
 from axoloci.steps import installed_steps
 from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 

@@ -22,8 +22,8 @@ from support import BIN, axoloci, write_study
 from axoloci import study as study_schema
 from axoloci.cli import main
 from axoloci.errors import InputError
-from axoloci.images import read_record, remove_output
 from axoloci.io.files import write_json
+from axoloci.job import read_record, remove_output
 from axoloci.scans import find_scans
 from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 from axoloci.study_file import find_data

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from axoloci.images import damage, fingerprint, last_words, read_record, reason_to_run
+from axoloci.environments import last_words
+from axoloci.job import damage, fingerprint, read_record, reason_to_run
 
 INPUTS = {"dwi": "a1", "image": "native:1", "prefix": "p"}
 

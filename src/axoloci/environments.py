@@ -1,8 +1,4 @@
-"""The environment layer: where and how the command of a step is run, and whether it must be.
-
-Pydra would take a result from its cache though the files had been cut off or replaced since, and
-unpickle whatever lies there. So its caches last for one run only, and the record beside a job's log
-decides: a job is skipped when its inputs, its code and every file that it made are what they were.
+"""The environment layer: where and how the command of a step is run.
 
 A step's identity (`image_identity`) is one of the inputs of every task. Natively it is the digest
 of the step's code.
@@ -11,7 +7,6 @@ of the step's code.
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import shutil
@@ -26,10 +21,10 @@ from typing import Any, ClassVar
 
 import attrs
 from pydra.environments import base
-from pydra.utils.general import get_fields
 
 from axoloci.errors import InputError
-from axoloci.io.files import sha256, write_json
+from axoloci.io.files import write_json
+from axoloci.job import fingerprint, input_digests, made_files, read_record, reason_to_run
 from axoloci.steps import code_digest, installed_steps
 
 logger = logging.getLogger("axoloci")
@@ -86,107 +81,6 @@ def last_words(text: str) -> str:
         if line.startswith("Error: "):
             return " ".join([line.removeprefix("Error: "), *lines[number + 1 : number + 4]])
     return lines[-1] if lines else "it wrote no message"
-
-
-def reason_to_run(record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Why a job cannot be skipped; empty if it can.
-
-    Parameters
-    ----------
-    record
-        What is known of the job's last run; empty if nothing.
-    inputs
-        Digest of each of its inputs now.
-    """
-    if not record:
-        return "first run"
-    if "exit_code" not in record:
-        return "it was stopped last time"
-    if record["exit_code"] != 0:
-        return "it failed last time"
-    before = record["inputs"]
-    changed = [name for name in inputs if inputs[name] != before.get(name)]
-    changed += [name for name in before if name not in inputs]
-    if "image" in changed:
-        return "its code changed"
-    if changed:
-        return f"{', '.join(sorted(changed))} changed"
-    return next(filter(None, (damage(Path(f), was) for f, was in record["outputs"].items())), "")
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Size, time of modification and SHA-256 of a file."""
-    state = path.stat()
-    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256(path)}
-
-
-def damage(path: Path, was: Mapping[str, Any]) -> str:
-    """What is wrong with a finished file; empty if it is what it was.
-
-    The content is read only if the time of modification differs, as git does.
-    """
-    try:
-        state = path.stat()
-        if state.st_size != was["size"]:
-            return f"{path} has {state.st_size} bytes, and had {was['size']}"
-        if state.st_mtime_ns != was["mtime_ns"] and sha256(path) != was["sha256"]:
-            return f"{path} was changed"
-    except OSError:
-        return f"{path} was removed to free space" if was.get("removed") else f"{path} is gone"
-    return ""
-
-
-def input_digests(task: Any) -> dict[str, str]:
-    """Digest of each input of a Pydra task that is set."""
-    _, digests = task._compute_hashes()
-    return {name: str(digests[name]) for name in digests if name != "Outputs"}
-
-
-def was_removed(record: Mapping[str, Any]) -> bool:
-    """Whether files of a finished job were removed on purpose, and are not there again."""
-    outputs = record.get("outputs", {})
-    return any(was.get("removed") and not Path(file).exists() for file, was in outputs.items())
-
-
-def without_removed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's record as if it had never made the files that were removed on purpose."""
-    kept = {f: was for f, was in record.get("outputs", {}).items() if not was.get("removed")}
-    return {**record, "outputs": kept}
-
-
-def remove_output(record_file: Path, output: Path) -> None:
-    """Remove a file that a finished job has made, and mark it as removed in the job's record.
-
-    The record is written first: a file that is marked and still there does no harm.
-    """
-    record = read_record(record_file)
-    record["outputs"][str(output)]["removed"] = True
-    write_json(record_file, record)
-    output.unlink(missing_ok=True)
-
-
-def _made_files(job: Any) -> list[Path]:
-    """The files that a finished job has made, those within folders too."""
-    made = [
-        Path(field.callable(job.inputs, job.cache_dir))
-        for field in get_fields(job.task.Outputs)
-        if callable(getattr(field, "callable", None))
-    ]
-    return sorted(
-        file
-        for path in made
-        for file in (path.rglob("*") if path.is_dir() else [path])
-        if file.is_file()
-    )
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A job's record; empty if there is none that can be read."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 @attrs.define
@@ -261,7 +155,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
         }
         if process.returncode == 0:
-            record["outputs"] = {str(path): fingerprint(path) for path in _made_files(job)}
+            record["outputs"] = {str(path): fingerprint(path) for path in made_files(job)}
         write_json(record_file, record)
         if process.returncode != 0:
             reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
@@ -301,12 +195,3 @@ def environment(
     """
     check_environment(kind)
     return NativeEnvironment(log, threads, announce, always)
-
-
-def read_records(logs: Path) -> list[dict[str, Any]]:
-    """All job records under a log folder, sorted by path; each with its `log`."""
-    return [
-        {**record, "log": str(path.with_suffix(".log"))}
-        for path in sorted(logs.rglob("*.json"))
-        if (record := read_record(path))
-    ]
