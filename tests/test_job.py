@@ -78,4 +78,5 @@ def test_read_record__reads_what_was_written(tmp_path: Path) -> None:
 def test_last_words__prefers_the_commands_own_error() -> None:
     assert last_words("a\nError: no b0\n  in x.bval\n") == "no b0 in x.bval"
     assert last_words("Traceback\nValueError: x\n") == "ValueError: x"
-    assert last_words("\n") == "it wrote no message"
+    assert last_words("$ axoloci-dti fit\nkilled\n$ exit 1 after 3.0 s, 12 MB\n") == "killed"
+    assert last_words("$ axoloci-dti fit\n") == "it wrote no message"

@@ -306,7 +306,7 @@ class _Crate:
         """Name, description and profiles."""
         states = [outcome.status for outcome in outcomes]
         root = self.crate.root_dataset
-        root["name"] = f"axoloci: {self.settings.out.name}"
+        root["name"] = self.settings.title or f"axoloci: {self.settings.out.name}"
         root["description"] = (
             "From raw diffusion MRI and genotypes to summary statistics: "
             f"{len(states)} scans, {states.count('ok')} finished, {states.count('failed')} failed."
@@ -500,7 +500,7 @@ class _Crate:
         run = self.add(
             "#run",
             "CreateAction",
-            name=f"Run of {self.settings.out.name}",
+            name=f"Run of {self.settings.title or self.settings.out.name}",
             instrument=main,
             agent=software,
             object=[*_unique(every), *self.setting_values()],

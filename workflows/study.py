@@ -67,7 +67,7 @@ def describe_dataset(settings: StudySettings) -> None:
     write_json(
         settings.out / "dataset_description.json",
         {
-            "Name": f"axoloci: {settings.out.name}",
+            "Name": settings.title or f"axoloci: {settings.out.name}",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "axoloci", "Version": __version__}],
@@ -87,8 +87,8 @@ def write_maps(outcomes: Sequence[Outcome], settings: StudySettings) -> Path:
     chosen = choose_scans(outcomes)
     if len(chosen) < settings.min_participants:
         raise InputError(
-            f"{len(chosen)} people have a finished scan, and min_participants is "
-            f"{settings.min_participants}: see {paths.scans}"
+            f"people with a finished scan: {len(chosen)}, fewer than min_participants "
+            f"({settings.min_participants}); see {paths.scans}"
         )
     maps = paths.work / "maps.tsv"
     write_table(
@@ -281,6 +281,11 @@ def make_report(
         }
         if "replication" in cohorts:
             parts["replication"] = cohorts["replication"].paths.group / "replication.tsv"
+    others = {
+        name: str(cohort.paths.scans)
+        for name, cohort in cohorts.items()
+        if cohort is not discovery and cohort.outcomes
+    }
     facts = study_facts(discovery, with_group=not group)
     if "replication" in parts and (about := parts["replication"].with_suffix(".json")).exists():
         facts["replication"] = json.loads(about.read_text(encoding="utf-8"))
@@ -288,7 +293,8 @@ def make_report(
     write_json(
         inputs,
         {
-            "title": settings.out.name,
+            "title": settings.title or settings.out.name,
+            "other_scans": others,
             "out_dir": str(paths.out),
             "study_settings": settings.model_dump(mode="json", exclude_none=True),
             "versions": package_versions(env),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,9 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
+
+OURS = "$ "
+"""What those lines of a log begin with that the environment has added: the command, its end."""
 
 
 class StepError(RuntimeError):
@@ -77,6 +81,7 @@ def die_with_parent() -> None:
 def last_words(text: str) -> str:
     """The line of a log that says why a command failed: click's own, else the last one."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(OURS)]
     for number, line in enumerate(lines):
         if line.startswith("Error: "):
             return " ".join([line.removeprefix("Error: "), *lines[number + 1 : number + 4]])
@@ -135,6 +140,8 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             logger.info("%s: %s %s (%s)", self.log.stem, *command[:2], record["why"])
         started = time.monotonic()
         with open(self.log, "wb") as log:
+            log.write(f"{OURS}{shlex.join(record['command'])}\n".encode())
+            log.flush()
             process = subprocess.Popen(
                 [program, *command[1:]],
                 stdin=subprocess.DEVNULL,
@@ -154,6 +161,9 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
             "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
         }
+        with open(self.log, "ab") as log:
+            cost = f"{record['seconds']:.1f} s, {record['max_rss_mb']:.0f} MB"
+            log.write(f"{OURS}exit {process.returncode} after {cost}\n".encode())
         if process.returncode == 0:
             record["outputs"] = {str(path): fingerprint(path) for path in made_files(job)}
         write_json(record_file, record)

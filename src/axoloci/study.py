@@ -181,6 +181,9 @@ class StudySettings(Inputs):
     """A whole study file."""
 
     out: Path = Field(description="folder for everything that is made; it is created")
+    title: str | None = Field(
+        None, description="name of the study in its report; without it that of its folder"
+    )
     min_participants: int = Field(
         20, ge=2, description="fewest people with whom the group stage is run"
     )

@@ -153,7 +153,7 @@ def samples(
     out: Path,
     related: Path,
 ) -> None:
-    r"""Check each person's genotypes: missing, contaminated, swapped, far from the others, related.
+    """Check each person's genotypes: missing, contaminated, swapped, far from the others, related.
 
     A report: no one is left out. Flags are missing_rate, heterozygosity, sex_mismatch, ancestry and
     related, or n/a. Someone of mixed DNA (F far below the others) seems related to everyone: such
@@ -162,11 +162,9 @@ def samples(
     ancestry at a time (--keep). Genetic sex is female below an F of X of 0.2, male above 0.8;
     between them it is unknown, which is no mismatch.
 
-    \b
-    For N people and M independent common autosomal variants, kinship takes
-    N²/2 × M multiplications (four times that where genotypes are missing),
-    0.4 GB, and one reading of the genotypes for each two tiles of 2,048 people.
-    The rest holds a block of 256 variants: a few kB a person.
+    For N people and M independent common autosomal variants, kinship takes N²/2 × M multiplications
+    (four times that where genotypes are missing), 0.4 GB, and one reading of the genotypes for each
+    two tiles of 2,048 people. The rest holds a block of 256 variants: a few kB a person.
     """
     source = open_genotypes(genotypes)
     people = _kept_people(source, keep)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from axoloci.errors import InputError
+from axoloci.io.nifti import read_nifti, same_grid
 
 MISSING = ["", "n/a", "NA", "NaN", "nan"]
 TABLES: dict[str, set[str]] = {  # and the columns that each needs
@@ -41,6 +42,8 @@ class Inputs(BaseModel):
     versions: dict[str, str] | None = None
     facts: dict[str, dict[str, Any]] | None = None  # what ran and how, for the methods section
     scans: Path | None = None  # TSV: scan, sample_id, status (ok or failed), reason, log
+    # tables of scans of the study's other cohorts, by name; the rest of the page is one cohort's
+    other_scans: dict[str, Path] = {}
     qc: Path | None = None  # TSV: scan, sample_id, quality figures; one row a scan
     cohort: Path | None = None  # cohort store
     history: Path | None = None  # TSV: epoch, train_loss, validation_loss
@@ -69,15 +72,16 @@ def read_inputs(path: Path) -> Inputs:
             problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
             raise InputError(f"{path}: {'; '.join(problems)}") from error
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    others = {name: path.parent / value for name, value in inputs.other_scans.items()}
     named = {
         name: path.parent / value
         for name in Inputs.model_fields
         if isinstance(value := getattr(inputs, name), Path)
     }
-    absent = [f"{name}: {file}" for name, file in named.items() if not file.exists()]
+    absent = [f"{name}: {file}" for name, file in (named | others).items() if not file.exists()]
     if absent:
         raise InputError(f"{path}: no such file for {'; '.join(absent)}; leave it out or mend it")
-    return inputs.model_copy(update=named)
+    return inputs.model_copy(update={**named, "other_scans": others})
 
 
 def read_tsv(path: Path, kind: str) -> pd.DataFrame:
@@ -112,6 +116,63 @@ def read_threshold(loci: Path | None) -> float:
     if about is None or not about.is_file():
         return 5e-8
     return float(json.loads(about.read_text(encoding="utf-8"))["p_threshold"])
+
+
+@dataclass(frozen=True)
+class LooseMaps:
+    """Maps in the common space that no cohort store holds yet; read as one is.
+
+    Attributes
+    ----------
+    sample_id
+        The people.
+    files
+        Their maps.
+    mask
+        [bool, shape: (x, y, z)] Voxels in which the first of them is above 0.
+    affine
+        [shape: (4, 4)] Voxel to world, mm.
+    """
+
+    sample_id: list[str]
+    files: list[Path]
+    mask: NDArray[np.bool_]
+    affine: NDArray[np.float64]
+    measure: str = "fa"
+
+    @property
+    def n_samples(self) -> int:
+        """Number of people."""
+        return len(self.files)
+
+    @property
+    def n_voxels(self) -> int:
+        """Voxels in the mask."""
+        return int(self.mask.sum())
+
+    def volumes(self, people: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Maps of some people, (n, x, y, z)."""
+        maps = np.empty((len(people), *self.mask.shape), dtype=np.float32)
+        for row, volume in zip(people, maps, strict=True):
+            volume[:] = same_grid(self.files[row], self.mask.shape, self.affine, self.files[0])
+        return maps
+
+    def rows(self, people: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Masked voxels of some people, (n, n_voxels)."""
+        return self.volumes(people)[:, self.mask]
+
+
+def find_maps(scans: Path) -> LooseMaps | None:
+    """The finished maps that a table of scans names; none if there is none or one is gone."""
+    table = read_tsv(scans, "scans")
+    if table.empty or not {"sample_id", "fa", "in_group"} <= set(table.columns):
+        return None
+    table = table[(table["in_group"] == "yes") & table["fa"].notna()]
+    files = [scans.parent / name for name in table["fa"]]
+    if not files or not all(file.is_file() for file in files):
+        return None
+    first, affine = read_nifti(files[0], ndim=3)
+    return LooseMaps(list(table["sample_id"]), files, first > 0, affine)
 
 
 @dataclass(frozen=True)

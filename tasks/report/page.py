@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from axoloci import __version__
 from axoloci.errors import InputError
-from axoloci.io.cohort import read_cohort
+from axoloci.io.cohort import Cohort, read_cohort
 from axoloci.tasks.report import figures, kernel
 from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
+    LooseMaps,
+    find_maps,
     read_examples,
     read_joint,
     read_joint_about,
@@ -45,6 +47,7 @@ DPI = 150
 MAX_ROWS = 1000  # of one table; the files that the page is made of have all
 LAST = -1e308  # sorts what is missing below all numbers
 MAX_MEAN = 200  # people in the group's mean
+BLOCK = 10  # people in memory at a time
 SHOWN_PEOPLE = 4
 SHOWN_EXAMPLES = 4
 SHOWN_LATENTS = 6
@@ -150,6 +153,9 @@ def add_scans(page: Page, given: Inputs) -> None:
         page.sentences["scans"] = "No table of scans was given."
         return
     scans = read_tsv(given.scans, "scans")
+    for name, file in given.other_scans.items():
+        other = read_tsv(file, "scans")
+        scans = pd.concat([scans, other.assign(scan=f"{name}/" + other["scan"])])
     failed = scans[scans["status"] == "failed"]
     waiting = int((scans["status"] == "not run").sum())
     reason = failed["reason"].fillna(failed["status"]) if "reason" in failed else failed["status"]
@@ -167,6 +173,7 @@ def add_scans(page: Page, given: Inputs) -> None:
         f"{len(scans):,} {_plural(len(scans), 'scan')}{of_people} went in; {n_ok:,} finished, "
         + (f"{len(failed):,} failed" if len(failed) else "none failed")
         + (f", {waiting:,} are not run yet." if waiting else ".")
+        + (f" {_cohorts_sentence(given.other_scans)}" if given.other_scans else "")
     )
     if failed.empty:
         return
@@ -178,6 +185,14 @@ def add_scans(page: Page, given: Inputs) -> None:
             for name, why, path in zip(failed["scan"], reason, logs, strict=True)
         ][:MAX_ROWS],
         len(failed),
+    )
+
+
+def _cohorts_sentence(others: Mapping[str, Path]) -> str:
+    """That the scans are of several cohorts, and of which the rest of the page tells."""
+    return (
+        f"Counted with those of {' and '.join(others)}; quality, maps and loci below are of the "
+        "discovery."
     )
 
 
@@ -287,11 +302,20 @@ def _add_shared_qc(page: Page, values: Mapping[str, NDArray[np.float64]]) -> Non
 
 
 def add_cohort(page: Page, given: Inputs) -> None:
-    """Maps in common space: mean and spread of the group, and some people."""
-    if given.cohort is None:
-        page.sentences["cohort"] = given.group or "No cohort store was given, so no maps are shown."
-        return
-    cohort = read_cohort(given.cohort)
+    """Maps in common space: mean and spread of the group, and some people.
+
+    Before the group stage has packed them, the maps are read one by one.
+    """
+    cohort: Cohort | LooseMaps | None = None
+    if given.cohort is not None:
+        cohort = read_cohort(given.cohort)
+    else:
+        page.sentences["cohort"] = given.group or "No cohort store was given."
+        if given.scans is not None:
+            cohort = find_maps(given.scans)
+        if cohort is None:
+            page.sentences["cohort"] += " So no maps are shown."
+            return
     say = say_count if page.shareable else "{:,}".format
     page.tiles.append((say(cohort.n_samples), "people mapped", f"{cohort.n_voxels:,} voxels each"))
     if page.shareable and cohort.n_samples < SMALLEST:
@@ -300,8 +324,8 @@ def add_cohort(page: Page, given: Inputs) -> None:
     chosen = _evenly(cohort.n_samples, MAX_MEAN)
     total = np.zeros(cohort.n_voxels)
     squares = np.zeros(cohort.n_voxels)
-    for start in range(0, len(chosen), 20):
-        rows = cohort.rows(chosen[start : start + 20]).astype(np.float64)  # (20, n_voxels)
+    for start in range(0, len(chosen), BLOCK):
+        rows = cohort.rows(chosen[start : start + BLOCK]).astype(np.float64)  # (BLOCK, n_voxels)
         total += rows.sum(axis=0)
         squares += np.square(rows).sum(axis=0)
     mean = total / len(chosen)
@@ -367,6 +391,12 @@ def add_encoder(page: Page, given: Inputs) -> None:
         if r2 is not None:
             said.append(f"median reconstruction R² {np.median(r2):.3f} over {r2.size:,} people")
     page.sentences["encoder"] = f"{'; '.join(said)}." if said else ""
+    if given.quality is not None:
+        page.sentences["encoder"] += (
+            " R² is the share of a map's squared distance from the mean map that the latents give "
+            "back; what is noise from voxel to voxel they cannot, so it stays well below 1 in "
+            "unsmoothed maps."
+        )
     if losses or r2 is not None or bars is not None:
         page.pictures["training"] = _picture(
             figures.training(epoch, losses, r2, bars),

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from axoloci.io.cohort import write_cohort
+from axoloci.io.nifti import write_nifti
 from axoloci.tasks.report.cli import main
 
 FAILED = "sub-0007"
@@ -289,6 +290,44 @@ def test_make__says_what_is_missing(tmp_path: Path) -> None:
         "Neither settings nor versions were given.",
     ):
         assert sentence in parsed.text
+
+
+def test_make__shows_the_maps_before_the_group_stage(tmp_path: Path) -> None:
+    names = [f"{i:02d}" for i in range(6)]
+    for i, name in enumerate(names):
+        volume = np.zeros((12, 14, 12), dtype=np.float32)
+        volume[2:10, 2:12, 2:10] = 0.3 + 0.01 * i
+        write_nifti(tmp_path / f"{name}.nii.gz", volume, np.eye(4))
+    table = pd.DataFrame({"scan": names, "sample_id": names, "status": "ok", "in_group": "yes"})
+    table["fa"] = [f"{name}.nii.gz" for name in names]
+    table.to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    given = {"title": "Half", "scans": "scans.tsv", "group": "The group stage was not run."}
+    (tmp_path / "inputs.json").write_text(json.dumps(given))
+    result = make(tmp_path / "inputs.json", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert len(parsed.pictures) == 1
+    assert "mean and standard deviation over all people" in parsed.text
+    assert "The group stage was not run." in parsed.text
+    (tmp_path / "03.nii.gz").unlink()  # it was moved: the page is made without maps
+    assert make(tmp_path / "inputs.json", tmp_path / "report.html").exit_code == 0
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert parsed.pictures == []
+    assert "The group stage was not run. So no maps are shown." in parsed.text
+
+
+def test_make__counts_the_scans_of_all_cohorts(inputs: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame({"scan": ["sub-1", "sub-2"], "sample_id": ["1", "2"]})
+    table["status"], table["reason"] = ["ok", "failed"], ["n/a", "truncated"]
+    table.to_csv(tmp_path / "other.tsv", sep="\t", index=False)
+    given = {"title": "Two cohorts", "scans": str(inputs.parent / "scans.tsv")}
+    given["other_scans"] = {"replication": "other.tsv"}
+    (tmp_path / "inputs.json").write_text(json.dumps(given))
+    result = make(tmp_path / "inputs.json", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    text = Parsed((tmp_path / "report.html").read_text()).text
+    assert "32 scans of 32 people went in; 30 finished, 2 failed. Counted with those of" in text
+    assert "replication/sub-2" in text
 
 
 def chunks(png: bytes) -> list[bytes]:

@@ -170,7 +170,7 @@ def test_run__group_refuses_maps_of_other_settings(finished: Path) -> None:
         study.write_text(f"{text}\n[dti]\nmax_bval = 1400\n")
         done = axoloci("run", study, "--stage", "group", check=False)
         assert done.returncode == 1
-        assert "0 people have a finished scan" in done.stderr
+        assert "people with a finished scan: 0, fewer than" in done.stderr
         scans = pd.read_csv(finished / "scans.tsv", sep="\t")
         assert "other settings" in scans["reason"][0]
     finally:
@@ -221,7 +221,7 @@ def test_run__stages_and_participants(study: Path, cohort: Path) -> None:
     assert set(scans["status"]) == {"ok", "not run"}
     done = axoloci("run", study, "--stage", "group", check=False)
     assert done.returncode == 1
-    assert "2 people have a finished scan, and min_participants is 10" in done.stderr
+    assert "people with a finished scan: 2, fewer than min_participants (10)" in done.stderr
 
 
 @pytest.mark.parametrize(
