@@ -6,7 +6,7 @@ from typing import Any
 from fileformats.generic import File
 from pydra.compose import workflow
 
-from axoloci.environments import environment, image_identity
+from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import CohortStore, Nifti, PlinkBed, SumstatsStore
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
 from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
@@ -17,6 +17,7 @@ from axoloci.tasks.normalize.task import PackCohort
 @workflow.define(outputs=["model"])
 def Training(
     maps: File,
+    readable: list[str],
     out_dir: str,
     work_dir: str,
     log_dir: str,
@@ -32,6 +33,8 @@ def Training(
     ----------
     maps
         Table sample_id, path, sha256 of the FA maps, one row a person.
+    readable
+        Folders of the maps, which a container must see.
     out_dir
         Folder for the results: `cohort.zarr`, `model.safetensors`, `history.tsv`.
     work_dir
@@ -54,7 +57,12 @@ def Training(
     """
 
     def add(name: str, task: Any) -> Any:
-        where = environment(env, Path(log_dir, f"{name}.log"), threads, announce=True)
+        where = StepEnvironment(
+            *(env, Path(log_dir, f"{name}.log"), threads),
+            writable=[out_dir, work_dir],
+            readable=readable,
+            announce=True,
+        )
         return workflow.add(task, name=name, environment=where)
 
     packed = add(
@@ -87,6 +95,7 @@ def Group(
     out_dir: str,
     log_dir: str,
     maps: File | None = None,
+    readable: list[str] = [],  # noqa: B006 - Pydra copies defaults
     cohort: CohortStore | None = None,
     model: File | None = None,
     like: CohortStore | None = None,
@@ -94,7 +103,7 @@ def Group(
     discovery: SumstatsStore | None = None,
     discovery_loci: File | None = None,
     covariates: list[File] | None = None,
-    settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
+    settings: dict[str, dict[str, Any]] = {},  # noqa: B006
     n_pcs: int = 0,
     export: list[str] = [],  # noqa: B006
     threads: int = 1,
@@ -112,6 +121,8 @@ def Group(
         Folder for one log and one job record a step.
     maps
         Table sample_id, path, sha256 of the FA maps, one row a person.
+    readable
+        Folders of the maps, which a container must see.
     cohort
         Cohort store of the maps; without it they are packed.
     model, like
@@ -140,7 +151,12 @@ def Group(
     """
 
     def add(name: str, task: Any) -> Any:
-        where = environment(env, Path(log_dir, f"{name}.log"), threads, announce=True)
+        where = StepEnvironment(
+            *(env, Path(log_dir, f"{name}.log"), threads),
+            writable=[out_dir],
+            readable=readable,
+            announce=True,
+        )
         return workflow.add(task, name=name, environment=where)
 
     def shared(step: str, out: str) -> dict[str, Any]:

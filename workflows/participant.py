@@ -11,7 +11,7 @@ from fileformats.generic import File
 from fileformats.medimage import Bval, Bvec
 from pydra.compose import workflow
 
-from axoloci.environments import environment, image_identity
+from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import Nifti
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
@@ -76,7 +76,8 @@ def Participant(
     """
 
     def runs(step: str) -> dict[str, Any]:
-        return {"environment": environment(env, Path(log_dir, f"{step}.log"))}
+        log = Path(log_dir, f"{step}.log")
+        return {"environment": StepEnvironment(env, log, writable=[out_dir])}
 
     def shared(step: str) -> dict[str, Any]:
         return shared_inputs(step, prefix, out_dir, settings, env)

@@ -27,7 +27,7 @@ from typing import Any
 import pandas as pd
 
 from axoloci.covariates import design_matrix
-from axoloci.environments import check_environment, die_with_parent
+from axoloci.environments import die_with_parent, environment_problems
 from axoloci.errors import InputError, raise_all
 from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
@@ -36,6 +36,7 @@ from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import alike_hint, read_table, read_traits
 from axoloci.scans import Scan, find_scans, scan_faults
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings
+from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import Cohort, check_map
 
 logger = logging.getLogger("axoloci")
@@ -143,7 +144,7 @@ def check(
         Read all images in full.
     """
     found = Preflight()
-    found.collect(check_environment, env)
+    found.problems += environment_problems(env, steps_needed(settings, stage))
     found.problems += _output_problems(settings)
     if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu()):
         found.problems.append(f"'gwas.device' is 'cuda': {why}; set device = \"auto\" or \"cpu\"")
@@ -205,6 +206,17 @@ def no_gpu() -> str:
     if subprocess.run([sys.executable, "-c", program], capture_output=True).returncode:
         return "torch finds no GPU (make setup TORCH=cuda installs it with CUDA)"
     return ""
+
+
+def steps_needed(settings: StudySettings, stage: str) -> list[str]:
+    """The steps that a stage of a study runs."""
+    starts = {cohort.start for cohort in settings.cohorts().values()}
+    own = ["report"]
+    if stage != "group":
+        own += STEPS[min((STEPS.index(s) for s in starts if s in STEPS), default=len(STEPS)) :]
+    if stage != "participants":
+        own += ["gwas", "genetics"] if starts == {"gwas"} else GROUP_STEPS
+    return sorted(set(own))
 
 
 def _output_problems(settings: StudySettings) -> list[str]:

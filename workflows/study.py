@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from axoloci import __version__
-from axoloci.environments import StepError, environment, image_identity
+from axoloci.engines import folders_of
+from axoloci.environments import StepEnvironment, StepError, image_identity
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.tables import read_table, read_traits
@@ -35,6 +37,7 @@ from axoloci.workflows.provenance import package_versions, study_facts, write_cr
 log = logging.getLogger("axoloci")
 
 BIDS_VERSION = "1.9.0"
+MAX_FOLDERS = 100  # that a container is given one by one
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,24 @@ def _kept_traits(settings: StudySettings) -> Path | None:
     return path
 
 
+def _folders(maps: Path, settings: StudySettings) -> list[str]:
+    """Folders of the maps that a table names.
+
+    Raises
+    ------
+    InputError
+        They lie in too many folders that have no common one.
+    """
+    out = settings.out
+    outside = (path for row in read_rows(maps) if not (path := Path(row["path"])).is_relative_to(out))
+    folders = folders_of(outside)
+    if len(folders) > MAX_FOLDERS:
+        folders = {Path(os.path.commonpath(folders))}
+        if folders == {Path("/")}:
+            raise InputError(f"{maps}: the maps have no common folder that a container could be given")
+    return sorted(map(str, {out, *folders}))
+
+
 def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -> None:
     """Pack the maps of a cohort and train the encoder on them.
 
@@ -148,6 +169,7 @@ def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -
     submit(
         Training(
             maps=maps,
+            readable=_folders(maps, settings),
             out_dir=str(paths.group),
             work_dir=str(paths.work),
             log_dir=str(paths.logs / "group"),
@@ -209,6 +231,7 @@ def run_group(
             out_dir=str(paths.group),
             log_dir=str(paths.logs / "group"),
             maps=maps,
+            readable=_folders(maps, settings) if maps else [],
             traits=_kept_traits(settings),
             covariates=tables or None,
             settings=step_settings(settings),
@@ -311,7 +334,9 @@ def make_report(
             MakeReport(inputs_file=inputs, out=str(page), shareable=shared, image=image),
             paths,
             # the tables that it names may have changed under the same names
-            environment=environment(env, log_file, announce=True, always=True),
+            environment=StepEnvironment(
+                env, log_file, writable=[paths.out], announce=True, always=True
+            ),
         )
     if not shareable:
         paths.shareable.unlink(missing_ok=True)  # one of an earlier run would be out of date

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import resource
 import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 from typing import Any, TypeVar
 
 import click
 
 from axoloci import __version__
 from axoloci.errors import InputError
-from axoloci.io.files import sha256
+from axoloci.io.files import sha256, write_json
 
 log = logging.getLogger("axoloci")
 
 Item = TypeVar("Item")
+
+USAGE_VARIABLE = "AXOLOCI_USAGE"
+"""Environment variable that names the file for the CPU seconds and the peak memory of a command."""
 
 
 class StepGroup(click.Group):
@@ -34,6 +40,8 @@ class StepGroup(click.Group):
             datefmt="%H:%M:%S",
         )
         log.setLevel(logging.INFO)  # libraries only when they warn
+        if USAGE_VARIABLE in os.environ:
+            atexit.register(_write_usage, Path(os.environ[USAGE_VARIABLE]))
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -43,6 +51,14 @@ class StepGroup(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from error
+
+
+def _write_usage(path: Path) -> None:
+    """Write what this process has used: outside of its container nobody can measure it."""
+    own, children = (resource.getrusage(who) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
+    seconds = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
+    peak = max(own.ru_maxrss, children.ru_maxrss) / 1024
+    write_json(path, {"cpu_seconds": seconds, "max_rss_mb": peak})
 
 
 def command_group(program: str, summary: str) -> StepGroup:

@@ -7,6 +7,7 @@ of the step's code.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 import shlex
@@ -15,17 +16,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import attrs
 from pydra.environments import base
 
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
-from axoloci.job import fingerprint, input_digests, made_files, read_record, reason_to_run
+from axoloci.command import USAGE_VARIABLE
+from axoloci.engines import Job as ContainerJob
+from axoloci.engines import Mount, find_engine, folders_of, has_gpu
+from axoloci.images import pinned_image
+from axoloci.job import (fingerprint, input_digests, input_files, made_files, read_record, reason_to_run)
 from axoloci.steps import code_digest, installed_steps
 
 logger = logging.getLogger("axoloci")
@@ -41,6 +48,8 @@ THREAD_VARIABLES = (
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 
+USAGE_FILE = "axoloci-usage.json"
+
 OURS = "$ "
 """What those lines of a log begin with that the environment has added: the command, its end."""
 
@@ -49,26 +58,42 @@ class StepError(RuntimeError):
     """The command of a step ended with an error; the message holds its last words."""
 
 
-def check_environment(kind: str) -> None:
-    """Stop before any work if steps cannot be run in environment `kind`.
+def image_identity(kind: str, step: str) -> str:
+    """What a result of `step` depends on beside its inputs: its pinned image, or its code.
+
+    Docker and Singularity run the same images, so going from one to the other runs nothing again.
 
     Raises
     ------
     InputError
-        The environment is not available, and what to use instead.
+        No image is pinned for the step.
     """
-    if kind != "native":
-        lacking = [step.image for step in installed_steps().values()]
-        raise InputError(
-            f"--env {kind}: there are no pinned images yet for {', '.join(lacking)}; "
-            "use --env native"
-        )
+    if kind == "native":
+        return f"native:{code_digest(step)}"
+    return pinned_image(step).config_digest
 
 
-def image_identity(kind: str, step: str) -> str:
-    """What a result of `step` depends on beside its inputs: the code of its environment."""
-    check_environment(kind)
-    return f"native:{code_digest(step)}"
+@cache
+def _located(kind: str, step: str) -> str:
+    """The pinned image of a step, as the engine calls it."""
+    return find_engine(kind).locate(pinned_image(step))
+
+
+def environment_problems(kind: str, steps: Iterable[str]) -> list[str]:
+    """What keeps an environment from running some steps: no engine, no image, another image."""
+    if kind == "native":
+        return []
+    try:
+        find_engine(kind)
+    except InputError as error:
+        return [str(error)]
+    problems = []
+    for step in steps:
+        try:
+            _located(kind, step)
+        except InputError as error:
+            problems.append(str(error))
+    return problems
 
 
 def die_with_parent() -> None:
@@ -88,41 +113,54 @@ def last_words(text: str) -> str:
     return lines[-1] if lines else "it wrote no message"
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it took."""
+
+    exit_code: int  # that of the command; minus the signal that killed it
+    output: str
+    cpu_seconds: float
+    max_rss_mb: float
+
+
 @attrs.define
-class NativeEnvironment(base.Environment):  # type: ignore[misc]
-    """Runs a step's command on this machine, with one log and one job record.
+class StepEnvironment(base.Environment):  # type: ignore[misc]
+    """Runs a step's command, with one log and one job record.
 
     Parameters
     ----------
+    kind
+        "native": on this machine; "docker", "singularity": in the step's pinned image.
     log
         File for the command's standard error. The job record beside it (`.json`) holds the
         command, its exit code, seconds, CPU seconds, peak memory, the digests of its inputs, and
         size and checksum of what it made.
     threads
         Threads that the command's libraries may use.
+    writable, readable
+        Folders that a container sees beside those of the job's inputs.
     announce
         Say in the driver's log when the command starts and ends.
     always
         Run the command also if nothing has changed.
     """
 
+    kind: str
     log: Path
     threads: int = 1
+    writable: Sequence[str | Path] = ()
+    readable: Sequence[str | Path] = ()
     announce: bool = False
     always: bool = False
-    _plugin_name: ClassVar[str] = "axoloci-native"
+    _plugin_name: ClassVar[str] = "axoloci"
 
     def execute(self, job: Any) -> dict[str, Any]:
         """Run the command of a Pydra job if it must be; a non-zero exit raises `StepError`."""
-        command = job.task._command_args(values=job.inputs)
-        # Pydra's job runs in a folder of its own, and the user's PATH may lack our environment.
-        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        program = shutil.which(command[0], path=search)
-        if program is None:
-            raise StepError(f"{command[0]} is not installed: pip install 'axoloci[all]'")
+        command = [str(word) for word in job.task._command_args(values=job.inputs)]
         record_file = self.log.with_suffix(".json")
         inputs = input_digests(job.task)
-        why = reason_to_run(read_record(record_file), inputs)
+        before = read_record(record_file)
+        why = reason_to_run(before, inputs)
         if not (why or self.always):
             return {"return_code": 0, "stdout": "", "stderr": ""}
 
@@ -131,7 +169,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             "job": self.log.stem,
             "why": why or "it is run each time",
             "image": job.inputs.get("image", ""),
-            "command": [str(word) for word in command],
+            "command": command,
             "inputs": inputs,
             "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
@@ -140,68 +178,113 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             logger.info("%s: %s %s (%s)", self.log.stem, *command[:2], record["why"])
         started = time.monotonic()
         with open(self.log, "wb") as log:
-            log.write(f"{OURS}{shlex.join(record['command'])}\n".encode())
+            log.write(f"{OURS}{shlex.join(command)}\n".encode())
             log.flush()
-            process = subprocess.Popen(
-                [program, *command[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self._variables(os.environ, record["image"]),
-                preexec_fn=die_with_parent,
-            )
-            assert process.stdout is not None
-            # Pydra would decode strictly, and one stray byte would cost the result.
-            output = process.stdout.read().decode("utf-8", errors="replace")
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+            if self.kind == "native":
+                ended = self._run_natively(command, record["image"], log)
+            else:
+                left = bool(before) and "exit_code" not in before
+                ended = self._run_in_container(command, job, log, left=left)
         record |= {
-            "exit_code": process.returncode,
+            "exit_code": ended.exit_code,
             "seconds": round(time.monotonic() - started, 3),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "max_rss_mb": round(usage.ru_maxrss / 1024, 1),
+            "cpu_seconds": round(ended.cpu_seconds, 3),
+            "max_rss_mb": round(ended.max_rss_mb, 1),
         }
         with open(self.log, "ab") as log:
             cost = f"{record['seconds']:.1f} s, {record['max_rss_mb']:.0f} MB"
-            log.write(f"{OURS}exit {process.returncode} after {cost}\n".encode())
-        if process.returncode == 0:
+            log.write(f"{OURS}exit {ended.exit_code} after {cost}\n".encode())
+        if ended.exit_code == 0:
             record["outputs"] = {str(path): fingerprint(path) for path in made_files(job)}
         write_json(record_file, record)
-        if process.returncode != 0:
+        if ended.exit_code != 0:
             reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
             cause = (
-                f"killed by {signal.Signals(-process.returncode).name}"
-                if process.returncode < 0
-                else f"exit {process.returncode}"
+                f"killed by {signal.Signals(-ended.exit_code).name}"
+                if ended.exit_code < 0
+                else f"exit {ended.exit_code}"
             )
             raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
         if self.announce:
             logger.info("%s: done in %.0f s", self.log.stem, record["seconds"])
-        return {"return_code": 0, "stdout": output, "stderr": ""}
+        return {"return_code": 0, "stdout": ended.output, "stderr": ""}
 
-    def _variables(self, inherited: Mapping[str, str], image: str) -> dict[str, str]:
+    def _run_natively(self, command: Sequence[str], image: str, log: IO[bytes]) -> Ended:
+        # Pydra's job runs in a folder of its own, and the user's PATH may lack our environment.
+        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        program = shutil.which(command[0], path=search)
+        if program is None:
+            raise StepError(f"{command[0]} is not installed: pip install 'axoloci[all]'")
+        return _run([program, *command[1:]], log, {**os.environ, **self._variables(image)})
+
+    def _run_in_container(
+        self, command: Sequence[str], job: Any, log: IO[bytes], *, left: bool
+    ) -> Ended:
+        """Run a command in its image; `left`: a killed driver may have left its container."""
+        (step,) = (step for step in installed_steps().values() if step.command == command[0])
+        engine = find_engine(self.kind)
+        located = _located(self.kind, step.name)
+        own = Path(job.cache_dir)
+        scratch = own / "tmp"  # an engine's own /tmp may be memory, and small
+        scratch.mkdir(exist_ok=True)
+        writable = {own, *map(Path, self.writable)}
+        readable = folders_of(input_files(job)) | set(map(Path, self.readable))
+        name = f"axoloci-{hashlib.sha256(str(self.log.absolute()).encode()).hexdigest()[:32]}"
+        if left:
+            engine.remove(name)
+        limit = os.environ.get("AXOLOCI_MEMORY_GB")
+        words = engine.words(
+            located,
+            ContainerJob(
+                name=name,
+                command=command,
+                mounts=[
+                    *(Mount(folder, writable=True) for folder in writable),
+                    *(Mount(folder) for folder in readable - writable),
+                ],
+                folder=own,
+                variables={
+                    **self._variables(job.inputs.get("image", "")),
+                    "PYTHONNOUSERSITE": "1",
+                    "TMPDIR": str(scratch),
+                    USAGE_VARIABLE: str(scratch / USAGE_FILE),
+                },
+                memory_gb=float(limit) if limit else None,
+                gpu=step.resources.gpu and has_gpu(),
+            ),
+        )
+        ended = _run(words, log, dict(os.environ))
+        code = 128 - ended.exit_code if ended.exit_code > 128 else ended.exit_code
+        usage = read_record(scratch / USAGE_FILE)  # the engine's own process knows nothing of it
+        return Ended(
+            code,
+            ended.output,
+            usage.get("cpu_seconds", ended.cpu_seconds),
+            usage.get("max_rss_mb", ended.max_rss_mb),
+        )
+
+    def _variables(self, image: str) -> dict[str, str]:
         """Environment variables of the command: threads, and the identity of its code."""
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        return {**inherited, **threads, "AXOLOCI_IMAGE": image}
+        return {**threads, "AXOLOCI_IMAGE": image}
 
 
-def environment(
-    kind: str, log: Path, threads: int = 1, *, announce: bool = False, always: bool = False
-) -> NativeEnvironment:
-    """The Pydra environment in which one job is run.
+def _run(words: Sequence[str], log: IO[bytes], variables: Mapping[str, str]) -> Ended:
+    """Run a command that dies with this process."""
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=variables,
+        preexec_fn=die_with_parent,
+    )
+    assert process.stdout is not None
+    # Pydra would decode strictly, and one stray byte would cost the result.
+    output = process.stdout.read().decode("utf-8", errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(
+        process.returncode, output, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    )
 
-    Parameters
-    ----------
-    kind
-        "native", "docker" or "singularity".
-    log
-        File for the job's standard error; its record is written beside it.
-    threads
-        Threads that the job may use.
-    announce
-        Say in the driver's log when the job starts and ends.
-    always
-        Run the job also if nothing has changed.
-    """
-    check_environment(kind)
-    return NativeEnvironment(log, threads, announce, always)

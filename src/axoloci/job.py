@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fileformats.generic import FileSet
 from pydra.utils.general import get_fields
 
 from axoloci.io.files import sha256, write_json
@@ -110,6 +111,13 @@ def input_digests(task: Any) -> dict[str, str]:
     """Digest of each input of a Pydra task that is set."""
     _, digests = task._compute_hashes()
     return {name: str(digests[name]) for name in digests if name != "Outputs"}
+
+
+def input_files(job: Any) -> list[Path]:
+    """The files and folders that a Pydra job is given, as its command names them."""
+    values = (job.inputs[field.name] for field in get_fields(job.task))
+    flat = (one for value in values for one in (value if isinstance(value, list) else [value]))
+    return [Path(path) for one in flat if isinstance(one, FileSet) for path in one.fspaths]
 
 
 def made_files(job: Any) -> list[Path]:

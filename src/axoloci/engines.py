@@ -1,0 +1,225 @@
+"""Container engines: which is there, which of its images is the pinned one, how a command is run.
+
+A container sees the folders of a job's inputs (read-only) and those that the job writes to, under
+the same paths as outside, and no network.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from axoloci.errors import InputError
+from axoloci.images import Image, find_sif
+
+PROGRAMS = {"docker": ("docker", "podman"), "singularity": ("apptainer", "singularity")}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the host inside a container, under the same path."""
+
+    folder: Path
+    writable: bool = False
+
+    def option(self) -> str:
+        """As the engines' option `--mount` takes it; commas and quotes are those of CSV."""
+        fields = ["type=bind", f"source={self.folder}", f"target={self.folder}"]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(fields + ([] if self.writable else ["ro"]))
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command and what its container is given.
+
+    Attributes
+    ----------
+    name
+        Of the container, unique on the machine: a killed driver leaves it behind.
+    command
+        Words of the command.
+    mounts
+        Folders; the longest path wins where one lies in another.
+    folder
+        The command's working folder.
+    variables
+        Environment variables.
+    memory_gb
+        Limit; none if not given.
+    gpu
+        Hand on the machine's GPUs.
+    """
+
+    name: str
+    command: Sequence[str]
+    mounts: Iterable[Mount]
+    folder: Path
+    variables: Mapping[str, str]
+    memory_gb: float | None = None
+    gpu: bool = False
+
+    @property
+    def mount_options(self) -> list[str]:
+        """Outer folders first: engines mount them in the order given."""
+        ordered = sorted(set(self.mounts), key=lambda mount: mount.folder)
+        return [word for mount in ordered for word in ("--mount", mount.option())]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A container engine of this machine.
+
+    Attributes
+    ----------
+    kind
+        "docker" (docker, podman) or "singularity" (apptainer, singularity).
+    program
+        Path of its program.
+    rootless
+        It runs without root's rights.
+    """
+
+    kind: str
+    program: str
+    rootless: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its program."""
+        return Path(self.program).name
+
+    def locate(self, image: Image) -> str:
+        """What this engine calls the pinned image: its id, or the path of its SIF.
+
+        Raises
+        ------
+        InputError
+            It is not there, or another image goes by its name; says what to do.
+        """
+        if self.kind == "singularity":
+            return str(find_sif(image))
+        known = self._ask("image", "inspect", image.config_digest)
+        if known is None:
+            # A store that keeps manifests names an image by its manifest: the layers tell.
+            known = self._ask("image", "inspect", image.reference)
+            if known is None:
+                raise InputError(
+                    f"{self.name} has no image {image.reference}: run `axoloci images build "
+                    f"{image.name}`, or `axoloci images pull {image.name}`"
+                )
+        found = known[0]
+        if found["RootFS"]["Layers"] != list(image.diff_ids):
+            raise InputError(
+                f"{image.reference} of {self.name} is {found['Id']}, and the pinned one is "
+                f"{image.config_digest}: run `axoloci images build {image.name}`, or `axoloci "
+                f"images pull {image.name}`"
+            )
+        return str(found["Id"])
+
+    def words(self, located: str, job: Job) -> list[str]:
+        """The whole command that runs a job in a located image."""
+        if self.kind == "singularity":
+            return self._singularity(located, job)
+        return self._docker(located, job)
+
+    def remove(self, name: str) -> None:
+        """Remove the container that a killed driver has left, if there is one."""
+        if self.kind == "docker":
+            subprocess.run([self.program, "rm", "--force", name], capture_output=True, check=False)
+
+    def _docker(self, located: str, job: Job) -> list[str]:
+        words = [self.program, "run", "--rm", "--name", job.name, "--network=none", "--read-only"]
+        words += ["--tmpfs", "/tmp", "--pull=never", "--workdir", str(job.folder), *job.mount_options]
+        if self.rootless and self.name == "podman":
+            words.append("--userns=keep-id")
+        if self.rootless and self.name == "docker":
+            words.append("--user=0:0")  # whom it shows as root is the caller
+        else:
+            words.append(f"--user={os.getuid()}:{os.getgid()}")
+        if job.memory_gb is not None:
+            words.append(f"--memory={round(job.memory_gb * 1024)}m")
+        if job.gpu:
+            podman = self.name == "podman"
+            words += ["--device", "nvidia.com/gpu=all"] if podman else ["--gpus", "all"]
+        for name, value in job.variables.items():
+            words += ["--env", f"{name}={value}"]
+        return [*words, located, *job.command]
+
+    def _singularity(self, located: str, job: Job) -> list[str]:
+        words = [self.program, "--silent", "exec", "--containall", "--cleanenv", "--no-home"]
+        words += ["--pwd", str(job.folder), *job.mount_options]
+        if job.memory_gb is not None:
+            words += ["--memory", f"{round(job.memory_gb * 1024)}M"]
+        if job.gpu:
+            words.append("--nv")
+        for name, value in job.variables.items():
+            words += ["--env", f"{name}={value}"]
+        return [*words, located, *job.command]
+
+    def _ask(self, *words: str) -> Any:
+        """The engine's answer, which is JSON; none if it has no such thing."""
+        done = subprocess.run([self.program, *words], capture_output=True, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+@cache
+def find_engine(kind: str) -> Engine:
+    """The engine of this machine.
+
+    Raises
+    ------
+    InputError
+        There is none that works; says what each that is there has answered.
+    """
+    refusals = []
+    for name in PROGRAMS[kind]:
+        program = shutil.which(name)
+        if program is None:
+            continue
+        if kind == "singularity":
+            return Engine(kind, program, os.getuid() != 0)
+        asked = "{{json .Host.Security.Rootless}}" if name == "podman" else "{{json .}}"
+        done = subprocess.run(
+            [program, "info", "--format", asked], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            answer = json.loads(done.stdout)
+            if name == "docker" and isinstance(answer, dict):
+                answer = "name=rootless" in answer.get("SecurityOptions", ())
+            return Engine(kind, program, bool(answer))
+        refusals.append(f"{name}: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
+    names = " nor ".join(PROGRAMS[kind])
+    if not refusals:
+        raise InputError(f"--env {kind}: neither {names} is installed; use --env native")
+    raise InputError(
+        f"--env {kind}: {'; '.join(refusals)}. Is the daemon running, and may you use it (on many "
+        "systems by the group docker)?"
+    )
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU with its driver."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def folders_of(files: Iterable[Path]) -> set[Path]:
+    """Folders that must be mounted so that files are found, also at the end of their links."""
+    found = set()
+    for file in files:
+        found |= {file.parent, file.resolve().parent}
+        hop = file
+        while hop.is_symlink():  # a link to a link: each must be there
+            hop = hop.parent / hop.readlink()
+            found.add(Path(os.path.normpath(hop)).parent)
+    return found
