@@ -121,6 +121,7 @@ def _entry_point(name: str) -> EntryPoint:
     return point
 
 
+@cache
 def _imported(source: str) -> set[str]:
     """Modules of axoloci that a module imports, those of functions too."""
     names = set()

@@ -8,7 +8,7 @@ from axoloci.tasks.encoder.kernel import Config, Training, encode_maps
 
 
 def self_test() -> None:
-    """Train on 40 maps of 8³ voxels in which two regions vary, and look for these in the latents."""
+    """Train on 40 maps of 8³ voxels in which two regions vary; the latents must hold both."""
     rng = np.random.default_rng(0)
     mask = np.ones((8, 8, 8), dtype=bool)
     place = np.argwhere(mask)  # (512, 3)
