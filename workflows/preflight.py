@@ -41,6 +41,7 @@ from axoloci.workflows.participants import Cohort, check_map
 
 logger = logging.getLogger("axoloci")
 
+GROUP_STEPS = ["normalize", "encoder", "gwas", "genetics"]
 SHOWN = 3  # examples in a message
 CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start

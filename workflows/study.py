@@ -147,12 +147,16 @@ def _folders(maps: Path, settings: StudySettings) -> list[str]:
         They lie in too many folders that have no common one.
     """
     out = settings.out
-    outside = (path for row in read_rows(maps) if not (path := Path(row["path"])).is_relative_to(out))
+    outside = (
+        path for row in read_rows(maps) if not (path := Path(row["path"])).is_relative_to(out)
+    )
     folders = folders_of(outside)
     if len(folders) > MAX_FOLDERS:
         folders = {Path(os.path.commonpath(folders))}
         if folders == {Path("/")}:
-            raise InputError(f"{maps}: the maps have no common folder that a container could be given")
+            raise InputError(
+                f"{maps}: the maps have no common folder that a container could be given"
+            )
     return sorted(map(str, {out, *folders}))
 
 

@@ -1,7 +1,18 @@
 #!/bin/sh
-# Debian packages of the outside programs that tests compare with, and the browser that looks at
-# the report. Run as root: sudo make system
+# What Debian 12 gives to axoloci. Run as root: sudo make system
 set -eu
+cd "$(dirname "$0")"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
+
+# Outside programs that tests compare with, and the browser that looks at the report.
 apt-get install -q -y --no-install-recommends plink2 plink1.9 mrtrix3 gemma chromium
+
+# Container images: podman builds and runs them, Apptainer runs them where nobody is root.
+apt-get install -q -y --no-install-recommends \
+    podman buildah runc fuse-overlayfs uidmap slirp4netns netavark
+if [ ! -d /run/systemd/system ]; then
+    # A bare machine or a container: without systemd podman's defaults do not work.
+    install -D -m 644 podman.conf /etc/containers/containers.conf.d/axoloci.conf
+fi
+./apptainer.sh

@@ -1,4 +1,4 @@
-"""The `axoloci` command: check, run, demo, simulate, steps, and those of `axoloci.care`."""
+"""The `axoloci` command: check, run, demo, simulate, steps; others of `care`, `image_commands`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from axoloci.care import COMMANDS, StudyFile, key_help, run_alone
 from axoloci.command import StepGroup, command_group
 from axoloci.environments import KINDS, StepError
 from axoloci.errors import InputError
+from axoloci.image_commands import images
 from axoloci.steps import installed_steps
 from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 
@@ -46,7 +47,7 @@ n_procs_option = click.option(
 )
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, images):
     main.add_command(_command)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import importlib
+import importlib.metadata
 import logging
 import os
+import platform
 import resource
 import shlex
 import sys
@@ -79,9 +82,55 @@ def command_group(program: str, summary: str) -> StepGroup:
     return click.version_option(__version__, prog_name=program)(group)
 
 
-def step_group(name: str, summary: str) -> StepGroup:
-    """The click group behind the command `axoloci-<name>` of a step, named as its folder."""
-    return command_group(f"axoloci-{name}", summary)
+def step_group(module: str, summary: str) -> StepGroup:
+    """The click group behind the command `axoloci-<step>` of a step, named as its folder.
+
+    Its `--self-test` runs `self_test()` of the module of that name beside the command's, which
+    raises `AssertionError` unless the step's computation comes to what is known.
+
+    Parameters
+    ----------
+    module
+        `__name__` of the module that defines the command.
+    summary
+        One sentence for `--help`.
+    """
+    package = module.rpartition(".")[0]
+    name = package.rpartition(".")[2]
+    group = command_group(f"axoloci-{name}", summary)
+
+    def run(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if not wanted or context.resilient_parsing:
+            return
+        try:
+            importlib.import_module(f"{package}.self_test").self_test()
+        except AssertionError as error:
+            raise click.ClickException(f"self-test failed: {error}") from error
+        click.echo(f"axoloci-{name}: self-test passed")
+        for library, version in loaded_versions().items():
+            click.echo(f"{library} {version}")
+        context.exit()
+
+    return click.option(
+        "--self-test",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=run,
+        help="Compute on tiny data with a known result, show versions, and exit.",
+    )(group)
+
+
+def loaded_versions() -> dict[str, str]:
+    """Versions of axoloci, Python, and the libraries that are loaded now."""
+    modules = {name.partition(".")[0] for name in sys.modules}
+    packages = importlib.metadata.packages_distributions()
+    libraries = {library for name in modules for library in packages.get(name, ())}
+    return {
+        "axoloci": __version__,
+        "Python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in sorted(libraries - {"axoloci"})},
+    }
 
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:

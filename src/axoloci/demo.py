@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from axoloci.environments import StepError, environment, image_identity
+from axoloci.environments StepEnvironment, image_identity
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import open_genotypes
 from axoloci.study import StudyPaths, read_study
@@ -115,7 +115,9 @@ def _simulate(
                 image=wanted["image"],
             ),
             paths,
-            environment=environment(env, paths.logs / "simulate.log", announce=True, always=True),
+            environment=StepEnvironment(
+                env, paths.logs / "simulate.log", writable=[out], announce=True, always=True
+            ),
         )
     write_json(stamp, wanted)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from axoloci.errors import InputError
-from axoloci.images import Image, find_sif
+from axoloci.images import Image, checked_sif
 
 PROGRAMS = {"docker": ("docker", "podman"), "singularity": ("apptainer", "singularity")}
 
@@ -108,7 +108,7 @@ class Engine:
             It is not there, or another image goes by its name; says what to do.
         """
         if self.kind == "singularity":
-            return str(find_sif(image))
+            return str(checked_sif(image))
         known = self._ask("image", "inspect", image.config_digest)
         if known is None:
             # A store that keeps manifests names an image by its manifest: the layers tell.
@@ -140,7 +140,14 @@ class Engine:
 
     def _docker(self, located: str, job: Job) -> list[str]:
         words = [self.program, "run", "--rm", "--name", job.name, "--network=none", "--read-only"]
-        words += ["--tmpfs", "/tmp", "--pull=never", "--workdir", str(job.folder), *job.mount_options]
+        words += [
+            "--tmpfs",
+            "/tmp",
+            "--pull=never",
+            "--workdir",
+            str(job.folder),
+            *job.mount_options,
+        ]
         if self.rootless and self.name == "podman":
             words.append("--userns=keep-id")
         if self.rootless and self.name == "docker":

@@ -18,21 +18,28 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import attrs
 from pydra.environments import base
 
-from axoloci.errors import InputError
-from axoloci.io.files import write_json
 from axoloci.command import USAGE_VARIABLE
 from axoloci.engines import Job as ContainerJob
 from axoloci.engines import Mount, find_engine, folders_of, has_gpu
-from axoloci.images import pinned_image
-from axoloci.job import (fingerprint, input_digests, input_files, made_files, read_record, reason_to_run)
+from axoloci.errors import InputError
+from axoloci.images import Image, locked_images
+from axoloci.io.files import write_json
+from axoloci.job import (
+    fingerprint,
+    input_digests,
+    input_files,
+    made_files,
+    read_record,
+    reason_to_run,
+)
 from axoloci.steps import code_digest, installed_steps
 
 logger = logging.getLogger("axoloci")
@@ -56,6 +63,21 @@ OURS = "$ "
 
 class StepError(RuntimeError):
     """The command of a step ended with an error; the message holds its last words."""
+
+
+def pinned_image(step: str) -> Image:
+    """The image in which a step is run; that with CUDA where one is pinned and there is a GPU.
+
+    Raises
+    ------
+    InputError
+        None is pinned.
+    """
+    images = locked_images()
+    for name in (f"{step}-cuda", step) if has_gpu() else (step,):
+        if name in images:
+            return images[name]
+    raise InputError(f"no image is pinned for the step '{step}'; run it with --env native")
 
 
 def image_identity(kind: str, step: str) -> str:
@@ -287,4 +309,3 @@ def _run(words: Sequence[str], log: IO[bytes], variables: Mapping[str, str]) -> 
     return Ended(
         process.returncode, output, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     )
-

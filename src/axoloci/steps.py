@@ -77,32 +77,51 @@ def installed_steps() -> dict[str, Step]:
     return found
 
 
+def step_files(name: str) -> dict[str, Traversable]:
+    """The files that a step's command consists of, by their path from the import root.
+
+    They are the step's own folder but for what only the driver reads (`task.py`, `step.toml`), and
+    every module of axoloci that these import.
+    """
+    package = _entry_point(name).value
+    found = {
+        f"{package.replace('.', '/')}/{entry.name}": entry
+        for entry in files(package).iterdir()
+        if entry.is_file() and entry.name not in ("task.py", "step.toml")
+    }
+    todo = [file for path, file in found.items() if path.endswith(".py")]
+    while todo:
+        for module in _imported(todo.pop().read_text(encoding="utf-8")):
+            path = f"{module.replace('.', '/')}.py"
+            source = files("axoloci").joinpath(*path.split("/")[1:])
+            if path not in found and source.is_file():
+                found[path] = source
+                todo.append(source)
+    return found
+
+
 @cache
 def code_digest(name: str) -> str:
     """SHA-256 over the code that decides a step's result when it runs natively.
 
-    It holds the step's own folder but for its Pydra task, every module of axoloci that this
-    imports, and the versions of the libraries that the step asks for: a changed step runs again
-    and an unchanged one does not.
+    It holds the step's files and the versions of the libraries that the step asks for: a changed
+    step runs again and an unchanged one does not.
     """
-    (point,) = (point for point in entry_points(group=GROUP) if point.name == name)
     digest = hashlib.sha256()
-    own = [entry for entry in files(point.value).iterdir() if entry.is_file()]
-    modules = {entry.name: entry for entry in own if entry.name not in ("task.py", "step.toml")}
-    todo = [entry for entry in modules.values() if entry.name.endswith(".py")]
-    while todo:
-        for module in _imported(todo.pop().read_text(encoding="utf-8")):
-            source = _source(module)
-            if source is not None and module not in modules and not module.startswith(point.value):
-                modules[module] = source
-                todo.append(source)
-    for key in sorted(modules):
-        digest.update(key.encode() + b"\0" + modules[key].read_bytes())
-    for library, found in sorted(_libraries(point)):
+    for path, file in sorted(step_files(name).items()):
+        digest.update(path.encode() + b"\0" + file.read_bytes())
+    for library, found in sorted(_libraries(_entry_point(name))):
         digest.update(f"{library} {found}\n".encode())
     return digest.hexdigest()
 
 
+def _entry_point(name: str) -> EntryPoint:
+    """The entry point of an installed step."""
+    (point,) = (point for point in entry_points(group=GROUP) if point.name == name)
+    return point
+
+
+@cache
 def _imported(source: str) -> set[str]:
     """Modules of axoloci that a module imports, those of functions too."""
     names = set()
@@ -112,12 +131,6 @@ def _imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return {name for name in names if name.startswith("axoloci.")}
-
-
-def _source(module: str) -> Traversable | None:
-    """The file of a module of axoloci; none for a name inside a module or for a package."""
-    path = files("axoloci").joinpath(*module.split(".")[1:-1], module.rsplit(".", 1)[1] + ".py")
-    return path if path.is_file() else None
 
 
 def _libraries(point: EntryPoint) -> set[tuple[str, str]]:

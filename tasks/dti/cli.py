@@ -22,7 +22,7 @@ from axoloci.io.nifti import read_nifti, same_grid, write_nifti
 from axoloci.tasks.dti import kernel
 
 log = logging.getLogger("axoloci")
-main = step_group("dti", "Diffusion tensor fit: corrected DWI to FA, MD, AD, RD.")
+main = step_group(__name__, "Diffusion tensor fit: corrected DWI to FA, MD, AD, RD.")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -37,7 +37,7 @@ FORMAT_VERSION = 1
 N_EXAMPLES = 4
 
 log = logging.getLogger("axoloci")
-main = step_group("encoder", "Learn latent phenotypes of FA maps without labels, and encode maps.")
+main = step_group(__name__, "Learn latent phenotypes of FA maps without labels, and encode maps.")
 
 
 def _channels(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:

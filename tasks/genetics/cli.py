@@ -27,7 +27,7 @@ from axoloci.tasks.genetics import replication as kernel_replication
 
 log = logging.getLogger("axoloci")
 
-main = step_group("genetics", "From associations to genetics: joint test of all traits, loci.")
+main = step_group(__name__, "From associations to genetics: joint test of all traits, loci.")
 
 FORMAT = "axoloci-joint"
 FORMAT_VERSION = 1

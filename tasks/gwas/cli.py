@@ -34,7 +34,9 @@ from axoloci.tasks.gwas import kernel, pca, sample_qc
 
 log = logging.getLogger("axoloci")
 
-main = step_group("gwas", "Genome-wide association of all traits in one reading of the genotypes.")
+main = step_group(
+    __name__, "Genome-wide association of all traits in one reading of the genotypes."
+)
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 X_NAMES = ("X", "23")

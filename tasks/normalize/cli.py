@@ -17,7 +17,7 @@ from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti, same_grid, write_nifti
 
 log = logging.getLogger("axoloci")
-main = step_group("normalize", "FA maps in a common space, and the cohort store.")
+main = step_group(__name__, "FA maps in a common space, and the cohort store.")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -26,7 +26,7 @@ from axoloci.tasks.preprocess import kernel
 
 log = logging.getLogger("axoloci")
 main = step_group(
-    "preprocess", "Raw diffusion MRI to motion-corrected volumes, a brain mask and quality figures."
+    __name__, "Raw diffusion MRI to motion-corrected volumes, a brain mask and quality figures."
 )
 
 DESCRIPTION = {

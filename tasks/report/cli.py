@@ -14,7 +14,7 @@ from axoloci.tasks.report.page import make_page
 
 log = logging.getLogger("axoloci")
 
-main = step_group("report", "One page of what went into a study, what failed and what was found.")
+main = step_group(__name__, "One page of what went into a study, what failed and what was found.")
 
 
 @main.command()

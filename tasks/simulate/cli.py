@@ -36,7 +36,7 @@ from axoloci.tasks.simulate import genotypes as geno
 from axoloci.tasks.simulate import kernel, scan
 
 log = logging.getLogger("axoloci")
-main = step_group("simulate", "Simulate a cohort with planted loci, to test and to learn by.")
+main = step_group(__name__, "Simulate a cohort with planted loci, to test and to learn by.")
 
 POSE = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 SIMULATED_ONLY = ("n_variants", "n_populations", "fst", "families", "missing_rate")

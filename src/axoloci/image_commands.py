@@ -1,0 +1,357 @@
+"""`axoloci images`: build, verify, list, pull, convert and bundle the images of the steps."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from axoloci import image_build
+from axoloci.errors import InputError, raise_all
+from axoloci.images import (
+    Image,
+    checked_sif,
+    is_here,
+    lock_file,
+    locked_images,
+    podman,
+    read_lock,
+    remember_sif,
+    sif_folder,
+    sif_path,
+    write_lock,
+)
+from axoloci.io.files import sha256, whole_file, write_text
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+names_argument = click.argument("names", nargs=-1, metavar="[IMAGE]...")
+folder_option = click.option(
+    "--folder",
+    type=_FOLDER,
+    help="Folder of SIF files; AXOLOCI_SIF_DIR, or a folder in your cache, if not given.",
+)
+wheels_option = click.option(
+    "--wheels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with wheels that are not on PyPI, such as torch's CPU build.",
+)
+
+
+@click.group()
+def images() -> None:
+    """Container images of the steps: one each, pinned, built from locked inputs."""
+
+
+def chosen(names: Iterable[str], among: Iterable[str]) -> list[str]:
+    """Names of images that were given, or the CPU's if none were.
+
+    Raises
+    ------
+    InputError
+        There is no image of such a name.
+    """
+    known = list(among)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"no image {', '.join(unknown)}; there are {', '.join(known)}")
+    return list(names) or [name for name in known if not name.endswith("-cuda")]
+
+
+@images.command(name="list")
+@folder_option
+def list_images(folder: Path | None) -> None:
+    """Show the pinned images, and which of them are on this machine."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("image", "variant", "digest", "MB", "podman", "SIF"):
+        table.add_column(column, justify="right" if column == "MB" else "left")
+    locked = locked_images()
+    for name in sorted(image_build.recipes().keys() | locked.keys()):
+        image = locked.get(name)
+        if image is None:
+            table.add_row(name, "", "not pinned", "", "", "")
+            continue
+        try:
+            checked_sif(image, folder)
+            sif = "here"
+        except InputError:
+            sif = "no" if not sif_path(image, folder).exists() else "damaged"
+        here = "here" if is_here(image) else "no"
+        size = f"{image.size / 1e6:.0f}"
+        table.add_row(name, image.variant, image.config_digest[7:19], size, here, sif)
+    Console().print(table)
+
+
+@images.command()
+@names_argument
+@wheels_option
+@click.option("--anew", is_flag=True, help="Build from nothing, whatever is here already.")
+@click.option(
+    "--cache",
+    type=_FOLDER,
+    help="Folder of image archives: those of unchanged inputs are loaded instead of built.",
+)
+@click.option("--lock", is_flag=True, help="Pin what was built in containers/images.lock.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=2, help="Images built at the same time."
+)
+def build(
+    names: tuple[str, ...],
+    wheels: Path | None,
+    anew: bool,
+    cache: Path | None,
+    lock: bool,
+    jobs: int,
+) -> None:
+    """Build images, run the self-test of each, and compare them with the pinned ones.
+
+    Without names, the images of all steps for CPUs. What was built from the same inputs before is
+    kept. Exit codes: 0 all as pinned, 1 not.
+    """
+    recipes = image_build.recipes()
+    wanted = chosen(names, recipes)
+    base_recipe = image_build.base_recipe()
+    base = _built(base_recipe, None, wheels, anew, cache)
+
+    def made(name: str) -> Image:
+        image = _built(recipes[name], base, wheels, anew, cache)
+        image_build.self_test(image)
+        return image
+
+    with ThreadPoolExecutor(jobs) as pool:
+        built = {"base": base, **dict(zip(wanted, pool.map(made, wanted), strict=True))}
+    if lock:
+        old = read_lock(lock_file()) if lock_file().exists() else {}
+        # the digest in a registry is that of these bytes only
+        kept = {name: image for name, image in old.items() if name in {*recipes, "base"}}
+        same = {n: kept[n] for n in built if n in kept and _equal(kept[n], built[n])}
+        write_lock(lock_file(), {**kept, **built, **same})
+        return
+    locked = read_lock(lock_file())
+    problems = [
+        line
+        for name, image in built.items()
+        for line in _differences(recipes.get(name, base_recipe), image, locked)
+    ]
+    raise_all(problems, "images that are not the pinned ones:")
+
+
+def _equal(one: Image, other: Image) -> bool:
+    """Whether two images are the same but for their digest in a registry."""
+    return one.model_copy(update={"registry_digest": other.registry_digest}) == other
+
+
+def _built(
+    recipe: image_build.Recipe,
+    base: Image | None,
+    wheels: Path | None,
+    anew: bool,
+    cache: Path | None,
+) -> Image:
+    """One image, from podman's store, from the cache, or built; said how and in what time."""
+    started = time.monotonic()
+    archive = cache / f"{recipe.name}-{recipe.inputs[7:19]}.tar" if cache else None
+    if archive is not None and archive.exists() and not anew:
+        podman("load", "--quiet", "--input", archive)
+    image = image_build.build(recipe, base=base, wheels=wheels, anew=anew)
+    if archive is not None and not archive.exists():
+        with whole_file(archive) as temporary:
+            podman("save", "--quiet", "--format=oci-archive", "--output", temporary, recipe.tag)
+    click.echo(
+        f"{recipe.name}: {image.config_digest}, {image.size / 1e6:.0f} MB, "
+        f"{time.monotonic() - started:.0f} s",
+        err=True,
+    )
+    return image
+
+
+def _differences(recipe: image_build.Recipe, image: Image, locked: dict[str, Image]) -> list[str]:
+    """Why an image is not the pinned one, if it is not."""
+    pinned = locked.get(recipe.name)
+    if pinned is None:
+        return [f"{recipe.name}: is not pinned; axoloci images build {recipe.name} --lock"]
+    if image.config_digest == pinned.config_digest:
+        return []
+    changes = image_build.moved_inputs(recipe, pinned)
+    if changes:
+        return [f"{recipe.name}: an input has moved: {', '.join(changes)}"]
+    return [f"{recipe.name}: not reproducible: {image.config_digest} from the same inputs"]
+
+
+@images.command()
+@names_argument
+@wheels_option
+def verify(names: tuple[str, ...], wheels: Path | None) -> None:
+    """Build images from nothing and compare them with the pinned ones.
+
+    Tells an input that has moved (which package, from which version to which) from a build that is
+    not reproducible (which file). Exit codes: 0 all equal, 1 not.
+    """
+    recipes = image_build.recipes()
+    wanted = chosen(names, recipes)
+    locked = read_lock(lock_file())
+    base_recipe = image_build.base_recipe()
+    problems = []
+    base: Image | None = None
+    for recipe in (base_recipe, *(recipes[name] for name in wanted)):
+        pinned = locked.get(recipe.name)
+        changes = image_build.moved_inputs(recipe, pinned) if pinned else []
+        if pinned is None or changes:
+            what = f"an input has moved: {', '.join(changes)}" if changes else "is not pinned"
+            problems.append(f"{recipe.name}: {what}")
+            if recipe is base_recipe:
+                base = _built(recipe, None, wheels, False, None)
+            continue
+
+        def anew(recipe: image_build.Recipe = recipe, base: Image | None = base) -> Image:
+            return _built(recipe, base, wheels, True, None)
+
+        image = anew()
+        if recipe is base_recipe:
+            base = image
+        if image.config_digest != pinned.config_digest:
+            why = image_build.why_not_reproducible(recipe, image, pinned, anew)
+            shown = "\n    ".join(why[:20]) + (f"\n    and {len(why) - 20} more" * (len(why) > 20))
+            problems.append(f"{recipe.name}: not reproducible:\n    {shown}")
+    raise_all(problems, "images that are not the pinned ones:")
+
+
+@images.command()
+@names_argument
+@click.option(
+    "--registry",
+    envvar="AXOLOCI_REGISTRY",
+    help="Where images were published, such as ghcr.io/OWNER; also AXOLOCI_REGISTRY.",
+)
+def pull(names: tuple[str, ...], registry: str | None) -> None:
+    """Fetch pinned images from a registry and check their digests."""
+    if registry is None:
+        raise InputError(
+            "axoloci has no public registry yet: name yours by --registry, "
+            "or build the images here: axoloci images build"
+        )
+    locked = locked_images()
+    for name in chosen(names, locked):
+        image = locked[name]
+        version = image.parts.get("VERSION", "latest")
+        at = f"@{image.registry_digest}" if image.registry_digest else f":{version}"
+        source = f"{registry.rstrip('/')}/{image.reference}{at}"
+        podman("pull", "--quiet", source)
+        if not is_here(image):
+            raise InputError(
+                f"{source}: is another image than the pinned {image.config_digest}; "
+                f"build it here: axoloci images build {name}"
+            )
+        podman("tag", image.config_digest, f"localhost/{image.reference}:{image.inputs[7:19]}")
+        click.echo(f"{name}: {image.config_digest}", err=True)
+
+
+def _needed(image: Image) -> None:
+    """Stop if podman does not hold a pinned image."""
+    if not is_here(image):
+        raise InputError(
+            f"{image.name}: the pinned image is not on this machine: "
+            f"axoloci images build {image.name}, or axoloci images pull {image.name}"
+        )
+
+
+@images.command()
+@names_argument
+@folder_option
+def sif(names: tuple[str, ...], folder: Path | None) -> None:
+    """Convert pinned images to SIF files for Apptainer and Singularity.
+
+    A SIF that is there is kept if it is whole and was made from the pinned image.
+    """
+    locked = locked_images()
+    for name in chosen(names, locked):
+        click.echo(f"{name}: {make_sif(locked[name], folder or sif_folder())}", err=True)
+
+
+def make_sif(image: Image, folder: Path) -> Path:
+    """The SIF of a pinned image, made unless it is there.
+
+    Raises
+    ------
+    InputError
+        The image is not in podman's store, or Apptainer is missing or fails.
+    """
+    try:
+        return checked_sif(image, folder)
+    except InputError:
+        _needed(image)
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    if program is None:
+        raise InputError("Apptainer is not installed: sudo make system")
+    target = sif_path(image, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="axoloci-sif-") as work, whole_file(target) as made:
+        archive = Path(work, "image.tar")
+        image_build.save(image, archive)
+        # zstd: a tenth of the default's time, and faster to read
+        command = [
+            *(program, "build", "--mksquashfs-args", "-comp zstd -Xcompression-level 3"),
+            *(str(made), f"oci-archive:{archive}"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
+            raise InputError(f"{shlex.join(command[:2])} of {image.name}: {reason}")
+    remember_sif(image, target)
+    return checked_sif(image, folder)
+
+
+HOW_TO = """The images of axoloci {version}, to be carried to a machine without network.
+
+Check that all arrived whole:
+    sha256sum --check SHA256SUMS
+{use}
+Then: {then}
+"""
+
+
+@images.command()
+@names_argument
+@click.option("--out", type=_FOLDER, required=True, help="Folder to be made.")
+@click.option(
+    "--kind",
+    type=click.Choice(["sif", "oci"]),
+    default="sif",
+    help="SIF files for Apptainer and Singularity, or OCI archives for podman and docker.",
+)
+def bundle(names: tuple[str, ...], out: Path, kind: str) -> None:
+    """Put images into one folder with checksums and a note on their use."""
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; name a new folder")
+    locked = locked_images()
+    wanted = [locked[name] for name in chosen(names, locked)]
+    out.mkdir(parents=True, exist_ok=True)
+    for image in wanted:
+        if kind == "sif":
+            make_sif(image, out)
+        else:
+            _needed(image)
+            image_build.save(image, out / f"{image.name}.tar")
+    write_lock(out / "images.lock", {image.name: image for image in wanted})
+    use, then = {
+        "sif": ("", "export AXOLOCI_SIF_DIR=THIS_FOLDER; axoloci run … --env singularity"),
+        "oci": (
+            "\nLoad them:\n    for image in *.tar; do podman load --input $image; done\n",
+            "axoloci run … --env docker",
+        ),
+    }[kind]
+    version = wanted[0].parts["VERSION"]
+    write_text(out / "README", HOW_TO.format(version=version, use=use, then=then))
+    sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(out.iterdir())]
+    write_text(out / "SHA256SUMS", "".join(sums))
+    click.echo(f"{out}: {len(wanted)} images", err=True)

@@ -1,0 +1,194 @@
+"""The images of the steps: what `containers/images.lock` pins, and whether it is here.
+
+An image is known by its *config digest*, which names its content: programs, libraries, settings. A
+registry's digest also depends on how the layers were compressed on their way, so it stands beside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from axoloci.errors import InputError
+from axoloci.io.files import sha256, write_json
+from axoloci.study import Section
+
+Variant = Literal["cpu", "cuda"]
+
+
+class Image(Section):
+    """One pinned image, as in `images.lock`.
+
+    Attributes
+    ----------
+    step, variant
+        What it runs, and whether its torch computes on a CPU or by CUDA; the base of all images
+        has the step "base".
+    reference
+        Its name in a registry, without the registry: axoloci/dti.
+    config_digest
+        "sha256:…": container engines run it by this id.
+    diff_ids
+        Digest of each layer before compression.
+    size
+        Bytes of all layers before compression, those of the base too.
+    base
+        Config digest of the base; empty for the base itself.
+    inputs
+        Digest of all that it is made of; an image with other inputs has another digest.
+    parts
+        What that digest is over, each by name: Debian packages and libraries with their versions,
+        files with their SHA-256.
+    registry_digest
+        Digest of the manifest in the registry that it was published to.
+    """
+
+    step: str
+    variant: Variant = "cpu"
+    reference: str
+    config_digest: str
+    diff_ids: tuple[str, ...]
+    size: int
+    base: str = ""
+    inputs: str
+    parts: Mapping[str, str]
+    registry_digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its key in the lock: dti, encoder-cuda."""
+        return image_name(self.step, self.variant)
+
+
+class _Lock(Section):
+    format: Literal[1]
+    images: dict[str, Image]
+
+
+def image_name(step: str, variant: str) -> str:
+    """The name of a step's image: the step, and the variant where it is not the CPU's."""
+    return step if variant == "cpu" else f"{step}-{variant}"
+
+
+def lock_file() -> Path:
+    """Where `images.lock` lies: in the source tree, or in the installed package."""
+    return Path(str(files("axoloci"))) / "containers" / "images.lock"
+
+
+def read_lock(path: Path) -> dict[str, Image]:
+    """The images that a lock pins, by name.
+
+    Raises
+    ------
+    InputError
+        The file is not there or is no lock of images.
+    """
+    try:
+        return _Lock.model_validate_json(path.read_text(encoding="utf-8")).images
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path}: is not a lock of images: {error}") from error
+
+
+def write_lock(path: Path, images: Mapping[str, Image]) -> None:
+    """Write a lock, images in alphabetical order."""
+    content = {name: image.model_dump(mode="json") for name, image in sorted(images.items())}
+    write_json(path, {"format": 1, "images": content})
+
+
+@cache
+def locked_images() -> dict[str, Image]:
+    """The pinned images of this version of axoloci by name (dti, encoder, encoder-cuda), no base.
+
+    Raises
+    ------
+    InputError
+        The lock is missing or damaged.
+    """
+    images = read_lock(lock_file())
+    return {name: image for name, image in images.items() if image.step != "base"}
+
+
+def podman(*arguments: str | Path) -> str:
+    """Run podman and give what it prints.
+
+    Raises
+    ------
+    InputError
+        It is not installed, or it failed; the message holds its last words.
+    """
+    program = shutil.which("podman")
+    if program is None:
+        raise InputError("podman is not installed: sudo make system")
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        reason = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise InputError(f"podman {arguments[0]}: {reason}")
+    return done.stdout
+
+
+def is_here(image: Image) -> bool:
+    """Whether podman's store on this machine holds exactly this image."""
+    if shutil.which("podman") is None:
+        return False
+    done = subprocess.run(["podman", "image", "exists", image.config_digest], capture_output=True)
+    return done.returncode == 0
+
+
+def sif_folder() -> Path:
+    """Where SIF files are kept: `AXOLOCI_SIF_DIR`, or a folder in the user's cache."""
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("AXOLOCI_SIF_DIR") or Path(cache_home) / "axoloci" / "sif")
+
+
+def sif_path(image: Image, folder: Path | None = None) -> Path:
+    """Where the SIF of an image lies, or would."""
+    return (folder or sif_folder()) / f"{image.name}-{image.config_digest[7:19]}.sif"
+
+
+def remember_sif(image: Image, sif: Path) -> None:
+    """Write beside a SIF which image it was made from, and its own size and checksum.
+
+    A SIF holds the date of its making, so that only its image can be pinned.
+    """
+    write_json(
+        sif.with_suffix(".json"),
+        {
+            "image": image.name,
+            "config_digest": image.config_digest,
+            "size": sif.stat().st_size,
+            "sha256": sha256(sif),
+        },
+    )
+
+
+def checked_sif(image: Image, folder: Path | None = None) -> Path:
+    """The SIF of a pinned image, whole and made from no other image.
+
+    Raises
+    ------
+    InputError
+        It is not there, was cut short or changed, or was made from another image.
+    """
+    sif = sif_path(image, folder)
+    mend = f"make it again: axoloci images sif {image.name} --folder {sif.parent}"
+    try:
+        made = json.loads(sif.with_suffix(".json").read_text(encoding="utf-8"))
+        size = sif.stat().st_size
+    except (OSError, ValueError) as error:
+        raise InputError(f"{sif}: no SIF of the pinned image ({error}); {mend}") from error
+    if made.get("config_digest") != image.config_digest:
+        raise InputError(f"{sif}: was made from another image than the pinned one; {mend}")
+    if size != made.get("size"):
+        raise InputError(f"{sif}: has {size} bytes instead of {made.get('size')}; {mend}")
+    if sha256(sif) != made.get("sha256"):
+        raise InputError(f"{sif}: is damaged, its checksum is another; {mend}")
+    return sif

@@ -1,0 +1,380 @@
+"""Images: closures, locks, what moved, the unpacked base, SIF files; with podman, builds."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from axoloci import debian, image_build, image_commands, images, steps
+from axoloci.errors import InputError
+from axoloci.image_build import Recipe
+from axoloci.images import Image
+
+ENTRY = (
+    "numpy==2.4.6 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\n"
+    "scipy==1.17.1 \\\n    --hash=sha256:02\n"
+)
+
+
+def recipe(lock: str = ENTRY, **labels: str) -> Recipe:
+    return Recipe(
+        "dti", "cpu", {"Dockerfile": "FROM x", "requirements.lock": lock}, {"a.py": b"1"}, labels
+    )
+
+
+def image(made_of: Recipe, digest: str = "a") -> Image:
+    return Image(
+        step=made_of.step,
+        reference="axoloci/dti",
+        config_digest="sha256:" + digest * 64,
+        diff_ids=("sha256:1",),
+        size=10,
+        base="sha256:b",
+        inputs=made_of.inputs,
+        parts=made_of.parts,
+    )
+
+
+# --- what an image is made of ---------------------------------------------------------------------
+
+
+def test_step_files__are_the_step_and_what_it_imports_alone() -> None:
+    found = set(steps.step_files("dti"))
+    assert {"axoloci/tasks/dti/kernel.py", "axoloci/io/gradients.py", "axoloci/command.py"} <= found
+    assert not [path for path in found if path.endswith(("task.py", "step.toml", "steps.py"))]
+    assert not [path for path in found if "/tasks/" in path and "/tasks/dti/" not in path]
+    assert "axoloci/tasks/normalize/MNI_FA_2mm.nii.gz" in steps.step_files("normalize")
+
+
+@pytest.mark.parametrize("step", sorted(steps.installed_steps()))
+def test_recipe__its_code_runs_alone(step: str, tmp_path: Path) -> None:
+    """Staged code finds all that it imports of axoloci, without the rest and without Pydra."""
+    made = image_build.recipes()[step]
+    for path, content in made.code.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    program = (
+        "import sys; sys.modules['pydra'] = None\n"
+        f"sys.path.insert(0, {str(tmp_path / image_build.SITE)!r})\n"
+        f"sys.argv = ['axoloci-{step}', '--help']\n"
+        f"exec(open({str(tmp_path / 'usr/local/bin' / f'axoloci-{step}')!r}).read())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--self-test" in done.stdout
+
+
+def test_recipe__a_change_elsewhere_does_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = image_build.recipes()
+
+    def changed(name: str) -> dict[str, bytes]:
+        code = dict(original(name))
+        if name == "gwas":
+            code["usr/local/lib/x.py"] = b"other"
+        return code
+
+    original = image_build._code
+    monkeypatch.setattr(image_build, "_code", changed)
+    after = image_build.recipes()
+    assert [n for n in before if before[n].inputs != after[n].inputs] == ["gwas", "gwas-cuda"]
+
+
+def test_recipes__every_step_has_an_image_and_steps_with_torch_two() -> None:
+    found = image_build.recipes()
+    assert {made.step for made in found.values()} == set(steps.installed_steps())
+    assert [name for name in found if name.endswith("-cuda")] == ["encoder-cuda", "gwas-cuda"]
+    assert found["encoder"].requirements["torch"].endswith("+cpu")
+    assert "torch" not in found["gwas"].requirements
+    assert found["gwas-cuda"].requirements["torch"] == found["encoder-cuda"].requirements["torch"]
+
+
+@pytest.mark.parametrize("name", sorted(image_build.recipes()))
+def test_locks__have_the_versions_of_the_native_environment(name: str) -> None:
+    folder = image_build.containers() / "native"
+    native = {
+        found[1]: found[2]
+        for lock in ("requirements.lock", "torch-cuda.lock", "torch-cpu.lock")
+        for found in image_build.ENTRY.finditer((folder / lock).read_text())
+    }
+    for library, version in image_build.recipes()[name].requirements.items():
+        assert native[library].removesuffix("+cpu") == version.removesuffix("+cpu"), library
+
+
+def test_locks__ask_for_what_the_step_imports_and_no_more() -> None:
+    """The names in requirements.in are those that the step's files import."""
+    names = {"pandas_plink": "pandas-plink-ng"}
+    for step in steps.installed_steps():
+        imported = set()
+        for path, file in steps.step_files(step).items():
+            if path.endswith(".py"):
+                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                    if isinstance(node, ast.Import):
+                        imported |= {alias.name.split(".")[0] for alias in node.names}
+                    elif isinstance(node, ast.ImportFrom) and node.module:
+                        imported.add(node.module.split(".")[0])
+        imported -= {"axoloci", *sys.stdlib_module_names}
+        folder = image_build.containers() / step
+        asked = set((folder / "requirements.in").read_text().split())
+        for source in folder.glob("torch-*.in"):
+            asked |= set(source.read_text().split())
+        assert {names.get(name, name) for name in imported} == asked, step
+
+
+def test_sbom__names_every_library_and_package_with_its_version() -> None:
+    made, base = image_build.recipes()["dti"], image_build.base_recipe()
+    content = image_build.sbom(made, base)
+    assert content["bomFormat"] == "CycloneDX"
+    assert content == image_build.sbom(made, base)
+    purls = {component["purl"] for component in content["components"]}
+    assert f"pkg:pypi/dipy@{made.requirements['dipy']}" in purls
+    assert any(purl.startswith("pkg:deb/debian/python3.11@3.11.") for purl in purls)
+    assert len(purls) == len(content["components"])
+
+
+# --- what moved, what is not reproducible ---------------------------------------------------------
+
+
+def test_moved_inputs__names_package_and_versions_and_not_the_lock() -> None:
+    new = recipe(ENTRY.replace("2.4.6", "2.5.0"))
+    assert image_build.moved_inputs(new, image(recipe())) == ["numpy 2.4.6 → 2.5.0"]
+    assert image_build.moved_inputs(recipe(), image(recipe())) == []
+
+
+def test_moved_inputs__names_a_lock_whose_checksums_alone_changed() -> None:
+    (line,) = image_build.moved_inputs(recipe(ENTRY.replace(":02", ":03")), image(recipe()))
+    assert line.startswith("requirements.lock sha256:")
+
+
+def test_moved__names_debian_packages_that_came_went_or_changed() -> None:
+    def package(name: str, version: str) -> debian.Package:
+        return debian.Package(name, version, "0" * 64, "debian/pool/x.deb")
+
+    before = [package("python3.11", "3.11.2-6+deb12u6"), package("gone", "1")]
+    after = [package("python3.11", "3.11.2-6+deb12u9"), package("came", "2")]
+    assert debian.moved(before, after) == [
+        "came (none) → 2",
+        "gone 1 → (none)",
+        "python3.11 3.11.2-6+deb12u6 → 3.11.2-6+deb12u9",
+    ]
+
+
+class Verified:
+    """`axoloci images verify` on fakes: what was built, what is locked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.monkeypatch, self.lock = monkeypatch, tmp_path / "images.lock"
+        self.base = Recipe("base", "cpu", {"packages.lock": "a 1 sha256:0 p\n"}, {}, {})
+        self.made = recipe()
+        self.digests = iter("ba" + "a" * 9)
+        monkeypatch.setattr(image_commands, "lock_file", lambda: self.lock)
+        monkeypatch.setattr(image_build, "recipes", lambda: {"dti": self.made})
+        monkeypatch.setattr(image_build, "base_recipe", lambda: self.base)
+        monkeypatch.setattr(image_build, "is_here", lambda _: False)
+        monkeypatch.setattr(image_commands, "_built", self.build)
+        images.write_lock(self.lock, {"base": image(self.base, "b"), "dti": image(self.made, "a")})
+
+    def build(self, made: Recipe, *_: object) -> Image:
+        return image(made, next(self.digests))
+
+    def output(self) -> str:
+        done = CliRunner().invoke(image_commands.images, ["verify"])
+        if done.exit_code == 0:
+            return ""
+        assert isinstance(done.exception, InputError)
+        return str(done.exception)
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Verified:
+    return Verified(monkeypatch, tmp_path)
+
+
+def test_verify__says_nothing_when_all_are_equal(verified: Verified) -> None:
+    assert verified.output() == ""
+
+
+def test_verify__an_input_that_moved_is_named(verified: Verified) -> None:
+    verified.made = recipe(ENTRY.replace("1.17.1", "1.18.0"))
+    assert verified.output() == "dti: an input has moved: scipy 1.17.1 → 1.18.0"
+
+
+def test_verify__a_debian_package_that_moved_is_named(verified: Verified) -> None:
+    verified.base = Recipe("base", "cpu", {"packages.lock": "a 2 sha256:0 p\n"}, {}, {})
+    assert "base: an input has moved: a 1 → 2" in verified.output()
+
+
+def test_verify__a_build_that_is_another_each_time_names_the_file(
+    verified: Verified, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified.digests = iter("bcd")
+    contents = iter([{"usr/log": b"one", "usr/same": b"x"}, {"usr/log": b"two", "usr/same": b"x"}])
+    monkeypatch.setattr(image_build, "save", lambda _, path, __: archive(path, next(contents)))
+    assert verified.output() == "dti: not reproducible:\n    layer 0: /usr/log: content"
+
+
+def test_verify__a_build_that_is_equal_here_but_not_as_locked_names_the_layer(
+    verified: Verified,
+) -> None:
+    verified.digests = iter("bcc")
+    assert "two builds on this machine are equal" in verified.output()
+
+
+def archive(path: Path, contents: Mapping[str, bytes]) -> None:
+    """A docker archive of one layer."""
+
+    def packed(files: Mapping[str, bytes]) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+    manifest = json.dumps([{"Config": "c.json", "Layers": ["l.tar"]}]).encode()
+    path.write_bytes(
+        packed({"manifest.json": manifest, "c.json": b'{"os": "linux"}', "l.tar": packed(contents)})
+    )
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
+def test_images_lock__comes_back_as_written(tmp_path: Path) -> None:
+    one = image(recipe())
+    images.write_lock(tmp_path / "images.lock", {"dti": one})
+    assert images.read_lock(tmp_path / "images.lock") == {"dti": one}
+
+
+def test_images_lock__a_damaged_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images.lock").write_text('{"format": 1')
+    with pytest.raises(InputError, match="not a lock of images"):
+        images.read_lock(tmp_path / "images.lock")
+
+
+def test_images_lock__pins_the_image_of_every_step_as_its_inputs_are_now() -> None:
+    """Whoever changes a step, a recipe or a lock builds the images anew and commits their lock."""
+    locked = images.read_lock(images.lock_file())
+    current = {"base": image_build.base_recipe(), **image_build.recipes()}
+    for name, made in current.items():
+        if made.variant == "cpu":
+            assert name in locked, f"axoloci images build {name} --lock"
+            changes = image_build.moved_inputs(made, locked[name])
+            assert not changes, f"{name}: axoloci images build --lock; {changes}"
+    assert "base" not in images.locked_images()
+
+
+def test_packages_lock__a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "packages.lock").write_text("# snapshot 20260101T000000Z\nlibc6 2.36\n")
+    with pytest.raises(InputError, match=r"packages.lock, line 2"):
+        debian.read_lock(tmp_path / "packages.lock")
+
+
+# --- the base -------------------------------------------------------------------------------------
+
+
+def deb(path: Path, files: Mapping[str, tuple[bytes, int]], links: Mapping[str, str]) -> Path:
+    """A Debian package: an `ar` archive of two compressed tar files."""
+
+    def packed(members: Mapping[str, tuple[bytes, int]], links: Mapping[str, str]) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
+            for name, (content, mode) in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode, entry.uid, entry.mtime = len(content), mode, 77, 1234
+                tar.addfile(entry, io.BytesIO(content))
+            for name, to in links.items():
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.linkname = tarfile.SYMTYPE, to
+                tar.addfile(entry)
+        return buffer.getvalue()
+
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": packed({"./control": (b"Package: x\n", 0o644)}, {}),
+        "data.tar.xz": packed(files, links),
+    }
+    content = b"!<arch>\n"
+    for name, part in parts.items():
+        content += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(part):<10}`\n".encode()
+        content += part + b"\n" * (len(part) % 2)
+    path.write_bytes(content)
+    return path
+
+
+def test_write_root__unpacks_into_merged_folders_of_root_and_one_time(tmp_path: Path) -> None:
+    files = {
+        "./bin/sh": (b"program", 0o4755),
+        "./usr/share/doc/x/copyright": (b"terms", 0o644),
+        "./usr/share/doc/x/changelog.gz": (b"news", 0o644),
+        "./usr/share/man/x.1": (b"page", 0o644),
+    }
+    package = debian.Package("x", "1", "0" * 64, "debian/pool/x.deb")
+    for order in (1, -1):
+        some = dict(list(files.items())[::order])
+        deb(tmp_path / f"{order}.deb", some, {"./lib/x.so": "x.so.1"})
+        debian.write_root({package: tmp_path / f"{order}.deb"}, tmp_path / f"{order}.tar", 99)
+    assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "-1.tar").read_bytes()
+    with tarfile.open(tmp_path / "1.tar") as tar:
+        found = {member.name: member for member in tar}
+    assert found["usr/bin/sh"].mode == 0o755  # nobody becomes another user
+    assert found["bin"].linkname == "usr/bin"
+    assert found["usr/lib/x.so"].linkname == "x.so.1"
+    assert "usr/share/doc/x/copyright" in found
+    assert not {"usr/share/doc/x/changelog.gz", "usr/share/man/x.1", "bin/sh"} & set(found)
+    assert {(m.mtime, m.uid, m.gid) for m in found.values()} == {(99, 0, 0)}
+    assert list(found) == sorted(found)
+
+
+def test_fetch__other_bytes_than_locked_are_an_input_that_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "debian").mkdir()
+    (tmp_path / "debian" / "x.deb").write_bytes(b"new")
+    monkeypatch.setattr(debian, "MIRROR", tmp_path.as_uri())
+    monkeypatch.setattr(debian, "SNAPSHOT", (tmp_path / "none").as_uri())
+    package = debian.Package("x", "1-1", "0" * 64, "debian/x.deb")
+    with pytest.raises(debian.InputMovedError, match=r"x 1-1 is not to be had.*other bytes"):
+        debian.fetch(package, "20260101T000000Z", tmp_path / "kept")
+
+
+# --- SIF files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept_sif(tmp_path: Path) -> Path:
+    sif = images.sif_path(image(recipe()), tmp_path)
+    sif.write_bytes(b"a whole file")
+    images.remember_sif(image(recipe()), sif)
+    return sif
+
+
+def test_checked_sif__is_given_when_whole(kept_sif: Path) -> None:
+    assert images.checked_sif(image(recipe()), kept_sif.parent) == kept_sif
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda sif: sif.write_bytes(b"a whole"), "7 bytes instead of 12"),
+        (lambda sif: sif.write_bytes(b"a whole fils"), "damaged"),
+        (lambda sif: sif.with_suffix(".json").unlink(), "no SIF of the pinned image"),
+        (lambda sif: sif.with_suffix(".json").write_text("{}"), "another image"),
+        (lambda sif: sif.unlink(), "no SIF of the pinned image"),
+    ],
+)
+def test_checked_sif__is_refused_when_not(
+    kept_sif: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    damage(kept_sif)
+    with pytest.raises(InputError, match=words):
+        images.checked_sif(image(recipe()), kept_sif.parent)
