@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from axoloci.environments StepEnvironment, image_identity
+from axoloci.environments import StepEnvironment, image_identity
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import open_genotypes
 from axoloci.study import StudyPaths, read_study
