@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from axoloci.environments import StepEnvironment, image_identity
+from axoloci.environments import StepEnvironment, StepError, image_identity
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import open_genotypes
 from axoloci.study import StudyPaths, read_study
@@ -116,7 +116,11 @@ def _simulate(
             ),
             paths,
             environment=StepEnvironment(
-                env, paths.logs / "simulate.log", writable=[out], announce=True, always=True
+                env,
+                paths.logs / "simulate.log",
+                writable=[cohort.parent],
+                announce=True,
+                always=True,
             ),
         )
     write_json(stamp, wanted)

@@ -21,7 +21,7 @@ from typing import Any
 from axoloci.errors import InputError
 from axoloci.images import Image, checked_sif
 
-PROGRAMS = {"docker": ("docker", "podman"), "singularity": ("apptainer", "singularity")}
+PROGRAMS = {"docker": ("podman", "docker"), "singularity": ("apptainer", "singularity")}
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,9 @@ class Engine:
             subprocess.run([self.program, "rm", "--force", name], capture_output=True, check=False)
 
     def _docker(self, located: str, job: Job) -> list[str]:
-        words = [self.program, "run", "--rm", "--name", job.name, "--network=none", "--read-only"]
-        words += [
-            "--tmpfs",
-            "/tmp",
-            "--pull=never",
-            "--workdir",
-            str(job.folder),
-            *job.mount_options,
-        ]
+        words = [self.program, "run", "--rm", "--name", job.name, "--pull=never", "--network=none"]
+        words += ["--read-only", "--tmpfs", "/tmp", "--workdir", str(job.folder)]
+        words += job.mount_options
         if self.rootless and self.name == "podman":
             words.append("--userns=keep-id")
         if self.rootless and self.name == "docker":
