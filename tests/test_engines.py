@@ -78,7 +78,7 @@ def test_job__mounts_outer_folders_first() -> None:
 )
 def test_words__of_docker_run_as_the_caller(program: str, rootless: bool, user: str) -> None:
     words = Engine("docker", program, rootless).words("sha256:ab", job())
-    assert words[:3] == [program, "run", "--rm"]
+    assert words[:3] == [program, "run", "-i"]
     assert words[-3:] == ["sha256:ab", "axoloci-dti", "fit"]
     assert user in words
     assert {"--network=none", "--read-only", "--pull=never"} <= set(words)

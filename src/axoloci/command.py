@@ -11,6 +11,7 @@ import platform
 import resource
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,8 +28,12 @@ log = logging.getLogger("axoloci")
 
 Item = TypeVar("Item")
 
-USAGE_VARIABLE = "AXOLOCI_USAGE"
-"""Environment variable that names the file for the CPU seconds and the peak memory of a command."""
+DRIVEN = "AXOLOCI_DRIVEN"
+"""Environment variable of a command that a driver runs in a container, where it cannot see it.
+
+It names the file for the command's CPU seconds and peak memory. The driver holds the other end of
+standard input, so that its end is that of the driver.
+"""
 
 
 class StepGroup(click.Group):
@@ -43,8 +48,9 @@ class StepGroup(click.Group):
             datefmt="%H:%M:%S",
         )
         log.setLevel(logging.INFO)  # libraries only when they warn
-        if USAGE_VARIABLE in os.environ:
-            atexit.register(_write_usage, Path(os.environ[USAGE_VARIABLE]))
+        if DRIVEN in os.environ:
+            threading.Thread(target=_end_with_driver, daemon=True).start()
+            atexit.register(_write_usage, Path(os.environ[DRIVEN]))
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -54,6 +60,12 @@ class StepGroup(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from error
+
+
+def _end_with_driver() -> None:
+    """End this process when the driver has ended: engines leave its container running."""
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 def _write_usage(path: Path) -> None:

@@ -139,7 +139,16 @@ class Engine:
             subprocess.run([self.program, "rm", "--force", name], capture_output=True, check=False)
 
     def _docker(self, located: str, job: Job) -> list[str]:
-        words = [self.program, "run", "--rm", "--name", job.name, "--pull=never", "--network=none"]
+        words = [
+            self.program,
+            "run",
+            "-i",
+            "--rm",
+            "--name",
+            job.name,
+            "--pull=never",
+            "--network=none",
+        ]
         words += ["--read-only", "--tmpfs", "/tmp", "--workdir", str(job.folder)]
         words += job.mount_options
         if self.rootless and self.name == "podman":
@@ -159,6 +168,7 @@ class Engine:
 
     def _singularity(self, located: str, job: Job) -> list[str]:
         words = [self.program, "--silent", "exec", "--containall", "--cleanenv", "--no-home"]
+        words += ["--net", "--network", "none"]
         words += ["--pwd", str(job.folder), *job.mount_options]
         if job.memory_gb is not None:
             words += ["--memory", f"{round(job.memory_gb * 1024)}M"]

@@ -26,7 +26,7 @@ from typing import IO, Any, ClassVar
 import attrs
 from pydra.environments import base
 
-from axoloci.command import USAGE_VARIABLE
+from axoloci.command import DRIVEN
 from axoloci.engines import Job as ContainerJob
 from axoloci.engines import Mount, find_engine, folders_of, has_gpu
 from axoloci.errors import InputError
@@ -269,13 +269,13 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                     **self._variables(job.inputs.get("image", "")),
                     "PYTHONNOUSERSITE": "1",
                     "TMPDIR": str(scratch),
-                    USAGE_VARIABLE: str(scratch / USAGE_FILE),
+                    DRIVEN: str(scratch / USAGE_FILE),
                 },
                 memory_gb=float(limit) if limit else None,
                 gpu=step.resources.gpu and has_gpu(),
             ),
         )
-        ended = _run(words, log, dict(os.environ))
+        ended = _run(words, log, dict(os.environ), stdin=subprocess.PIPE)
         code = 128 - ended.exit_code if ended.exit_code > 128 else ended.exit_code
         usage = read_record(scratch / USAGE_FILE)  # the engine's own process knows nothing of it
         return Ended(
@@ -291,11 +291,16 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         return {**threads, "AXOLOCI_IMAGE": image}
 
 
-def _run(words: Sequence[str], log: IO[bytes], variables: Mapping[str, str]) -> Ended:
+def _run(
+    words: Sequence[str],
+    log: IO[bytes],
+    variables: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+) -> Ended:
     """Run a command that dies with this process."""
     process = subprocess.Popen(
         words,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=log,
         env=variables,
