@@ -33,9 +33,9 @@ def install(wheels: Path, site: Path) -> None:
     subprocess.run([sys.executable, pip / "pip", *options], check=True)
     shutil.rmtree(site / "bin", ignore_errors=True)  # commands of the libraries
     # A fifth of their size: tests, and for compilers, headers and programs that test.
-    for name, unless in (("tests", ""), ("test", "__init__.py"), ("include", "__init__.py")):
-        for folder in sorted(site.rglob(f"{name}/")):
-            if not (unless and (folder / unless).exists()):
+    for name in ("tests", "test", "include"):
+        for folder in sorted(site.rglob(f"{name}/"), reverse=True):  # the inner ones first
+            if name == "tests" or not (folder / "__init__.py").exists():
                 shutil.rmtree(folder)
 
 

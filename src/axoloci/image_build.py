@@ -128,6 +128,12 @@ class Recipe:
         return _digest(json.dumps(sorted(self.parts.items())).encode())
 
     @property
+    def mounted(self) -> str:
+        """Digest of what is not copied but used while the image is built: locks and `install.py`."""
+        texts = [text for name, text in sorted(self.texts.items()) if name != "Dockerfile"]
+        return _digest("".join(texts).encode())
+
+    @property
     def tag(self) -> str:
         """Its name in podman's store."""
         return f"localhost/axoloci/{self.name}:{self.inputs[7:19]}"
@@ -394,7 +400,7 @@ def build(
         arguments = {
             **{key: value for key, value in recipe.labels.items() if key.isupper()},
             **({"BASE": base.config_digest.removeprefix("sha256:")} if base else {}),
-            "LIBRARIES": _digest(json.dumps(recipe.requirements).encode()),
+            "MOUNTED": recipe.mounted,
             "INPUTS": recipe.inputs,
         }
         podman(
