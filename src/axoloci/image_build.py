@@ -128,6 +128,12 @@ class Recipe:
         return _digest(json.dumps(sorted(self.parts.items())).encode())
 
     @property
+    def mounted(self) -> str:
+        """Digest of what is not copied but used while the image is built: locks and `install.py`."""
+        texts = [text for name, text in sorted(self.texts.items()) if name != "Dockerfile"]
+        return _digest("".join(texts).encode())
+
+    @property
     def tag(self) -> str:
         """Its name in podman's store."""
         return f"localhost/axoloci/{self.name}:{self.inputs[7:19]}"
@@ -151,9 +157,13 @@ def downloads() -> Path:
 def base_recipe() -> Recipe:
     """The base of all images."""
     folder = containers() / "base"
-    unpacking = files("axoloci").joinpath("debian.py").read_text(encoding="utf-8")
-    texts = {name: (folder / name).read_text() for name in ("Dockerfile", "packages.lock")}
-    return Recipe("base", "cpu", {**texts, "debian.py": unpacking}, {}, {"epoch": str(EPOCH)})
+    texts = {
+        "Dockerfile": (folder / "Dockerfile").read_text(),
+        "packages.lock": (folder / "packages.lock").read_text(),
+        "install.py": (containers() / "install.py").read_text(),
+        "debian.py": files("axoloci").joinpath("debian.py").read_text(encoding="utf-8"),
+    }
+    return Recipe("base", "cpu", texts, {}, {"epoch": str(EPOCH)})
 
 
 def recipes() -> dict[str, Recipe]:
@@ -172,7 +182,9 @@ def recipes() -> dict[str, Recipe]:
             ("cpu", "cuda") if (folder / "torch-cuda.lock").is_file() else ("cpu",)
         )
         for variant in variants:
-            texts = {"Dockerfile": (containers() / "Dockerfile").read_text()}
+            texts = {
+                file: (containers() / file).read_text() for file in ("Dockerfile", "install.py")
+            }
             for lock in ("requirements.lock", f"torch-{variant}.lock"):
                 if (folder / lock).is_file():
                     texts[lock] = (folder / lock).read_text()
@@ -329,7 +341,8 @@ def _link(source: Path, target: Path) -> None:
 
 def stage(recipe: Recipe, context: Path, wheels: Path | None = None) -> None:
     """Write the build context of a recipe: everything that its image is made of."""
-    write_text(context / "Dockerfile", recipe.texts["Dockerfile"])
+    for name in ("Dockerfile", "install.py"):
+        write_text(context / name, recipe.texts[name])
     if recipe.step == "base":
         when, packages = read_lock(containers() / "base" / "packages.lock")
         try:
@@ -387,11 +400,11 @@ def build(
         arguments = {
             **{key: value for key, value in recipe.labels.items() if key.isupper()},
             **({"BASE": base.config_digest.removeprefix("sha256:")} if base else {}),
-            "LIBRARIES": _digest(json.dumps(recipe.requirements).encode()),
+            "MOUNTED": recipe.mounted,
             "INPUTS": recipe.inputs,
         }
         podman(
-            *("build", "--quiet", "--network=none", "--timestamp", str(EPOCH), "--pull=never"),
+            *("build", "--network=none", "--timestamp", str(EPOCH), "--pull=never"),
             *("--identity-label=false", "--tag", recipe.tag),
             *(("--no-cache",) if anew else ()),
             *(word for item in arguments.items() for word in ("--build-arg", "=".join(item))),

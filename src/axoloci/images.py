@@ -130,7 +130,7 @@ def podman(*arguments: str | Path) -> str:
         raise InputError("podman is not installed: sudo make system")
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
-        reason = "\n".join(done.stderr.strip().splitlines()[-15:])
+        reason = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise InputError(f"podman {arguments[0]}: {reason}")
     return done.stdout
 
