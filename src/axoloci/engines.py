@@ -139,17 +139,8 @@ class Engine:
             subprocess.run([self.program, "rm", "--force", name], capture_output=True, check=False)
 
     def _docker(self, located: str, job: Job) -> list[str]:
-        words = [
-            self.program,
-            "run",
-            "-i",
-            "--rm",
-            "--name",
-            job.name,
-            "--pull=never",
-            "--network=none",
-        ]
-        words += ["--read-only", "--tmpfs", "/tmp", "--workdir", str(job.folder)]
+        words = [self.program, "run", "-i", "--rm", "--name", job.name, "--pull=never"]
+        words += ["--network=none", "--read-only", "--tmpfs", "/tmp", "--workdir", str(job.folder)]
         words += job.mount_options
         if self.rootless and self.name == "podman":
             words.append("--userns=keep-id")

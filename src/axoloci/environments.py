@@ -311,6 +311,9 @@ def _run(
     output = process.stdout.read().decode("utf-8", errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    if process.stdin is not None:
+        process.stdin.close()
     return Ended(
         process.returncode, output, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     )
