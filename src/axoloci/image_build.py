@@ -22,6 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import quote
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
@@ -33,6 +34,7 @@ from axoloci.io.files import sha256, write_text
 from axoloci.steps import installed_steps, step_files
 
 EPOCH = 1767225600  # 2026-01-01: time of every file in an image
+REQUIREMENTS = ("requirements.lock", "torch-cpu.lock", "torch-cuda.lock")
 SITE = Path("usr/local/lib/python3.11/dist-packages")
 ENTRY = re.compile(r"^(\S+)==(\S+).*?(?:\n    .*)*\n", re.MULTILINE)
 # Wheels of the base's Python, whatever Python and system build the images.
@@ -57,15 +59,16 @@ LAUNCHER = '''\
 import os
 import tempfile
 
-# Neither image nor home can be written to everywhere: libraries' caches last as long as the run,
-# unless the caller names a folder.
-with tempfile.TemporaryDirectory(prefix="axoloci-") as cache:
-    for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR"):
-        os.environ.setdefault(name, cache)
+if __name__ == "__main__":  # processes that the step starts come by here too
+    # Neither image nor home can be written to everywhere: libraries' caches last as long as the
+    # run, unless the caller names a folder.
+    with tempfile.TemporaryDirectory(prefix="axoloci-") as cache:
+        for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR"):
+            os.environ.setdefault(name, cache)
 
-    from {package}.cli import main
+        from {package}.cli import main
 
-    main()
+        main()
 '''
 
 
@@ -99,23 +102,13 @@ class Recipe:
     @property
     def requirements(self) -> dict[str, str]:
         """Each library with its version."""
-        return {
-            found[1]: found[2]
-            for name, text in self.texts.items()
-            if name.endswith(".lock") and name != "packages.lock"
-            for found in ENTRY.finditer(text)
-        }
+        return _requirements(self.texts)
 
     @property
     def parts(self) -> dict[str, str]:
         """What the image is made of, by name: versions of packages, SHA-256 of files."""
-        packages = [
-            line.split(" ")[:2]
-            for line in self.texts.get("packages.lock", "").splitlines()
-            if line and not line.startswith("#")
-        ]
         return {
-            **dict(packages),
+            **_packages(self.texts.get("packages.lock", "")),
             **self.requirements,
             **{name: _digest(text.encode()) for name, text in self.texts.items()},
             **{path: _digest(content) for path, content in self.code.items()},
@@ -129,7 +122,7 @@ class Recipe:
 
     @property
     def mounted(self) -> str:
-        """Digest of what is not copied but used while the image is built: locks and `install.py`."""
+        """Digest of what is used while the image is built, not copied: locks and `install.py`."""
         texts = [text for name, text in sorted(self.texts.items()) if name != "Dockerfile"]
         return _digest("".join(texts).encode())
 
@@ -141,6 +134,18 @@ class Recipe:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _requirements(texts: Mapping[str, str]) -> dict[str, str]:
+    """Libraries of all locks among the texts, each with its version."""
+    locks = [text for name, text in texts.items() if name in REQUIREMENTS]
+    return {found[1]: found[2] for text in locks for found in ENTRY.finditer(text)}
+
+
+def _packages(lock: str) -> dict[str, str]:
+    """Debian packages of a lock, each with its version."""
+    lines = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    return {name: version for name, version, *_ in map(str.split, lines)}
 
 
 def containers() -> Path:
@@ -172,7 +177,7 @@ def recipes() -> dict[str, Recipe]:
     A step has an image if `containers/<step>/requirements.lock` is there, and a CUDA variant if
     `torch-cuda.lock` is.
     """
-    base = base_recipe().inputs
+    base = base_recipe()
     found = {}
     for name, step in installed_steps().items():
         folder = containers() / name
@@ -193,12 +198,56 @@ def recipes() -> dict[str, Recipe]:
                 "VARIANT": variant,
                 "VERSION": __version__,
                 "SUMMARY": step.summary,
-                "base": base,
+                "base": base.inputs,
                 "epoch": str(EPOCH),
             }
-            recipe = Recipe(name, variant, texts, _code(name), labels)
-            found[recipe.name] = recipe
+            key = image_name(name, variant)
+            parts = sbom(key, _requirements(texts), _packages(base.texts["packages.lock"]))
+            inside = {**_code(name), f"usr/share/doc/axoloci/{key}.cdx.json": parts}
+            found[key] = Recipe(name, variant, texts, inside, labels)
     return found
+
+
+def sbom(name: str, libraries: Mapping[str, str], packages: Mapping[str, str]) -> bytes:
+    """What is inside an image, as CycloneDX 1.5; the same bytes for the same versions.
+
+    Parameters
+    ----------
+    name
+        Of the image.
+    libraries, packages
+        Versions of Python libraries and of Debian packages.
+    """
+
+    def component(purl: str, name: str, version: str) -> dict[str, str]:
+        return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+
+    components = [
+        *(
+            component(f"pkg:deb/debian/{name}@{quote(version)}?distro=debian-12", name, version)
+            for name, version in sorted(packages.items())
+        ),
+        *(
+            component(f"pkg:pypi/{name}@{quote(version)}", name, version)
+            for name, version in sorted(libraries.items())
+        ),
+    ]
+    content = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components))}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "container",
+                "name": f"axoloci/{name}",
+                "version": __version__,
+                "licenses": [{"license": {"id": "Apache-2.0"}}],
+            }
+        },
+        "components": components,
+    }
+    return json.dumps(content, indent=1).encode()
 
 
 def _code(step: str) -> dict[str, bytes]:
@@ -217,35 +266,6 @@ def _code(step: str) -> dict[str, bytes]:
     return {
         **{str(SITE / path): content for path, content in sources.items()},
         f"usr/local/bin/axoloci-{step}": launcher,
-    }
-
-
-def sbom(recipe: Recipe, base: Recipe) -> dict[str, Any]:
-    """What is inside an image, as CycloneDX 1.5; the same bytes for the same inputs."""
-
-    def component(kind: str, name: str, version: str) -> dict[str, str]:
-        purl = f"pkg:{kind}/{name}@{version}"
-        return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-
-    lock = base.texts["packages.lock"].splitlines()
-    debian = [line.split(" ")[:2] for line in lock if line and not line.startswith("#")]
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.5",
-        "serialNumber": f"urn:uuid:{uuid.UUID(recipe.inputs[7:39])}",
-        "version": 1,
-        "metadata": {
-            "component": {
-                "type": "container",
-                "name": f"axoloci/{recipe.name}",
-                "version": __version__,
-                "licenses": [{"license": {"id": "Apache-2.0"}}],
-            }
-        },
-        "components": [
-            *(component("deb/debian", name, version) for name, version in debian),
-            *(component("pypi", *item) for item in sorted(recipe.requirements.items())),
-        ],
     }
 
 
@@ -274,7 +294,7 @@ def _fetch_wheels(recipe: Recipe, into: Path, local: Path | None) -> None:
     """See `fetch_wheels`."""
     native = (containers() / "native" / "requirements.lock").read_text()
     (pip,) = (found[0] for found in ENTRY.finditer(native) if found[1] == "pip")
-    texts = {name: t for name, t in recipe.texts.items() if name.endswith(".lock")} | {"pip": pip}
+    texts = {name: t for name, t in recipe.texts.items() if name in REQUIREMENTS} | {"pip": pip}
     kept = downloads()
     kept.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -356,9 +376,7 @@ def stage(recipe: Recipe, context: Path, wheels: Path | None = None) -> None:
         write_root(found, context / "root.tar", EPOCH)
         return
     fetch_wheels(recipe, context / "wheels", wheels)
-    contents = json.dumps(sbom(recipe, base_recipe()), indent=1).encode()
-    inside = {**recipe.code, f"usr/share/doc/axoloci/{recipe.name}.cdx.json": contents}
-    for path, content in inside.items():
+    for path, content in recipe.code.items():
         target = context / "root" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
