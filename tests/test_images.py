@@ -485,3 +485,13 @@ def test_bundle__is_whole_and_loads(built: Callable[[str], Image], tmp_path: Pat
     assert images.read_lock(tmp_path / "bundle" / "images.lock") == {"preprocess": image}
     loaded = images.podman("load", "--quiet", "--input", tmp_path / "bundle" / "preprocess.tar")
     assert image.config_digest in loaded
+
+
+def test_image__starts_processes_of_its_own(built: Callable[[str], Image], tmp_path: Path) -> None:
+    """Spawned processes come by the command's file again and must not run it once more."""
+    tiny = ("--n-subjects=8", "--n-variants=100", "--n-loci=0", "--voxel-size=20", "--n-procs=2")
+    options = ("--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--user=0:0")
+    mount = f"--volume={tmp_path}:/data"
+    digest = built("simulate").config_digest
+    images.podman("run", *options, mount, digest, "axoloci-simulate", "cohort", "/data/c", *tiny)
+    assert len(list((tmp_path / "c" / "bids").glob("sub-*/dwi/*.nii.gz"))) == 8

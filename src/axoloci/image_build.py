@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -178,6 +178,8 @@ def recipes() -> dict[str, Recipe]:
     `torch-cuda.lock` is.
     """
     base = base_recipe()
+    native = (containers() / "native" / "requirements.lock").read_text()
+    (pip,) = (entry[0] for entry in ENTRY.finditer(native) if entry[1] == "pip")
     found = {}
     for name, step in installed_steps().items():
         folder = containers() / name
@@ -190,6 +192,7 @@ def recipes() -> dict[str, Recipe]:
             texts = {
                 file: (containers() / file).read_text() for file in ("Dockerfile", "install.py")
             }
+            texts["pip.lock"] = pip
             for lock in ("requirements.lock", f"torch-{variant}.lock"):
                 if (folder / lock).is_file():
                     texts[lock] = (folder / lock).read_text()
@@ -286,37 +289,27 @@ def fetch_wheels(recipe: Recipe, into: Path, local: Path | None = None) -> None:
     InputMovedError
         pip does not find a locked wheel; the message holds its words.
     """
-    with _DOWNLOAD:
-        _fetch_wheels(recipe, into, local)
-
-
-def _fetch_wheels(recipe: Recipe, into: Path, local: Path | None) -> None:
-    """See `fetch_wheels`."""
-    native = (containers() / "native" / "requirements.lock").read_text()
-    (pip,) = (found[0] for found in ENTRY.finditer(native) if found[1] == "pip")
-    texts = {name: t for name, t in recipe.texts.items() if name in REQUIREMENTS} | {"pip": pip}
+    locks = "".join(recipe.texts.get(name, "") for name in REQUIREMENTS)
+    entries = list(ENTRY.finditer(locks + recipe.texts["pip.lock"]))
     kept = downloads()
-    kept.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        missing = [found for found in ENTRY.finditer(text) if _wheel(found, kept) is None]
-        if missing:
-            # apart, because PyTorch's index has all of these in versions of its own
-            index = {True: ("--index-url", PYTORCH, "--retries", "1"), False: ()}
-            for is_torch in (False, True):
-                wanted = [f[0] for f in missing if ("+cpu" in f[2]) == is_torch]
-                if wanted:
-                    _pip_download(wanted, kept, local, index[is_torch])
-        for found in ENTRY.finditer(text):
-            wheel = _wheel(found, kept)
-            if wheel is None:
-                raise InputMovedError(f"an input has moved: {found[1]} {found[2]} of {name}")
-            _link(wheel, into / wheel.name)
-    locks = "".join(text for name, text in texts.items() if name != "pip")
+    with _DOWNLOAD:
+        kept.mkdir(parents=True, exist_ok=True)
+        missing = [entry for entry in entries if _wheel(entry, kept) is None]
+        # torch apart: PyTorch's index has other libraries as well, in versions of its own
+        for torch, index in ((False, ()), (True, ("--index-url", PYTORCH, "--retries", "1"))):
+            wanted = [entry[0] for entry in missing if entry[2].endswith("+cpu") == torch]
+            if wanted:
+                _pip_download(wanted, kept, local, index)
+    for entry in entries:
+        wheel = _wheel(entry, kept)
+        if wheel is None:
+            raise InputMovedError(f"an input has moved: {entry[1]} {entry[2]} is not to be had")
+        _link(wheel, into / wheel.name)
     write_text(into / "requirements.lock", locks)
 
 
 def _pip_download(
-    entries: list[str], into: Path, local: Path | None, index: tuple[str, ...]
+    entries: Sequence[str], into: Path, local: Path | None, index: Sequence[str]
 ) -> None:
     """Download wheels of lock entries with the host's pip, by its own settings of the network."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
