@@ -38,6 +38,7 @@ test: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	$(VENV)/bin/python -m pytest --cov --cov-report=
 	$(VENV)/bin/coverage report --include='*/tasks/*' --omit='*/cli.py,*/task.py' --fail-under=90
 
