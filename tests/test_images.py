@@ -208,12 +208,13 @@ def test_verify__says_nothing_when_all_are_equal(verified: Verified) -> None:
 
 
 def test_verify__an_input_that_moved_is_named(verified: Verified) -> None:
-    verified.made = recipe(ENTRY.replace("1.17.1", "1.18.0"))
+    verified.made, verified.digests = recipe(ENTRY.replace("1.17.1", "1.18.0")), iter("bc")
     assert verified.output() == "dti: an input has moved: scipy 1.17.1 → 1.18.0"
 
 
 def test_verify__a_debian_package_that_moved_is_named(verified: Verified) -> None:
     verified.base = Recipe("base", "cpu", {"packages.lock": "a 2 sha256:0 p\n"}, {}, {})
+    verified.digests = iter("ca")
     assert "base: an input has moved: a 1 → 2" in verified.output()
 
 
