@@ -63,6 +63,6 @@ def main() -> None:
         "images",
         "Images built twice from nothing, with equal digests",
         f"{version}; wheels and packages were downloaded before; MB before compression, the base "
-        f"(73 MB) included; all once, one after the other: {total / 60:.1f} minutes.\n\n"
+        f"included; all once, one after the other: {total / 60:.1f} minutes.\n\n"
         + markdown_table(rows),
     )
