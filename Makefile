@@ -1,11 +1,13 @@
 # make demo     set up, then the whole path on a simulated cohort
 # make test     set up, then all tests and checks
 # make verify   set up, then the long checks: many seeds, benchmarks (results in benchmarks/results)
-# make system   (as root, Debian) outside programs that some tests compare with
-# make lock     resolve the locks anew (needs uv)
+# make images   set up, then build the container images of all steps (needs podman)
+# make system   (as root, Debian) outside programs that tests compare with, podman, Apptainer
+# make lock     resolve the locks anew (needs uv, and Debian's apt-get)
 #
 # TORCH=cpu (PyTorch's CPU wheels) or TORCH=cuda (from PyPI, several GB).
 # WHEELS=DIR takes torch from a local folder of wheels, without network.
+# CACHE=DIR keeps images as archives, and loads those whose inputs did not change.
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -18,7 +20,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 TORCH_FROM := $(if $(WHEELS),--no-index --find-links $(WHEELS),$(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.org/whl/cpu --retries 1))
 SETUP := $(VENV)/.done-$(TORCH)
 
-.PHONY: setup demo test verify system lock clean
+.PHONY: setup demo test images verify system lock clean
 setup: $(SETUP)
 
 $(SETUP): $(LOCKS)/requirements.lock $(LOCKS)/torch-$(TORCH).lock pyproject.toml
@@ -36,8 +38,12 @@ test: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	$(VENV)/bin/python -m pytest --cov --cov-report=
 	$(VENV)/bin/coverage report --include='*/tasks/*' --omit='*/cli.py,*/task.py' --fail-under=90
+
+images: setup
+	$(VENV)/bin/axoloci images build $(if $(WHEELS),--wheels $(WHEELS)) $(if $(CACHE),--cache $(CACHE))
 
 verify: setup
 	$(VENV)/bin/python -m benchmarks

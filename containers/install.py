@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import compileall
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 def compile_all(folder: Path) -> None:
     """Compile a folder; what is no Python 3.11, such as templates of libraries, is left alone."""
     assert os.environ.get("PYTHONHASHSEED") == "0", "the order of sets must not vary"
-    unchecked = compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(folder, maxlevels=99, force=True, quiet=2, invalidation_mode=unchecked)
 
 

@@ -11,13 +11,19 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from support import BIN, axoloci
 
 from axoloci import debian, image_build, image_commands, images, steps
 from axoloci.errors import InputError
 from axoloci.image_build import Recipe
 from axoloci.images import Image
+from axoloci.io.files import sha256
+from axoloci.io.gradients import write_gradients
+from axoloci.io.nifti import write_nifti
+from axoloci.tasks.simulate.scan import gradient_scheme
 
 ENTRY = (
     "numpy==2.4.6 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\n"
@@ -130,13 +136,12 @@ def test_locks__ask_for_what_the_step_imports_and_no_more() -> None:
 
 
 def test_sbom__names_every_library_and_package_with_its_version() -> None:
-    made, base = image_build.recipes()["dti"], image_build.base_recipe()
-    content = image_build.sbom(made, base)
+    made = image_build.recipes()["dti"]
+    content = json.loads(made.code["usr/share/doc/axoloci/dti.cdx.json"])
     assert content["bomFormat"] == "CycloneDX"
-    assert content == image_build.sbom(made, base)
     purls = {component["purl"] for component in content["components"]}
     assert f"pkg:pypi/dipy@{made.requirements['dipy']}" in purls
-    assert any(purl.startswith("pkg:deb/debian/python3.11@3.11.") for purl in purls)
+    assert any(purl.startswith("pkg:deb/debian/python3.11@3.11.2-") for purl in purls)
     assert len(purls) == len(content["components"])
 
 
@@ -203,12 +208,13 @@ def test_verify__says_nothing_when_all_are_equal(verified: Verified) -> None:
 
 
 def test_verify__an_input_that_moved_is_named(verified: Verified) -> None:
-    verified.made = recipe(ENTRY.replace("1.17.1", "1.18.0"))
+    verified.made, verified.digests = recipe(ENTRY.replace("1.17.1", "1.18.0")), iter("bc")
     assert verified.output() == "dti: an input has moved: scipy 1.17.1 → 1.18.0"
 
 
 def test_verify__a_debian_package_that_moved_is_named(verified: Verified) -> None:
     verified.base = Recipe("base", "cpu", {"packages.lock": "a 2 sha256:0 p\n"}, {}, {})
+    verified.digests = iter("ca")
     assert "base: an input has moved: a 1 → 2" in verified.output()
 
 
@@ -378,3 +384,115 @@ def test_checked_sif__is_refused_when_not(
     damage(kept_sif)
     with pytest.raises(InputError, match=words):
         images.checked_sif(image(recipe()), kept_sif.parent)
+
+
+# --- with podman ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def built(tool: Callable[[str], str]) -> Callable[[str], Image]:
+    """`built("dti")`: the pinned image, built if podman does not have it yet."""
+    tool("podman")
+
+    def build(name: str) -> Image:
+        axoloci("images", "build", name)
+        return images.read_lock(images.lock_file())[name]
+
+    return build
+
+
+PINNED = sorted(name for name, made in image_build.recipes().items() if made.variant == "cpu")
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_image__is_the_pinned_one_and_passes_its_self_test(
+    name: str, built: Callable[[str], Image]
+) -> None:
+    """Without network, as any user, on a read-only file system; the versions are the lock's."""
+    image = built(name)
+    shown = dict(line.split(maxsplit=1) for line in image_build.self_test(image).splitlines())
+    assert shown[f"axoloci-{name}:"] == "self-test passed"
+    assert shown["numpy"] == image.parts["numpy"]
+
+
+def run_in(image: Image, *command: str) -> str:
+    return images.podman("run", "--rm", "--network=none", image.config_digest, *command)
+
+
+def test_image__holds_its_step_alone_and_nothing_to_build_or_become_root_with(
+    built: Callable[[str], Image],
+) -> None:
+    image = built("dti")
+    site = f"/{image_build.SITE}"
+    tasks = run_in(image, "ls", f"{site}/axoloci/tasks").split()
+    assert tasks == ["__init__.py", "__pycache__", "dti"]
+    assert not {"pydra", "pip", "torch", "pandas"} & set(run_in(image, "ls", site).split())
+    programs = run_in(image, "ls", "/usr/bin", "/usr/local/bin").split()
+    assert not {"gcc", "cc", "as", "ld", "pip", "pip3", "apt", "dpkg", "su", "sudo"} & set(programs)
+    assert "axoloci-dti" in programs
+    assert run_in(image, "id", "-u").strip() == "1000"
+    listed = json.loads(run_in(image, "cat", "/usr/share/doc/axoloci/dti.cdx.json"))["components"]
+    assert {part["version"] for part in listed if part["name"] == "dipy"} == {image.parts["dipy"]}
+
+
+def test_image__computes_what_the_native_command_does(
+    built: Callable[[str], Image], tmp_path: Path
+) -> None:
+    """The same FA, to the bit, from the same scan."""
+    bval, bvec = gradient_scheme(6, 1, 1000.0)
+    rng = np.random.default_rng(0)
+    signal = 1000 * np.exp(-bval * 1e-3) * rng.uniform(0.5, 1.0, (4, 4, 4, len(bval)))
+    write_nifti(tmp_path / "dwi.nii.gz", signal.astype(np.float32), np.diag([-2.0, 2, 2, 1]))
+    write_gradients(tmp_path / "dwi.bval", tmp_path / "dwi.bvec", bval, bvec)
+
+    def fit(folder: str, out: str) -> list[str]:
+        names = (("--dwi", "dwi.nii.gz"), ("--bval", "dwi.bval"), ("--bvec", "dwi.bvec"))
+        given = [word for option, name in names for word in (option, f"{folder}/{name}")]
+        return ["fit", *given, "--out", f"{folder}/{out}", "--prefix", "x"]
+
+    subprocess.run([BIN / "axoloci-dti", *fit(str(tmp_path), "native")], check=True)
+    mount = f"--volume={tmp_path}:/data"
+    options = ("--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--user=0:0", mount)
+    digest = built("dti").config_digest
+    images.podman("run", *options, digest, "axoloci-dti", *fit("/data", "image"))
+    name = "x_model-tensor_param-fa_dwimap.nii.gz"
+    assert sha256(tmp_path / "native" / name) == sha256(tmp_path / "image" / name)
+
+
+def test_sif__is_made_from_the_pinned_image_and_kept(
+    built: Callable[[str], Image], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    image, apptainer = built("preprocess"), tool("apptainer")
+    axoloci("images", "sif", "preprocess", "--folder", tmp_path)
+    sif = images.checked_sif(image, tmp_path)
+    before = sif.stat().st_mtime_ns
+    axoloci("images", "sif", "preprocess", "--folder", tmp_path)
+    assert sif.stat().st_mtime_ns == before
+    with open(sif, "rb+") as file:
+        file.truncate(sif.stat().st_size // 2)
+    axoloci("images", "sif", "preprocess", "--folder", tmp_path)
+    command = [apptainer, "exec", "--containall", sif, "axoloci-preprocess", "--self-test"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "self-test passed" in done.stdout
+
+
+def test_bundle__is_whole_and_loads(built: Callable[[str], Image], tmp_path: Path) -> None:
+    image = built("preprocess")
+    axoloci("images", "bundle", "preprocess", "--kind", "oci", "--out", tmp_path / "bundle")
+    subprocess.run(
+        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "bundle", check=True
+    )
+    assert images.read_lock(tmp_path / "bundle" / "images.lock") == {"preprocess": image}
+    loaded = images.podman("load", "--quiet", "--input", tmp_path / "bundle" / "preprocess.tar")
+    assert image.config_digest in loaded
+
+
+def test_image__starts_processes_of_its_own(built: Callable[[str], Image], tmp_path: Path) -> None:
+    """Spawned processes come by the command's file again and must not run it once more."""
+    tiny = ("--n-subjects=8", "--n-variants=100", "--n-loci=0", "--voxel-size=20", "--n-procs=2")
+    options = ("--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--user=0:0")
+    mount = f"--volume={tmp_path}:/data"
+    digest = built("simulate").config_digest
+    images.podman("run", *options, mount, digest, "axoloci-simulate", "cohort", "/data/c", *tiny)
+    assert len(list((tmp_path / "c" / "bids").glob("sub-*/dwi/*.nii.gz"))) == 8

@@ -13,7 +13,8 @@ from support import ROOT
 from axoloci.steps import installed_steps
 
 STEPS = sorted(path.name for path in (ROOT / "tasks").iterdir() if (path / "__init__.py").exists())
-STEP_FILES = ("__init__.py", "kernel.py", "cli.py", "task.py", "step.toml")
+STEP_FILES = ("__init__.py", "kernel.py", "cli.py", "self_test.py", "task.py", "step.toml")
+STEP_LOCKS = ("requirements.in", "requirements.lock")
 STEP_TESTS = ("test_kernel.py", "test_cli.py", "test_task.py")
 
 
@@ -33,6 +34,7 @@ def tracked(*folders: str) -> set[str]:
 def test_step__has_every_file(step: str) -> None:
     lacking = [f"tasks/{step}/{name}" for name in STEP_FILES]
     lacking += [f"tests/{step}/{name}" for name in STEP_TESTS]
+    lacking += [f"containers/{step}/{name}" for name in STEP_LOCKS]
     assert [name for name in lacking if not (ROOT / name).is_file()] == []
 
 

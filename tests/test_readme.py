@@ -10,8 +10,10 @@ from support import ROOT
 
 from axoloci.care import COMMANDS
 from axoloci.cli import main
+from axoloci.image_commands import images
 from axoloci.steps import installed_steps
 from axoloci.study import parse_settings
+from axoloci.tasks.dti.cli import main as dti
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -32,7 +34,9 @@ def test_readme__study_file_is_valid() -> None:
 
 def test_readme__options_exist() -> None:
     commands = [
-        main.commands[name] for name in ("run", "check", *(command.name for command in COMMANDS))
+        *(main.commands[name] for name in ("run", "check", *(one.name for one in COMMANDS))),
+        *images.commands.values(),
+        dti,
     ]
     known = {option for command in commands for param in command.params for option in param.opts}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}

@@ -20,7 +20,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from axoloci.debian import resolve
+from axoloci.debian import read_lock, resolve
 
 HERE = Path(__file__).parent
 CONTAINERS = HERE.parent
@@ -83,12 +83,13 @@ def lock_step(folder: Path) -> None:
 
 
 def lock_base(folder: Path) -> None:
-    """Write the Debian packages of the images' base, as they are today."""
+    """Write the Debian packages of the images' base as they are today, unless none has moved."""
+    lock, packages = folder / "packages.lock", resolve(folder / "packages.in")
+    if lock.exists() and read_lock(lock)[1] == packages:
+        return
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    lines = [package.line for package in resolve(folder / "packages.in")]
-    (folder / "packages.lock").write_text(
-        "\n".join(["# Made by `make lock` from packages.in.", f"# snapshot {now}", *lines, ""])
-    )
+    lines = ["# Made by `make lock` from packages.in.", f"# snapshot {now}"]
+    lock.write_text("\n".join([*lines, *(package.line for package in packages), ""]))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ apt-get install -q -y --no-install-recommends plink2 plink1.9 mrtrix3 gemma chro
 
 # Container images: podman builds and runs them, Apptainer runs them where nobody is root.
 apt-get install -q -y --no-install-recommends \
-    podman buildah runc fuse-overlayfs uidmap slirp4netns netavark
+    podman buildah runc fuse-overlayfs uidmap slirp4netns netavark iptables
 if [ ! -d /run/systemd/system ]; then
     # A bare machine or a container: without systemd podman's defaults do not work.
     install -D -m 644 podman.conf /etc/containers/containers.conf.d/axoloci.conf

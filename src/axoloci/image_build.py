@@ -16,12 +16,13 @@ import sys
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import quote
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
@@ -33,6 +34,7 @@ from axoloci.io.files import sha256, write_text
 from axoloci.steps import installed_steps, step_files
 
 EPOCH = 1767225600  # 2026-01-01: time of every file in an image
+REQUIREMENTS = ("requirements.lock", "torch-cpu.lock", "torch-cuda.lock")
 SITE = Path("usr/local/lib/python3.11/dist-packages")
 ENTRY = re.compile(r"^(\S+)==(\S+).*?(?:\n    .*)*\n", re.MULTILINE)
 # Wheels of the base's Python, whatever Python and system build the images.
@@ -57,15 +59,16 @@ LAUNCHER = '''\
 import os
 import tempfile
 
-# Neither image nor home can be written to everywhere: libraries' caches last as long as the run,
-# unless the caller names a folder.
-with tempfile.TemporaryDirectory(prefix="axoloci-") as cache:
-    for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR"):
-        os.environ.setdefault(name, cache)
+if __name__ == "__main__":  # processes that the step starts come by here too
+    # Neither image nor home can be written to everywhere: libraries' caches last as long as the
+    # run, unless the caller names a folder.
+    with tempfile.TemporaryDirectory(prefix="axoloci-") as cache:
+        for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR"):
+            os.environ.setdefault(name, cache)
 
-    from {package}.cli import main
+        from {package}.cli import main
 
-    main()
+        main()
 '''
 
 
@@ -99,23 +102,13 @@ class Recipe:
     @property
     def requirements(self) -> dict[str, str]:
         """Each library with its version."""
-        return {
-            found[1]: found[2]
-            for name, text in self.texts.items()
-            if name.endswith(".lock") and name != "packages.lock"
-            for found in ENTRY.finditer(text)
-        }
+        return _requirements(self.texts)
 
     @property
     def parts(self) -> dict[str, str]:
         """What the image is made of, by name: versions of packages, SHA-256 of files."""
-        packages = [
-            line.split(" ")[:2]
-            for line in self.texts.get("packages.lock", "").splitlines()
-            if line and not line.startswith("#")
-        ]
         return {
-            **dict(packages),
+            **_packages(self.texts.get("packages.lock", "")),
             **self.requirements,
             **{name: _digest(text.encode()) for name, text in self.texts.items()},
             **{path: _digest(content) for path, content in self.code.items()},
@@ -129,7 +122,7 @@ class Recipe:
 
     @property
     def mounted(self) -> str:
-        """Digest of what is not copied but used while the image is built: locks and `install.py`."""
+        """Digest of what is used while the image is built, not copied: locks and `install.py`."""
         texts = [text for name, text in sorted(self.texts.items()) if name != "Dockerfile"]
         return _digest("".join(texts).encode())
 
@@ -141,6 +134,18 @@ class Recipe:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _requirements(texts: Mapping[str, str]) -> dict[str, str]:
+    """Libraries of all locks among the texts, each with its version."""
+    locks = [text for name, text in texts.items() if name in REQUIREMENTS]
+    return {found[1]: found[2] for text in locks for found in ENTRY.finditer(text)}
+
+
+def _packages(lock: str) -> dict[str, str]:
+    """Debian packages of a lock, each with its version."""
+    lines = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    return {name: version for name, version, *_ in map(str.split, lines)}
 
 
 def containers() -> Path:
@@ -172,7 +177,9 @@ def recipes() -> dict[str, Recipe]:
     A step has an image if `containers/<step>/requirements.lock` is there, and a CUDA variant if
     `torch-cuda.lock` is.
     """
-    base = base_recipe().inputs
+    base = base_recipe()
+    native = (containers() / "native" / "requirements.lock").read_text()
+    (pip,) = (entry[0] for entry in ENTRY.finditer(native) if entry[1] == "pip")
     found = {}
     for name, step in installed_steps().items():
         folder = containers() / name
@@ -185,6 +192,7 @@ def recipes() -> dict[str, Recipe]:
             texts = {
                 file: (containers() / file).read_text() for file in ("Dockerfile", "install.py")
             }
+            texts["pip.lock"] = pip
             for lock in ("requirements.lock", f"torch-{variant}.lock"):
                 if (folder / lock).is_file():
                     texts[lock] = (folder / lock).read_text()
@@ -193,12 +201,56 @@ def recipes() -> dict[str, Recipe]:
                 "VARIANT": variant,
                 "VERSION": __version__,
                 "SUMMARY": step.summary,
-                "base": base,
+                "base": base.inputs,
                 "epoch": str(EPOCH),
             }
-            recipe = Recipe(name, variant, texts, _code(name), labels)
-            found[recipe.name] = recipe
+            key = image_name(name, variant)
+            parts = sbom(key, _requirements(texts), _packages(base.texts["packages.lock"]))
+            inside = {**_code(name), f"usr/share/doc/axoloci/{key}.cdx.json": parts}
+            found[key] = Recipe(name, variant, texts, inside, labels)
     return found
+
+
+def sbom(name: str, libraries: Mapping[str, str], packages: Mapping[str, str]) -> bytes:
+    """What is inside an image, as CycloneDX 1.5; the same bytes for the same versions.
+
+    Parameters
+    ----------
+    name
+        Of the image.
+    libraries, packages
+        Versions of Python libraries and of Debian packages.
+    """
+
+    def component(purl: str, name: str, version: str) -> dict[str, str]:
+        return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+
+    components = [
+        *(
+            component(f"pkg:deb/debian/{name}@{quote(version)}?distro=debian-12", name, version)
+            for name, version in sorted(packages.items())
+        ),
+        *(
+            component(f"pkg:pypi/{name}@{quote(version)}", name, version)
+            for name, version in sorted(libraries.items())
+        ),
+    ]
+    content = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components))}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "container",
+                "name": f"axoloci/{name}",
+                "version": __version__,
+                "licenses": [{"license": {"id": "Apache-2.0"}}],
+            }
+        },
+        "components": components,
+    }
+    return json.dumps(content, indent=1).encode()
 
 
 def _code(step: str) -> dict[str, bytes]:
@@ -220,35 +272,6 @@ def _code(step: str) -> dict[str, bytes]:
     }
 
 
-def sbom(recipe: Recipe, base: Recipe) -> dict[str, Any]:
-    """What is inside an image, as CycloneDX 1.5; the same bytes for the same inputs."""
-
-    def component(kind: str, name: str, version: str) -> dict[str, str]:
-        purl = f"pkg:{kind}/{name}@{version}"
-        return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-
-    lock = base.texts["packages.lock"].splitlines()
-    debian = [line.split(" ")[:2] for line in lock if line and not line.startswith("#")]
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.5",
-        "serialNumber": f"urn:uuid:{uuid.UUID(recipe.inputs[7:39])}",
-        "version": 1,
-        "metadata": {
-            "component": {
-                "type": "container",
-                "name": f"axoloci/{recipe.name}",
-                "version": __version__,
-                "licenses": [{"license": {"id": "Apache-2.0"}}],
-            }
-        },
-        "components": [
-            *(component("deb/debian", name, version) for name, version in debian),
-            *(component("pypi", *item) for item in sorted(recipe.requirements.items())),
-        ],
-    }
-
-
 def fetch_wheels(recipe: Recipe, into: Path, local: Path | None = None) -> None:
     """Put the wheels of a recipe's locks, and pip's own, into a folder.
 
@@ -266,37 +289,27 @@ def fetch_wheels(recipe: Recipe, into: Path, local: Path | None = None) -> None:
     InputMovedError
         pip does not find a locked wheel; the message holds its words.
     """
-    with _DOWNLOAD:
-        _fetch_wheels(recipe, into, local)
-
-
-def _fetch_wheels(recipe: Recipe, into: Path, local: Path | None) -> None:
-    """See `fetch_wheels`."""
-    native = (containers() / "native" / "requirements.lock").read_text()
-    (pip,) = (found[0] for found in ENTRY.finditer(native) if found[1] == "pip")
-    texts = {name: t for name, t in recipe.texts.items() if name.endswith(".lock")} | {"pip": pip}
+    locks = "".join(recipe.texts.get(name, "") for name in REQUIREMENTS)
+    entries = list(ENTRY.finditer(locks + recipe.texts["pip.lock"]))
     kept = downloads()
-    kept.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        missing = [found for found in ENTRY.finditer(text) if _wheel(found, kept) is None]
-        if missing:
-            # apart, because PyTorch's index has all of these in versions of its own
-            index = {True: ("--index-url", PYTORCH, "--retries", "1"), False: ()}
-            for is_torch in (False, True):
-                wanted = [f[0] for f in missing if ("+cpu" in f[2]) == is_torch]
-                if wanted:
-                    _pip_download(wanted, kept, local, index[is_torch])
-        for found in ENTRY.finditer(text):
-            wheel = _wheel(found, kept)
-            if wheel is None:
-                raise InputMovedError(f"an input has moved: {found[1]} {found[2]} of {name}")
-            _link(wheel, into / wheel.name)
-    locks = "".join(text for name, text in texts.items() if name != "pip")
+    with _DOWNLOAD:
+        kept.mkdir(parents=True, exist_ok=True)
+        missing = [entry for entry in entries if _wheel(entry, kept) is None]
+        # torch apart: PyTorch's index has other libraries as well, in versions of its own
+        for torch, index in ((False, ()), (True, ("--index-url", PYTORCH, "--retries", "1"))):
+            wanted = [entry[0] for entry in missing if entry[2].endswith("+cpu") == torch]
+            if wanted:
+                _pip_download(wanted, kept, local, index)
+    for entry in entries:
+        wheel = _wheel(entry, kept)
+        if wheel is None:
+            raise InputMovedError(f"an input has moved: {entry[1]} {entry[2]} is not to be had")
+        _link(wheel, into / wheel.name)
     write_text(into / "requirements.lock", locks)
 
 
 def _pip_download(
-    entries: list[str], into: Path, local: Path | None, index: tuple[str, ...]
+    entries: Sequence[str], into: Path, local: Path | None, index: Sequence[str]
 ) -> None:
     """Download wheels of lock entries with the host's pip, by its own settings of the network."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
@@ -356,9 +369,7 @@ def stage(recipe: Recipe, context: Path, wheels: Path | None = None) -> None:
         write_root(found, context / "root.tar", EPOCH)
         return
     fetch_wheels(recipe, context / "wheels", wheels)
-    contents = json.dumps(sbom(recipe, base_recipe()), indent=1).encode()
-    inside = {**recipe.code, f"usr/share/doc/axoloci/{recipe.name}.cdx.json": contents}
-    for path, content in inside.items():
+    for path, content in recipe.code.items():
         target = context / "root" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ from axoloci.images import (
 )
 from axoloci.io.files import sha256, whole_file, write_text
 
+SHOWN = 20  # files named of an image that is not reproducible
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 names_argument = click.argument("names", nargs=-1, metavar="[IMAGE]...")
@@ -175,17 +177,26 @@ def _built(
     return image
 
 
-def _differences(recipe: image_build.Recipe, image: Image, locked: dict[str, Image]) -> list[str]:
-    """Why an image is not the pinned one, if it is not."""
-    pinned = locked.get(recipe.name)
+def _differences(
+    recipe: image_build.Recipe,
+    image: Image,
+    locked: dict[str, Image],
+    rebuild: Callable[[], Image] | None = None,
+) -> list[str]:
+    """Why an image is not the pinned one, if it is not; which file, if it may be built again."""
+    name, pinned = recipe.name, locked.get(recipe.name)
     if pinned is None:
-        return [f"{recipe.name}: is not pinned; axoloci images build {recipe.name} --lock"]
+        return [f"{name}: is not pinned; pin it by: axoloci images build {name} --lock"]
     if image.config_digest == pinned.config_digest:
         return []
     changes = image_build.moved_inputs(recipe, pinned)
     if changes:
-        return [f"{recipe.name}: an input has moved: {', '.join(changes)}"]
-    return [f"{recipe.name}: not reproducible: {image.config_digest} from the same inputs"]
+        return [f"{name}: an input has moved: {', '.join(changes)}"]
+    if rebuild is None:
+        return [f"{name}: not reproducible; which file: axoloci images verify {name}"]
+    files = image_build.why_not_reproducible(recipe, image, pinned, rebuild)
+    more = [f"and {len(files) - SHOWN} more"] if len(files) > SHOWN else []
+    return ["\n    ".join([f"{name}: not reproducible:", *files[:SHOWN], *more])]
 
 
 @images.command()
@@ -198,31 +209,15 @@ def verify(names: tuple[str, ...], wheels: Path | None) -> None:
     not reproducible (which file). Exit codes: 0 all equal, 1 not.
     """
     recipes = image_build.recipes()
-    wanted = chosen(names, recipes)
+    wanted = [recipes[name] for name in chosen(names, recipes)]
     locked = read_lock(lock_file())
-    base_recipe = image_build.base_recipe()
-    problems = []
+    problems: list[str] = []
     base: Image | None = None
-    for recipe in (base_recipe, *(recipes[name] for name in wanted)):
-        pinned = locked.get(recipe.name)
-        changes = image_build.moved_inputs(recipe, pinned) if pinned else []
-        if pinned is None or changes:
-            what = f"an input has moved: {', '.join(changes)}" if changes else "is not pinned"
-            problems.append(f"{recipe.name}: {what}")
-            if recipe is base_recipe:
-                base = _built(recipe, None, wheels, False, None)
-            continue
-
-        def anew(recipe: image_build.Recipe = recipe, base: Image | None = base) -> Image:
-            return _built(recipe, base, wheels, True, None)
-
-        image = anew()
-        if recipe is base_recipe:
-            base = image
-        if image.config_digest != pinned.config_digest:
-            why = image_build.why_not_reproducible(recipe, image, pinned, anew)
-            shown = "\n    ".join(why[:20]) + (f"\n    and {len(why) - 20} more" * (len(why) > 20))
-            problems.append(f"{recipe.name}: not reproducible:\n    {shown}")
+    for recipe in (image_build.base_recipe(), *wanted):
+        again = partial(_built, recipe, base, wheels, True, None)
+        image = again()
+        problems += _differences(recipe, image, locked, again)
+        base = base or image
     raise_all(problems, "images that are not the pinned ones:")
 
 

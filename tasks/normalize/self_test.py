@@ -16,7 +16,8 @@ def self_test() -> None:
     fa, affine = read_nifti(Path(__file__).parent / "MNI_FA_2mm.nii.gz", ndim=3)
     fa, affine = regrid(fa, affine, 6.0)
     truth = about(np.diag([1.08, 0.95, 1.0]), np.array([6.0, -9.0, 5.0]), np.zeros(3))
-    moved = resample(fa, affine, np.linalg.inv(truth), fa.shape, affine, 1)
+    inverse = np.asarray(np.linalg.inv(truth), dtype=np.float64)
+    moved = resample(fa, affine, inverse, fa.shape, affine, 1)
     found = register(moved, affine, fa, affine)
     inside = np.argwhere(fa > 0.2) @ affine[:3, :3].T + affine[:3, 3]  # (n, 3) mm
     wrong = inside @ (found.affine - truth)[:3, :3].T + (found.affine - truth)[:3, 3]
