@@ -42,7 +42,17 @@ THREAD_VARIABLES = (
 
 
 class StepError(RuntimeError):
-    """The command of a step ended with an error; the message holds its last words."""
+    """The command of a step ended with an error; the message holds its last words.
+
+    Attributes
+    ----------
+    exit_code
+        Of the command; none if it could not be started.
+    """
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def check_environment(kind: str) -> None:
@@ -164,7 +174,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
                 if process.returncode < 0
                 else f"exit {process.returncode}"
             )
-            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
+            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}", process.returncode)
         if self.announce:
             logger.info("%s: done in %.0f s", self.log.stem, record["seconds"])
         return {"return_code": 0, "stdout": output, "stderr": ""}
