@@ -110,9 +110,9 @@ def _stage_script(submission: Submission, stage: Stage) -> str:
 def _check_script(submission: Submission) -> str:
     own = submission.profile.steps.check
     request = Request(
-        memory_mb=math.ceil(1000 * (own.memory_gb or 2)),
-        minutes=math.ceil(own.minutes or 30),
-        cpus=own.cpus or 1,
+        memory_mb=math.ceil(1000 * own.memory_gb),
+        minutes=math.ceil(own.minutes),
+        cpus=1,
         partition=own.partition or submission.profile.slurm.partition,
     )
     lines = [

@@ -97,6 +97,14 @@ class StepRequest(Section):
     partition: str | None = Field(None, description="partition, if not that of [slurm]")
 
 
+class CheckRequest(Section):
+    """The jobs that look at how others ended, and write the tables of scans."""
+
+    memory_gb: float = Field(2.0, gt=0, description="memory, GB")
+    minutes: float = Field(30.0, gt=0, description="time, minutes")
+    partition: str | None = Field(None, description="partition, if not that of [slurm]")
+
+
 class StepRequests(Section):
     """`[steps.NAME]`: the jobs of each step."""
 
@@ -107,10 +115,7 @@ class StepRequests(Section):
     gwas: StepRequest = StepRequest()
     genetics: StepRequest = StepRequest()
     report: StepRequest = StepRequest()
-    check: StepRequest = Field(
-        StepRequest(memory_gb=2, minutes=30, cpus=1),
-        description="the jobs that look at how others ended",
-    )
+    check: CheckRequest = CheckRequest()
 
 
 class Profile(Section):

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from axoloci.scans import in_common_space
-from axoloci.slurm_profile import SlurmSettings, StepRequest, StepRequests
+from axoloci.slurm_profile import SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 
 DEPTH = 4
@@ -231,14 +231,13 @@ def profile_text() -> str:
         "",
         *_table("slurm", SlurmSettings),
     ]
+    described: set[Any] = set()
     for name, info in StepRequests.model_fields.items():
-        if name == next(iter(StepRequests.model_fields)):
-            lines += _table(f"steps.{name}", StepRequest)
-            continue
-        lines += _comment(info.description) if info.description else []
-        lines.append(f"[steps.{name}]")
-        given = info.default.model_dump(exclude_none=True)
-        lines += [*(f"#{key} = {_toml(value)}" for key, value in given.items()), ""]
+        kind = info.annotation
+        assert isinstance(kind, type)
+        # the keys of all steps are the same, and are shown once
+        lines += [f"[steps.{name}]", ""] if kind in described else _table(f"steps.{name}", kind)
+        described.add(kind)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
