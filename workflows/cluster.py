@@ -16,6 +16,7 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,6 @@ from axoloci.workflows.submission import (
     StageState,
     Submission,
     as_json,
-    read_scan_line,
     read_scans,
     read_state,
     read_submission,
@@ -75,6 +75,7 @@ log = logging.getLogger("axoloci")
 
 MOST_ELEMENTS = 1000  # of an array, where the profile leaves it open: Slurm's own limit
 PATIENCE = STALE_SECONDS + 20  # for a driver or another job that died
+CHAIN = "chain"  # lock of those that submit jobs and look at how they ended: one at a time
 
 
 # --- submitting ---------------------------------------------------------------------------------
@@ -142,7 +143,6 @@ def freeze(
         settings=settings,
         profile=profile,
         env=env,
-        several=set(settings.cohorts()) != {"discovery"},
         costs={_cost_key(step): _cost(step) for step in plan.steps},
         n_scans=n_scans,
         scans_per_element=profile.slurm.scans_per_element
@@ -204,7 +204,7 @@ def _submit(
         command = slurm.sbatch_command(script, arguments, options=options)
         variable = re.sub(r"\W", "_", name)
         # what is a variable to the shell stays one
-        words = [w if "$" in w and "'" not in w else shlex.quote(w) for w in command]
+        words = [w if re.fullmatch(r"[\w=:-]*\$\w+", w) else shlex.quote(w) for w in command]
         said.append(f"{variable}=$({' '.join(words)})")
         if dry_run:
             return f"${variable}"
@@ -215,7 +215,7 @@ def _submit(
         _check_array_sizes(wanted)
     previous = ""
     try:
-        with study_lock(submission.paths, "submit"):
+        with study_lock(submission.paths, CHAIN):
             for stage, elements in wanted:
                 chosen = range(len(stage.elements) or 1) if elements is None else elements
                 jobs = []
@@ -312,23 +312,21 @@ def _unfinished(submission: Submission) -> list[tuple[Stage, list[int] | None]]:
             elements = _unfinished_elements(submission)
             if elements or not state.done:
                 wanted.append((stage, elements))
-        elif wanted or not state.done:
+        elif wanted:  # what it works on may change
             wanted.append((stage, None))
+        elif not state.done:
+            bad = [element for element, end in state.ended.items() if end.state != "COMPLETED"]
+            wanted.append((stage, bad or None))
     return wanted
 
 
 def _unfinished_elements(submission: Submission) -> list[int]:
     """Elements with a scan that is not finished."""
-    unfinished = {
-        (name, outcome.scan)
-        for name, outcomes in _outcomes(submission, read_scans(submission)).items()
-        for outcome in outcomes
-        if outcome.status != "ok"
-    }
-    with open(state_folder(submission.paths) / "scans.jsonl", encoding="utf-8") as file:
-        keys = [(name, scan.prefix) for name, scan in map(read_scan_line, file)]
-    size = submission.scans_per_element
-    return sorted({number // size for number, key in enumerate(keys) if key in unfinished})
+    scans, size = read_scans(submission), submission.scans_per_element
+    found = _outcomes(submission, scans)
+    # in the order of the frozen list, which goes by cohort
+    ok = [outcome.status == "ok" for name in scans for outcome in found.get(name, ())]
+    return sorted({number // size for number, is_ok in enumerate(ok) if not is_ok})
 
 
 def _outcomes(
@@ -444,8 +442,10 @@ def _run_scans(submission: Submission, scans: Mapping[str, Sequence[Scan]], n_pr
 def _was_killed(settings: StudySettings, outcome: Outcome) -> bool:
     """Whether a scan failed because a step of it was killed."""
     records = read_records(StudyPaths(settings.out).logs / outcome.scan)
-    codes = [record.get("exit_code") for record in records]
-    return any(was_killed(code) or code == -15 for code in codes)  # SIGTERM: its time was over
+    if not records:
+        return False
+    code = max(records, key=lambda record: record.get("started", "")).get("exit_code")
+    return was_killed(code) or code == -signal.SIGTERM  # its time was over
 
 
 def _cohorts(submission: Submission) -> dict[str, Cohort]:
@@ -494,7 +494,7 @@ def check_stage(out: Path, name: str, jobs: Sequence[int]) -> int:
     """
     submission = read_submission(out)
     stage = submission.stage(name)
-    with study_lock(submission.paths, f"check-{name}", patience=PATIENCE):
+    with study_lock(submission.paths, CHAIN, patience=PATIENCE):
         state = _with_ends(submission, stage, read_state(submission, stage), jobs)
         again = to_repeat(state, jobs, submission.profile)
         if again:
@@ -643,24 +643,29 @@ def killed_scans(
     submission: Submission, stage: Stage, state: StageState
 ) -> Iterator[tuple[str, Outcome]]:
     """Scans that have no result because of how their element ended: cohort and outcome."""
-    cohorts = submission.settings.cohorts()
-    for element, end in sorted(state.ended.items()):
-        if end.state == "COMPLETED":
-            continue
+    bad = [e for e, end in sorted(state.ended.items()) if end.state != "COMPLETED"]
+    if not bad:
+        return
+    cohorts, size = submission.settings.cohorts(), submission.scans_per_element
+    scans = read_scans(submission)
+    known = {
+        (name, outcome.scan): outcome
+        for name, outcomes in _outcomes(submission, scans).items()
+        for outcome in outcomes
+    }
+    keys = [(name, scan.prefix) for name, own in scans.items() for scan in own]
+    recipes = {name: recipe(cohorts[name], submission.env) for name, own in scans.items() if own}
+    for element in bad:
         reason = in_words(stage, state, element)
-        for name, outcomes in _outcomes(submission, read_scans(submission, element)).items():
-            for outcome in outcomes:
-                own = outcome.status == "failed" and not _was_killed(cohorts[name], outcome)
-                if outcome.status != "ok" and not own:
-                    paths = StudyPaths(cohorts[name].out)
-                    where = str((paths.logs / outcome.scan).relative_to(paths.out))
-                    made_by = recipe(cohorts[name], submission.env)
-                    yield (
-                        name,
-                        replace(
-                            outcome, status="failed", reason=reason, log=where, made_by=made_by
-                        ),
-                    )
+        for name, prefix in keys[element * size : (element + 1) * size]:
+            outcome = known[name, prefix]
+            own_fault = outcome.status == "failed" and not _was_killed(cohorts[name], outcome)
+            if outcome.status == "ok" or own_fault:
+                continue
+            paths = StudyPaths(cohorts[name].out)
+            logs = str((paths.logs / prefix).relative_to(paths.out))
+            failed = {"status": "failed", "reason": reason, "log": logs}
+            yield name, replace(outcome, made_by=recipes[name], **failed)
 
 
 def in_words(stage: Stage, state: StageState, element: int) -> str:
@@ -677,6 +682,8 @@ def in_words(stage: Stage, state: StageState, element: int) -> str:
     elif lacks == "time":
         why = f"over its time limit{times}, the last of {request.minutes} min"
         mend = f"raise minutes of {tables} in the profile"
+    elif end.reason == "DependencyNeverSatisfied":
+        why, mend = "not begun, for the stage before it failed", "mend that, then axoloci resubmit"
     elif end.state == "CANCELLED":
         why = f"cancelled {_by_whom(end.reason)}".rstrip()
         mend = "axoloci resubmit takes it up again"

@@ -88,7 +88,6 @@ class Submission(Section):
     settings: StudySettings
     profile: Profile
     env: str
-    several: bool
     costs: dict[str, Cost]  # of "cohort/job"
     n_scans: int
     scans_per_element: int
@@ -102,6 +101,7 @@ class Submission(Section):
     def stages(self) -> list[Stage]:
         """The chain, in its order."""
         programs = group_programs(self.settings)
+        several = set(self.settings.cohorts()) != {"discovery"}
         planned: list[tuple[str, str, tuple[str, ...]]] = []
         n_elements = math.ceil(self.n_scans / self.scans_per_element)
         if n_elements:
@@ -117,7 +117,7 @@ class Submission(Section):
                 Stage(
                     number=number,
                     action=action,
-                    cohort=cohort if self.several else "",
+                    cohort=cohort if several else "",
                     elements=elements,
                     steps=tuple(dict.fromkeys(step for step, _, _ in jobs)),
                     request=self._request(action, jobs),
@@ -291,7 +291,7 @@ def scan_line(cohort: str, scan: Scan) -> str:
     return json.dumps({"cohort": cohort, **values}, ensure_ascii=False)
 
 
-def read_scan_line(line: str) -> tuple[str, Scan]:
+def _read_scan_line(line: str) -> tuple[str, Scan]:
     """Cohort and scan of a line."""
     values = json.loads(line)
     cohort = values.pop("cohort")
@@ -307,7 +307,7 @@ def read_scans(submission: Submission, element: int | None = None) -> dict[str, 
     found: dict[str, list[Scan]] = {name: [] for name in submission.settings.cohorts()}
     if submission.n_scans:
         with open(state_folder(submission.paths) / "scans.jsonl", encoding="utf-8") as file:
-            for cohort, scan in map(read_scan_line, islice(file, first, last)):
+            for cohort, scan in map(_read_scan_line, islice(file, first, last)):
                 found[cohort].append(scan)
     return found
 

@@ -6,8 +6,8 @@
 #   slurm.sh stop DIR                end it, and only it
 #
 # Packages (make system): slurm-wlm slurmdbd munge mariadb-server. It has keys, ports and a database
-# of its own, so that it meets no other. A job over its memory is killed by the accounting, which
-# needs no cgroups, within seconds.
+# of its own, so that it meets no other. Memory is limited by cgroups where this machine lets us,
+# so that the kernel kills a process of a job; else the accounting kills the whole job within seconds.
 set -euo pipefail
 action=$1 dir=$(mkdir -p "$2" && cd "$2" && pwd) memory=${3:-8000}
 export SLURM_CONF=$dir/slurm.conf
@@ -44,6 +44,20 @@ import socket
 free = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
 print(*(one.getsockname()[1] for one in free))')
 
+    probe=/sys/fs/cgroup/memory/axoloci-probe
+    if mkdir "$probe" 2>/dev/null && rmdir "$probe"; then
+        task=task/cgroup params=UsePss
+        cat >"$dir/cgroup.conf" <<CONF
+CgroupPlugin=cgroup/v1
+CgroupAutomount=no
+ConstrainRAMSpace=yes
+ConstrainSwapSpace=yes
+AllowedSwapSpace=0
+CONF
+    else
+        task=task/none params=UsePss,OverMemoryKill
+    fi
+
     cat >"$SLURM_CONF" <<CONF
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
@@ -61,7 +75,7 @@ SlurmdLogFile=$dir/log/slurmd.log
 SlurmctldPidFile=$dir/slurmctld.pid
 SlurmdPidFile=$dir/slurmd.pid
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=$task
 MpiDefault=none
 ReturnToService=2
 KillWait=5
@@ -72,7 +86,7 @@ SelectTypeParameters=CR_Core_Memory
 PropagateResourceLimits=NONE
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill,UsePss
+JobAcctGatherParams=$params
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePass=$dir/munge.socket

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support import axoloci, write_study
+from faults import records, results
+from support import BIN, ROOT, axoloci, write_study
 
 from axoloci import slurm
 from axoloci.cli import main
@@ -30,6 +37,7 @@ from axoloci.workflows.submission import (
     read_scans,
     read_state,
     read_submission,
+    write_state,
 )
 
 # Recorded from Slurm 22.05, where 7 is an array over scans.
@@ -449,7 +457,10 @@ def test_status__names_what_slurm_knows(
         JobState(101, 2, "PENDING"),
         JobState(101, 3, "CANCELLED", reason="by 0"),
         JobState(103, None, "CANCELLED", reason="DependencyNeverSatisfied"),
+        JobState(107, 0, "FAILED", exit_code=1, node="node2"),
     ]
+    log_file = out / "slurm" / "logs" / "associate-107_0.log"
+    log_file.write_text("Error: node node2 has no folder of images /images\n")
     write_json(
         out / "work" / "slurm" / "ended" / "prepare.json",
         {"job": "105", "exit_code": 1, "reason": "No space left on device"},
@@ -458,7 +469,8 @@ def test_status__names_what_slurm_knows(
     assert code == 3
     assert "over its time limit, the last of 77 min (Slurm: TIMEOUT)" in said
     assert "cancelled by root (uid 0) (Slurm: CANCELLED)" in said
-    assert "failed in Slurm: train: cancelled (DependencyNeverSatisfied)" in said
+    assert "failed in Slurm: train: not begun, for the stage before it failed" in said
+    assert "failed in Slurm: associate: 1: node node2 has no folder of images /images" in said
     assert "failed in Slurm: prepare: No space left on device (Slurm: exit 1)" in said
     with pytest.raises(InputError, match=r"still in Slurm's queue.*scancel 101"):
         cluster.resubmit_study(read_study(submitted), None, dry_run=False)
@@ -498,6 +510,19 @@ def test_resubmit__takes_what_is_not_finished(
     assert "--array=1,3%3" in lines[0]
     assert len(lines) == 12
     assert "#SBATCH --mem=10900M\n" in (out / "slurm" / "1_participants.sh").read_text()
+    # all scans are finished, and two chromosomes are not
+    for number in (8, 19):
+        scan = scans[number]
+        outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=made_by)
+        write_outcome(outcome, StudyPaths(out))
+    for stage in submission.stages()[:3]:
+        write_state(submission, stage, StageState(done=True))
+    ends = [Ended(state="FAILED" if number in (2, 5) else "COMPLETED") for number in range(22)]
+    write_state(submission, submission.stage("associate"), stage_state(*ends))
+    lines = cluster.resubmit_study(submission.settings, None, dry_run=True)
+    assert lines[0].startswith("associate=")
+    assert "--array=2,5%3" in lines[0]
+    assert len(lines) == 6
 
 
 # --- by hand, without Slurm ---------------------------------------------------------------------
@@ -599,3 +624,242 @@ def test_job__waits_for_no_driver_that_lives(
         assert run_job(out, "participants", 0, 1) == 1
     words = (out / "work" / "slurm" / "ended" / "participants-0.json").read_text()
     assert "another axoloci is working on this study" in words
+
+
+# --- a whole study on a cluster of one node -----------------------------------------------------
+
+NEEDED = ("sbatch", "slurmd", "slurmdbd", "munged", "mariadbd")
+LONG = 600  # seconds after which the queue has hung
+# In place of axoloci-dti: one person's fit takes too much memory, another's too much time.
+TROUBLE = """\
+#!/bin/bash
+case "$*" in
+  *"--prefix {greedy}"*)
+    python3 -c "hog = bytearray(3_000_000_000); import time; time.sleep(3)" || kill -KILL $$ ;;
+  *"--prefix {slow}"*)
+    [ -e "{quick}" ] || sleep 300 ;;
+esac
+exec "{step}" "$@"
+"""
+PROFILE = """\
+[slurm]
+setup = ['export PYTHONPATH="{path}"']
+scans_per_element = 1
+retries = 1
+retry_factor = 1.5
+scratch = "{scratch}"
+[steps.preprocess]
+memory_gb = 0.4
+minutes = 0.3
+[steps.dti]
+memory_gb = {memory_gb}
+minutes = 0.3
+[steps.normalize]
+memory_gb = 0.4
+minutes = 0.3
+[steps.encoder]
+memory_gb = 2
+[steps.gwas]
+memory_gb = 1
+cpus = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tool: Callable[[str], str]) -> Iterator[dict[str, str]]:
+    """Environment variables that lead to a Slurm of this machine alone, with accounting."""
+    for program in NEEDED:
+        tool(program)
+    if os.geteuid() != 0:
+        pytest.skip("only root can start Slurm; run the tests as root")
+    script = ROOT / "containers" / "native" / "slurm.sh"
+    folder = tempfile.mkdtemp(prefix="axoloci-slurm-", dir="/tmp")  # short: it holds sockets
+    try:
+        subprocess.run([script, "start", folder], check=True)
+        yield {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
+    finally:
+        subprocess.run([script, "stop", folder], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class OnCluster:
+    """A study on a cluster.
+
+    `people` are those who give trouble, by what it is; `said` is what commands said on the way.
+    """
+
+    study: Path
+    environment: dict[str, str]
+    people: dict[str, str]
+    said: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        return self.study.parent / "out"
+
+    @property
+    def profile(self) -> Path:
+        return self.study.parent / "slurm.toml"
+
+    def call(self, *words: object, code: int = 0) -> str:
+        """What a command says that must end with a code."""
+        done = subprocess.run(
+            [str(word) for word in words], capture_output=True, text=True, env=self.environment
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def axoloci(self, *words: object, code: int = 0) -> str:
+        """The same of `axoloci`, with the steps that give trouble."""
+        python = self.study.parent / "programs" / "python"
+        return self.call(python, "-m", "axoloci", *words, code=code)
+
+    def write_profile(self, memory_gb: float) -> None:
+        path = os.pathsep.join(filter(None, sys.path))
+        scratch = self.study.parent
+        self.profile.write_text(PROFILE.format(path=path, scratch=scratch, memory_gb=memory_gb))
+
+    def attempts(self, stage: str) -> list[Attempt]:
+        submission = read_submission(self.out)
+        return list(read_state(submission, submission.stage(stage)).attempts)
+
+    def wait(self) -> None:
+        """Until the queue is empty."""
+        deadline = time.monotonic() + LONG
+        while self.call("squeue", "--noheader"):
+            assert time.monotonic() < deadline, self.call("squeue")
+            time.sleep(1)
+
+
+def keep_chromosomes(genotypes: Path, n_chromosomes: int) -> None:
+    """Cut PLINK 1 genotypes of 20 people after their first chromosomes."""
+    rows = Path(f"{genotypes}.bim").read_text().splitlines(keepends=True)
+    kept = [row for row in rows if int(row.split()[0]) <= n_chromosomes]
+    Path(f"{genotypes}.bim").write_text("".join(kept))
+    bed = Path(f"{genotypes}.bed")
+    bed.write_bytes(bed.read_bytes()[: 3 + 5 * len(kept)])
+
+
+@pytest.fixture(scope="module")
+def on_cluster(
+    node: dict[str, str], cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> OnCluster:
+    """A study of 20 people after its jobs: one is faulty, greedy, slow, and cancelled each.
+
+    Beside it lies `local`, a run of the others on this machine, made at the same time.
+    """
+    folder = tmp_path_factory.mktemp("Größe 1")
+    small = folder / "cohort"
+    shutil.copytree(cohort, small)
+    keep_chromosomes(small / "genotypes", 3)
+    labels = sorted(path.name for path in (small / "bids").glob("sub-*"))
+    names = ("faulty", "greedy", "slow", "cancelled")
+    people = dict(zip(names, (labels[n] for n in (3, 7, 11, 15)), strict=True))
+    faulty = next((small / "bids" / people["faulty"]).rglob("*_dwi.nii.gz"))
+    shutil.copy(faulty, folder / "whole.nii.gz")
+    faulty.write_bytes(faulty.read_bytes()[:5000])
+    programs = folder / "programs"  # steps are looked for beside the interpreter
+    programs.mkdir()
+    for program in BIN.glob("axoloci-*"):
+        (programs / program.name).symlink_to(program)
+    (programs / "python").symlink_to(Path(sys.executable).resolve())
+    (programs / "axoloci-dti").unlink()
+    trouble = TROUBLE.format(**people, quick=folder / "quick", step=BIN / "axoloci-dti")
+    (programs / "axoloci-dti").write_text(trouble)
+    (programs / "axoloci-dti").chmod(0o755)
+    path = os.pathsep.join(filter(None, sys.path))
+    found = OnCluster(write_study(folder, small), {**node, "PYTHONPATH": path}, people)
+    found.write_profile(memory_gb=0.4)
+    found.axoloci("submit", found.study, "--profile", found.profile)
+    (first,) = found.attempts("participants")
+    found.call("scancel", f"{first.job}_{labels.index(people['cancelled'])}")
+
+    while not list((found.out / "logs").glob("sub-*/*.log")):
+        time.sleep(0.1)
+    found.said["run"] = found.axoloci("run", found.study, code=1)
+    (folder / "local").mkdir()
+    local = write_study(folder / "local", small)
+    others = [label for label in labels if label not in people.values()]
+    (folder / "local" / "keep.tsv").write_text("\n".join(["IID", *others]) + "\n")
+    text = local.read_text()
+    local.write_text(text.replace("min_part", 'keep = "keep.tsv"\nmin_part'))
+    axoloci("run", local)
+    local.write_text(text)
+    found.wait()
+    found.said["status"] = found.axoloci("status", found.study, code=3)
+    return found
+
+
+def group_results(out: Path) -> dict[str, bytes]:
+    return {name: text for name, text in results(out).items() if name.startswith("group/")}
+
+
+def test_slurm__every_reason_is_named(on_cluster: OnCluster) -> None:
+    reasons = dict(re.findall(r"^failed: (\S+): (.*)$", on_cluster.said["status"], re.MULTILINE))
+    people = on_cluster.people
+    assert set(reasons) == set(people.values())
+    assert "truncated" in reasons[people["faulty"]]
+    assert re.match(
+        r"out of memory in 2 tries, the last with 1650 MB \(Slurm: (OUT_OF_MEMORY|exit 137)\); "
+        r"raise memory_gb",
+        reasons[people["greedy"]],
+    )
+    assert reasons[people["slow"]].startswith(
+        "over its time limit in 2 tries, the last of 2 min (Slurm: TIMEOUT); raise minutes"
+    )
+    assert reasons[people["cancelled"]].startswith("cancelled by root (uid 0) (Slurm: CANCELLED)")
+
+
+def test_slurm__only_what_was_killed_is_tried_again(on_cluster: OnCluster) -> None:
+    first, *again = on_cluster.attempts("participants")
+    assert first.elements == tuple(range(20))
+    assert (first.request.memory_mb, first.request.minutes) == (1100, 1)
+    asked = {a.elements: (a.request.memory_mb, a.request.minutes) for a in again}
+    assert asked[7,] == (1650, 1)
+    # on a busy machine others may have been too slow as well, once
+    (slow,) = (elements for elements in asked if 11 in elements)
+    assert asked[slow] == (1100, 2)
+    assert not {3, 15} & {element for elements in asked for element in elements}
+
+
+def test_slurm__no_driver_may_work_beside_it(on_cluster: OnCluster) -> None:
+    assert "another axoloci is working on its part participants-" in on_cluster.said["run"]
+
+
+def test_slurm__the_group_equals_a_local_run_of_the_same_people(on_cluster: OnCluster) -> None:
+    local = group_results(on_cluster.study.parent / "local" / "out")
+    assert len(local) > 10
+    found = group_results(on_cluster.out)
+    assert found.keys() == local.keys()
+    assert [name for name in found if found[name] != local[name]] == []
+
+
+def test_slurm__resubmit_finishes_it(on_cluster: OnCluster) -> None:
+    folder, out, people = on_cluster.study.parent, on_cluster.out, on_cluster.people
+    faulty = next((folder / "cohort" / "bids" / people["faulty"]).rglob("*_dwi.nii.gz"))
+    shutil.copy(folder / "whole.nii.gz", faulty)
+    (folder / "quick").write_text("")
+    on_cluster.write_profile(memory_gb=3.5)
+    before = records(out)
+    on_cluster.axoloci("resubmit", on_cluster.study, "--profile", on_cluster.profile)
+    assert "still in Slurm's queue" in on_cluster.axoloci("resubmit", on_cluster.study, code=1)
+    axoloci("run", folder / "local" / "study.toml")
+    on_cluster.wait()
+
+    (attempt,) = on_cluster.attempts("participants")
+    assert attempt.elements == (3, 7, 11, 15)
+    after = records(out)
+    again = {Path(path).parent.name for path in before if after[path] != before[path]}
+    assert again <= {*people.values(), "group"}  # nothing that was finished
+    on_cluster.axoloci("status", on_cluster.study)
+    found, local = (group_results(where / "out") for where in (folder, folder / "local"))
+    assert found.keys() == local.keys()
+    assert [name for name in found if found[name] != local[name]] == []
+    assert "everything is finished" in on_cluster.axoloci("resubmit", on_cluster.study)
+    # and a driver takes the results as they are, but for the page that is made each time
+    before = records(out)
+    axoloci("run", on_cluster.study)
+    changed = {Path(path).stem for path in before if records(out)[path] != before[path]}
+    assert changed == {"report", "gwas"}  # whose device the cluster names
+    assert group_results(out) == found
