@@ -75,6 +75,7 @@ log = logging.getLogger("axoloci")
 
 MOST_ELEMENTS = 1000  # of an array, where the profile leaves it open: Slurm's own limit
 PATIENCE = STALE_SECONDS + 20  # for a driver or another job that died
+ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a step whose job Slurm ends
 CHAIN = "chain"  # lock of those that submit jobs and look at how they ended: one at a time
 
 
@@ -379,7 +380,7 @@ def run_job(out: Path, name: str, element: int | None, n_procs: int) -> int:
     Raises
     ------
     InputError
-        No such stage or element, or another process works on it.
+        No such stage or element.
     """
     submission = read_submission(out)
     stage = submission.stage(name)
@@ -434,18 +435,17 @@ def _run_scans(submission: Submission, scans: Mapping[str, Sequence[Scan]], n_pr
         outcome.scan
         for name, outcomes in _outcomes(submission, scans).items()
         for outcome in outcomes
-        if outcome.status == "failed" and _was_killed(cohorts[name], outcome)
+        if outcome.status == "failed" and was_killed(_last_exit(cohorts[name], outcome))
     ]
     return slurm.KILLED if killed else 0
 
 
-def _was_killed(settings: StudySettings, outcome: Outcome) -> bool:
-    """Whether a scan failed because a step of it was killed."""
+def _last_exit(settings: StudySettings, outcome: Outcome) -> int | None:
+    """Exit code of the step that a scan came to; none if that never ended."""
     records = read_records(StudyPaths(settings.out).logs / outcome.scan)
-    if not records:
-        return False
-    code = max(records, key=lambda record: record.get("started", "")).get("exit_code")
-    return was_killed(code) or code == -signal.SIGTERM  # its time was over
+    last = max(records, key=lambda record: record.get("started", ""), default={"exit_code": 0})
+    code: int | None = last.get("exit_code")
+    return code
 
 
 def _cohorts(submission: Submission) -> dict[str, Cohort]:
@@ -546,7 +546,8 @@ def _end(
     reason = state.reason
     if state.state == "FAILED":
         number = f"{job}" if element is None else f"{job}_{element}"
-        reason = own.get("reason") or _last_words(submission, f"{stage.name}-{number}.log")
+        said = own.get("reason") or _last_words(submission, f"{stage.name}-{number}.log")
+        reason = " ".join(said.split())
     return Ended(state=state.state, exit_code=state.exit_code, reason=reason, node=state.node)
 
 
@@ -659,13 +660,18 @@ def killed_scans(
         reason = in_words(stage, state, element)
         for name, prefix in keys[element * size : (element + 1) * size]:
             outcome = known[name, prefix]
-            own_fault = outcome.status == "failed" and not _was_killed(cohorts[name], outcome)
-            if outcome.status == "ok" or own_fault:
+            if outcome.status == "ok" or _failed_by_itself(cohorts[name], outcome):
                 continue
             paths = StudyPaths(cohorts[name].out)
             logs = str((paths.logs / prefix).relative_to(paths.out))
             failed = {"status": "failed", "reason": reason, "log": logs}
             yield name, replace(outcome, made_by=recipes[name], **failed)
+
+
+def _failed_by_itself(settings: StudySettings, outcome: Outcome) -> bool:
+    """Whether a scan failed, and not because its job was ended."""
+    code = _last_exit(settings, outcome)
+    return outcome.status == "failed" and not was_killed(code) and code not in ENDED
 
 
 def in_words(stage: Stage, state: StageState, element: int) -> str:
