@@ -76,6 +76,7 @@ log = logging.getLogger("axoloci")
 MOST_ELEMENTS = 1000  # of an array, where the profile leaves it open: Slurm's own limit
 PATIENCE = STALE_SECONDS + 20  # for a driver or another job that died
 ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a step whose job Slurm ends
+NEVER_BEGAN = "before it began"
 CHAIN = "chain"  # lock of those that submit jobs and look at how they ended: one at a time
 
 
@@ -539,21 +540,25 @@ def _end(
     own = read_record(state_folder(submission.paths) / "ended" / f"{part}.json")
     if own.get("job") != str(job):
         own = {}
+    number = f"{job}" if element is None else f"{job}_{element}"
+    log_file = submission.paths.slurm / "logs" / f"{stage.name}-{number}.log"
+    if state is None and not own and not log_file.exists():
+        # Slurm keeps no record of an element that is cancelled while it waits
+        return Ended(state="CANCELLED", reason=NEVER_BEGAN)
     if state is None:
         code = own.get("exit_code")
         known = "UNKNOWN" if code is None else "FAILED" if code else "COMPLETED"
         return Ended(state=known, exit_code=code or 0, reason=own.get("reason", ""))
     reason = state.reason
     if state.state == "FAILED":
-        number = f"{job}" if element is None else f"{job}_{element}"
-        said = own.get("reason") or _last_words(submission, f"{stage.name}-{number}.log")
+        said = own.get("reason") or _last_words(log_file)
         reason = " ".join(said.split())
     return Ended(state=state.state, exit_code=state.exit_code, reason=reason, node=state.node)
 
 
-def _last_words(submission: Submission, log_file: str) -> str:
+def _last_words(log_file: Path) -> str:
     try:
-        said = (submission.paths.slurm / "logs" / log_file).read_text("utf-8", "replace")
+        said = log_file.read_text("utf-8", "replace")
     except OSError:
         return "it left no log"
     return last_words(said)
@@ -705,6 +710,8 @@ def in_words(stage: Stage, state: StageState, element: int) -> str:
 
 def _by_whom(reason: str) -> str:
     """Who cancelled a job, by name; `reason` is "by" and the number of the user."""
+    if reason == NEVER_BEGAN:
+        return reason
     number = reason.removeprefix("by ")
     if not number.isdigit():
         return f"({reason})" if reason else ""

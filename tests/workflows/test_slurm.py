@@ -342,6 +342,7 @@ def test_to_repeat__within_bounds_and_only_what_has_just_ended() -> None:
         (Ended(state="TIMEOUT"), "over its time limit in 2 tries, the last of 10 min"),
         (Ended(state="CANCELLED", reason="by 0"), "cancelled by root (uid 0) (Slurm: CANCELLED)"),
         (Ended(state="CANCELLED", reason="by 123456"), "cancelled by uid 123456"),
+        (Ended(state="CANCELLED", reason="before it began"), "cancelled before it began (Slurm"),
         (Ended(state="NODE_FAIL", node="node7"), "its node node7 failed in 2 tries"),
         (Ended(state="FAILED", exit_code=1, reason="no space"), "no space (Slurm: exit 1)"),
         (Ended(state="UNKNOWN"), "it ended without a word"),
@@ -596,9 +597,13 @@ def test_job__a_full_disk_is_named_and_kept(
 
     monkeypatch.setattr(cluster, "run_participants", full)
     assert run_job(out, "participants", 1, 1) == 1
-    # Slurm knows nothing any more: the job's own words count
+    # Slurm knows nothing any more: the job's own words count, or that it left none
+    (out / "slurm" / "logs" / "participants-7_2.log").write_text("12:00:00 scans: 1 of 6\n")
     assert check_stage(out, "participants", [7]) == 1
-    assert "No space left on device (Slurm: exit 1); mend that" in (out / "scans.tsv").read_text()
+    said = (out / "scans.tsv").read_text()
+    assert said.count("No space left on device (Slurm: exit 1); mend that") == 6
+    assert said.count("it ended without a word") == 6
+    assert said.count("cancelled before it began") == 6 + 2
 
 
 def test_job__a_killed_step_is_out_of_memory(
@@ -808,7 +813,7 @@ def test_slurm__every_reason_is_named(on_cluster: OnCluster) -> None:
     assert reasons[people["slow"]].startswith(
         "over its time limit in 2 tries, the last of 2 min (Slurm: TIMEOUT); raise minutes"
     )
-    assert reasons[people["cancelled"]].startswith("cancelled by root (uid 0) (Slurm: CANCELLED)")
+    assert reasons[people["cancelled"]].startswith("cancelled before it began (Slurm: CANCELLED)")
 
 
 def test_slurm__only_what_was_killed_is_tried_again(on_cluster: OnCluster) -> None:
