@@ -11,8 +11,9 @@ from support import ROOT
 from axoloci.care import COMMANDS
 from axoloci.cli import main
 from axoloci.image_commands import images
+from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
-from axoloci.study import parse_settings
+from axoloci.study import parse_settings, validated
 from axoloci.tasks.dti.cli import main as dti
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +25,8 @@ def blocks(language: str) -> list[str]:
 
 
 def test_readme__study_file_is_valid() -> None:
-    study, cohorts = map(tomllib.loads, blocks("toml"))
+    study, cohorts, profile = map(tomllib.loads, blocks("toml"))
+    assert validated(Profile, profile, "README.md").slurm.retries == 2
     several = parse_settings({"out": "out", "bids": "bids", **cohorts}, "README.md", Path("/"))
     assert list(several.cohorts()) == ["train", "discovery", "replication"]
     settings = parse_settings(study, "README.md", Path("/"))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import random
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydra.engine.submitter import Submitter
 
@@ -20,43 +22,52 @@ from axoloci.errors import InputError
 from axoloci.study import StudyPaths
 
 HEARTBEAT_SECONDS = 20.0
-"""How often a driver shows in its lock file that it lives."""
+"""How often a process shows in its lock file that it lives."""
 
 STALE_SECONDS = 100.0
-"""Age of the last sign of life at which the driver of another host counts as dead."""
+"""Age of the last sign of life at which a process of another host counts as dead."""
+
+CACHE_VARIABLE = "AXOLOCI_CACHE"
+"""Environment variable: folder for Pydra's cache in place of the study's, which is shared."""
 
 
 @contextmanager
-def study_lock(paths: StudyPaths) -> Iterator[None]:
-    """Only one driver works on a study.
+def study_lock(paths: StudyPaths, part: str = "", patience: float = 1.0) -> Iterator[None]:
+    """Only one driver works on a study, or several processes each on a part of its own.
 
-    The operating system frees the lock of a driver that was killed. Some network file systems keep
-    such locks to one host, so the file also holds a sign of life, by the file server's clock: a
-    driver of another host counts as dead after `STALE_SECONDS` without one.
+    The operating system frees the lock of a process that was killed. Some network file systems keep
+    such locks to one host, so each lock file also holds a sign of life, by the file server's clock:
+    a process of another host counts as dead after `STALE_SECONDS` without one.
 
-    Under the lock Pydra's cache, and the locks in it, can only be those of a killed run: they are
-    removed.
+    Where a driver begins, no one else is at work: Pydra's cache, and the locks in it, can only be
+    those of a killed run, and are removed.
+
+    Parameters
+    ----------
+    paths
+        Of the study.
+    part
+        Name of the part that this process works on, a file name; without it the whole study.
+    patience
+        Seconds for which it waits for those that are in the way. A look at the lock is in the way
+        for a moment, and a process of another host that was killed for `STALE_SECONDS`.
 
     Raises
     ------
     InputError
-        Another driver holds the lock.
+        Another process works on the study or on the same part.
     """
     paths.work.mkdir(parents=True, exist_ok=True)
     paths.work.chmod(0o700)  # it names the people
-    lock = paths.work / "lock"
+    lock = _part_locks(paths) / part if part else _driver_lock(paths)
+    lock.parent.mkdir(exist_ok=True)
+    deadline = time.monotonic() + patience
     with open(lock, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held(paths, lock) from None
-        host, here = lock.read_text().partition(" ")[0], platform.node()
-        if host and host != here and _age(lock) < STALE_SECONDS:
-            raise _held(paths, lock)
-        file.truncate(0)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        file.write(f"{here} {os.getpid()}\n{now}\n")
-        file.flush()
+        while rival := _rival(paths, lock, file):
+            if time.monotonic() > deadline:
+                raise _held(paths, rival)
+            # not in step with a rival that steps back for this one
+            time.sleep(random.uniform(0.05, 0.1) * max(1.0, patience / 10))
         ended = threading.Event()
 
         def show_life() -> None:
@@ -65,11 +76,45 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
 
         threading.Thread(target=show_life, daemon=True).start()
         try:
-            _clear(paths)
+            if not part:
+                _clear(paths)
             yield
         finally:
             ended.set()
             file.truncate(0)
+
+
+def _driver_lock(paths: StudyPaths) -> Path:
+    return paths.work / "lock"
+
+
+def _part_locks(paths: StudyPaths) -> Path:
+    return paths.work / "locks"
+
+
+def _rival(paths: StudyPaths, lock: Path, file: TextIO) -> Path | None:
+    """Take a lock, or name the lock file that is in the way.
+
+    It is announced before the others are looked at, so that of two that start at once at least one
+    sees the other.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return lock
+    if _shows_life_elsewhere(lock):
+        return lock
+    file.truncate(0)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    file.write(f"{platform.node()} {os.getpid()}\n{now}\n")
+    file.flush()
+    driver = _driver_lock(paths)
+    others = _part_locks(paths).glob("*") if lock == driver else [driver]
+    rival = next(filter(_is_held, others), None)
+    if rival is not None:
+        file.truncate(0)
+        fcntl.flock(file, fcntl.LOCK_UN)
+    return rival
 
 
 def _clear(paths: StudyPaths) -> None:
@@ -82,9 +127,10 @@ def _clear(paths: StudyPaths) -> None:
 
 def _held(paths: StudyPaths, lock: Path) -> InputError:
     host, _, process = lock.read_text().partition("\n")[0].partition(" ")
+    what = "this study" if lock == _driver_lock(paths) else f"its part {lock.name}"
     return InputError(
-        f"{paths.out}: another axoloci is working on this study (process {process or '?'} on "
-        f"{host or '?'}); a driver that died is noticed within {STALE_SECONDS:.0f} s"
+        f"{paths.out}: another axoloci is working on {what} (process {process or '?'} on "
+        f"{host or '?'}); one that died is noticed within {STALE_SECONDS:.0f} s"
     )
 
 
@@ -94,26 +140,35 @@ def _age(path: Path) -> float:
         return Path(now.name).stat().st_mtime - path.stat().st_mtime
 
 
-def is_locked(paths: StudyPaths) -> bool:
-    """Whether a driver works on the study now."""
-    lock = paths.work / "lock"
-    if not lock.exists():
-        return False
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        host = lock.read_text().partition(" ")[0]
+def _shows_life_elsewhere(lock: Path) -> bool:
+    """Whether a process of another host holds a lock."""
+    host = lock.read_text().partition(" ")[0]
     return bool(host) and host != platform.node() and _age(lock) < STALE_SECONDS
 
 
-def driver_started(paths: StudyPaths) -> str:
-    """When the driver that works on the study began (ISO 8601, UTC); empty if none does."""
-    if not is_locked(paths):
-        return ""
-    lines = (paths.work / "lock").read_text().splitlines()
-    return lines[1] if len(lines) > 1 else ""
+def _is_held(lock: Path) -> bool:
+    """Whether a process works under a lock file now."""
+    try:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return _shows_life_elsewhere(lock)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def is_locked(paths: StudyPaths) -> bool:
+    """Whether a process works on the study or on a part of it now."""
+    return any(map(_is_held, (_driver_lock(paths), *_part_locks(paths).glob("*"))))
+
+
+def work_started(paths: StudyPaths) -> str:
+    """When the oldest process that works on the study began (ISO 8601, UTC); empty if none does."""
+    begun = []
+    for lock in filter(_is_held, (_driver_lock(paths), *_part_locks(paths).glob("*"))):
+        begun += lock.read_text().splitlines()[1:2]
+    return min(begun, default="")
 
 
 def followed(path: Path | None) -> Path | None:
@@ -127,10 +182,19 @@ def followed(path: Path | None) -> Path | None:
     return path if "annex" in target.parts or target.suffix != path.suffix else target
 
 
-def prepare_pydra(paths: StudyPaths) -> None:
-    """Let Pydra remember the digests of files in the study's folder for work."""
+def prepare_pydra(paths: StudyPaths) -> Path:
+    """Say where Pydra remembers the digests of files; the folder for its cache is returned.
+
+    Both lie in the study's folder for work, or where `CACHE_VARIABLE` says: Pydra waits for ever
+    for a lock that a killed process left in its digests, and while other processes work on the
+    study no one can clear them.
+    """
     os.environ["NO_ET"] = "1"  # Pydra must not call home for its newest version
-    os.environ["PYDRA_HASH_CACHE"] = str(paths.work / "hashes")
+    own = os.environ.get(CACHE_VARIABLE)
+    os.environ["PYDRA_HASH_CACHE"] = str(Path(own, "hashes") if own else paths.work / "hashes")
+    cache = Path(own) if own else paths.cache
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return cache
 
 
 def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
@@ -152,10 +216,8 @@ def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
     -------
     Outputs of the task. Its errors are raised as they are.
     """
-    prepare_pydra(paths)
-    paths.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=paths.cache) as cache,
+        tempfile.TemporaryDirectory(dir=prepare_pydra(paths)) as cache,
         Submitter(
             cache_root=cache, worker="debug", clean_stale_locks=False, environment=environment
         ) as submitter,

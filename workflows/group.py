@@ -10,7 +10,13 @@ from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import CohortStore, Nifti, PlinkBed, SumstatsStore
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
 from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
-from axoloci.tasks.gwas.task import CheckSamples, ComputePcs, ExportSumstats, RunGwas
+from axoloci.tasks.gwas.task import (
+    CheckSamples,
+    ComputePcs,
+    ExportSumstats,
+    PrepareGwas,
+    RunGwas,
+)
 from axoloci.tasks.normalize.task import PackCohort
 
 
@@ -108,8 +114,14 @@ def Group(
     export: list[str] = [],  # noqa: B006
     threads: int = 1,
     env: str = "native",
+    part: str = "all",
+    chromosome: str | None = None,
 ) -> File:
     """From FA maps and their encoder, or from traits, to loci or the replication of loci.
+
+    On a cluster it is run in parts: "prepare" (all up to the association), "associate" (one
+    chromosome, several at once), "conclude" (the association as a whole, of which nothing is left
+    to compute but what holds for all chromosomes, and what follows from it).
 
     Parameters
     ----------
@@ -143,26 +155,33 @@ def Group(
         CPU threads of each job; the jobs run one after another.
     env
         "native", "docker" or "singularity".
+    part
+        "all", "prepare", "associate" or "conclude".
+    chromosome
+        The one that is associated.
 
     Returns
     -------
     File
-        Table of loci or of their replication; everything else lies in `out_dir`.
+        Table of loci or of their replication; of an earlier part the plan of the association.
+        Everything else lies in `out_dir`.
     """
 
-    def add(name: str, task: Any) -> Any:
+    def add(name: str, task: Any, always: bool = False) -> Any:
         where = StepEnvironment(
             *(env, Path(log_dir, f"{name}.log"), threads),
             writable=[out_dir],
             readable=readable,
             announce=True,
+            always=always,
         )
         return workflow.add(task, name=name, environment=where)
 
     def shared(step: str, out: str) -> dict[str, Any]:
         return {"out": str(Path(out_dir, out)), "image": image_identity(env, step)}
 
-    if traits is None:
+    prepares = part in ("all", "prepare")
+    if traits is None and prepares:
         if cohort is None:
             packing = PackCohort(maps=maps, like=like, **shared("normalize", "cohort.zarr"))
             cohort = add("pack", packing).cohort
@@ -177,37 +196,45 @@ def Group(
                 **shared("encoder", "latents.parquet"),
             ),
         )
-    tested_traits = encoded.latents if traits is None else traits
+        tested_traits = encoded.latents
+    else:
+        tested_traits = Path(out_dir, "latents.parquet") if traits is None else traits
     people = maps if traits is None else traits
-    pcs = None
-    if n_pcs:
+    pcs = Path(out_dir, "pcs.tsv") if n_pcs else None
+    if n_pcs and prepares:
         # The components describe the people of the association, so only these are used.
         pcs = add(
             "pca",
             ComputePcs(genotypes=genotypes, n_pcs=n_pcs, keep=people, **shared("gwas", "pcs.tsv")),
         ).pcs
-    add(
-        "samples",
-        CheckSamples(
-            genotypes=genotypes,
-            keep=people,
-            pcs=pcs,
-            related=str(Path(out_dir, "related.tsv")),
-            **shared("gwas", "samples_qc.tsv"),
-        ),
-    )
-    associated = add(
-        "gwas",
-        RunGwas(
-            genotypes=genotypes,
-            traits=tested_traits,
-            covariates=covariates,
-            pcs=pcs,
-            replace=True,
-            **settings.get("gwas", {}),
-            **shared("gwas", "sumstats"),
-        ),
-    )
+    if prepares:
+        add(
+            "samples",
+            CheckSamples(
+                genotypes=genotypes,
+                keep=people,
+                pcs=pcs,
+                related=str(Path(out_dir, "related.tsv")),
+                **shared("gwas", "samples_qc.tsv"),
+            ),
+        )
+
+    association = {
+        "genotypes": genotypes,
+        "traits": tested_traits,
+        "covariates": covariates,
+        "pcs": pcs,
+        **settings.get("gwas", {}),
+        **shared("gwas", "sumstats"),
+    }
+    # the store itself knows what of it is there, so its parts are looked at each time
+    if part == "prepare":
+        prepared = PrepareGwas(plan_only=True, replace=True, **association)
+        return add("gwas_plan", prepared, always=True).plan
+    if part == "associate":
+        tested = PrepareGwas(chromosome=chromosome, **association)
+        return add(f"gwas_chr{chromosome}", tested, always=True).plan
+    associated = add("gwas", RunGwas(replace=True, **association))
     for trait in export:
         add(
             f"export_{trait}",

@@ -118,14 +118,19 @@ def recipe(settings: StudySettings, env: str) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _state_file(scan: Scan, paths: StudyPaths) -> Path:
-    return paths.work / "scans" / f"{scan.prefix}.json"
+def _state_file(prefix: str, paths: StudyPaths) -> Path:
+    return paths.work / "scans" / f"{prefix}.json"
+
+
+def write_outcome(outcome: Outcome, paths: StudyPaths) -> None:
+    """Keep how a scan ended."""
+    write_json(_state_file(outcome.scan, paths), asdict(outcome))
 
 
 def _read_state(scan: Scan, paths: StudyPaths) -> Outcome | None:
     """The outcome of an earlier run, if there was one."""
     try:
-        return Outcome(**json.loads(_state_file(scan, paths).read_text(encoding="utf-8")))
+        return Outcome(**json.loads(_state_file(scan.prefix, paths).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, or one that cannot be trusted
         return None
 
@@ -213,7 +218,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
         known = isinstance(error, (StepError, InputError))
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         outcome = Outcome(status="failed", reason=" ".join(reason.split()), **about)
-    write_json(_state_file(scan, paths), asdict(outcome))
+    write_outcome(outcome, paths)
     return outcome
 
 
@@ -275,7 +280,7 @@ class _Lane:
             str((paths.logs / scan.prefix).relative_to(paths.out)),
             made_by=recipe(settings, env),
         )
-        write_json(_state_file(scan, paths), asdict(outcome))
+        write_outcome(outcome, paths)
         return outcome
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from axoloci.environments import last_words
 from axoloci.errors import InputError
 from axoloci.job import read_records
 from axoloci.study import COHORTS, StudyPaths
-from axoloci.workflows.engine import driver_started, is_locked
+from axoloci.workflows.engine import work_started
 from axoloci.workflows.participants import Outcome, read_rows
 
 GROUP = "group"
@@ -129,8 +129,7 @@ def study_state(
     InputError
         Nothing of a study lies there.
     """
-    begun = driver_started(StudyPaths(out))
-    running = is_locked(StudyPaths(out))
+    begun = work_started(StudyPaths(out))
     folders = {"": StudyPaths(out)} if scans is not None else cohort_paths(out)
     if scans is not None:
         several = set(scans) != {"discovery"}
@@ -142,7 +141,7 @@ def study_state(
         at_work = {
             Path(record["log"]).parent.name
             for record in records
-            if "exit_code" not in record and running and record.get("started", "") >= begun
+            if "exit_code" not in record and begun and record.get("started", "") >= begun
         }
         known = _outcomes(paths) if scans is None else scans.get(name, [])
         if scans is None:  # those that the first run of a study works on
@@ -156,7 +155,7 @@ def study_state(
             for outcome in known
         )
         of_group = [record for record in records if Path(record["log"]).parent.name == GROUP]
-        own = _jobs(of_group, (jobs or {}).get(name, ()), begun if running else "")
+        own = _jobs(of_group, (jobs or {}).get(name, ()), begun)
         if outcomes or own:
             states.append(CohortState(name, outcomes, own))
     return states
@@ -185,7 +184,7 @@ def _outcomes(paths: StudyPaths) -> list[Outcome]:
 def _jobs(
     records: Iterable[dict[str, Any]], wanted: Sequence[str], begun: str
 ) -> tuple[JobState, ...]:
-    """States of the jobs that are not of one scan; `begun` is empty where no driver works."""
+    """States of the jobs that are not of one scan; `begun` is empty where no one works."""
     states = {}
     for record in records:
         name, log = record.get("job", ""), record["log"]

@@ -31,7 +31,7 @@ from axoloci.workflows.participants import (
     write_scan_tables,
     write_table,
 )
-from axoloci.workflows.preflight import check, claim
+from axoloci.workflows.preflight import Preflight, check, claim
 from axoloci.workflows.provenance import package_versions, study_facts, write_crate
 
 log = logging.getLogger("axoloci")
@@ -78,24 +78,25 @@ def describe_dataset(settings: StudySettings) -> None:
     )
 
 
-def write_maps(outcomes: Sequence[Outcome], settings: StudySettings) -> Path:
-    """Write the table of the maps that the cohort is made of.
+def write_maps(cohort: Cohort) -> None:
+    """Write the table of the maps that a cohort is made of, if it is made of maps.
 
     Raises
     ------
     InputError
         Fewer people than `min_participants`.
     """
-    paths = StudyPaths(settings.out)
-    chosen = choose_scans(outcomes)
-    if len(chosen) < settings.min_participants:
+    if cohort.settings.start == "gwas":
+        return
+    paths, fewest = cohort.paths, cohort.settings.min_participants
+    chosen = choose_scans(cohort.outcomes)
+    if len(chosen) < fewest:
         raise InputError(
             f"people with a finished scan: {len(chosen)}, fewer than min_participants "
-            f"({settings.min_participants}); see {paths.scans}"
+            f"({fewest}); see {paths.scans}"
         )
-    maps = paths.work / "maps.tsv"
     write_table(
-        maps,
+        paths.maps,
         [
             {
                 "sample_id": outcome.sample_id,
@@ -105,35 +106,41 @@ def write_maps(outcomes: Sequence[Outcome], settings: StudySettings) -> Path:
             for outcome in chosen
         ],
     )
-    return maps
 
 
-def made_covariates(settings: StudySettings) -> Path | None:
-    """Table of those covariates of the study that the steps themselves have made, if any."""
+def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | None:
+    """Table of those covariates of the study that the steps themselves have made, if any.
+
+    Written unless `write` is false: then it is there, and several processes may be reading it.
+    """
     paths = StudyPaths(settings.out)
     names = [name for name in settings.gwas.covariates or () if name in MADE_COVARIATES]
     if settings.covariates is not None:
         names = [name for name in names if name not in read_table(settings.covariates)]
     if not names:
         return None
+    table = paths.work / "covariates.tsv"
+    if not write:
+        return table
     quality = {row["scan"]: row for row in read_rows(paths.qc)}
     rows = [
         {"sample_id": row["sample_id"], **{name: quality[row["scan"]][name] for name in names}}
         for row in read_rows(paths.scans)
         if row["in_group"] == "yes"
     ]
-    table = paths.work / "covariates.tsv"
     write_table(table, rows)
     return table
 
 
-def _kept_traits(settings: StudySettings) -> Path | None:
-    """The table of traits, of the people in `keep` only."""
+def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
+    """The table of traits, of the people in `keep` only; `write` as for `made_covariates`."""
     if settings.traits is None or settings.keep is None:
         return settings.traits
+    path = StudyPaths(settings.out).work / "traits.tsv"
+    if not write:
+        return path
     traits = read_traits(settings.traits)
     kept = traits[traits.index.isin(read_table(settings.keep).index)]
-    path = StudyPaths(settings.out).work / "traits.tsv"
     write_text(path, kept.to_csv(sep="\t", na_rep="NA", lineterminator="\n"))
     return path
 
@@ -195,6 +202,8 @@ def run_group(
     *,
     trained: StudyPaths | None,
     discovery: StudyPaths | None,
+    part: str = "all",
+    chromosome: str | None = None,
 ) -> None:
     """Run the association of a cohort, and look for loci or test those of the discovery.
 
@@ -210,6 +219,8 @@ def run_group(
         Cohort whose encoder is used.
     discovery
         Cohort whose loci are tested; without it loci are looked for.
+    part, chromosome
+        As for `Group`.
 
     Raises
     ------
@@ -218,6 +229,7 @@ def run_group(
     """
     paths = StudyPaths(settings.out)
     paths.group.mkdir(parents=True, exist_ok=True)
+    write = part in ("all", "prepare")
     model: dict[str, Any] = {}
     if trained is not None:
         store = trained.group / "cohort.zarr"
@@ -228,7 +240,7 @@ def run_group(
         found["discovery"] = discovery.group / "sumstats"
         found["discovery_loci"] = discovery.group / "loci.tsv"
     given = None if settings.gwas.covariates == () else settings.covariates
-    tables = [table for table in (given, made_covariates(settings)) if table]
+    tables = [table for table in (given, made_covariates(settings, write=write)) if table]
     submit(
         Group(
             genotypes=Path(f"{settings.genotypes}.bed"),
@@ -236,13 +248,15 @@ def run_group(
             log_dir=str(paths.logs / "group"),
             maps=maps,
             readable=_folders(maps, settings) if maps else [],
-            traits=_kept_traits(settings),
+            traits=_kept_traits(settings, write=write),
             covariates=tables or None,
             settings=step_settings(settings),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
             threads=n_procs,
             env=env,
+            part=part,
+            chromosome=chromosome,
             **model,
             **found,
         ),
@@ -347,6 +361,84 @@ def make_report(
     return paths.report
 
 
+def begin(found: Preflight) -> None:
+    """Take the output folders of a study that has no faults; under the study's lock."""
+    for name, cohort in found.cohorts.items():
+        claim(cohort.settings)
+        lacking = cohort.paths.work / "lacking.tsv"
+        lacking.unlink(missing_ok=True)
+        if name in found.lacking:
+            write_table(lacking, found.lacking[name])
+        describe_dataset(cohort.settings)
+
+
+def take_stock(cohort: Cohort, env: str) -> None:
+    """Look at how each scan of a cohort ended, and write the tables that say so."""
+    cohort.outcomes = read_outcomes(cohort.scans, cohort.settings, env)
+    write_scan_tables(cohort.scans, cohort.outcomes, cohort.settings)
+
+
+def _teacher(settings: StudySettings) -> str:
+    """The cohort that trains the encoder; empty where traits are given."""
+    cohorts = settings.cohorts()
+    name = "train" if "train" in cohorts else "discovery"
+    return "" if cohorts[name].start == "gwas" else name
+
+
+def group_parts(settings: StudySettings, parts: Sequence[str] = ("all",)) -> list[tuple[str, str]]:
+    """The group stage in its order: cohort and part, "train" or one of `parts` of `Group`.
+
+    Train, look for loci, replicate: each cohort in its turn.
+    """
+    tested = [name for name in ("discovery", "replication") if name in settings.cohorts()]
+    trained = [(name, "train") for name in [_teacher(settings)] if name]
+    return trained + [(name, part) for name in tested for part in parts]
+
+
+def run_group_part(
+    settings: StudySettings,
+    name: str,
+    part: str,
+    env: str,
+    n_procs: int,
+    chromosome: str | None = None,
+) -> None:
+    """Run a part of the group stage, for which the parts before it are finished.
+
+    Parameters
+    ----------
+    settings
+        The study.
+    name, part
+        Cohort and part, from `group_parts`.
+    env, n_procs
+        As for `run_study`.
+    chromosome
+        The one that is associated, of the part "associate".
+
+    Raises
+    ------
+    StepError
+        A step failed.
+    """
+    cohorts, teacher = settings.cohorts(), _teacher(settings)
+    maps = StudyPaths(cohorts[name].out).maps if teacher else None
+    if part == "train":
+        assert maps is not None
+        train_encoder(maps, cohorts[name], env, n_procs)
+        return
+    run_group(
+        maps,
+        cohorts[name],
+        env,
+        n_procs,
+        trained=StudyPaths(cohorts[teacher].out) if teacher else None,
+        discovery=StudyPaths(cohorts["discovery"].out) if name == "replication" else None,
+        part=part,
+        chromosome=chromosome,
+    )
+
+
 def run_study(
     settings: StudySettings,
     *,
@@ -390,27 +482,24 @@ def run_study(
     wanted = {label.removeprefix("sub-") for label in participants}
     attempted = []
     with study_lock(paths):
-        for name, cohort in cohorts.items():
-            claim(cohort.settings)
-            lacking = cohort.paths.work / "lacking.tsv"
-            lacking.unlink(missing_ok=True)
-            if name in found.lacking:
-                write_table(lacking, found.lacking[name])
-            describe_dataset(cohort.settings)
+        begin(found)
+        for cohort in cohorts.values():
             if cohort.settings.start == "gwas":
                 continue
             chosen = [scan for scan in cohort.scans if not wanted or scan.sample_id in wanted]
             if stage in ("participants", "all"):
                 log.info("%s: %d scans", cohort.paths.out, len(chosen))
                 run_participants(chosen, cohort.settings, env, n_procs)
-            cohort.outcomes = read_outcomes(cohort.scans, cohort.settings, env)
-            write_scan_tables(cohort.scans, cohort.outcomes, cohort.settings)
+            take_stock(cohort, env)
             names = {scan.prefix for scan in chosen}
             attempted += [outcome for outcome in cohort.outcomes if outcome.scan in names]
         group_error = ""
         if stage in ("group", "all"):
             try:
-                _run_groups(cohorts, env, n_procs)
+                for cohort in cohorts.values():
+                    write_maps(cohort)
+                for name, part in group_parts(settings):
+                    run_group_part(settings, name, part, env, n_procs)
             except (InputError, StepError) as error:
                 group_error = str(error)
         group = f"The group stage failed: {group_error}" if group_error else ""
@@ -432,23 +521,3 @@ def run_study(
         report,
         group_error,
     )
-
-
-def _run_groups(cohorts: Mapping[str, Cohort], env: str, n_procs: int) -> None:
-    """Train, look for loci, replicate: each cohort in its turn."""
-    maps = {
-        name: write_maps(cohort.outcomes, cohort.settings)
-        for name, cohort in cohorts.items()
-        if cohort.settings.start != "gwas"
-    }
-    trained = None
-    if maps:
-        teacher = "train" if "train" in cohorts else "discovery"
-        train_encoder(maps[teacher], cohorts[teacher].settings, env, n_procs)
-        trained = cohorts[teacher].paths
-    discovery = None
-    for name in ("discovery", "replication"):
-        if name in cohorts:
-            chosen = cohorts[name].settings
-            run_group(maps.get(name), chosen, env, n_procs, trained=trained, discovery=discovery)
-            discovery = cohorts[name].paths

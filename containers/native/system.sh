@@ -8,11 +8,17 @@ apt-get update -q
 # Outside programs that tests compare with, and the browser that looks at the report.
 apt-get install -q -y --no-install-recommends plink2 plink1.9 mrtrix3 gemma chromium
 
+# A cluster of one node, and what looks at the scripts for it.
+apt-get install -q -y --no-install-recommends \
+    slurm-wlm slurmdbd munge mariadb-server shellcheck
+
 # Container images: podman builds and runs them, Apptainer runs them where nobody is root.
 apt-get install -q -y --no-install-recommends \
     podman buildah runc fuse-overlayfs uidmap slirp4netns netavark iptables
 if [ ! -d /run/systemd/system ]; then
     # A bare machine or a container: without systemd podman's defaults do not work.
     install -D -m 644 podman.conf /etc/containers/containers.conf.d/axoloci.conf
+    # Apptainer mounts images by FUSE as the caller; udev gives everywhere else these rights.
+    if [ -e /dev/fuse ]; then chmod 666 /dev/fuse; fi
 fi
 ./apptainer.sh

@@ -1,4 +1,4 @@
-"""The commands that look after a study: init, plan, status, trace, graph, clean.
+"""The commands that look after a study: init, plan, submit, status, trace, graph, clean.
 
 Each only reads and writes files; what it computes lies in `axoloci.workflows` and is imported when
 the command is run, so that `axoloci --help` stays quick.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ from axoloci.study import StudyPaths, StudySettings, read_study
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from axoloci.workflows.cluster import StageView
+    from axoloci.workflows.participants import Outcome
+    from axoloci.workflows.records import CohortState
 
 EXIT_NOT_ALL = 3
 SHOWN = 20  # failures named on the screen
@@ -126,7 +131,12 @@ study_argument = click.argument("study", type=StudyFile(dir_okay=False), metavar
     default="study.toml",
     help="Study file to write; one that is there is never overwritten.",
 )
-def init(folder: Path, out: Path) -> None:
+@click.option(
+    "--slurm",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write also a profile of a Slurm cluster, for axoloci submit.",
+)
+def init(folder: Path, out: Path, slurm: Path | None) -> None:
     """Write a study file for the data in FOLDER, with all keys, their defaults and units.
 
     It looks for BIDS data sets with raw DWI, corrected DWI or FA maps by the names of BIDS
@@ -136,11 +146,16 @@ def init(folder: Path, out: Path) -> None:
     Exit codes: 0 written and complete, 3 written, but something is missing.
     """
     from axoloci.io.files import write_text
-    from axoloci.study_file import find_data, study_text
+    from axoloci.study_file import find_data, profile_text, study_text
 
-    if out.exists():
-        raise InputError(f"{out}: is there already, and is not overwritten; name another by --out")
+    for option, file in (("--out", out), ("--slurm", slurm)):
+        if file is not None and file.exists():
+            raise InputError(
+                f"{file}: is there already, and is not overwritten; name another by {option}"
+            )
     found = find_data(folder)
+    if slurm is not None:
+        write_text(slurm, profile_text())
     write_text(out, study_text(found, out.absolute().parent))
     for line in found.notes:
         click.echo(f"found: {line}", err=True)
@@ -159,8 +174,8 @@ def status(study: Path, env: str) -> None:
 
     STUDY.toml is a study file, OUT its output folder. The study file knows all scans and jobs, and
     whether finished scans still fit the settings; the folder alone knows what was begun. Jobs of
-    the cohort stand as they were last run. It only reads, so it may be asked while the study is
-    run.
+    the cohort stand as they were last run. Of a study that was submitted to Slurm it says what
+    Slurm knows too. It only reads, so it may be asked while the study is run.
 
     Exit codes: 0 all is done or under way, 3 something failed or is left to run.
     """
@@ -181,9 +196,16 @@ def status(study: Path, env: str) -> None:
             for name, cohort in settings.cohorts().items()
         }
         cohorts = study_state(out, scans, group_jobs(settings))
+    from axoloci.workflows.cluster import cluster_state
     from axoloci.workflows.engine import is_locked
+    from axoloci.workflows.submission import was_submitted
 
     locked = is_locked(StudyPaths(out))
+    stages: list[StageView] = []
+    if was_submitted(out):
+        stages, ended = cluster_state(out)
+        cohorts = [_with_reasons(cohort, ended.get(cohort.name, {})) for cohort in cohorts]
+    under_way = locked or any(stage.running or stage.waiting for stage in stages)
     click.echo(f"{out}: {'a driver is working on it' if locked else 'no driver is working on it'}")
     rows, failed, open_ends = [], [], 0
     for cohort in cohorts:
@@ -211,6 +233,9 @@ def status(study: Path, env: str) -> None:
                 again = shlex.join(["axoloci", "run", *words, "--stage", "group"])
                 failed.append((job.job, job.reason, job.log, again))
     show_table(("cohort", "what", " done", " running", " failed", " not run"), rows)
+    if stages:
+        click.echo()
+        _show_stages(stages)
     for cohort in cohorts:
         waiting = [j for j in cohort.jobs if j.status != "done"]
         if waiting:
@@ -220,8 +245,133 @@ def status(study: Path, env: str) -> None:
         click.echo(f"failed: {name}: {reason}\n  log: {log}\n  alone: {again}")
     if len(failed) > SHOWN:
         click.echo(f"and {len(failed) - SHOWN} more failed: see scans.tsv")
-    if failed or (open_ends and not locked):
+    for stage in stages:
+        for reason in stage.failed[:SHOWN]:
+            click.echo(f"failed in Slurm: {stage.name}: {reason}\n  logs: {out / 'slurm' / 'logs'}")
+    if failed or any(stage.failed for stage in stages) or (open_ends and not under_way):
         sys.exit(EXIT_NOT_ALL)
+
+
+def _with_reasons(cohort: CohortState, ended: Mapping[str, Outcome]) -> CohortState:
+    """A cohort with what Slurm knows of scans that have no result."""
+    scans = (
+        ended.get(scan.scan, scan) if scan.status in ("failed", "not run") else scan
+        for scan in cohort.scans
+    )
+    return replace(cohort, scans=tuple(scans))
+
+
+def _show_stages(stages: Iterable[StageView]) -> None:
+    """Table of the stages in Slurm."""
+    rows = []
+    for stage in stages:
+        n_failed = stage.n_elements - stage.done - stage.running - stage.waiting
+        numbers = (stage.done, stage.running, n_failed, stage.waiting)
+        rows.append((stage.name, " ".join(map(str, stage.jobs)), *map(str, numbers)))
+    show_table(("stage", "Slurm jobs", " done", " running", " failed", " waiting"), rows)
+
+
+profile_option = click.option(
+    "--profile",
+    type=StudyFile(dir_okay=False),
+    help="Profile of the cluster (TOML): account, partitions, memory, time; axoloci init --slurm "
+    "writes one with all keys.",
+)
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write the scripts and say the sbatch commands; submit nothing.",
+)
+
+
+@click.command()
+@study_argument
+@profile_option
+@click.option(
+    "--env", type=click.Choice(KINDS), default="native", help="Where the steps run on a node."
+)
+@click.option(
+    "--n-procs",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all cores",
+    help="Processes that look at the data before they are submitted.",
+)
+@dry_run_option
+def submit(study: Path, profile: Path | None, env: str, n_procs: int, dry_run: bool) -> None:
+    """Run a study on a Slurm cluster.
+
+    Checks the study, writes its scripts into OUT/slurm and submits them: an array over the scans,
+    the cohort's jobs with an array over the chromosomes, the report; each after the one before.
+    What runs out of memory or time is submitted again with more, as often as the profile allows.
+    Nothing has to stay logged in: axoloci status tells how it stands, axoloci resubmit takes up
+    what failed. The same command again does the whole study again, and skips what is finished.
+    """
+    from axoloci.slurm_profile import Profile, read_profile
+    from axoloci.workflows.cluster import submit_study
+
+    cluster = read_profile(profile) if profile else Profile()
+    settings = read_study(study)
+    _say_submitted(
+        submit_study(settings, cluster, env=env, n_procs=n_procs, dry_run=dry_run), study, dry_run
+    )
+
+
+@click.command()
+@study_argument
+@profile_option
+@dry_run_option
+def resubmit(study: Path, profile: Path | None, dry_run: bool) -> None:
+    """Submit again what of a submitted study is not finished.
+
+    Of the array over the scans only the elements with such scans, then what depends on them.
+    Without --profile the one of the last time holds.
+    """
+    from axoloci.slurm_profile import read_profile
+    from axoloci.workflows.cluster import resubmit_study
+
+    cluster = read_profile(profile) if profile else None
+    _say_submitted(resubmit_study(read_study(study), cluster, dry_run=dry_run), study, dry_run)
+
+
+def _say_submitted(lines: Sequence[str], study: Path, dry_run: bool) -> None:
+    """What was submitted, or would be."""
+    for line in lines:
+        click.echo(line)
+    if not lines:
+        click.echo("everything is finished; nothing is submitted", err=True)
+    elif not dry_run:
+        next_command = shlex.join(["axoloci", "status", str(study)])
+        click.echo(f"submitted {len(lines)} jobs; how they stand: {next_command}", err=True)
+
+
+@click.command(hidden=True)
+@out_argument
+@click.argument("stage")
+@click.argument("jobs", type=int, nargs=-1)
+@click.option(
+    "--element", type=click.IntRange(min=0), help="Number within the array, if the stage is one."
+)
+@click.option("--n-procs", type=click.IntRange(min=1), default=1, help="Cores of the job.")
+@click.option(
+    "--check", is_flag=True, help="Look at how the Slurm jobs JOBS of the stage ended, as above."
+)
+def job(
+    out: Path, stage: str, jobs: tuple[int, ...], element: int | None, n_procs: int, check: bool
+) -> None:
+    """Do one job of a study that was submitted to Slurm; the scripts in OUT/slurm call this.
+
+    With --check it does no work of the study: it submits again what was killed for memory or time,
+    or says what failed and lets the next stage begin.
+
+    Exit codes: 0 done (scans that fail by name do not count), 1 failed, 137 the kernel killed a
+    step.
+    """
+    from axoloci.workflows.cluster import check_stage, run_job
+
+    if check:
+        sys.exit(check_stage(out.absolute(), stage, jobs))
+    sys.exit(run_job(out.absolute(), stage, element, n_procs))
 
 
 @click.command()
@@ -388,4 +538,4 @@ def plan(study: Path, n_procs: int, env: str) -> None:
         sys.exit(EXIT_NOT_ALL)
 
 
-COMMANDS = (init, plan, status, trace, graph, clean)
+COMMANDS = (init, plan, submit, resubmit, job, status, trace, graph, clean)

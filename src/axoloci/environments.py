@@ -62,7 +62,17 @@ OURS = "$ "
 
 
 class StepError(RuntimeError):
-    """The command of a step ended with an error; the message holds its last words."""
+    """The command of a step ended with an error; the message holds its last words.
+
+    Attributes
+    ----------
+    exit_code
+        Of the command; none if it could not be started.
+    """
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def pinned_image(step: str) -> Image:
@@ -226,7 +236,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 if ended.exit_code < 0
                 else f"exit {ended.exit_code}"
             )
-            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
+            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}", ended.exit_code)
         if self.announce:
             logger.info("%s: done in %.0f s", self.log.stem, record["seconds"])
         return {"return_code": 0, "stdout": ended.output, "stderr": ""}

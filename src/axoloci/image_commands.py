@@ -38,7 +38,7 @@ names_argument = click.argument("names", nargs=-1, metavar="[IMAGE]...")
 folder_option = click.option(
     "--folder",
     type=_FOLDER,
-    help="Folder of SIF files; AXOLOCI_SIF_DIR, or a folder in your cache, if not given.",
+    help="Folder of SIF files; AXOLOCI_IMAGES, or a folder in your cache, if not given.",
 )
 wheels_option = click.option(
     "--wheels",
@@ -339,7 +339,7 @@ def bundle(names: tuple[str, ...], out: Path, kind: str) -> None:
             image_build.save(image, out / f"{image.name}.tar")
     write_lock(out / "images.lock", {image.name: image for image in wanted})
     use, then = {
-        "sif": ("", "export AXOLOCI_SIF_DIR=THIS_FOLDER; axoloci run … --env singularity"),
+        "sif": ("", "export AXOLOCI_IMAGES=THIS_FOLDER; axoloci run … --env singularity"),
         "oci": (
             "\nLoad them:\n    for image in *.tar; do podman load --input $image; done\n",
             "axoloci run … --env docker",

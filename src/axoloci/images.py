@@ -144,9 +144,9 @@ def is_here(image: Image) -> bool:
 
 
 def sif_folder() -> Path:
-    """Where SIF files are kept: `AXOLOCI_SIF_DIR`, or a folder in the user's cache."""
+    """Where SIF files are kept: `AXOLOCI_IMAGES`, or a folder in the user's cache."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("AXOLOCI_SIF_DIR") or Path(cache_home) / "axoloci" / "sif")
+    return Path(os.environ.get("AXOLOCI_IMAGES") or Path(cache_home) / "axoloci" / "sif")
 
 
 def sif_path(image: Image, folder: Path | None = None) -> Path:

@@ -84,6 +84,14 @@ def read_records(logs: Path) -> list[dict[str, Any]]:
     ]
 
 
+def was_killed(exit_code: int | None) -> bool:
+    """Whether the kernel killed a command, most often for memory; none is of one that never ended.
+
+    137 is what a container makes of it.
+    """
+    return exit_code in (None, -9, 137)
+
+
 def was_removed(record: Mapping[str, Any]) -> bool:
     """Whether files of a finished job were removed on purpose, and are not there again."""
     outputs = record.get("outputs", {})

@@ -12,16 +12,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from axoloci.errors import InputError
 from axoloci.io.gradients import B0_THRESHOLD, MAX_BVAL
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 class Section(BaseModel):
-    """A table of the study file: unknown keys are refused."""
+    """A table of a TOML file: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -227,7 +229,7 @@ class StudySettings(Inputs):
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Names allowed in the table of the study file in which `location` lies."""
+    """Names allowed in the table of a model's file in which `location` lies."""
     for name in location[:-1]:
         annotation = model.model_fields[str(name)].annotation
         kinds = get_args(annotation) or (annotation,)  # `Inputs | None` has two
@@ -235,6 +237,46 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
             kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
     return list(model.model_fields)
+
+
+def validated(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
+    """Parsed TOML as a model of its keys.
+
+    Raises
+    ------
+    InputError
+        Unknown keys (with the nearest known one) and wrong types, all at once; `source` names the
+        file.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                known = _known_keys(model, problem["loc"])
+                nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.4)
+                hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+                problems.append(f"unknown key '{key}'; {hint}")
+            else:
+                found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+                problems.append(f"'{key}': {problem['msg']}{found}")
+        raise InputError(f"{source}:", problems) from error
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The content of a TOML file; `what` it is goes into the message.
+
+    Raises
+    ------
+    InputError
+        Not readable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as {what} (TOML): {error}") from error
 
 
 def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> StudySettings:
@@ -255,21 +297,7 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
         Unknown keys (with the nearest known one), wrong types, inputs that contradict each other.
         All problems are listed at once.
     """
-    try:
-        settings = StudySettings.model_validate(content)
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                known = _known_keys(StudySettings, problem["loc"])
-                nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.4)
-                hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-                problems.append(f"unknown key '{key}'; {hint}")
-            else:
-                found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
-                problems.append(f"'{key}': {problem['msg']}{found}")
-        raise InputError(f"{source}:", problems) from error
+    settings = validated(StudySettings, content, source)
     problems = _contradictions(settings)
     if problems:
         raise InputError(f"{source}:", problems)
@@ -370,11 +398,7 @@ def read_study(path: Path) -> StudySettings:
     InputError
         Not readable, not TOML, or not a study (see `parse_settings`).
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a study file (TOML): {error}") from error
-    return parse_settings(content, str(path), path.parent)
+    return parse_settings(read_toml(path, "a study file"), str(path), path.parent)
 
 
 # Settings of the study that are not options of a step's command.
@@ -422,6 +446,16 @@ class StudyPaths:
     def group(self) -> Path:
         """Results of the cohort: store, model, latents, summary statistics, loci."""
         return self.out / "group"
+
+    @property
+    def maps(self) -> Path:
+        """Table of the maps that the cohort is made of."""
+        return self.work / "maps.tsv"
+
+    @property
+    def slurm(self) -> Path:
+        """Scripts and logs of the study's Slurm jobs."""
+        return self.out / "slurm"
 
     @property
     def scans(self) -> Path:

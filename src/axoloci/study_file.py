@@ -18,6 +18,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from axoloci.scans import in_common_space
+from axoloci.slurm_profile import SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 
 DEPTH = 4
@@ -219,6 +220,36 @@ def _sections() -> list[tuple[str, type[Section]]]:
     return found
 
 
+def profile_text() -> str:
+    """A profile of a Slurm cluster with all keys as comments."""
+    lines = [
+        *_comment("A Slurm cluster, written by `axoloci init --slurm`."),
+        *_comment(
+            "A key behind # has the value that is shown, or is left to axoloci; remove the # to "
+            "set it."
+        ),
+        "",
+        *_table("slurm", SlurmSettings),
+    ]
+    described: set[Any] = set()
+    for name, info in StepRequests.model_fields.items():
+        kind = info.annotation
+        assert isinstance(kind, type)
+        # the keys of all steps are the same, and are shown once
+        lines += [f"[steps.{name}]", ""] if kind in described else _table(f"steps.{name}", kind)
+        described.add(kind)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _table(name: str, kind: type[Section]) -> list[str]:
+    """Lines of a table whose keys have no value."""
+    properties = kind.model_json_schema()["properties"]
+    lines = [*_comment((kind.__doc__ or "").strip()), f"[{name}]"]
+    for key, info in kind.model_fields.items():
+        lines += _key(key, info, properties[key])
+    return [*lines, ""]
+
+
 def study_text(found: FoundData, folder: Path) -> str:
     """A study file with what was found, and all other keys as comments.
 
@@ -261,10 +292,5 @@ def study_text(found: FoundData, folder: Path) -> str:
         lines += [*_comment(f"{fields[name].description}: keys as above, instead of those above")]
         lines += [f"#[{name}]", ""]
     for name, kind in _sections():
-        lines += _comment((kind.__doc__ or "").strip())
-        lines.append(f"[{name}]")
-        properties = kind.model_json_schema()["properties"]
-        for key, info in kind.model_fields.items():
-            lines += _key(key, info, properties[key])
-        lines.append("")
+        lines += _table(name, kind)
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -278,6 +278,18 @@ def samples(
     is_flag=True,
     help="Delete the results of other inputs or settings in that folder first.",
 )
+@click.option(
+    "--plan-only",
+    is_flag=True,
+    help="Prepare the store for processes that work on one chromosome each, and test nothing.",
+)
+@click.option(
+    "--chromosome",
+    default=None,
+    help="Test its variants only, in a store prepared by --plan-only; several processes may do so "
+    "at once, each with a chromosome of its own. A last run without this option finishes the "
+    "store, and tests what was left out.",
+)
 def associate(
     genotypes: Path,
     traits: Path,
@@ -288,13 +300,20 @@ def associate(
     threads: int | None,
     out: Path,
     replace: bool,
+    plan_only: bool,
+    chromosome: str | None,
 ) -> None:
     """Test all traits against all variants by exact linear regression.
 
     A person without a genotype is left out of that variant, one without a trait out of that trait.
     Effects are per copy of the effect allele, which is allele 1 of the .bim.
     """
+    if chromosome is not None and (plan_only or replace):
+        raise click.UsageError("--chromosome goes without --plan-only and --replace")
     source = open_genotypes(genotypes)
+    if chromosome is not None and chromosome not in set(source.variants["chromosome"]):
+        there = ", ".join(source.variants["chromosome"].unique())
+        raise InputError(f"{source.files[1]}: no chromosome '{chromosome}'; it has {there}")
     trait_table = read_traits(traits)
     covariate_table = _read_covariates(covariates, covariate, categorical)
     people = _shared_people(source, traits, trait_table, covariate_table)
@@ -333,10 +352,13 @@ def associate(
         "categorical": sorted(categorical),
         "device": device,
     }
-    writer = SumstatsWriter(out, plan, parts, replace)
-    pending = writer.pending()
-    if len(pending) < len(parts):
-        log.info("%d of %d parts are there already", len(parts) - len(pending), len(parts))
+    writer = SumstatsWriter(out, plan, parts, replace, joins=chromosome is not None)
+    if plan_only:
+        return
+    wanted = [part for part in parts if chromosome in (None, part.chromosome)]
+    pending = writer.pending(chromosome)
+    if len(pending) < len(wanted):
+        log.info("%d of %d parts are there already", len(wanted) - len(pending), len(wanted))
     log.info(
         "%d people, %d variants, %d traits, %d covariates, %s",
         *(len(people), source.n_variants, len(names), matrix.shape[1], device),
@@ -362,6 +384,8 @@ def associate(
             writing = pool.submit(_write, writer, part, source, names, tested, group_of, rows)
         if writing is not None:
             writing.result()
+    if chromosome is not None:
+        return
 
     writer.finish(
         names,

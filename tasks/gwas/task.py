@@ -103,6 +103,26 @@ class RunGwas(shell.Task["RunGwas.Outputs"]):
 
 
 @shell.define
+class PrepareGwas(RunGwas):
+    """A part of the association: the plan of the store, or one chromosome of it.
+
+    `RunGwas` with the same inputs finishes the store.
+    """
+
+    plan_only: bool = shell.arg(
+        argstr="--plan-only", default=False, help="prepare the store, test nothing"
+    )
+    chromosome: str | None = shell.arg(
+        argstr="--chromosome", default=None, help="the one whose variants are tested"
+    )
+
+    class Outputs(shell.Outputs):
+        """The plan; what else is in an unfinished store, other processes may be writing."""
+
+        plan: File = shell.out(callable=made("{out}/plan.json"), help="what decides the content")
+
+
+@shell.define
 class ExportSumstats(shell.Task["ExportSumstats.Outputs"]):
     """Summary statistics of one trait as text, for other programs."""
 

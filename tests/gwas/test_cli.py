@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plink_files import write_plink
 
+from axoloci.errors import InputError
 from axoloci.io import sumstats
 from axoloci.io.sumstats import read_sumstats
 from axoloci.io.tables import write_latents
@@ -208,6 +209,42 @@ def test_associate__goes_on_after_a_kill(
     assert first.stat().st_mtime_ns == before
     associate(folder, tmp_path / "s")  # once more: nothing is left to do
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_associate__one_chromosome_at_a_time_gives_the_same_bytes(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = study
+    associate(folder, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    associate(folder, parts, "--plan-only")
+    for chromosome in ("X", "2"):
+        associate(folder, parts, "--chromosome", chromosome)
+    assert sorted(path.name for path in parts.glob("chr*")) == ["chr2", "chrX"]
+    with pytest.raises(InputError, match="has not finished"):
+        read_sumstats(parts)
+    written = (parts / "chrX" / "part-00000.parquet").stat().st_mtime_ns
+    associate(folder, parts)  # tests chromosome 1, which no one took
+    assert (parts / "chrX" / "part-00000.parquet").stat().st_mtime_ns == written
+    assert contents(parts) == contents(tmp_path / "whole")
+
+
+def test_associate__a_chromosome_goes_into_a_store_planned_for_the_same_inputs(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = study
+    result = associate(folder, tmp_path / "s", "--chromosome", "1", fails=True)
+    assert "not planned for these inputs" in result.output
+    associate(folder, tmp_path / "s")
+    before = contents(tmp_path / "s")
+    others = ("--covariates", folder / "c.tsv")
+    result = associate(folder, tmp_path / "s", *others, "--chromosome", "1", fails=True)
+    assert "not planned for these inputs" in result.output
+    result = associate(folder, tmp_path / "s", "--chromosome", "3", fails=True)
+    assert "no chromosome '3'; it has 1, 2, X" in result.output
+    result = associate(folder, tmp_path / "s", "--chromosome", "1", "--replace", fails=True)
+    assert result.exit_code == 2
+    assert contents(tmp_path / "s") == before
 
 
 def test_associate__a_broken_computation_leaves_no_store(

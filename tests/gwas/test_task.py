@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.gwas.task import CheckSamples, ComputePcs, ExportSumstats, RunGwas
+from axoloci.tasks.gwas.task import (
+    CheckSamples,
+    ComputePcs,
+    ExportSumstats,
+    PrepareGwas,
+    RunGwas,
+)
 
 
 @pytest.fixture
@@ -72,6 +78,17 @@ def test_run_gwas__every_field_is_an_option(
     assert list(params["categorical"]) == ["site"]
     assert params["device"] == "cpu"
     assert params["replace"] is True
+
+
+def test_prepare_gwas__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    inputs = {"genotypes": folder / "g.bed", "traits": folder / "t.parquet"}
+    planned = parsed(PrepareGwas(plan_only=True, replace=True, **inputs))
+    assert (planned["plan_only"], planned["replace"], planned["chromosome"]) == (True, True, None)
+    tested = parsed(PrepareGwas(chromosome="X", **inputs))
+    assert (tested["plan_only"], tested["replace"], tested["chromosome"]) == (False, False, "X")
+    assert (tested["genotypes"], tested["traits"]) == (folder / "g.bed", folder / "t.parquet")
 
 
 def test_export_sumstats__every_field_is_an_option(

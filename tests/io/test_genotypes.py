@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from plink_files import unpack, write_plink
 
 from axoloci.errors import InputError
-from axoloci.io.genotypes import genotype_problems, open_genotypes, read_people
+from axoloci.io.genotypes import (
+    count_variants,
+    genotype_problems,
+    open_genotypes,
+    read_people,
+)
 
 
 @pytest.fixture
@@ -172,3 +177,11 @@ def test_open_genotypes__names_an_empty_table(prefix: Path) -> None:
     Path(f"{prefix}.bim").write_text("")
     with pytest.raises(InputError, match="the file has no rows"):
         open_genotypes(prefix)
+
+
+def test_count_variants__names_are_those_of_the_variants(tmp_path: Path) -> None:
+    dosage = np.zeros((5, 4), np.int8)
+    write_plink(tmp_path / "g", dosage, ["chr2", "Chr2", "X", "1", "NA"])
+    counts = count_variants(tmp_path / "g.bim")
+    assert counts == {"2": 2, "X": 1, "1": 1, "0": 1}
+    assert list(counts) == list(open_genotypes(tmp_path / "g").variants["chromosome"].unique())

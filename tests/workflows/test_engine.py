@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths
 from axoloci.workflows import engine
-from axoloci.workflows.engine import followed, is_locked, study_lock
+from axoloci.workflows.engine import followed, is_locked, study_lock, work_started
 
 
 @pytest.fixture
@@ -71,6 +73,69 @@ def test_study_lock__a_live_driver_of_another_host_is_respected(paths: StudyPath
     assert is_locked(paths)
     with pytest.raises(InputError, match="process 123 on elsewhere"), study_lock(paths):
         pass
+
+
+def elsewhere(paths: StudyPaths, part: str, words: str) -> str:
+    """What another process says that locks a part of the study; empty if it could."""
+    code = (
+        "from pathlib import Path\n"
+        "from axoloci.study import StudyPaths\n"
+        "from axoloci.workflows.engine import is_locked, study_lock\n"
+        f"paths = StudyPaths(Path({str(paths.out)!r}))\n"
+        f"with study_lock(paths, {part!r}): {words}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return done.stderr
+
+
+def test_study_lock__parts_go_together_and_not_with_a_driver(paths: StudyPaths) -> None:
+    with study_lock(paths, "scans-1"):
+        assert is_locked(paths)
+        assert elsewhere(paths, "scans-2", "pass") == ""
+        assert "is working on its part scans-1" in elsewhere(paths, "scans-1", "pass")
+        assert "is working on its part scans-1" in elsewhere(paths, "", "pass")
+    with study_lock(paths):
+        assert "is working on this study" in elsewhere(paths, "scans-1", "pass")
+    assert not is_locked(paths)
+    assert elsewhere(paths, "", "pass") == ""
+
+
+def test_study_lock__a_part_of_another_host(paths: StudyPaths) -> None:
+    with study_lock(paths, "scans-1"):
+        pass
+    lock = paths.work / "locks" / "scans-1"
+    lock.write_text("elsewhere 123\n2026-01-01T00:00:00.000+00:00\n")
+    assert is_locked(paths)
+    assert work_started(paths).startswith("2026-01-01")
+    for part in ("", "scans-1"):
+        with (
+            pytest.raises(InputError, match="process 123 on elsewhere"),
+            study_lock(paths, part, patience=0),
+        ):
+            pass
+    with study_lock(paths, "scans-2", patience=0):
+        pass
+    os.utime(lock, (0, 0))
+    for part in ("", "scans-1"):
+        with study_lock(paths, part, patience=0):
+            pass
+
+
+def test_study_lock__a_part_leaves_the_caches_of_others(paths: StudyPaths) -> None:
+    (paths.cache / "of another").mkdir(parents=True)
+    with study_lock(paths, "scans-1"):
+        assert paths.cache.exists()
+
+
+def test_study_lock__a_look_at_it_is_not_in_the_way(paths: StudyPaths) -> None:
+    """`is_locked` holds the lock for a moment; a driver that begins just then waits for it."""
+    with study_lock(paths):
+        pass
+    with open(paths.work / "lock") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        with study_lock(paths):
+            pass
 
 
 def test_study_lock__shows_that_it_lives(

@@ -240,6 +240,18 @@ def read_people(fam: Path) -> list[str]:
     return people
 
 
+def count_variants(bim: Path) -> dict[str, int]:
+    """Variants of each chromosome of a `.bim`, in file order; named as in `Genotypes.variants`."""
+    column = pd.read_csv(bim, sep=r"\s+", header=None, usecols=[0], dtype=str)[0]
+    counts = _chromosomes(column).value_counts(sort=False)
+    return {str(name): int(number) for name, number in counts.items()}
+
+
+def _chromosomes(column: pd.Series) -> pd.Series:
+    """Names of chromosomes as a `.bim` has them, without "chr"; "0" where there is none."""
+    return column.fillna("0").str.replace(r"^chr", "", case=False, regex=True)
+
+
 def _count_rows(path: Path) -> tuple[int, int]:
     """Rows and fields of a bim or fam; a bim has six fields, a fam six or more, all rows alike."""
     names = _TABLE_FIELDS[path.suffix].split()
@@ -316,9 +328,7 @@ def _read_tables(bed: Path, bim: Path, fam: Path) -> tuple[pd.DataFrame, pd.Data
 
     variants = pd.DataFrame(
         {
-            "chromosome": text("chrom")
-            .fillna("0")
-            .str.replace(r"^chr", "", case=False, regex=True),
+            "chromosome": _chromosomes(text("chrom")),
             "base_pair_location": np.asarray(table["pos"], dtype=np.int64),
             "variant_id": text("snp").fillna("NA"),
             "effect_allele": text("a0").fillna("NA"),

@@ -143,6 +143,8 @@ class SumstatsWriter:
         From `plan_parts`.
     replace
         Delete a store of another plan first.
+    joins
+        Other processes write other parts of the store: it must have been planned before.
 
     Raises
     ------
@@ -157,6 +159,8 @@ class SumstatsWriter:
         plan: Mapping[str, Any],
         parts: Sequence[Part],
         replace: bool = False,
+        *,
+        joins: bool = False,
     ) -> None:
         self.path = Path(path)
         self.parts = list(parts)
@@ -165,6 +169,11 @@ class SumstatsWriter:
         stored = self._stored_plan()
         if stored is None and self.path.is_dir() and any(self.path.iterdir()):
             raise InputError(f"{self.path}: a folder with other files in it; choose another one")
+        if joins and stored != self.plan_sha256:
+            raise InputError(
+                f"{self.path}: is not planned for these inputs and settings; run the same command "
+                "with --plan-only and --replace first"
+            )
         if stored not in (None, self.plan_sha256):
             if not replace:
                 raise InputError(
@@ -172,8 +181,9 @@ class SumstatsWriter:
                     "folder, or --replace to delete them"
                 )
             self._clear()
-        # after the rest is gone, so that a deletion that was killed can go on
-        write_json(self.path / "plan.json", {"plan_sha256": self.plan_sha256, "plan": dict(plan)})
+        if not joins:  # after the rest is gone, so that a deletion that was killed can go on
+            content = {"plan_sha256": self.plan_sha256, "plan": dict(plan)}
+            write_json(self.path / "plan.json", content)
         self._written: dict[str, dict[str, Any]] = {}
         self._counts: dict[str, dict[str, int]] = {}
 
@@ -200,14 +210,16 @@ class SumstatsWriter:
         for folder in self.path.glob("chr*"):
             folder.rmdir()
 
-    def pending(self) -> list[Part]:
-        """Parts that are not there yet, or not as they were written."""
+    def pending(self, chromosome: str | None = None) -> list[Part]:
+        """Parts that are not there, or not as they were written; of one chromosome or of all."""
         import pyarrow.parquet as pq
 
         finished = _read_record(self.path / "sumstats.json").get("parts", [])
         recorded = {record["name"]: record for record in finished}
         missing = []
         for part in self.parts:
+            if chromosome not in (None, part.chromosome):
+                continue
             file = self.path / part.name
             # of the part itself first: it is the newer one where a finished store is mended
             record = _read_record(self.path / part.record_name) or recorded.get(part.name)

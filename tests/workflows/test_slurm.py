@@ -1,0 +1,870 @@
+"""A study on Slurm: the profile, the scripts, what becomes of jobs; and a whole one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from faults import records, results
+from support import BIN, ROOT, axoloci, write_study
+
+from axoloci import slurm
+from axoloci.cli import main
+from axoloci.errors import InputError
+from axoloci.io.files import write_json
+from axoloci.slurm import JobState, parse_elements, parse_sacct, parse_scontrol, write_elements
+from axoloci.slurm_profile import Profile, read_profile
+from axoloci.study import StudyPaths, parse_settings, read_study
+from axoloci.study_file import profile_text
+from axoloci.workflows import cluster
+from axoloci.workflows.cluster import check_stage, in_words, run_job, to_repeat
+from axoloci.workflows.participants import Outcome, recipe, write_outcome
+from axoloci.workflows.submission import (
+    Attempt,
+    Ended,
+    Request,
+    StageState,
+    read_scans,
+    read_state,
+    read_submission,
+    write_state,
+)
+
+# Recorded from Slurm 22.05, where 7 is an array over scans.
+SACCT = """\
+7_0|COMPLETED|0:0|None|node1
+7_1|OUT_OF_MEMORY|0:125|None|node1
+7_2|TIMEOUT|0:0|None|node2
+7_3|CANCELLED by 0|0:0|None|None assigned
+7_4|FAILED|0:9|None|node1
+7_[5-6,8%2]|PENDING|0:0|JobArrayTaskLimit|None assigned
+9|CANCELLED|0:0|DependencyNeverSatisfied|None assigned
+"""
+SCONTROL = """\
+JobId=11 ArrayJobId=7 ArrayTaskId=3 JobName=t UserId=root(0) JobState=NODE_FAIL \
+Reason=NodeDown Dependency=(null) ExitCode=0:1 NodeList=node3 Command=/a b/c=d.sh
+
+JobId=9 JobName=t JobState=PENDING Reason=Dependency ExitCode=0:0 NodeList=(null)
+"""
+
+
+def ask(*arguments: object) -> tuple[int, str]:
+    """Exit code and output of a command, in this process."""
+    done = CliRunner().invoke(main, [str(word) for word in arguments])
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """A profile that names what no default does."""
+    path = tmp_path / "slurm.toml"
+    path.write_text(
+        "[slurm]\n"
+        'account = "lab"\npartition = "short"\ngpu_partition = "gpus"\nmax_array_running = 3\n'
+        'scans_per_element = 6\nscratch = "/local/$USER"\nimages = "images"\nretries = 1\n'
+        'extra = ["--qos=long"]\nsetup = ["module load apptainer"]\n'
+        "[steps.preprocess]\nmemory_gb = 3\nminutes = 20\ncpus = 2\n"
+        "[steps.dti]\nmemory_gb = 2\nminutes = 5\n"
+        "[steps.normalize]\nmemory_gb = 1\nminutes = 0.5\n"
+    )
+    return path
+
+
+@pytest.fixture
+def submitted(cohort: Path, tmp_path: Path, profile: Path) -> Path:
+    """A study in a folder of an unusual name, whose scripts are written and not submitted."""
+    folder = tmp_path / "Zürich's study"
+    folder.mkdir()
+    study = write_study(folder, cohort)
+    code, said = ask("submit", study, "--profile", profile, "--dry-run")
+    assert code == 0, said
+    (folder / "said.txt").write_text(said)
+    return study
+
+
+def test_profile__unknown_keys_are_refused_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text('[slurm]\nacount = "x"\n[steps.preproces]\n[steps.dti]\nmemory = 3\n')
+    with pytest.raises(InputError) as error:
+        read_profile(path)
+    message = str(error.value)
+    assert "unknown key 'slurm.acount'; did you mean 'account'?" in message
+    assert "unknown key 'steps.preproces'; did you mean 'preprocess'?" in message
+    assert "unknown key 'steps.dti.memory'; did you mean 'memory_gb'?" in message
+
+
+@pytest.mark.parametrize("option", ["--array=1", "--export=ALL", "qos=long"])
+def test_profile__options_that_axoloci_sets_itself_are_refused(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(f'[slurm]\nextra = ["{option}"]\n')
+    with pytest.raises(InputError, match=r"slurm\.extra"):
+        read_profile(path)
+
+
+def test_profile_text__is_a_profile_with_all_keys(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(profile_text())
+    assert read_profile(path) == Profile()
+    given = "".join(
+        f"{line.removeprefix('#')}\n"
+        for line in profile_text().splitlines()
+        if not line.startswith("# ") and not line.endswith("=")
+    )
+    path.write_text(given)
+    assert read_profile(path) == Profile()
+    code, said = ask("init", tmp_path, "--out", tmp_path / "s.toml", "--slurm", path)
+    assert code == 1
+    assert "p.toml: is there already" in said
+
+
+def test_elements__are_written_and_read_as_slurm_does() -> None:
+    assert write_elements([7, 0, 1, 2, 9]) == "0-2,7,9"
+    assert parse_elements("[0-2,7,9%20]") == [0, 1, 2, 7, 9]
+    assert parse_elements("1-9:4") == [1, 5, 9]
+
+
+def test_parse_sacct__recorded_text() -> None:
+    states = parse_sacct(SACCT)
+    assert {key: state.state for key, state in states.items() if key[1] in (0, 1, 2, 3)} == {
+        (7, 0): "COMPLETED",
+        (7, 1): "OUT_OF_MEMORY",
+        (7, 2): "TIMEOUT",
+        (7, 3): "CANCELLED",
+    }
+    assert [states[7, k].lacks for k in range(5)] == ["", "memory", "time", "", "memory"]
+    assert [states[7, k].ended for k in (3, 5, 6, 8)] == [True, False, False, False]
+    assert states[7, 3].reason == "by 0"
+    assert states[9, None].reason == "DependencyNeverSatisfied"
+
+
+def test_parse_scontrol__recorded_text() -> None:
+    states = parse_scontrol(SCONTROL)
+    assert states[7, 3] == JobState(7, 3, "NODE_FAIL", 129, "NodeDown", "node3")
+    assert states[7, 3].lacks == "node"
+    assert states[9, None] == JobState(9, None, "PENDING", 0, "Dependency", "")
+
+
+def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Path) -> None:
+    folder = submitted.parent / "out" / "slurm"
+    scripts = {path.name: path.read_text() for path in folder.glob("*.sh")}
+    assert sorted(scripts) == [
+        "1_participants.sh",
+        "2_train.sh",
+        "3_prepare.sh",
+        "4_associate.sh",
+        "5_conclude.sh",
+        "6_report.sh",
+        "check.sh",
+    ]
+    text = scripts["1_participants.sh"]
+    # two scans at a time of 3 GB each, and what axoloci takes itself; (20 + 5 + 0.5) min × 3 rounds
+    for line in ("mem=6900M", "time=77", "cpus-per-task=2", "array=0-3%3", "account=lab"):
+        assert f"\n#SBATCH --{line}\n" in text
+    for line in ("partition=short", "qos=long", "export=NONE", "no-requeue"):
+        assert f"\n#SBATCH --{line}\n" in text
+    assert f"AXOLOCI_IMAGES={profile.parent}/images\n" in text.replace("'", "")
+    assert 'scratch="/local/$USER"' in text
+    assert "module load apptainer" in text
+    assert "gres" not in text
+    assert "CUDA_VISIBLE_DEVICES=\n" in text
+    assert "--partition=gpus\n" in scripts["2_train.sh"]
+    assert "--gres=gpu:1\n" in scripts["2_train.sh"]
+    assert "CUDA_VISIBLE_DEVICES" not in scripts["2_train.sh"]
+    assert "#SBATCH --array=0-21%3\n" in scripts["4_associate.sh"]
+    assert "scratch" not in scripts["check.sh"]
+
+
+def test_submit__scripts_are_clean_shell(submitted: Path) -> None:
+    for path in sorted((submitted.parent / "out" / "slurm").glob("*.sh")):
+        subprocess.run(["bash", "-n", str(path)], check=True)
+        if shutil.which("shellcheck"):
+            done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+
+
+def test_submit__each_stage_waits_for_the_check_of_the_one_before(submitted: Path) -> None:
+    lines = (submitted.parent / "said.txt").read_text().splitlines()
+    lines = [line for line in lines if "sbatch" in line]
+    assert len(lines) == 12
+    assert "dependency" not in lines[0]
+    assert "--dependency=afterany:$participants " in lines[1]
+    assert lines[1].endswith("check.sh' participants $participants)") or lines[1].endswith(
+        "check.sh participants $participants)"
+    )
+    assert "--dependency=afterok:$check_participants " in lines[2]
+    assert "--dependency=afterany:$check_conclude " in lines[10]  # the report, whatever failed
+    # the lines are shell: a stand-in for sbatch numbers them
+    program = "sbatch() { echo $#; }\n" + "\n".join(lines)
+    subprocess.run(["bash", "-euc", program], check=True)
+
+
+def test_submit__several_cohorts(cohort: Path, tmp_path: Path) -> None:
+    study = write_study(tmp_path, cohort)
+    people = sorted(path.name for path in (cohort / "bids").glob("sub-*"))
+    for name, own in (("a", people[:10]), ("b", people[10:])):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["IID", *own]) + "\n")
+    study.write_text(
+        f'{study.read_text()}\n[discovery]\nkeep = "a.tsv"\n[replication]\nkeep = "b.tsv"\n'
+    )
+    code, said = ask("submit", study, "--dry-run")
+    assert code == 0, said
+    submission = read_submission(tmp_path / "out")
+    assert [stage.name for stage in submission.stages()] == [
+        "participants",
+        "discovery_train",
+        "discovery_prepare",
+        "discovery_associate",
+        "discovery_conclude",
+        "replication_prepare",
+        "replication_associate",
+        "replication_conclude",
+        "report",
+    ]
+    # what is frozen is the study itself, and the scans are those of its cohorts
+    assert submission.settings == read_study(study)
+    assert submission.settings.cohorts() == read_study(study).cohorts()
+    scans = read_scans(submission)
+    assert {name: len(own) for name, own in scans.items()} == {"discovery": 10, "replication": 10}
+    assert read_scans(submission, 10)["replication"] == [scans["replication"][0]]
+
+
+def test_submit__traits_need_no_scans(cohort: Path, tmp_path: Path) -> None:
+    fam = (cohort / "genotypes.fam").read_text().split("\n")
+    rows = [f"{line.split()[1]}\t{number % 7}" for number, line in enumerate(fam) if line]
+    (tmp_path / "traits.tsv").write_text("\n".join(["IID\theight", *rows]) + "\n")
+    settings = parse_settings(
+        {
+            "out": "out",
+            "traits": "traits.tsv",
+            "genotypes": f"{cohort}/genotypes",
+            "covariates": f"{cohort}/covariates.tsv",
+        },
+        "test",
+        tmp_path,
+    )
+    lines = cluster.submit_study(settings, Profile(), env="native", n_procs=1, dry_run=True)
+    assert [line.split("=")[0] for line in lines][::2] == [
+        "prepare",
+        "associate",
+        "conclude",
+        "report",
+    ]
+
+
+def test_submit__without_slurm_says_so(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, said = ask("submit", submitted)
+    assert code == 1
+    assert "not found; run this where Slurm's commands are" in said
+
+
+def test_submit__stops_at_faults_of_the_study(study: Path) -> None:
+    study.write_text(study.read_text().replace("covariates.tsv", "covariatez.tsv"))
+    code, said = ask("submit", study, "--dry-run")
+    assert code == 1
+    assert "covariatez.tsv: no such file" in said
+    assert not (study.parent / "out").exists()
+
+
+def test_resubmit__refuses_another_study(submitted: Path, tmp_path: Path, cohort: Path) -> None:
+    (tmp_path / "new").mkdir()
+    code, said = ask("resubmit", write_study(tmp_path / "new", cohort))
+    assert code == 1
+    assert "was not submitted to Slurm yet" in said
+    submitted.write_text(submitted.read_text() + "[dti]\nmax_bval = 1400\n")
+    code, said = ask("resubmit", submitted, "--dry-run")
+    assert code == 1
+    assert "run axoloci submit again" in said
+
+
+# --- what becomes of jobs -----------------------------------------------------------------------
+
+SMALL = Request(memory_mb=1000, minutes=10, cpus=1)
+
+
+def stage_state(*ends: Ended, tries: int = 1) -> StageState:
+    """Elements that have ended, each tried so many times."""
+    attempts = [
+        Attempt(job=number, elements=tuple(range(len(ends))), request=SMALL)
+        for number in range(1, tries + 1)
+    ]
+    return StageState(attempts=tuple(attempts), ended=dict(enumerate(ends)))
+
+
+def test_to_repeat__more_of_what_was_lacking() -> None:
+    state = stage_state(
+        Ended(state="COMPLETED"),
+        Ended(state="OUT_OF_MEMORY"),
+        Ended(state="TIMEOUT"),
+        Ended(state="FAILED", exit_code=137),
+        Ended(state="FAILED", exit_code=1),
+        Ended(state="CANCELLED"),
+        Ended(state="NODE_FAIL"),
+    )
+    profile = Profile.model_validate({"slurm": {"retry_factor": 1.5}})
+    assert to_repeat(state, [1], profile) == [
+        (SMALL.model_copy(update={"memory_mb": 1500}), [1, 3]),
+        (SMALL.model_copy(update={"minutes": 15}), [2]),
+        (SMALL, [6]),
+    ]
+
+
+def test_to_repeat__within_bounds_and_only_what_has_just_ended() -> None:
+    end = Ended(state="TIMEOUT")
+    profile = Profile.model_validate({"slurm": {"retries": 2}})
+    assert to_repeat(stage_state(end, tries=2), [2], profile)
+    assert not to_repeat(stage_state(end, tries=3), [3], profile)
+    assert not to_repeat(stage_state(end, tries=2), [1], profile)
+    assert not to_repeat(stage_state(end), [1], Profile.model_validate({"slurm": {"retries": 0}}))
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (
+            Ended(state="OUT_OF_MEMORY"),
+            "out of memory in 2 tries, the last with 1000 MB (Slurm: OUT_OF_MEMORY); raise "
+            "memory_gb of [steps.preprocess] or [steps.dti] or [steps.normalize] in the profile",
+        ),
+        (Ended(state="FAILED", exit_code=137), "out of memory in 2 tries"),
+        (Ended(state="TIMEOUT"), "over its time limit in 2 tries, the last of 10 min"),
+        (Ended(state="CANCELLED", reason="by 0"), "cancelled by root (uid 0) (Slurm: CANCELLED)"),
+        (Ended(state="CANCELLED", reason="by 123456"), "cancelled by uid 123456"),
+        (Ended(state="CANCELLED", reason="before it began"), "cancelled before it began (Slurm"),
+        (Ended(state="NODE_FAIL", node="node7"), "its node node7 failed in 2 tries"),
+        (Ended(state="FAILED", exit_code=1, reason="no space"), "no space (Slurm: exit 1)"),
+        (Ended(state="UNKNOWN"), "it ended without a word"),
+    ],
+)
+def test_in_words__names_reason_and_mend(submitted: Path, end: Ended, words: str) -> None:
+    stage = read_submission(submitted.parent / "out").stage("participants")
+    said = in_words(stage, stage_state(end, tries=2), 0)
+    assert said.startswith(words)
+    assert "; " in said
+
+
+@pytest.fixture
+def fake_slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[object]]:
+    """Slurm's answers: `states` are to be filled; what is submitted and changed is kept."""
+    kept: dict[str, list[object]] = {"submitted": [], "waits": [], "states": []}
+
+    def submit_job(command: list[str]) -> int:
+        kept["submitted"].append(command)
+        return 100 + len(kept["submitted"])
+
+    def job_states(jobs: list[int]) -> slurm.States:
+        found = [state for state in kept["states"] if isinstance(state, JobState)]
+        return {(state.job, state.element): state for state in found if state.job in jobs}
+
+    monkeypatch.setattr(slurm, "submit_job", submit_job)
+    monkeypatch.setattr(slurm, "job_states", job_states)
+    monkeypatch.setattr(slurm, "waiting_for", lambda job: {55: f"afterok:{job}"})
+    monkeypatch.setattr(slurm, "wait_instead", lambda *words: kept["waits"].append(words))
+    monkeypatch.setattr(slurm, "max_array_size", lambda: 1001)
+    monkeypatch.setenv("SLURM_JOB_ID", "50")
+    return kept
+
+
+def test_check__submits_again_and_lets_the_next_stage_wait(
+    submitted: Path, fake_slurm: dict[str, list[object]]
+) -> None:
+    out = submitted.parent / "out"
+    fake_slurm["states"] = [
+        JobState(7, 0, "COMPLETED"),
+        JobState(7, 1, "OUT_OF_MEMORY"),
+        JobState(7, 2, "TIMEOUT"),
+        JobState(7, 3, "OUT_OF_MEMORY"),
+    ]
+    assert check_stage(out, "participants", [7]) == 0
+    memory, minutes, following = fake_slurm["submitted"]
+    assert isinstance(memory, list)
+    assert isinstance(minutes, list)
+    assert isinstance(following, list)
+    script = str(out / "slurm" / "1_participants.sh")
+    assert memory[2:] == ["--mem=13800M", "--time=77", "--array=1,3%3", script]
+    assert minutes[2:] == ["--mem=6900M", "--time=154", "--array=2%3", script]
+    assert following[2:] == [
+        "--dependency=afterany:101:102",
+        str(out / "slurm" / "check.sh"),
+        "participants",
+        "101",
+        "102",
+    ]
+    assert fake_slurm["waits"] == [(55, "afterok:103")]
+    # the second time they are over again, the bound of the profile is reached
+    fake_slurm["states"] = [
+        JobState(101, 1, "OUT_OF_MEMORY"),
+        JobState(101, 3, "COMPLETED"),
+        JobState(102, 2, "TIMEOUT"),
+    ]
+    assert check_stage(out, "participants", [101, 102]) == 1  # no scan is finished at all
+    assert len(fake_slurm["submitted"]) == 3
+    scans = (out / "scans.tsv").read_text()
+    assert "out of memory in 2 tries, the last with 13800 MB" in scans
+    assert "over its time limit in 2 tries, the last of 154 min" in scans
+    state = read_state(read_submission(out), read_submission(out).stage("participants"))
+    assert not state.done
+    assert "0 people have a finished scan" in state.error
+
+
+def test_check__a_scan_keeps_its_own_reason(
+    submitted: Path, fake_slurm: dict[str, list[object]]
+) -> None:
+    """What failed by itself before the element was killed, or was finished, stays so."""
+    out = submitted.parent / "out"
+    submission = read_submission(out)
+    settings = submission.settings.cohorts()["discovery"]
+    made_by = recipe(settings, "native")
+    mine = read_scans(submission, 0)["discovery"]
+    for scan, words in ((mine[0], "is truncated"), (mine[1], "killed by SIGTERM")):
+        outcome = Outcome(scan.prefix, scan.sample_id, "failed", words, made_by=made_by)
+        write_outcome(outcome, StudyPaths(out))
+        code = 1 if "truncated" in words else -15
+        record = {"job": "dti", "exit_code": code}
+        write_json(out / "logs" / scan.prefix / "dti.json", record)
+    fake_slurm["states"] = [JobState(7, 0, "CANCELLED", reason="by 0")]
+    fake_slurm["states"] += [JobState(7, element, "COMPLETED") for element in (1, 2, 3)]
+    assert check_stage(out, "participants", [7]) == 1
+    reasons = {
+        line.split("\t")[0]: line.split("\t")[3]
+        for line in (out / "scans.tsv").read_text().splitlines()
+    }
+    assert reasons[mine[0].prefix] == "is truncated"
+    assert "cancelled by root (uid 0)" in reasons[mine[1].prefix]
+    assert "cancelled by root (uid 0)" in reasons[mine[2].prefix]
+
+
+def test_status__names_what_slurm_knows(
+    submitted: Path, fake_slurm: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = submitted.parent / "out"
+    lines = cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+    assert len(lines) == 12
+    fake_slurm["states"] = [
+        JobState(101, 0, "TIMEOUT", node="node1"),
+        JobState(101, 1, "RUNNING"),
+        JobState(101, 2, "PENDING"),
+        JobState(101, 3, "CANCELLED", reason="by 0"),
+        JobState(103, None, "CANCELLED", reason="DependencyNeverSatisfied"),
+        JobState(107, 0, "FAILED", exit_code=1, node="node2"),
+    ]
+    log_file = out / "slurm" / "logs" / "associate-107_0.log"
+    log_file.write_text("Error: node node2 has no folder of images /images\n")
+    write_json(
+        out / "work" / "slurm" / "ended" / "prepare.json",
+        {"job": "105", "exit_code": 1, "reason": "No space left on device"},
+    )
+    code, said = ask("status", submitted)
+    assert code == 3
+    assert "over its time limit, the last of 77 min (Slurm: TIMEOUT)" in said
+    assert "cancelled by root (uid 0) (Slurm: CANCELLED)" in said
+    assert "failed in Slurm: train: not begun, for the stage before it failed" in said
+    assert "failed in Slurm: associate: 1: node node2 has no folder of images /images" in said
+    assert "failed in Slurm: prepare: No space left on device (Slurm: exit 1)" in said
+    with pytest.raises(InputError, match=r"still in Slurm's queue.*scancel 101"):
+        cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+
+
+def test_submit__half_a_chain_is_taken_back(
+    submitted: Path, fake_slurm: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[int] = []
+    monkeypatch.setattr(slurm, "cancel", cancelled.extend)
+    submit_job = slurm.submit_job
+
+    def refuse_the_fourth(command: list[str]) -> int:
+        if len(fake_slurm["submitted"]) == 3:
+            raise InputError("Slurm refuses it")
+        return submit_job(command)
+
+    monkeypatch.setattr(slurm, "submit_job", refuse_the_fourth)
+    with pytest.raises(InputError, match="refuses it"):
+        cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+    assert cancelled == [101, 102, 103]
+
+
+def test_resubmit__takes_what_is_not_finished(
+    submitted: Path, fake_slurm: dict[str, list[object]], profile: Path
+) -> None:
+    out = submitted.parent / "out"
+    submission = read_submission(out)
+    made_by = recipe(submission.settings.cohorts()["discovery"], "native")
+    scans = read_scans(submission)["discovery"]
+    for number, scan in enumerate(scans):
+        if number not in (8, 19):  # of the elements 1 and 3, of six scans each
+            outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=made_by)
+            write_outcome(outcome, StudyPaths(out))
+    profile.write_text(profile.read_text().replace("memory_gb = 3", "memory_gb = 5"))
+    lines = cluster.resubmit_study(submission.settings, read_profile(profile), dry_run=True)
+    assert "--array=1,3%3" in lines[0]
+    assert len(lines) == 12
+    assert "#SBATCH --mem=10900M\n" in (out / "slurm" / "1_participants.sh").read_text()
+    # all scans are finished, and two chromosomes are not
+    for number in (8, 19):
+        scan = scans[number]
+        outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=made_by)
+        write_outcome(outcome, StudyPaths(out))
+    for stage in submission.stages()[:3]:
+        write_state(submission, stage, StageState(done=True))
+    ends = [Ended(state="FAILED" if number in (2, 5) else "COMPLETED") for number in range(22)]
+    write_state(submission, submission.stage("associate"), stage_state(*ends))
+    lines = cluster.resubmit_study(submission.settings, None, dry_run=True)
+    assert lines[0].startswith("associate=")
+    assert "--array=2,5%3" in lines[0]
+    assert len(lines) == 6
+
+
+# --- by hand, without Slurm ---------------------------------------------------------------------
+
+
+def by_hand(script: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a user does who has no Slurm."""
+    return subprocess.run(
+        ["bash", str(script)], capture_output=True, text=True, env={**os.environ, **variables}
+    )
+
+
+def test_script__by_hand_does_one_element(cohort: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "größe 1"
+    folder.mkdir()
+    study = write_study(folder, cohort)
+    profile = tmp_path / "p.toml"
+    profile.write_text(f'[slurm]\nscans_per_element = 1\nscratch = "{tmp_path}"\n')
+    axoloci("submit", study, "--profile", profile, "--dry-run")
+    out = folder / "out"
+    done = by_hand(out / "slurm" / "1_participants.sh", SLURM_ARRAY_TASK_ID="2")
+    assert done.returncode == 0, done.stderr
+    submission = read_submission(out)
+    (scan,) = read_scans(submission, 2)["discovery"]
+    assert [path.stem for path in (out / "work" / "scans").glob("*.json")] == [scan.prefix]
+    assert list((out / "work" / "pydra").iterdir()) == []
+    assert list(tmp_path.glob("axoloci.*")) == []  # nothing stays in the scratch
+    done = by_hand(out / "slurm" / "1_participants.sh")
+    assert done.returncode != 0
+    assert "names the element" in done.stderr
+
+
+def test_script__a_node_without_images_or_scratch_is_named(submitted: Path) -> None:
+    script = submitted.parent / "out" / "slurm" / "2_train.sh"
+    # `module` is of the cluster
+    text = script.read_text().replace("module load apptainer", ":")
+    script.write_text(text)
+    done = by_hand(script)
+    assert done.returncode == 1
+    assert "has no folder of images" in done.stderr
+    script.write_text(text.replace("! -d", "-z"))
+    done = by_hand(script, USER="nobody at all")
+    assert done.returncode == 1
+    assert "has no place for temporary files in /local/nobody at all" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "words"),
+    [
+        ("participants", None, "has elements 0 to 3; name one by --element"),
+        ("participants", 4, "no element 4; the last is 3"),
+        ("train", 0, "is no array"),
+        ("trian", None, "no stage 'trian'; there are participants, train"),
+    ],
+)
+def test_job__refuses_what_is_not_there(
+    submitted: Path, name: str, element: int | None, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run_job(submitted.parent / "out", name, element, 1)
+
+
+def test_job__a_full_disk_is_named_and_kept(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch, fake_slurm: dict[str, list[object]]
+) -> None:
+    out = submitted.parent / "out"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cluster, "run_participants", full)
+    assert run_job(out, "participants", 1, 1) == 1
+    # Slurm knows nothing any more: the job's own words count, or that it left none
+    (out / "slurm" / "logs" / "participants-7_2.log").write_text("12:00:00 scans: 1 of 6\n")
+    assert check_stage(out, "participants", [7]) == 1
+    said = (out / "scans.tsv").read_text()
+    assert said.count("No space left on device (Slurm: exit 1); mend that") == 6
+    assert said.count("it ended without a word") == 6
+    assert said.count("cancelled before it began") == 6 + 2
+
+
+def test_job__a_killed_step_is_out_of_memory(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = submitted.parent / "out"
+    (scan, *_) = read_scans(read_submission(out), 0)["discovery"]
+    made_by = recipe(read_submission(out).settings.cohorts()["discovery"], "native")
+    outcome = Outcome(scan.prefix, scan.sample_id, "failed", "killed", made_by=made_by)
+    write_outcome(outcome, StudyPaths(out))
+    monkeypatch.setattr(cluster, "run_participants", lambda *_: None)
+    for code, expected in ((1, 0), (-9, slurm.KILLED), (137, slurm.KILLED)):
+        write_json(out / "logs" / scan.prefix / "dti.json", {"job": "dti", "exit_code": code})
+        assert run_job(out, "participants", 0, 1) == expected
+
+
+def test_job__waits_for_no_driver_that_lives(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = submitted.parent / "out"
+    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    with cluster.study_lock(StudyPaths(out)):
+        assert run_job(out, "participants", 0, 1) == 1
+    words = (out / "work" / "slurm" / "ended" / "participants-0.json").read_text()
+    assert "another axoloci is working on this study" in words
+
+
+# --- a whole study on a cluster of one node -----------------------------------------------------
+
+NEEDED = ("sbatch", "slurmd", "slurmdbd", "munged", "mariadbd")
+LONG = 600  # seconds after which the queue has hung
+# In place of axoloci-dti: one person's fit takes too much memory, another's too much time.
+TROUBLE = """\
+#!/bin/bash
+case "$*" in
+  *"--prefix {greedy}"*)
+    python3 -c "hog = bytearray(3_000_000_000); import time; time.sleep(3)" || kill -KILL $$ ;;
+  *"--prefix {slow}"*)
+    [ -e "{quick}" ] || sleep 300 ;;
+esac
+exec "{step}" "$@"
+"""
+PROFILE = """\
+[slurm]
+setup = ['export PYTHONPATH="{path}"']
+scans_per_element = 1
+retries = 1
+retry_factor = 1.5
+scratch = "{scratch}"
+[steps.preprocess]
+memory_gb = 0.4
+minutes = 0.3
+[steps.dti]
+memory_gb = {memory_gb}
+minutes = 0.3
+[steps.normalize]
+memory_gb = 0.4
+minutes = 0.3
+[steps.encoder]
+memory_gb = 2
+[steps.gwas]
+memory_gb = 1
+cpus = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tool: Callable[[str], str]) -> Iterator[dict[str, str]]:
+    """Environment variables that lead to a Slurm of this machine alone, with accounting."""
+    for program in NEEDED:
+        tool(program)
+    if os.geteuid() != 0:
+        pytest.skip("only root can start Slurm; run the tests as root")
+    script = ROOT / "containers" / "native" / "slurm.sh"
+    folder = tempfile.mkdtemp(prefix="axoloci-slurm-", dir="/tmp")  # short: it holds sockets
+    try:
+        subprocess.run([script, "start", folder], check=True)
+        yield {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
+    finally:
+        subprocess.run([script, "stop", folder], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class OnCluster:
+    """A study on a cluster.
+
+    `people` are those who give trouble, by what it is; `said` is what commands said on the way.
+    """
+
+    study: Path
+    environment: dict[str, str]
+    people: dict[str, str]
+    said: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        return self.study.parent / "out"
+
+    @property
+    def profile(self) -> Path:
+        return self.study.parent / "slurm.toml"
+
+    def call(self, *words: object, code: int = 0) -> str:
+        """What a command says that must end with a code."""
+        done = subprocess.run(
+            [str(word) for word in words], capture_output=True, text=True, env=self.environment
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def axoloci(self, *words: object, code: int = 0) -> str:
+        """The same of `axoloci`, with the steps that give trouble."""
+        python = self.study.parent / "programs" / "python"
+        return self.call(python, "-m", "axoloci", *words, code=code)
+
+    def write_profile(self, memory_gb: float) -> None:
+        path = os.pathsep.join(filter(None, sys.path))
+        scratch = self.study.parent
+        self.profile.write_text(PROFILE.format(path=path, scratch=scratch, memory_gb=memory_gb))
+
+    def attempts(self, stage: str) -> list[Attempt]:
+        submission = read_submission(self.out)
+        return list(read_state(submission, submission.stage(stage)).attempts)
+
+    def wait(self) -> None:
+        """Until the queue is empty."""
+        deadline = time.monotonic() + LONG
+        while self.call("squeue", "--noheader"):
+            assert time.monotonic() < deadline, self.call("squeue")
+            time.sleep(1)
+
+
+def keep_chromosomes(genotypes: Path, n_chromosomes: int) -> None:
+    """Cut PLINK 1 genotypes of 20 people after their first chromosomes."""
+    rows = Path(f"{genotypes}.bim").read_text().splitlines(keepends=True)
+    kept = [row for row in rows if int(row.split()[0]) <= n_chromosomes]
+    Path(f"{genotypes}.bim").write_text("".join(kept))
+    bed = Path(f"{genotypes}.bed")
+    bed.write_bytes(bed.read_bytes()[: 3 + 5 * len(kept)])
+
+
+@pytest.fixture(scope="module")
+def on_cluster(
+    node: dict[str, str], cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> OnCluster:
+    """A study of 20 people after its jobs: one is faulty, greedy, slow, and cancelled each.
+
+    Beside it lies `local`, a run of the others on this machine, made at the same time.
+    """
+    folder = tmp_path_factory.mktemp("Größe 1")
+    small = folder / "cohort"
+    shutil.copytree(cohort, small)
+    keep_chromosomes(small / "genotypes", 3)
+    labels = sorted(path.name for path in (small / "bids").glob("sub-*"))
+    names = ("faulty", "greedy", "slow", "cancelled")
+    people = dict(zip(names, (labels[n] for n in (3, 7, 11, 15)), strict=True))
+    faulty = next((small / "bids" / people["faulty"]).rglob("*_dwi.nii.gz"))
+    shutil.copy(faulty, folder / "whole.nii.gz")
+    faulty.write_bytes(faulty.read_bytes()[:5000])
+    programs = folder / "programs"  # steps are looked for beside the interpreter
+    programs.mkdir()
+    for program in BIN.glob("axoloci-*"):
+        (programs / program.name).symlink_to(program)
+    (programs / "python").symlink_to(Path(sys.executable).resolve())
+    (programs / "axoloci-dti").unlink()
+    trouble = TROUBLE.format(**people, quick=folder / "quick", step=BIN / "axoloci-dti")
+    (programs / "axoloci-dti").write_text(trouble)
+    (programs / "axoloci-dti").chmod(0o755)
+    path = os.pathsep.join(filter(None, sys.path))
+    found = OnCluster(write_study(folder, small), {**node, "PYTHONPATH": path}, people)
+    found.write_profile(memory_gb=0.4)
+    found.axoloci("submit", found.study, "--profile", found.profile)
+    (first,) = found.attempts("participants")
+    found.call("scancel", f"{first.job}_{labels.index(people['cancelled'])}")
+
+    while not list((found.out / "logs").glob("sub-*/*.log")):
+        time.sleep(0.1)
+    found.said["run"] = found.axoloci("run", found.study, code=1)
+    (folder / "local").mkdir()
+    local = write_study(folder / "local", small)
+    others = [label for label in labels if label not in people.values()]
+    (folder / "local" / "keep.tsv").write_text("\n".join(["IID", *others]) + "\n")
+    text = local.read_text()
+    local.write_text(text.replace("min_part", 'keep = "keep.tsv"\nmin_part'))
+    axoloci("run", local)
+    local.write_text(text)
+    found.wait()
+    found.said["status"] = found.axoloci("status", found.study, code=3)
+    return found
+
+
+def group_results(out: Path) -> dict[str, bytes]:
+    return {name: text for name, text in results(out).items() if name.startswith("group/")}
+
+
+def test_slurm__every_reason_is_named(on_cluster: OnCluster) -> None:
+    reasons = dict(re.findall(r"^failed: (\S+): (.*)$", on_cluster.said["status"], re.MULTILINE))
+    people = on_cluster.people
+    assert set(reasons) == set(people.values())
+    assert "truncated" in reasons[people["faulty"]]
+    assert re.match(
+        r"out of memory in 2 tries, the last with 1650 MB \(Slurm: (OUT_OF_MEMORY|exit 137)\); "
+        r"raise memory_gb",
+        reasons[people["greedy"]],
+    )
+    assert reasons[people["slow"]].startswith(
+        "over its time limit in 2 tries, the last of 2 min (Slurm: TIMEOUT); raise minutes"
+    )
+    assert reasons[people["cancelled"]].startswith("cancelled before it began (Slurm: CANCELLED)")
+
+
+def test_slurm__only_what_was_killed_is_tried_again(on_cluster: OnCluster) -> None:
+    first, *again = on_cluster.attempts("participants")
+    assert first.elements == tuple(range(20))
+    assert (first.request.memory_mb, first.request.minutes) == (1100, 1)
+    asked = {a.elements: (a.request.memory_mb, a.request.minutes) for a in again}
+    assert asked[7,] == (1650, 1)
+    # on a busy machine others may have been too slow as well, once
+    (slow,) = (elements for elements in asked if 11 in elements)
+    assert asked[slow] == (1100, 2)
+    assert not {3, 15} & {element for elements in asked for element in elements}
+
+
+def test_slurm__no_driver_may_work_beside_it(on_cluster: OnCluster) -> None:
+    assert "another axoloci is working on its part participants-" in on_cluster.said["run"]
+
+
+def test_slurm__the_group_equals_a_local_run_of_the_same_people(on_cluster: OnCluster) -> None:
+    local = group_results(on_cluster.study.parent / "local" / "out")
+    assert len(local) > 10
+    found = group_results(on_cluster.out)
+    assert found.keys() == local.keys()
+    assert [name for name in found if found[name] != local[name]] == []
+
+
+def test_slurm__resubmit_finishes_it(on_cluster: OnCluster) -> None:
+    folder, out, people = on_cluster.study.parent, on_cluster.out, on_cluster.people
+    faulty = next((folder / "cohort" / "bids" / people["faulty"]).rglob("*_dwi.nii.gz"))
+    shutil.copy(folder / "whole.nii.gz", faulty)
+    (folder / "quick").write_text("")
+    on_cluster.write_profile(memory_gb=3.5)
+    before = records(out)
+    on_cluster.axoloci("resubmit", on_cluster.study, "--profile", on_cluster.profile)
+    assert "still in Slurm's queue" in on_cluster.axoloci("resubmit", on_cluster.study, code=1)
+    axoloci("run", folder / "local" / "study.toml")
+    on_cluster.wait()
+
+    (attempt,) = on_cluster.attempts("participants")
+    assert attempt.elements == (3, 7, 11, 15)
+    after = records(out)
+    again = {Path(path).parent.name for path in before if after[path] != before[path]}
+    assert again <= {*people.values(), "group"}  # nothing that was finished
+    on_cluster.axoloci("status", on_cluster.study)
+    found, local = (group_results(where / "out") for where in (folder, folder / "local"))
+    assert found.keys() == local.keys()
+    assert [name for name in found if found[name] != local[name]] == []
+    assert "everything is finished" in on_cluster.axoloci("resubmit", on_cluster.study)
+    # and a driver takes the results as they are, but for the page that is made each time
+    before = records(out)
+    axoloci("run", on_cluster.study)
+    changed = {Path(path).stem for path in before if records(out)[path] != before[path]}
+    assert changed == {"report", "gwas"}  # whose device the cluster names
+    assert group_results(out) == found
