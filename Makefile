@@ -36,7 +36,7 @@ test: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest --cov --cov-report=
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --durations=20 --cov --cov-report=
 	$(VENV)/bin/coverage report --include='*/tasks/*' --omit='*/cli.py,*/task.py' --fail-under=90
 
 verify: setup
