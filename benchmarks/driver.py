@@ -107,8 +107,6 @@ def _scans(folder: Path) -> None:
     vectors = np.array(
         [[0, 0, 0], [1, 1, 0], [1, -1, 0], [0, 1, 1], [0, 1, -1], [1, 0, 1], [1, 0, -1]]
     )
-        [[0, 0, 0], [1, 1, 0], [1, -1, 0], [0, 1, 1], [0, 1, -1], [1, 0, 1], [1, 0, -1]]
-    )
     np.savetxt(raw / "dwi.bval", [[0] + 6 * [1000]], fmt="%d")
     np.savetxt(raw / "dwi.bvec", (vectors / np.sqrt(2)).T, fmt="%.6f")
     image = folder / "dwi.nii.gz"
