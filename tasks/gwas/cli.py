@@ -661,16 +661,25 @@ def _autosomes(source: Genotypes) -> set[str]:
 def _identity(source: Genotypes) -> dict[str, str | int]:
     """What tells one genotype set from another without reading all of it.
 
-    The tables by their digest; the bed by its size and 64 places of 64 KiB spread evenly over it.
+    The tables by their digest; the bed by its size, the time of its last change, and 64 places of
+    64 KiB spread evenly over it: the time tells of a change between the places, the places of one
+    that kept the time.
     """
     bed, bim, fam = source.files
-    size, chunk = bed.stat().st_size, 2**16
+    stat = bed.stat()
+    size, chunk = stat.st_size, 2**16
     digest = hashlib.sha256()
     with open(bed, "rb") as file:
         for place in np.linspace(0, max(size - chunk, 0), 64).astype(int):
             file.seek(int(place))
             digest.update(file.read(chunk))
-    return {"bed": digest.hexdigest(), "size": size, "bim": sha256(bim), "fam": sha256(fam)}
+    return {
+        "bed": digest.hexdigest(),
+        "size": size,
+        "mtime_ns": stat.st_mtime_ns,
+        "bim": sha256(bim),
+        "fam": sha256(fam),
+    }
 
 
 def _default_threads() -> int:

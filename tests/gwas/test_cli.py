@@ -236,6 +236,26 @@ def test_associate__refuses_a_folder_of_other_settings(
     assert contents(tmp_path / "s") == contents(tmp_path / "new")
 
 
+def test_associate__refuses_the_results_of_changed_genotypes(tmp_path: Path) -> None:
+    """Of a large bed a byte is changed that lies between the places that are read."""
+    make_study(tmp_path)
+    bed, variants = tmp_path / "g.bed", (tmp_path / "g.bim").read_text().splitlines()
+    copies = 1000
+    with open(bed, "ab") as file:
+        file.write(bed.read_bytes()[3:] * (copies - 1))
+    (tmp_path / "g.bim").write_text("\n".join(variants * copies) + "\n")
+    source = cli.open_genotypes(bed)
+    before = cli._identity(source)
+    with open(bed, "r+b") as file:
+        file.seek(2**16 + 1000)
+        byte = file.read(1)[0]
+        file.seek(2**16 + 1000)
+        file.write(bytes([byte ^ 0xFF]))
+    after = cli._identity(source)
+    assert before["bed"] == after["bed"]
+    assert before != after
+
+
 def test_associate__refuses_the_results_of_other_code(
     study: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
