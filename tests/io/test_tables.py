@@ -67,8 +67,12 @@ def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("IID\ta\n1\t2\n1\t3\n", r"t\.tsv: row 3: the IID '1' occurs twice"),
-        ("participant_id\ta\nsub-1\t2\n1\t3\n", "row 3: the participant_id '1' occurs twice"),
+        ("IID\ta\n1\t2\n1\t3\n", r"t\.tsv: row 3: the IID '1' occurs twice, first in row 2$"),
+        (
+            "participant_id\ta\n2\t2\nsub-1\t2\n1\t3\n",
+            "row 4: the participant_id '1' occurs twice, first in row 3, for sub- before an id is "
+            "ignored",
+        ),
         ("IID\ta\n1\t2\n2\t3\t4\n", "row 3 has 3 fields, the header 2"),
         ("IID\ta\tb\n1\t2\t3\n2\t3\n", "row 3 has 2 fields, the header 3"),
         ("IID\ta\n1\t2\n\n2\t3\n", "row 3 has 1 fields, the header 2"),
@@ -77,6 +81,7 @@ def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
         ("ID\ta\n1\t2\n", "no column of ids; .* found ID, a"),
         ("IID\ta\ta\n1\t2\t3\n", "the column 'a' occurs twice"),
         ("IID,a\n1,2\n", "separated by commas"),
+        ("IID;age of scan;b\n1;2,5;3\n", "separated by semicolons; tables are separated by tabs"),
         ("IID\ta\n", "a header and at least one row"),
         ("", "a header and at least one row"),
         ("IID\ta\n1\t2\n2\t3,5\n", r"row 3, column 'a': '3,5' has a decimal comma"),
@@ -191,7 +196,7 @@ def test_read_table__names_all_faults_at_once(tmp_path: Path) -> None:
         read_table(write(tmp_path, text))
     assert len(caught.value.problems) == 3
     message = str(caught.value)
-    assert "row 3: the IID '1' occurs twice (and 1 more such rows)" in message
+    assert "row 3: the IID '1' occurs twice, first in row 2 (and 1 more such rows)" in message
     assert "row 3, column 'a': '3,5' has a decimal comma" in message
     assert "row 4, column 'b': 'z' among numbers" in message
 

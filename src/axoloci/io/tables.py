@@ -74,8 +74,12 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
     repeated = ids.duplicated() & ~empty
     if repeated.any():
         person = ids[repeated].iloc[0]
+        same = ids == person
+        prefixed = raw[id_column][same].astype(str).str.strip().str.startswith("sub-")
         problems.append(
-            f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice"
+            f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice, first in "
+            f"{_row(path, same)}"
+            f"{', for sub- before an id is ignored' if prefixed.nunique() > 1 else ''}"
             f"{_more(repeated, 'rows')}"
         )
     columns = {}
@@ -289,8 +293,12 @@ def _read_text(path: Path) -> pd.DataFrame:
         )
     separator = "\t" if "\t" in lines[0] else None
     header = [name.strip() for name in lines[0].split(separator)]
-    if len(header) == 1 and "," in lines[0]:
-        raise InputError(f"{path}: separated by commas; tables are separated by tabs")
+    for other, what in ((";", "semicolons"), (",", "commas")):
+        if separator is None and other in header[0]:
+            raise InputError(
+                f"{path}: separated by {what}; tables are separated by tabs: save it as "
+                "tab-separated text"
+            )
     header[0] = header[0].removeprefix("#")
     n_fields = [len(line.split(separator)) for line in lines[1:]]
     ragged = [number for number, n in enumerate(n_fields, start=2) if n != len(header)]
