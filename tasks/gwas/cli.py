@@ -160,7 +160,8 @@ def samples(
     pairs are in the table, and do not flag the other person. Frequencies are those of all people
     looked at, so in a cohort of several ancestries heterozygosity and sex are best judged one
     ancestry at a time (--keep). Genetic sex is female below an F of X of 0.2, male above 0.8;
-    between them it is unknown, which is no mismatch.
+    between them it is unknown, which is no mismatch. Among fewer than 20 people heterozygosity,
+    ancestry and relatives are not judged.
 
     For N people and M independent common autosomal variants, kinship takes N²/2 × M multiplications
     (four times that where genotypes are missing), 0.4 GB, and one reading of the genotypes for each
@@ -593,7 +594,14 @@ def _related(
     complete: NDArray[np.bool_],
     min_kinship: float,
 ) -> sample_qc.Pairs:
-    """Pairs of relatives in the order of the people."""
+    """Pairs of relatives in the order of the people; none among too few to tell."""
+    if len(index) < sample_qc.MIN_PEOPLE:
+        log.warning(
+            "%d people are few: from %d on heterozygosity is judged and relatives are looked for",
+            *(len(index), sample_qc.MIN_PEOPLE),
+        )
+        empty = np.empty(0, dtype=np.int64)
+        return sample_qc.Pairs(empty, empty, np.empty(0), empty)
     # those who lack much are no reason to leave out a variant
     chosen = np.zeros(sum(stop - start for _, start, stop in pieces), dtype=bool)
     if complete.any():

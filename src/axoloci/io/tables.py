@@ -75,11 +75,11 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
     if repeated.any():
         person = ids[repeated].iloc[0]
         same = ids == person
-        prefixed = raw[id_column][same].astype(str).str.strip().str.startswith("sub-")
+        prefixed = set(raw[id_column][same].astype(str).str.strip().str.startswith("sub-"))
         problems.append(
             f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice, first in "
             f"{_row(path, same)}"
-            f"{', for sub- before an id is ignored' if prefixed.nunique() > 1 else ''}"
+            f"{', for sub- before an id is ignored' if len(prefixed) > 1 else ''}"
             f"{_more(repeated, 'rows')}"
         )
     columns = {}
