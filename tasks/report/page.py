@@ -51,6 +51,7 @@ BLOCK = 10  # people in memory at a time
 SHOWN_PEOPLE = 4
 SHOWN_EXAMPLES = 4
 SHOWN_LATENTS = 6
+MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 FILES = {"out", "bids", "scans", "genotypes", "covariates", "normalize.template"}  # settings
 
 # Quality figures by name: label, factor, decimals, and the side on which they are suspicious.
@@ -134,6 +135,8 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
         A file is not what it should be.
     """
     page = Page(given.title, shareable, None if shareable else given.out_dir)
+    if shareable and given.group:  # the error of a step, with paths and ids
+        given = given.model_copy(update={"group": "The group stage has not finished."})
     sections = (
         *(add_scans, add_qc, add_cohort, add_encoder, add_samples, add_association),
         *(add_replication, add_methods, add_about),
@@ -462,14 +465,29 @@ def add_samples(page: Page, given: Inputs) -> None:
         return
     table = read_tsv(given.samples_qc, "samples_qc")
     flags = table["flags"].dropna().astype(str).str.split(",")
-    say = say_count if page.shareable else "{:,}".format
-    reasons = [f"{say(n)} {flag}" for flag, n in flags.explode().value_counts().items()]
-    page.sentences["samples"] = (
-        f"Genotypes of {len(table):,} people were checked: {say(len(flags))} flagged"
-        + (f" ({', '.join(reasons)})" if reasons else "")
+    counts = flags.explode().value_counts()
+    if page.shareable:
+        # The number checked would tell how few of those mapped were not; that of all flagged, how
+        # few have a flag that is not told, or several flags.
+        few = len(flags) < SMALLEST
+        said = say_count(len(flags)) if few or len(counts) == 1 else f"{SMALLEST} or more"
+        reasons = [] if few else [f"{say_count(n)} {flag}" for flag, n in counts.items()]
+        page.sentences["samples"] = f"Genotypes were checked: {said} people flagged"
+    else:
+        reasons = [f"{n:,} {flag}" for flag, n in counts.items()]
+        page.sentences["samples"] = (
+            f"Genotypes of {len(table):,} people were checked: {len(flags):,} flagged"
+        )
+    page.sentences["samples"] += (
+        (f" ({', '.join(reasons)})" if reasons else "")
         + ". Nobody was left out for it; samples_qc.tsv and related.tsv tell who, and a study's "
         "'keep' leaves people out."
     )
+    if len(table) < MIN_TO_COMPARE:
+        page.sentences["samples"] += (
+            f" Heterozygosity, ancestry and relatives are not judged among fewer than "
+            f"{MIN_TO_COMPARE} people."
+        )
 
 
 def add_replication(page: Page, given: Inputs) -> None:

@@ -466,6 +466,43 @@ def test_make__shareable_of_fewer_than_five_shows_no_map(tmp_path: Path) -> None
     assert "fewer than 5 people is not shown" in parsed.text
 
 
+def test_make__shareable_tells_no_error_of_the_group_stage(tmp_path: Path) -> None:
+    reason = "The group stage failed: /data/private/g.fam: row 3: the IID '0021' occurs twice"
+    (tmp_path / "inputs.json").write_text(json.dumps({"title": "Study", "group": reason}))
+    pages = []
+    for options in ([], ["--shareable"]):
+        assert make(tmp_path / "inputs.json", tmp_path / "page.html", *options).exit_code == 0
+        pages.append(Parsed((tmp_path / "page.html").read_text()).text)
+    assert pages[0].count(reason) == pages[1].count("The group stage has not finished.") == 4
+    assert not re.search("0021|private", pages[1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "n", "told", "shared"),
+    [
+        (["related"] * 6 + ["ancestry"] * 2, 30, "8 flagged (6 related, 2 ancestry)",
+         "5 or more people flagged (6 related, <5 ancestry)"),
+        (["related,ancestry"] * 2 + ["related"] * 6 + ["ancestry"] * 6, 30,
+         "14 flagged (8 related, 8 ancestry)", "5 or more people flagged (8 related, 8 ancestry)"),
+        (["related"] * 6, 30, "6 flagged (6 related)", "6 people flagged (6 related)"),
+        (["related", "ancestry"], 30, "2 flagged (1 related, 1 ancestry)", "<5 people flagged."),
+        ([], 6, "0 flagged.", "0 people flagged."),
+    ],
+)  # fmt: skip
+def test_make__shareable_tells_no_flag_of_few(
+    tmp_path: Path, flags: list[str], n: int, told: str, shared: str
+) -> None:
+    table = pd.DataFrame({"IID": range(n), "flags": [*flags, *["n/a"] * (n - len(flags))]})
+    table.to_csv(tmp_path / "qc.tsv", sep="\t", index=False)
+    (tmp_path / "i.json").write_text(json.dumps({"title": "Study", "samples_qc": "qc.tsv"}))
+    for options, said in (([], f"of {n} people were checked: {told}"), (["--shareable"], shared)):
+        assert make(tmp_path / "i.json", tmp_path / "page.html", *options).exit_code == 0
+        text = Parsed((tmp_path / "page.html").read_text()).text
+        assert said in text
+        assert ("among fewer than 20 people" in text) == (n < 20)
+    assert f"{n} people" not in text.replace("20 people", "")
+
+
 def test_make__tells_the_methods_of_what_ran(inputs: Path, tmp_path: Path) -> None:
     facts = {
         "scans": {"finished": 29, "people": 29},
