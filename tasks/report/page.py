@@ -33,7 +33,7 @@ from axoloci.tasks.report.inputs import (
     read_threshold,
     read_tsv,
 )
-from axoloci.tasks.report.methods import methods_text, power
+from axoloci.tasks.report.methods import methods_text, power, trait_word
 from axoloci.tasks.report.sharing import (
     SMALLEST,
     count_failures,
@@ -104,6 +104,7 @@ class Page:
     title: str
     shareable: bool
     out_dir: str | None
+    images: bool = True  # whether the study has any
     tiles: list[tuple[str, str, str]] = field(default_factory=list)  # figure, name, remark
     failed: Table | None = None
     reasons: Table | None = None
@@ -134,7 +135,7 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     InputError
         A file is not what it should be.
     """
-    page = Page(given.title, shareable, None if shareable else given.out_dir)
+    page = Page(given.title, shareable, None if shareable else given.out_dir, _has_images(given))
     if shareable and given.group:  # the error of a step, with paths and ids
         given = given.model_copy(update={"group": "The group stage has not finished."})
     sections = (
@@ -148,6 +149,27 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(page=page, version=__version__)
+
+
+def _has_images(given: Inputs) -> bool:
+    """Whether the study is one of images: not if it is known to be of the user's own traits."""
+    some = (given.scans, given.qc, given.cohort, given.history, given.quality, given.examples)
+    of_traits = given.joint or given.loci or (given.study_settings or {}).get("traits")
+    return any(some) or not of_traits
+
+
+def _facts(given: Inputs) -> dict[str, Mapping[str, Any]]:
+    """What ran and how, with what the joint test noted.
+
+    Raises
+    ------
+    InputError
+        Not a table of the joint test.
+    """
+    facts: dict[str, Mapping[str, Any]] = dict(given.facts or {})
+    if given.joint is not None:
+        facts["joint"] = read_joint_about(given.joint)
+    return facts
 
 
 def add_scans(page: Page, given: Inputs) -> None:
@@ -431,6 +453,9 @@ def add_association(page: Page, given: Inputs) -> None:
     loci = read_tsv(given.loci, "loci") if given.loci is not None else None
     threshold = read_threshold(given.loci)
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    facts = _facts(given)
+    word = trait_word(facts)
+    _add_people(page, given, facts)
     if given.joint is None:
         page.sentences["joint"] = given.group or "No joint test was given."
     else:
@@ -438,7 +463,7 @@ def add_association(page: Page, given: Inputs) -> None:
         if joint.neg_log10_p.size == 0:
             page.sentences["joint"] = "The joint test has no variant that could be tested."
         else:
-            _add_joint(page, joint, loci, threshold)
+            _add_joint(page, joint, loci, threshold, word)
     if loci is None:
         page.sentences["loci"] = given.group or "No table of loci was given."
         return
@@ -447,13 +472,13 @@ def add_association(page: Page, given: Inputs) -> None:
         page.sentences["loci"] = f"No variant reaches {reached}."
         return
     page.sentences["loci"] = (
-        "Lead variant of each locus, most significant first; latents are those with p < 0.05 "
+        f"Lead variant of each locus, most significant first; {word}s are those with p < 0.05 "
         "divided by their number at the lead variant, ▲ where the effect allele raises them."
     )
     ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
     page.loci = Table(
         ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
-         "leads", "in LD", "latents"],
+         "leads", "in LD", f"{word}s"],
         [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
         len(loci),
     )  # fmt: skip
@@ -523,7 +548,22 @@ def add_replication(page: Page, given: Inputs) -> None:
     )
 
 
-def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: float) -> None:
+def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """The number of people in the association, or whose genotypes were checked.
+
+    On a shared page it would tell, beside the number mapped, how few of them lack genotypes.
+    """
+    n = facts.get("gwas", {}).get("people")
+    if n is None and given.joint is not None and given.samples_qc is not None:
+        n = len(read_tsv(given.samples_qc, "samples_qc"))
+    if n is not None and not (page.shareable and page.images):
+        said = say_count(n) if page.shareable else f"{n:,}"
+        page.tiles.append((said, _plural(n, "person", "people"), "in the association"))
+
+
+def _add_joint(
+    page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: float, word: str
+) -> None:
     """Pictures and figures of a joint test with at least one variant."""
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
     line = float(-np.log10(threshold))
@@ -545,7 +585,7 @@ def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: f
     n_hits = int((joint.neg_log10_p >= line).sum())
     inflation = joint.about.get("lambda_gc")
     traits = len(joint.about.get("traits", []))
-    of_traits = f" over {traits} {_plural(traits, 'latent')}" if traits else ""
+    of_traits = f" over {traits} {_plural(traits, word)}" if traits else ""
     said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
     page.tiles.append((f"{n:,}", f"{_plural(n, 'variant')} tested", said))
     page.sentences["joint"] = (
@@ -630,11 +670,8 @@ def add_methods(page: Page, given: Inputs) -> None:
     if given.facts is None:
         page.sentences["methods"] = "No account of what ran was given."
         return
-    facts = dict(given.facts)
-    if given.joint is not None:
-        facts["joint"] = read_joint_about(given.joint)
     try:
-        page.methods = methods_text(facts, given.versions).text
+        page.methods = methods_text(_facts(given), given.versions).text
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"facts: cannot be told, {type(error).__name__}: {error}") from error
     page.sentences["methods"] = (

@@ -292,6 +292,28 @@ def test_make__says_what_is_missing(tmp_path: Path) -> None:
         assert sentence in parsed.text
 
 
+def test_make__of_traits_speaks_of_traits_and_not_of_images(inputs: Path, tmp_path: Path) -> None:
+    table = pq.read_table(inputs.parent / "joint.parquet")
+    about = {"traits": ["bmi", "height"]}
+    table = table.replace_schema_metadata({"axoloci": json.dumps(about)})
+    pq.write_table(table, tmp_path / "joint.parquet")
+    facts = {"gwas": {"people": 957, "n_traits": 2, "n_tested": 5000, "n_pcs": 0}}
+    facts["gwas"] |= {"covariates": [], "categorical": []}
+    given = {"title": "T", "joint": "joint.parquet", "loci": str(inputs.parent / "loci.tsv")}
+    (tmp_path / "inputs.json").write_text(json.dumps({**given, "facts": facts}))
+    for options in ([], ["--shareable"]):
+        assert make(tmp_path / "inputs.json", tmp_path / "r.html", *options).exit_code == 0
+        parsed = Parsed((tmp_path / "r.html").read_text())
+        assert "957 people in the association" in " ".join(parsed.text.split())
+        assert "over 2 traits" in parsed.text
+        assert "Each of 2 traits was" in parsed.text
+        assert "All traits were tested jointly" in parsed.text
+        assert "latent" not in re.sub(r"latent_\d+", "", parsed.text)
+        assert not {"#input", "#quality", "#maps", "#representation"} & set(parsed.links)
+        for gone in ("Representation", "No table of scans", "cohort store"):
+            assert gone not in parsed.text
+
+
 def test_make__shows_the_maps_before_the_group_stage(tmp_path: Path) -> None:
     names = [f"{i:02d}" for i in range(6)]
     for i, name in enumerate(names):
