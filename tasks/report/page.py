@@ -26,6 +26,7 @@ from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
     LooseMaps,
+    evenly,
     find_maps,
     read_examples,
     read_joint,
@@ -337,16 +338,20 @@ def add_cohort(page: Page, given: Inputs) -> None:
     else:
         page.sentences["cohort"] = given.group or "No cohort store was given."
         if given.scans is not None:
-            cohort = find_maps(given.scans)
+            cohort = find_maps(given.scans, MAX_MEAN)
         if cohort is None:
             page.sentences["cohort"] += " So no maps are shown."
             return
     say = say_count if page.shareable else "{:,}".format
-    page.tiles.append((say(cohort.n_samples), "people mapped", f"{cohort.n_voxels:,} voxels each"))
+    if isinstance(cohort, LooseMaps):  # what voxels the group has is not known yet
+        n_people, remark = cohort.n_people, "not packed yet"
+    else:
+        n_people, remark = cohort.n_samples, f"{cohort.n_voxels:,} voxels each"
+    page.tiles.append((say(n_people), "people mapped", remark))
     if page.shareable and cohort.n_samples < SMALLEST:
         page.sentences["cohort"] = f"The mean of fewer than {SMALLEST} people is not shown."
         return
-    chosen = _evenly(cohort.n_samples, MAX_MEAN)
+    chosen = evenly(cohort.n_samples, MAX_MEAN)
     total = np.zeros(cohort.n_voxels)
     squares = np.zeros(cohort.n_voxels)
     for start in range(0, len(chosen), BLOCK):
@@ -362,14 +367,14 @@ def add_cohort(page: Page, given: Inputs) -> None:
     labels = [f"{name}\nwhite {value:.2g}" for name, value in zip(parts, white, strict=True)]
     volumes = [*group]
     if not page.shareable:
-        people = _evenly(cohort.n_samples, SHOWN_PEOPLE)
+        people = evenly(cohort.n_samples, SHOWN_PEOPLE)
         volumes += [*cohort.volumes(people)]
         labels += [_short(cohort.sample_id[row]) for row in people]
         white += [white[0]] * len(people)
     canonical = [_to_ras(volume, cohort.affine) for volume in volumes]
     mask = _to_ras(cohort.mask, cohort.affine)
     measure = cohort.measure.upper()
-    of = f"{len(chosen)} of the {cohort.n_samples:,}" if len(chosen) < cohort.n_samples else "all"
+    of = f"{len(chosen)} of the {n_people:,}" if len(chosen) < n_people else "all"
     page.pictures["cohort"] = _picture(
         figures.brains(np.stack(canonical), labels, white, mask, _voxel_size(cohort.affine)),
         f"Slices of {measure} maps in common space: group mean"
@@ -750,11 +755,6 @@ def _voxel_size(affine: NDArray[np.float64]) -> list[float]:
     turn = nib.io_orientation(affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
     return [float(size) for size in sizes]
-
-
-def _evenly(n: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of n rows, at even steps."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
 def _flatten(settings: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:

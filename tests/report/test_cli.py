@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from axoloci.io.cohort import write_cohort
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.report.cli import main
+from axoloci.tasks.report.inputs import find_maps
 
 FAILED = "sub-0007"
 OUTLIER = "sub-0003"
@@ -331,11 +332,36 @@ def test_make__shows_the_maps_before_the_group_stage(tmp_path: Path) -> None:
     assert len(parsed.pictures) == 1
     assert "mean and standard deviation over all people" in parsed.text
     assert "The group stage was not run." in parsed.text
-    (tmp_path / "03.nii.gz").unlink()  # it was moved: the page is made without maps
+    assert "6 people mapped not packed yet" in " ".join(parsed.text.split())
+    (tmp_path / "00.nii.gz").write_bytes((tmp_path / "00.nii.gz").read_bytes()[:-40])
+    (tmp_path / "03.nii.gz").unlink()  # it was moved
+    write_nifti(tmp_path / "04.nii.gz", np.ones((3, 4, 5), dtype=np.float32), np.eye(4))
+    result = make(tmp_path / "inputs.json", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert len(parsed.pictures) == 1
+    assert "3 people mapped" in " ".join(parsed.text.split())
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").unlink(missing_ok=True)
     assert make(tmp_path / "inputs.json", tmp_path / "report.html").exit_code == 0
     parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.pictures == []
     assert "The group stage was not run. So no maps are shown." in parsed.text
+
+
+def test_find_maps__mask_is_that_of_all_maps_looked_at(tmp_path: Path) -> None:
+    names = [f"{i}.nii.gz" for i in range(5)]
+    for i, name in enumerate(names):
+        volume = np.zeros((5, 2, 2), dtype=np.float32)
+        volume[i] = 0.4
+        write_nifti(tmp_path / name, volume, np.eye(4))
+    table = pd.DataFrame({"scan": names, "sample_id": names, "status": "ok", "in_group": "yes"})
+    table.assign(fa=names).to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    maps = find_maps(tmp_path / "scans.tsv", 3)
+    assert maps is not None
+    assert maps.sample_id == [names[k] for k in (0, 2, 4)]
+    assert maps.n_people == 5
+    np.testing.assert_array_equal(maps.mask.all(axis=(1, 2)), [True, False, True, False, True])
 
 
 def test_make__counts_the_scans_of_all_cohorts(inputs: Path, tmp_path: Path) -> None:
