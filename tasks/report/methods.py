@@ -257,7 +257,9 @@ def _association(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]
         f"Each of {done['n_traits']:,} {word}{'' if done['n_traits'] == 1 else 's'} was "
         f"tested for additive association with {done['n_tested']:,} variants in "
         f"{done['people']:,} people by linear regression, the model of plink2 {cite('chang')}, "
-        f"{for_what}; people without a genotype were left out of that variant."
+        f"{for_what}; people without a genotype were left out of that variant"
+        + ("" if word == "latent" else ", and those without a trait out of that trait")
+        + "."
     ]
     if done["n_pcs"]:
         sentences.append(
@@ -277,6 +279,13 @@ def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         f"All {word}s were tested jointly by the exact F test of the canonical R²{count} "
         f"{cite('hotelling')}, which does not change when the {word}s are remixed."
     ]
+    if word == "trait":  # latents are never missing
+        sentences.append(
+            "Where people lack some traits, the correlation of two traits was that of the people "
+            "who have both, the degrees of freedom were those of the trait with the fewest people, "
+            "and variants for which traits or genotypes of too many people are missing were not "
+            "tested jointly."
+        )
     if done.get("lambda_gc") is not None:
         sentences.append(
             f"Genomic inflation of the joint test was λ = {done['lambda_gc']:.3f} "

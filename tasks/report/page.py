@@ -479,6 +479,7 @@ def add_association(page: Page, given: Inputs) -> None:
     page.sentences["loci"] = (
         f"Lead variant of each locus, most significant first; {word}s are those with p < 0.05 "
         "divided by their number at the lead variant, ▲ where the effect allele raises them."
+        + ("" if word == "latent" else " Each trait is tested in the people who have it.")
     )
     ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
     page.loci = Table(
@@ -604,7 +605,7 @@ def _add_joint(
             rank[kept],
             joint.neg_log10_p[kept].astype(np.float64),
             edges,
-            names,
+            kernel.label_chromosomes(names),
             leads,
             line,
         ),

@@ -308,6 +308,7 @@ def test_make__of_traits_speaks_of_traits_and_not_of_images(inputs: Path, tmp_pa
         assert "957 people in the association" in " ".join(parsed.text.split())
         assert "over 2 traits" in parsed.text
         assert "Each of 2 traits was" in parsed.text
+        assert "Each trait is tested in the people who have it." in parsed.text
         assert "All traits were tested jointly" in parsed.text
         assert "latent" not in re.sub(r"latent_\d+", "", parsed.text)
         assert not {"#input", "#quality", "#maps", "#representation"} & set(parsed.links)
