@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,20 @@ def test_damage__a_touched_file_is_read_and_found_whole(tmp_path: Path) -> None:
     was = fingerprint(path)
     os.utime(path, (0, 0))
     assert damage(path, was) == ""
+
+
+def test_damage__a_file_that_takes_the_place_and_time_of_another_is_noticed(tmp_path: Path) -> None:
+    path, copy = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"content")
+    was = fingerprint(path)
+    shutil.copy2(path, copy)
+    assert damage(copy, was) == ""  # another inode, the same content
+    copy.write_bytes(b"Content")
+    os.utime(copy, ns=(was["mtime_ns"], was["mtime_ns"]))
+    copy.replace(path)
+    assert damage(path, was) == f"{path} was changed"
+    old = {key: was[key] for key in ("size", "mtime_ns", "sha256")}
+    assert damage(path, old) == f"{path} was changed"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"exit_code": 0'])

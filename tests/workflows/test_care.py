@@ -189,6 +189,23 @@ def test_clean__changed_raw_data_are_processed_though_volumes_were_removed(
     again()
 
 
+def test_run_why__an_image_replaced_by_one_of_the_same_time(
+    processed: Path, people: list[str], again: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    dwi = next((processed.parent / "cohort" / "bids" / people[0]).rglob("*_dwi.nii.gz"))
+    other = next((processed.parent / "cohort" / "bids" / people[1]).rglob("*_dwi.nii.gz"))
+    mine, when = dwi.read_bytes(), dwi.stat().st_mtime_ns
+    try:
+        dwi.write_bytes(other.read_bytes())
+        os.utime(dwi, ns=(when, when))
+        assert "why: preprocess: dwi changed" in whys(again("--why"))
+    finally:
+        dwi.write_bytes(mine)
+        os.utime(dwi, ns=(when, when))
+    assert "why: preprocess: dwi changed" in whys(again("--why"))
+    assert whys(again("--why")) == []
+
+
 def test_clean__a_copy_of_a_study_leaves_the_files_of_the_original(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
