@@ -106,7 +106,13 @@ def write_maps(outcomes: Sequence[Outcome], settings: StudySettings) -> Path:
 
 
 def made_covariates(settings: StudySettings) -> Path | None:
-    """Table of those covariates of the study that the steps themselves have made, if any."""
+    """Table of those covariates of the study that the steps themselves have made, if any.
+
+    Raises
+    ------
+    InputError
+        One of them is known of no scan.
+    """
     paths = StudyPaths(settings.out)
     names = [name for name in settings.gwas.covariates or () if name in MADE_COVARIATES]
     if settings.covariates is not None:
@@ -115,13 +121,41 @@ def made_covariates(settings: StudySettings) -> Path | None:
         return None
     quality = {row["scan"]: row for row in read_rows(paths.qc)}
     rows = [
-        {"sample_id": row["sample_id"], **{name: quality[row["scan"]][name] for name in names}}
+        {
+            "sample_id": row["sample_id"],
+            **{name: quality[row["scan"]].get(name, "n/a") for name in names},
+        }
         for row in read_rows(paths.scans)
         if row["in_group"] == "yes"
     ]
+    unknown = [name for name in names if all(row[name] == "n/a" for row in rows)]
+    if unknown:
+        raise InputError(
+            f"the covariate {', '.join(unknown)} of 'gwas.covariates' is known of no scan (see "
+            f"{paths.qc}); leave it out, or give it in a table named by 'covariates'"
+        )
     table = paths.work / "covariates.tsv"
     write_table(table, rows)
     return table
+
+
+def group_settings(settings: StudySettings, tables: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Options of the steps, with scanner and site as categories though they look like numbers.
+
+    Parameters
+    ----------
+    settings
+        The cohort.
+    tables
+        Its tables of covariates.
+    """
+    chosen, used = step_settings(settings), settings.gwas.covariates
+    if used is None:
+        used = tuple(str(name) for table in tables for name in read_table(table))
+    named = settings.gwas.categorical
+    if categories := [*named, *(n for n in ("scanner", "site") if n in used and n not in named)]:
+        chosen["gwas"]["categorical"] = categories
+    return chosen
 
 
 def _kept_traits(settings: StudySettings) -> Path | None:
@@ -211,7 +245,7 @@ def run_group(
             maps=maps,
             traits=_kept_traits(settings),
             covariates=tables or None,
-            settings=step_settings(settings),
+            settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
             threads=n_procs,
