@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,7 +33,15 @@ from axoloci.errors import InputError, raise_all
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.io.tables import read_table
-from axoloci.job import input_digests, read_record, reason_to_run, was_removed, without_removed
+from axoloci.job import (
+    damage,
+    fingerprint,
+    input_digests,
+    read_record,
+    reason_to_run,
+    was_removed,
+    without_removed,
+)
 from axoloci.scans import Scan, scan_faults
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti
@@ -64,6 +72,7 @@ class Outcome:
     log: str = ""  # folder of its logs, relative to the study's folder
     fa: str = ""  # FA in the common space, relative to the study's folder
     fa_sha256: str = ""
+    fa_state: dict[str, int] = field(default_factory=dict)  # `job.file_state` of the same file
     made_by: str = ""  # digest of settings, template and code
 
 
@@ -207,7 +216,9 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
             assert scan.fa is not None
             check_map(scan.fa)
             fa = scan.fa
-        outcome = Outcome(status="ok", fa=str(fa), fa_sha256=sha256(paths.out / fa), **about)
+        state = fingerprint(paths.out / fa)
+        checksum = state.pop("sha256")
+        outcome = Outcome(status="ok", fa=str(fa), fa_sha256=checksum, fa_state=state, **about)
     except Exception as error:
         # Whatever went wrong with one scan, the others go on: the reason is kept and shown.
         known = isinstance(error, (StepError, InputError))
@@ -233,7 +244,11 @@ def check_map(path: Path) -> None:
 
 
 def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> list[Outcome]:
-    """What is known of each scan; one that was made with other settings or code is not run."""
+    """What is known of each scan.
+
+    One that was made with other settings or code is not run; one whose map or quality figures are
+    not what they were failed.
+    """
     paths, made_by = StudyPaths(settings.out), recipe(settings, env)
     outcomes = []
     for scan in scans:
@@ -243,8 +258,24 @@ def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> l
         elif outcome.made_by != made_by:
             reason = "made with other settings or another version; run the participants again"
             outcome = Outcome(scan.prefix, scan.sample_id, "not run", reason)
+        elif outcome.status == "ok" and (harm := _harm(scan, outcome, settings)):
+            reason = f"{harm}: it was damaged after it was made; run the participants again"
+            outcome = replace(outcome, status="failed", reason=reason)
         outcomes.append(outcome)
     return outcomes
+
+
+def _harm(scan: Scan, outcome: Outcome, settings: StudySettings) -> str:
+    """What is wrong with the files of a finished scan that the cohort needs; empty if nothing."""
+    fa = StudyPaths(settings.out).out / outcome.fa
+    if harm := damage(fa, {**outcome.fa_state, "sha256": outcome.fa_sha256}):
+        return harm
+    files = (_quality_file(scan, step, settings) for step in steps_of(settings))
+    return next((f"{file} cannot be read" for file in files if not read_record(file)), "")
+
+
+def _quality_file(scan: Scan, step: str, settings: StudySettings) -> Path:
+    return StudyPaths(settings.out).out / scan.folder / f"{scan.prefix}_{QC_FILES[step]}"
 
 
 class _Lane:
@@ -405,6 +436,7 @@ def write_scan_tables(
     rows = []
     for outcome in outcomes:
         row: dict[str, Any] = {key: value or "n/a" for key, value in asdict(outcome).items()}
+        del row["fa_state"]
         rows.append({**row, "in_group": "yes" if outcome.scan in chosen else "no"})
     write_table(paths.scans, rows)
     figures = []
@@ -412,7 +444,6 @@ def write_scan_tables(
         if outcome.status == "ok":
             row = {"scan": scan.prefix, "sample_id": scan.sample_id}
             for step in steps:
-                file = paths.out / scan.folder / f"{scan.prefix}_{QC_FILES[step]}"
-                row |= quality_figures(json.loads(file.read_text(encoding="utf-8")))
+                row |= quality_figures(read_record(_quality_file(scan, step, settings)))
             figures.append({**row, **scan.acquisition, **_scanner(scan)})
     write_table(paths.qc, figures, first=("scan", "sample_id"))
