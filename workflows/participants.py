@@ -7,11 +7,13 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +60,7 @@ QC_FILES = {
 }
 MAX_FA = 1.3  # interpolation overshoots a little
 SAY_SECONDS = 15.0  # between two lines of progress in a log
+GRACE_SECONDS = 1.0  # in which steps may end by themselves when a run is stopped
 TRIES = 2  # of a scan whose worker process is killed
 
 
@@ -185,7 +188,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     """Run the participant workflow of one scan; a failure is an outcome, not an exception."""
     paths = StudyPaths(settings.out)
     out_dir, log_dir = paths.out / scan.folder, paths.logs / scan.prefix
-    about = {"scan": scan.prefix, "sample_id": scan.sample_id}
+    about: dict[str, Any] = {"scan": scan.prefix, "sample_id": scan.sample_id}
     about |= {"log": str(log_dir.relative_to(paths.out)), "made_by": recipe(settings, env)}
     try:
         raise_all(scan_faults(scan, settings.start), f"{scan.prefix}: files are missing")
@@ -281,11 +284,14 @@ def _quality_file(scan: Scan, step: str, settings: StudySettings) -> Path:
 class _Lane:
     """One worker process of a thread; a death costs no scan but the one that it worked on."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: threading.Event) -> None:
         self.pool: ProcessPoolExecutor | None = None
+        self.scan: Scan | None = None  # that it works on
+        self.stopping = stopping
 
     def run(self, scan: Scan, settings: StudySettings, env: str) -> Outcome:
         """Run one scan; a process that was killed is replaced and the scan tried once more."""
+        self.scan = scan
         for _ in range(TRIES):
             if self.pool is None:
                 # Workers must not inherit the driver's threads, and must not outlive it.
@@ -295,8 +301,10 @@ class _Lane:
             try:
                 return self.pool.submit(run_scan, scan, settings, env).result()
             except BrokenProcessPool:
-                log.warning("%s: its process was killed", scan.prefix)
                 self.close()
+                if self.stopping.is_set():
+                    raise
+                log.warning("%s: its process was killed", scan.prefix)
         paths = StudyPaths(settings.out)
         outcome = Outcome(
             scan.prefix,
@@ -318,17 +326,18 @@ class _Lane:
 
 def _in_processes(
     scans: Sequence[Scan], settings: StudySettings, env: str, n_procs: int
-) -> Iterator[Outcome]:
-    """Outcomes as they come, from `n_procs` processes."""
+) -> Generator[Outcome]:
+    """Outcomes as they come, from `n_procs` processes; none of these outlives it."""
     waiting: SimpleQueue[Scan] = SimpleQueue()
     done: SimpleQueue[Outcome | BaseException] = SimpleQueue()
+    stopping = threading.Event()
     for scan in scans:
         waiting.put(scan)
+    lanes = [_Lane(stopping) for _ in range(min(n_procs, len(scans)))]
 
-    def work() -> None:
-        lane = _Lane()
+    def work(lane: _Lane) -> None:
         try:
-            while True:
+            while not stopping.is_set():
                 done.put(lane.run(waiting.get_nowait(), settings, env))
         except Empty:
             pass
@@ -337,16 +346,46 @@ def _in_processes(
         finally:
             lane.close()
 
-    lanes = [threading.Thread(target=work, daemon=True) for _ in range(min(n_procs, len(scans)))]
-    for thread in lanes:
+    threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in lanes]
+    for thread in threads:
         thread.start()
-    for _ in scans:
-        outcome = done.get()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        yield outcome
-    for thread in lanes:
-        thread.join()
+    try:
+        for _ in scans:
+            outcome = done.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stopping.set()
+        log.warning("stopping")
+        _end(threads)
+        for lane in lanes:
+            if lane.scan is not None:
+                _remove_halves(lane.scan, StudyPaths(settings.out))
+        raise
+
+
+def _end(threads: Sequence[threading.Thread]) -> None:
+    """End the lanes: after a moment in which their steps may end by themselves, their processes."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while any(thread.is_alive() for thread in threads):
+        if time.monotonic() > deadline:
+            for process in multiprocessing.active_children():
+                process.kill()  # and with it, its step
+        for thread in threads:
+            thread.join(0.05)
+
+
+def _remove_halves(scan: Scan, paths: StudyPaths) -> None:
+    """Remove what a killed step of a scan has left half written."""
+    for folder in (paths.out / scan.folder, paths.logs / scan.prefix):
+        for half in folder.glob(".*.tmp.*"):
+            if half.is_dir():
+                shutil.rmtree(half, ignore_errors=True)
+            else:
+                half.unlink(missing_ok=True)
 
 
 def run_participants(
@@ -364,9 +403,11 @@ def run_participants(
         TimeRemainingColumn(),
     )
     n_failed, said = 0, time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        closing(_in_processes(scans, settings, env, n_procs)) as outcomes,
+    ):
         bar = progress.add_task("scans", total=len(scans), failed=0)
-        outcomes = _in_processes(scans, settings, env, n_procs)
         for n_done, outcome in enumerate(outcomes, start=1):
             if outcome.status == "failed":
                 n_failed += 1

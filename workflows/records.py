@@ -167,7 +167,9 @@ def _outcomes(paths: StudyPaths) -> list[Outcome]:
     found: dict[str, Outcome] = {}
     if paths.scans.exists():
         for row in read_rows(paths.scans):
-            values = {key: "" if value == "n/a" else value for key, value in row.items()}
+            values: dict[str, Any] = {
+                key: "" if value == "n/a" else value for key, value in row.items()
+            }
             values.pop("in_group", None)
             found[row["scan"]] = Outcome(**values)
     for file in sorted((paths.work / "scans").glob("*.json")):
