@@ -15,6 +15,7 @@ from axoloci.job import file_state
 from axoloci.scans import Scan
 from axoloci.study import GwasSettings, StudyPaths, StudySettings
 from axoloci.workflows.participants import (
+    Cohort,
     Outcome,
     choose_scans,
     read_outcomes,
@@ -22,7 +23,7 @@ from axoloci.workflows.participants import (
     write_scan_tables,
     write_table,
 )
-from axoloci.workflows.study import group_settings, made_covariates
+from axoloci.workflows.study import check_people, group_settings, made_covariates
 
 
 def settings_with(out: Path, *covariates: str, **gwas: object) -> StudySettings:
@@ -98,3 +99,20 @@ def test_read_outcomes__a_damaged_scan_fails_alone(tmp_path: Path) -> None:
     assert [outcome.scan for outcome in choose_scans(outcomes)] == ["sub-0"]
     write_scan_tables(scans, outcomes, settings)
     assert "fa_state" not in (tmp_path / "scans.tsv").read_text()
+
+
+def test_check_people__those_in_all_tables_count(tmp_path: Path) -> None:
+    (tmp_path / "g.fam").write_text("".join(f"f {n} 0 0 1 -9\n" for n in range(1, 7)))
+    (tmp_path / "c.tsv").write_text("IID\tage\n1\t40\n2\t41\n3\tNA\n4\t43\n")
+    (tmp_path / "t.tsv").write_text("IID\ttrait\n" + "".join(f"{n}\t{n}\n" for n in range(9)))
+    given = {"genotypes": tmp_path / "g", "covariates": tmp_path / "c.tsv"}
+    scans = [Outcome(f"sub-{n}", f"{n}", "ok" if n else "failed") for n in range(5)]
+    for door, outcomes, n_first, n_both in (("bids", scans, 4, 4), ("traits", [], 9, 6)):
+        source = {door: tmp_path / "t.tsv"}
+        enough = StudySettings(out=tmp_path, min_participants=3, **source, **given)
+        check_people(Cohort(enough, [], outcomes))
+        few = enough.model_copy(update={"min_participants": 4})
+        with pytest.raises(InputError, match=r"fewer than min_participants \(4\)") as error:
+            check_people(Cohort(few, [], outcomes))
+        for count in (f": {n_first};", f"g.fam: {n_both};", "c.tsv: 3,"):
+            assert count in str(error.value)
