@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from axoloci.environments import last_words
-from axoloci.job import damage, fingerprint, read_record, reason_to_run
+from axoloci.job import damage, fingerprint, read_record, read_records, reason_to_run
 
 INPUTS = {"dwi": "a1", "image": "native:1", "prefix": "p"}
 
@@ -31,6 +31,7 @@ def record(**changes: Any) -> dict[str, Any]:
         (record(), INPUTS | {"dwi": "b2"}, "dwi changed"),
         (record(), INPUTS | {"dwi": "b2", "image": "native:2"}, "its code changed"),
         (record(), INPUTS | {"max_bval": "c"}, "max_bval changed"),
+        (record(), INPUTS | {"inputs_file": "d"}, "its inputs changed"),
         (record(), {"dwi": "a1", "image": "native:1"}, "prefix changed"),
     ],
 )
@@ -88,6 +89,15 @@ def test_read_record__reads_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "job.json"
     path.write_text(json.dumps(record()))
     assert read_record(path) == record()
+
+
+def test_read_records__one_at_a_time(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record()) if name != "b" else "{")
+    found = read_records(tmp_path)
+    assert next(found)["log"] == str(tmp_path / "a.log")
+    (tmp_path / "c.json").unlink()  # it has not been read yet
+    assert list(found) == []
 
 
 def test_last_words__prefers_the_commands_own_error() -> None:
