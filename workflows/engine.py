@@ -8,19 +8,23 @@ import platform
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydra.engine.submitter import Submitter
 
 from axoloci.errors import InputError
-from axoloci.study import StudyPaths
+from axoloci.study import COHORTS, StudyPaths
 
 HEARTBEAT_SECONDS = 20.0
 """How often a driver shows in its lock file that it lives."""
+
+PATIENCE_SECONDS = 1.0
+"""For how long a driver tries to take the lock."""
 
 STALE_SECONDS = 100.0
 """Age of the last sign of life at which the driver of another host counts as dead."""
@@ -46,10 +50,7 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
     paths.work.chmod(0o700)  # it names the people
     lock = paths.work / "lock"
     with open(lock, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held(paths, lock) from None
+        _take(file, paths, lock)
         host, here = lock.read_text().partition(" ")[0], platform.node()
         if host and host != here and _age(lock) < STALE_SECONDS:
             raise _held(paths, lock)
@@ -61,7 +62,8 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
 
         def show_life() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
-                os.utime(lock)
+                with suppress(OSError):  # of a network file system: the next sign may succeed
+                    os.utime(lock)
 
         threading.Thread(target=show_life, daemon=True).start()
         try:
@@ -72,12 +74,28 @@ def study_lock(paths: StudyPaths) -> Iterator[None]:
             file.truncate(0)
 
 
+def _take(file: TextIO, paths: StudyPaths, lock: Path) -> None:
+    """Take the lock; one who only looks at it (`is_locked`) holds it for a moment."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise _held(paths, lock) from None
+            time.sleep(0.02)
+
+
 def _clear(paths: StudyPaths) -> None:
-    """Remove what a killed driver left: Pydra's cache, and locks and halves of its digests."""
-    shutil.rmtree(paths.cache, ignore_errors=True)
-    for file in (paths.work / "hashes").glob("*"):
-        if file.suffix == ".lock" or file.stat().st_size == 0:
-            file.unlink()
+    """Remove what a killed driver left: Pydra's cache, and locks and halves of its digests.
+
+    The folders of all cohorts are cleared: they have no lock of their own.
+    """
+    for own in (paths, *(StudyPaths(paths.out / cohort) for cohort in COHORTS)):
+        shutil.rmtree(own.cache, ignore_errors=True)
+        for file in (own.work / "hashes").glob("*"):
+            if file.suffix == ".lock" or file.stat().st_size == 0:
+                file.unlink()
 
 
 def _held(paths: StudyPaths, lock: Path) -> InputError:

@@ -13,6 +13,7 @@ from axoloci import __version__
 from axoloci.environments import StepError, environment, image_identity
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
+from axoloci.io.genotypes import read_people
 from axoloci.io.tables import read_table, read_traits
 from axoloci.job import read_records
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
@@ -35,6 +36,7 @@ from axoloci.workflows.provenance import package_versions, study_facts, write_cr
 log = logging.getLogger("axoloci")
 
 BIDS_VERSION = "1.9.0"
+CATEGORIES = ("scanner", "site")  # covariates that are words, whatever they look like
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class StudyResult:
     scans
         Tables of all scans, one a cohort.
     report
-        The page; `StudyPaths.shareable` lies beside it if it was asked for.
+        The page; `StudyPaths.shareable` lies beside it if it was asked for. None if only the scans
+        of some people were run: neither page is touched then.
     group_error
         Why the group stage failed; empty if it did not.
     """
@@ -58,7 +61,7 @@ class StudyResult:
     failed: tuple[Outcome, ...]
     all_failed: bool
     scans: tuple[Path, ...]
-    report: Path
+    report: Path | None
     group_error: str
 
 
@@ -106,7 +109,13 @@ def write_maps(outcomes: Sequence[Outcome], settings: StudySettings) -> Path:
 
 
 def made_covariates(settings: StudySettings) -> Path | None:
-    """Table of those covariates of the study that the steps themselves have made, if any."""
+    """Table of those covariates of the study that the steps themselves have made, if any.
+
+    Raises
+    ------
+    InputError
+        One of them is known of no scan.
+    """
     paths = StudyPaths(settings.out)
     names = [name for name in settings.gwas.covariates or () if name in MADE_COVARIATES]
     if settings.covariates is not None:
@@ -115,13 +124,77 @@ def made_covariates(settings: StudySettings) -> Path | None:
         return None
     quality = {row["scan"]: row for row in read_rows(paths.qc)}
     rows = [
-        {"sample_id": row["sample_id"], **{name: quality[row["scan"]][name] for name in names}}
+        {
+            "sample_id": row["sample_id"],
+            **{name: quality[row["scan"]].get(name, "n/a") for name in names},
+        }
         for row in read_rows(paths.scans)
         if row["in_group"] == "yes"
     ]
+    unknown = [name for name in names if all(row[name] == "n/a" for row in rows)]
+    if unknown:
+        raise InputError(
+            f"the covariate {', '.join(unknown)} of 'gwas.covariates' is known of no scan (see "
+            f"{paths.qc}); leave it out, or give it in a table named by 'covariates'"
+        )
     table = paths.work / "covariates.tsv"
     write_table(table, rows)
     return table
+
+
+def group_settings(settings: StudySettings, tables: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Options of the steps, with scanner and site as categories though they look like numbers.
+
+    Parameters
+    ----------
+    settings
+        The cohort.
+    tables
+        Its tables of covariates.
+    """
+    chosen, used = step_settings(settings), settings.gwas.covariates
+    if used is None:
+        used = tuple(str(name) for table in tables for name in read_table(table))
+    named = settings.gwas.categorical
+    if categories := [*named, *(n for n in CATEGORIES if n in used and n not in named)]:
+        chosen["gwas"]["categorical"] = categories
+    return chosen
+
+
+def covariate_tables(settings: StudySettings) -> list[Path]:
+    """Tables of the covariates of a cohort: its own, and that of those that were made."""
+    given = None if settings.gwas.covariates == () else settings.covariates
+    return [table for table in (given, made_covariates(settings)) if table]
+
+
+def check_people(cohort: Cohort) -> None:
+    """Count the people whom the association can use.
+
+    Raises
+    ------
+    InputError
+        Those with maps or traits, genotypes and all covariates are fewer than `min_participants`.
+    """
+    settings = cohort.settings
+    if settings.start == "gwas":
+        people, what = set(cohort.people), f"people in {settings.traits}"
+    else:
+        people = {outcome.sample_id for outcome in choose_scans(cohort.outcomes)}
+        what = "people with a finished scan"
+    counts = [f"{what}: {len(people)}"]
+    people &= set(read_people(Path(f"{settings.genotypes}.fam")))
+    counts.append(f"of these in {settings.genotypes}.fam: {len(people)}")
+    for path in covariate_tables(settings):
+        table = read_table(path, (*settings.gwas.categorical, *CATEGORIES))
+        used = settings.gwas.covariates or table.columns
+        complete = table[[name for name in table if name in used]].notna().all(axis=1)
+        people &= set(table.index[complete])
+        counts.append(f"of these with all covariates in {path}: {len(people)}")
+    if len(people) < settings.min_participants:
+        raise InputError(
+            f"{'; '.join(counts)}, fewer than min_participants ({settings.min_participants}); "
+            "add people or lower min_participants"
+        )
 
 
 def _kept_traits(settings: StudySettings) -> Path | None:
@@ -201,8 +274,7 @@ def run_group(
     if discovery is not None:
         found["discovery"] = discovery.group / "sumstats"
         found["discovery_loci"] = discovery.group / "loci.tsv"
-    given = None if settings.gwas.covariates == () else settings.covariates
-    tables = [table for table in (given, made_covariates(settings)) if table]
+    tables = covariate_tables(settings)
     submit(
         Group(
             genotypes=Path(f"{settings.genotypes}.bed"),
@@ -211,7 +283,7 @@ def run_group(
             maps=maps,
             traits=_kept_traits(settings),
             covariates=tables or None,
-            settings=step_settings(settings),
+            settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
             threads=n_procs,
@@ -313,8 +385,9 @@ def make_report(
             # the tables that it names may have changed under the same names
             environment=environment(env, log_file, announce=True, always=True),
         )
-    if not shareable:
-        paths.shareable.unlink(missing_ok=True)  # one of an earlier run would be out of date
+    if not shareable and paths.shareable.exists():
+        paths.shareable.unlink()
+        log.info("%s is removed: it would be out of date; --shareable makes it", paths.shareable)
     return paths.report
 
 
@@ -387,7 +460,11 @@ def run_study(
         group = f"The group stage failed: {group_error}" if group_error else ""
         if stage == "participants":
             group = "The group stage was not run."
-        report = make_report(cohorts, settings, env, group=group, shareable=shareable)
+        report = None
+        if participants and stage == "participants":  # it would lack the results of the group
+            log.info("the report is made by a run without --participant-label")
+        else:
+            report = make_report(cohorts, settings, env, group=group, shareable=shareable)
         for cohort in cohorts.values():
             write_crate(cohort, env)
     failed = [
@@ -412,6 +489,9 @@ def _run_groups(cohorts: Mapping[str, Cohort], env: str, n_procs: int) -> None:
         for name, cohort in cohorts.items()
         if cohort.settings.start != "gwas"
     }
+    for name in ("discovery", "replication"):
+        if name in cohorts:
+            check_people(cohorts[name])
     trained = None
     if maps:
         teacher = "train" if "train" in cohorts else "discovery"

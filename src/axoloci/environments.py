@@ -27,6 +27,7 @@ from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.job import fingerprint, input_digests, made_files, read_record, reason_to_run
 from axoloci.steps import code_digest, installed_steps
+from axoloci.study import COHORTS
 
 logger = logging.getLogger("axoloci")
 
@@ -137,7 +138,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
         }
         write_json(record_file, record)
         if self.announce:
-            logger.info("%s: %s %s (%s)", self.log.stem, *command[:2], record["why"])
+            logger.info("%s: %s %s (%s)", self._name, *command[:2], record["why"])
         started = time.monotonic()
         with open(self.log, "wb") as log:
             log.write(f"{OURS}{shlex.join(record['command'])}\n".encode())
@@ -176,8 +177,14 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
             )
             raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}")
         if self.announce:
-            logger.info("%s: done in %.0f s", self.log.stem, record["seconds"])
+            logger.info("%s: done in %.0f s", self._name, record["seconds"])
         return {"return_code": 0, "stdout": output, "stderr": ""}
+
+    @property
+    def _name(self) -> str:
+        """The job, with its cohort where a study has several: OUT/COHORT/logs/group/JOB.log."""
+        cohort = self.log.absolute().parent.parent.parent.name
+        return f"[{cohort}] {self.log.stem}" if cohort in COHORTS else self.log.stem
 
     def _variables(self, inherited: Mapping[str, str], image: str) -> dict[str, str]:
         """Environment variables of the command: threads, and the identity of its code."""
