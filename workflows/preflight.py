@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import alike_hint, read_table, read_traits
-from axoloci.scans import Scan, find_scans, scan_faults
-from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings
+from axoloci.scans import LABEL, Scan, find_scans, passed_over, pattern_folder, scan_faults
+from axoloci.study import COHORTS, MADE_COVARIATES, Inputs, StudyPaths, StudySettings
 from axoloci.workflows.participants import Cohort, check_map
+from axoloci.workflows.provenance import CODE, CRATE
 
 logger = logging.getLogger("axoloci")
 
 SHOWN = 3  # examples in a message
+MOST_IDS = 50  # of people who must be taken out one by one
 CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
@@ -163,6 +165,12 @@ def check(
         scans = found.collect(find_scans, cohort, where=where) if kept else None
         if scans is not None:
             found.cohorts[name] = Cohort(cohort, scans)
+            if unfit := passed_over(cohort):
+                found.warnings.append(
+                    f"{where}passed over, for a label in BIDS is of letters and digits only, and "
+                    f"the same wherever a pattern names it: {len(unfit)}, such as "
+                    f"{_examples(unfit)}; rename them, or name them in a table"
+                )
         _check_tables(found, name, cohort, stage, where)
     if stage != "group":
         _check_scans(found, settings, n_procs, participants, read_all)
@@ -217,16 +225,60 @@ def _output_problems(settings: StudySettings) -> list[str]:
     if not os.access(above, os.W_OK | os.X_OK):
         problems.append(f"'out' {out}: {above} cannot be written to; choose another folder")
     for cohort in settings.cohorts().values():
-        raw = cohort.bids.resolve() if cohort.bids else None
-        place = out.resolve()
-        if raw is not None and (place == raw or raw in place.parents):
-            within = place.relative_to(raw).parts
-            if within[:1] != ("derivatives",) or len(within) < 2:
-                problems.append(
-                    f"'out' {out}: lies inside the raw data set {cohort.bids}; results belong into "
-                    f"{cohort.bids}/derivatives/NAME or elsewhere"
-                )
+        problems += _inside_inputs(cohort, out)
         problems += _other_owner(cohort)
+    return problems + _overwritten(settings)
+
+
+def _inside_inputs(cohort: StudySettings, out: Path) -> list[str]:
+    """Why results must not lie in the folder of a cohort's images."""
+    if not cohort.sources or cohort.start == "gwas":
+        return []
+    given: Path = getattr(cohort, cohort.sources[0])
+    by_pattern = LABEL in str(given)
+    folder = pattern_folder(given) if by_pattern else given
+    if not folder.is_dir():  # a table
+        return []
+    place, data = out.resolve(), folder.resolve()
+    if place != data and (by_pattern or data not in place.parents):
+        return []  # a pattern takes nothing of what lies deeper in a folder of results
+    within = place.relative_to(data).parts
+    if within[:1] == ("derivatives",) and len(within) > 1:
+        return []
+    what = "the raw data set" if cohort.bids else "the folder of the cohort's images"
+    return [
+        f"'out' {out}: lies inside {what} {folder}; results belong into {folder}/derivatives/NAME "
+        "or elsewhere"
+    ]
+
+
+def _overwritten(settings: StudySettings) -> list[str]:
+    """Inputs that the study would write over."""
+    cohorts = settings.cohorts().values()
+    inputs: dict[Path, str] = {}
+    for cohort in cohorts:
+        for key in Inputs.model_fields:
+            path = getattr(cohort, key)
+            if path is None:
+                continue
+            names = [f"{path}{e}" for e in (".bed", ".bim", ".fam")] if key == "genotypes" else []
+            inputs |= {Path(name): key for name in names or [path]}
+    for key in ("template", "mask"):
+        if (path := getattr(settings.normalize, key)) is not None:
+            inputs[path] = f"normalize.{key}"
+    problems = []
+    for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
+        paths = StudyPaths(out)
+        files = [paths.scans, paths.qc, paths.report, paths.shareable]
+        files += [out / "dataset_description.json", out / CRATE]
+        folders = {f.resolve() for f in (paths.group, paths.logs, paths.work, out / CODE)}
+        taken = {file.resolve() for file in files} | folders
+        problems += [
+            f"'{key}' {path}: the study writes its own results there ('out' is {out}); put the "
+            "input or the output elsewhere"
+            for path, key in inputs.items()
+            if path.resolve() in taken or folders & set(path.resolve().parents)
+        ]
     return problems
 
 
@@ -505,18 +557,21 @@ def _check_design(
 def _check_overlaps(found: Preflight, settings: StudySettings) -> None:
     """Cohorts that must not share people."""
     people = {name: cohort.people for name, cohort in found.cohorts.items()}
-    discovery = people.get("discovery", set())
-    both = people.get("train", set()) & discovery
-    if both and not settings.allow_train_in_discovery:
+    for one, other in combinations(COHORTS, 2):
+        both = sorted(people.get(one, set()) & people.get(other, set()))
+        allowed = (one, other) == ("train", "discovery") and settings.allow_train_in_discovery
+        if not both or allowed:
+            continue
+        mend = f"name in 'keep' (a table with IID) of [{one}] or [{other}] only the others"
+        if other == "discovery":
+            mend += ", or allow it with allow_train_in_discovery = true"
+        else:
+            mend = f"a replication needs other people: {mend}"
+        listed = ", ".join(both[:MOST_IDS])
+        if len(both) > MOST_IDS:
+            listed += f" and {len(both) - MOST_IDS} more, whose ids are in the tables of both"
         found.problems.append(
-            f"{len(both)} people are in [train] and in [discovery], such as {_examples(both)}; "
-            "keep them apart with 'keep', or allow it with allow_train_in_discovery = true"
-        )
-    again = people.get("replication", set()) & discovery
-    if again:
-        found.problems.append(
-            f"{len(again)} people are in [discovery] and in [replication], such as "
-            f"{_examples(again)}; a replication needs other people: keep them apart with 'keep'"
+            f"{len(both)} people are in [{one}] and in [{other}]: {listed}; {mend}"
         )
 
 

@@ -516,11 +516,48 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "out is a data set": (foreign_dataset, "is another BIDS data set; choose a folder of its own"),
     "train and discovery": (
         split(train=(0, 12), discovery=(9, 24)),
-        "3 people are in [train] and in [discovery], such as 0010, 0011, 0012; keep them apart",
+        "3 people are in [train] and in [discovery]: 0010, 0011, 0012; name in 'keep'",
     ),
     "discovery and replication": (
         split(discovery=(0, 12), replication=(10, 24)),
-        "2 people are in [discovery] and in [replication], such as 0011, 0012; a replication needs",
+        "2 people are in [discovery] and in [replication]: 0011, 0012; a replication needs",
+    ),
+    "train and replication": (
+        split(train=(0, 5), discovery=(5, 12), replication=(4, 5)),
+        "1 people are in [train] and in [replication]: 0005; a replication needs",
+    ),
+    "out over the scans": (
+        both(lambda s: s.listed(), content(out=".")),
+        "scans.tsv: the study writes its own results there",
+    ),
+    "out over the covariates": (
+        both(
+            lambda s: (s.root / "covariates.tsv").rename(s.root / "qc.tsv"),
+            content(out=".", covariates="qc.tsv"),
+        ),
+        "qc.tsv: the study writes its own results there",
+    ),
+    "keep in a cohort's folder": (
+        both(
+            split(discovery=(0, 12), replication=(12, 24)),
+            lambda s: (s.root / "out/replication/work").mkdir(parents=True),
+            lambda s: (s.root / "replication.tsv").rename(
+                s.root / "out/replication/work/people.tsv"
+            ),
+            lambda s: s.content["replication"].update(keep="out/replication/work/people.tsv"),
+        ),
+        "people.tsv: the study writes its own results there",
+    ),
+    "out among the maps": (
+        both(lambda s: s.maps(), content(out="fa")),
+        "lies inside the folder of the cohort's images",
+    ),
+    "two maps of one": (
+        both(
+            lambda s: s.maps(),
+            lambda s: (s.root / "fa/sub-0002.nii.gz").symlink_to("0002.nii.gz"),
+        ),
+        "sub-0002.nii.gz are both of 0002; keep one of them",
     ),
     "trait of words": (
         lambda s: s.traits(["IID\ta", *(f"{n}\t{'x' if i else 1}" for i, n in enumerate(LABELS))]),
@@ -569,6 +606,14 @@ def test_check__names_all_problems_at_once(site: Site) -> None:
 
 
 WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "map of an odd label": (
+        both(lambda s: s.maps(), lambda s: (s.root / "fa/0_2.nii.gz").symlink_to("0002.nii.gz")),
+        "the same wherever a pattern names it: 1, such as",
+    ),
+    "person of an odd label": (
+        lambda s: (s.root / "bids/sub-0_2").mkdir(),
+        "bids/sub-0_2; rename them",
+    ),
     "some lack genotypes": (
         lambda s: s.fam(lambda i, n: "other" if i == 2 else n),
         "1 of 24 people of the scans are not in",
