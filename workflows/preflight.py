@@ -46,6 +46,7 @@ MOST_IDS = 50  # of people who must be taken out one by one
 CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
+HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
 
 FLOAT_BYTES = 4
@@ -175,6 +176,8 @@ def check(
     if stage != "group":
         _check_scans(found, settings, n_procs, participants, read_all)
     _check_overlaps(found, settings)
+    if stage != "participants":
+        _check_batch(found, settings)
     wanted = {label.removeprefix("sub-") for label in participants}
     known = {scan.sample_id for cohort in found.cohorts.values() for scan in cohort.scans}
     if found.cohorts and wanted - known:
@@ -390,10 +393,25 @@ def _check_size(
     found: Preflight, settings: StudySettings, n_people: int, what: str, stage: str, where: str
 ) -> None:
     """Enough people for the group stage."""
-    if n_people < settings.min_participants and stage == "all":
+    if n_people < settings.min_participants and stage != "participants":
         found.problems.append(
             f"{where}{n_people} people {what}, and min_participants is "
             f"{settings.min_participants}; add people or lower min_participants"
+        )
+
+
+def _check_batch(found: Preflight, settings: StudySettings) -> None:
+    """Whether the people who train the encoder fill a batch."""
+    teacher = "train" if settings.train else "discovery"
+    batch = settings.encoder.batch_size
+    if batch is None or teacher not in found.cohorts or not found.cohorts[teacher].scans:
+        return
+    n_people = len(found.cohorts[teacher].people)
+    held_out = max(1, round(HELD_OUT * n_people))
+    if n_people - held_out < batch:
+        found.problems.append(
+            f"'[encoder] batch_size' is {batch}, and {n_people - held_out} people train the "
+            f"encoder ({held_out} of {n_people} are held out); lower it, or leave it out"
         )
 
 

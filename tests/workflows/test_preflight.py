@@ -20,6 +20,7 @@ from support import BIN
 from axoloci.errors import InputError
 from axoloci.io.nifti import write_nifti
 from axoloci.study import StudySettings, parse_settings
+from axoloci.tasks.encoder.kernel import Config
 from axoloci.workflows import preflight
 from axoloci.workflows.group import Group
 from axoloci.workflows.participants import run_scan
@@ -231,6 +232,8 @@ def test_check__only_the_people_who_are_named(site: Site) -> None:
 def test_check__stages(site: Site) -> None:
     site.dwi().write_bytes(b"")
     assert site.check(stage="group").scan_problems == {}  # finished scans are not read again
+    site.content["min_participants"] = 25
+    assert "min_participants is 25" in site.check(stage="group").problems[0]
     del site.content["genotypes"]
     assert site.check(stage="participants").problems == []
 
@@ -486,6 +489,14 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         content(min_participants=25),
         "24 people are in all tables, and min_participants is 25",
     ),
+    "few people with traits": (
+        both(lambda s: s.traits(), content(min_participants=25)),
+        "24 people are in all tables, and min_participants is 25",
+    ),
+    "large batch": (
+        content(encoder={"batch_size": 23}),
+        "'[encoder] batch_size' is 23, and 22 people train the encoder (2 of 24 are held out)",
+    ),
     "many covariates": (
         column("word", lambda i: f"w{i}"),
         "24 people are in all tables, too few for 26 covariates (an intercept and 2 components and "
@@ -586,6 +597,10 @@ def test_check__names_the_fault_of_a_study(fault: str, site: Site) -> None:
     assert any(words in problem for problem in found.problems), found.problems
     with pytest.raises(InputError, match="the study cannot start:"):
         found.stop()
+
+
+def test_check__holds_out_as_many_as_the_encoder() -> None:
+    assert preflight.HELD_OUT == Config().validation_fraction
 
 
 def test_check__names_all_problems_at_once(site: Site) -> None:
