@@ -260,14 +260,34 @@ def regrid(
     return new, affine @ to_old
 
 
-def group_mask(
-    coverage: NDArray[np.integer],
-    n_samples: int,
-    affine: NDArray[np.float64],
+def brain_of(
     template: NDArray[np.float32],
     template_affine: NDArray[np.float64],
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """The template's brain on the grid of the maps.
+
+    Parameters
+    ----------
+    template
+        (x', y', z') fractional anisotropy, on the maps' grid or another one.
+    shape
+        (x, y, z) of the maps.
+    affine, template_affine
+        (4, 4) voxel to world of the maps and of the template, mm.
+    """
+    return sample(template, template_affine, world_grid(shape, affine)) > TEMPLATE_MIN_FA
+
+
+def group_mask(
+    coverage: NDArray[np.integer], n_samples: int, brain: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Voxels of the template's brain that nearly everybody has.
+
+    Nobody is passed over in the count: a voxel that stays is FA of nearly all, and a 0 where a
+    scan has nothing would be taken for FA. Who costs the others many voxels is to be left out by
+    name, not by a rule.
 
     Parameters
     ----------
@@ -275,11 +295,8 @@ def group_mask(
         (x, y, z) number of people whose map is not 0.
     n_samples
         Number of people.
-    affine, template_affine
-        (4, 4) voxel to world of the maps and of the template, mm.
-    template
-        (x', y', z') fractional anisotropy, on the maps' grid or another one.
+    brain
+        (x, y, z) from `brain_of`.
     """
-    fixed = sample(template, template_affine, world_grid(coverage.shape, affine))
-    mask: NDArray[np.bool_] = (fixed > TEMPLATE_MIN_FA) & (coverage >= MIN_COVERAGE * n_samples)
+    mask: NDArray[np.bool_] = brain & (coverage >= MIN_COVERAGE * n_samples)
     return mask
