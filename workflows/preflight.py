@@ -35,7 +35,7 @@ from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import alike_hint, read_table, read_traits
 from axoloci.scans import LABEL, Scan, find_scans, passed_over, pattern_folder, scan_faults
-from axoloci.study import COHORTS, MADE_COVARIATES, Inputs, StudyPaths, StudySettings
+from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
 from axoloci.workflows.participants import Cohort, check_map
 from axoloci.workflows.provenance import CODE, CRATE
 
@@ -47,6 +47,11 @@ CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
 HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
+# Metadata of sidecars, any of which tells a covariate.
+TOLD_BY = {
+    "site": ("InstitutionName",),
+    "scanner": ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber"),
+}
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
 
 FLOAT_BYTES = 4
@@ -378,6 +383,7 @@ def _check_tables(
         columns = columns[complete]
     if cohort is None:
         return
+    _check_sidecars(found, cohort, columns, where)
     shared = _match(found, name, cohort, tables, where)
     if shared is None:
         return
@@ -463,13 +469,12 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
     table = found.collect(read_table, path, gwas.categorical, where=where)
     if table is None:
         return None
-    made = {name for name, doors in MADE_COVARIATES.items() if settings.start in doors}
-    made &= set(gwas.covariates or ())
+    made = settings.made_covariates & set(gwas.covariates or ())
     n_before = len(found.problems)
     for key in ("covariates", "categorical"):
         found.problems += [
             f"{where}{path}: no column '{name}', which 'gwas.{key}' names; "
-            f"{_nearest(name, table.columns)}"
+            f"{_nearest(name, table.columns)}{not_made([name], settings)}"
             for name in getattr(gwas, key) or ()
             if name not in table and name not in made
         ]
@@ -489,6 +494,32 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
                 "the others in [gwas] covariates"
             )
     return columns if len(found.problems) == n_before else None
+
+
+def _check_sidecars(
+    found: Preflight, cohort: Cohort, columns: pd.DataFrame | None, where: str
+) -> None:
+    """Covariates that are made of the sidecars, and scans whose sidecars do not tell them."""
+    settings = cohort.settings
+    if columns is None and settings.covariates is not None:
+        return  # the table's fault is named
+    for name in settings.gwas.covariates or ():
+        of_table = columns is not None and name in columns
+        if name not in TOLD_BY or name not in settings.made_covariates or of_table:
+            continue
+        lacking = [s.prefix for s in cohort.scans if not set(TOLD_BY[name]) & set(s.acquisition)]
+        keys = " or ".join(TOLD_BY[name])
+        if len(lacking) == len(cohort.scans):
+            found.problems.append(
+                f"{where}'gwas.covariates' names '{name}', and no scan's JSON sidecar has {keys}; "
+                f"add it to the sidecars or as a column of the covariates, or leave '{name}' out"
+            )
+        elif lacking:
+            found.warnings.append(
+                f"{where}{len(lacking)} of {len(cohort.scans)} scans have no {keys} in their JSON "
+                f"sidecars and so no '{name}', such as {_examples(lacking)}; their people are left "
+                "out of the association"
+            )
 
 
 def _match(

@@ -419,6 +419,19 @@ def split(**keys: Any) -> Callable[[Site], None]:
 
 
 ROW = N_PEOPLE  # people a table
+
+
+def sidecars(*labels: str) -> Callable[[Site], None]:
+    """Scans of which the sidecars name the scanner, which is a covariate."""
+
+    def change(site: Site) -> None:
+        site.content["gwas"]["covariates"] = ["age", "scanner"]
+        for label in labels:
+            site.dwi(label, ".json").write_text('{"Manufacturer": "GE"}')
+
+    return change
+
+
 STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "no DWI": (no_dwi, "no DWI found (files named sub-*_dwi.nii.gz in dwi folders)"),
     "no data set": (remove("bids/dataset_description.json"), "no dataset_description.json"),
@@ -492,6 +505,14 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "few people with traits": (
         both(lambda s: s.traits(), content(min_participants=25)),
         "24 people are in all tables, and min_participants is 25",
+    ),
+    "no sidecars": (
+        sidecars(),
+        "'gwas.covariates' names 'scanner', and no scan's JSON sidecar has Manufacturer or",
+    ),
+    "no sidecars in a table": (
+        both(sidecars(*LABELS), lambda s: s.listed()),
+        "'scanner' is made on the way only of cohorts by bids",
     ),
     "large batch": (
         content(encoder={"batch_size": 23}),
@@ -600,7 +621,7 @@ def test_check__names_the_fault_of_a_study(fault: str, site: Site) -> None:
 
 
 def test_check__holds_out_as_many_as_the_encoder() -> None:
-    assert preflight.HELD_OUT == Config().validation_fraction
+    assert Config().validation_fraction == preflight.HELD_OUT
 
 
 def test_check__names_all_problems_at_once(site: Site) -> None:
@@ -621,6 +642,10 @@ def test_check__names_all_problems_at_once(site: Site) -> None:
 
 
 WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "some without sidecars": (
+        sidecars(*LABELS[1:]),
+        "1 of 24 scans have no Manufacturer or ManufacturersModelName or DeviceSerialNumber in",
+    ),
     "map of an odd label": (
         both(lambda s: s.maps(), lambda s: (s.root / "fa/0_2.nii.gz").symlink_to("0002.nii.gz")),
         "the same wherever a pattern names it: 1, such as",
