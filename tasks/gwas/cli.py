@@ -29,7 +29,7 @@ from axoloci.io.sumstats import (
     read_sumstats,
     write_gwas_ssf,
 )
-from axoloci.io.tables import match_samples, read_table, read_traits
+from axoloci.io.tables import match_samples, minus_nine_warnings, read_table, read_traits
 from axoloci.tasks.gwas import kernel, pca, sample_qc
 
 log = logging.getLogger("axoloci")
@@ -294,6 +294,8 @@ def associate(
     """
     source = open_genotypes(genotypes)
     trait_table = read_traits(traits)
+    for warning in minus_nine_warnings(trait_table, traits):
+        log.warning("%s", warning)
     covariate_table = _read_covariates(covariates, covariate, categorical)
     people = _shared_people(source, traits, trait_table, covariate_table)
     columns = pd.DataFrame(index=people) if covariate_table is None else covariate_table.loc[people]
@@ -424,6 +426,9 @@ def _read_covariates(
                     f"the covariate '{name}' is in {owner[name]} and in {path}; name it once"
                 )
             owner[name] = path
+        used = [name for name in table.columns if not wanted or name in wanted]
+        for warning in minus_nine_warnings(table[used], path):
+            log.warning("%s", warning)
         tables[str(path)] = table
     unknown = [name for name in (*wanted, *categorical) if name not in owner]
     if unknown:

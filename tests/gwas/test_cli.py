@@ -134,6 +134,18 @@ def test_associate__column_of_choice_and_several_tables(
     assert read_sumstats(tmp_path / "s").n_samples == N_SAMPLES  # the missing age is of no matter
 
 
+def test_associate__says_that_minus_nine_is_a_value(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, data = study
+    data["traits"].fillna(-9).to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    data["covariates"].fillna(-9).to_csv(tmp_path / "c.tsv", sep="\t", index=False)
+    arguments = ("--traits", tmp_path / "t.tsv", "--covariates", tmp_path / "c.tsv")
+    associate(folder, tmp_path / "s", *arguments)
+    assert "t.tsv: column 'b' holds -9 for 5 of 120 people" in caplog.text
+    assert "c.tsv: column 'age' holds -9 for 1 of 120 people" in caplog.text
+
+
 def test_associate__takes_latents(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = study
     latents = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)

@@ -15,6 +15,7 @@ from axoloci.io.tables import (
     alike_hint,
     alike_ids,
     match_samples,
+    minus_nine_warnings,
     read_table,
     read_traits,
     write_latents,
@@ -98,14 +99,24 @@ def test_read_table__names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_table(write(tmp_path, "IID\n1\n", "t.parquet"))
 
 
-def test_read_traits__are_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(InputError, match="row 3, column 'b': 'x' is not a number"):
+def test_read_traits__are_numbers(tmp_path: Path) -> None:
+    fault = "row 3, column 'b': 'x' is not a number; .* remove the column"
+    with pytest.raises(InputError, match=fault):
         read_traits(write(tmp_path, "IID\ta\tb\n1\t2\tNA\n2\t3\tx\n"))
     with pytest.raises(InputError, match="no column besides the ids"):
         read_traits(write(tmp_path, "FID\tIID\n1\t2\n"))
-    traits = read_traits(write(tmp_path, "IID\ta\n1\t-9\n2\t3\n"))
-    assert list(traits["a"]) == [-9, 3]
-    assert "column 'a' holds -9 1 times" in caplog.text
+
+
+def test_minus_nine__is_a_value_and_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path, "IID\ta\tb\tsite\n1\t-9\t1\t-9\n2\t3\t2\tx\n3\t-9.0\t3\ty\n")
+    table = read_table(path, text=["site"])
+    assert list(table["a"]) == [-9, 3, -9]
+    assert minus_nine_warnings(table, path) == [
+        f"{path}: column '{name}' holds -9 for {n} of 3 people, which counts as a value like "
+        "others; write NA where it means missing"
+        for name, n in (("a", 2), ("site", 1))
+    ]
+    assert minus_nine_warnings(table.loc[["2"]], path) == []
 
 
 def test_write_latents__are_read_back(tmp_path: Path) -> None:

@@ -110,15 +110,33 @@ def read_traits(path: str | os.PathLike[str]) -> pd.DataFrame:
             bad = column.notna()
             raise InputError(
                 f"{path}: {_row(Path(path), bad)}, column '{name}': '{column[bad].iloc[0]}' is not "
-                "a number; traits are quantitative"
-            )
-        n_minus_nine = int((column == -9).sum())
-        if n_minus_nine:
-            log.warning(
-                "%s: column '%s' holds -9 %d times, as a number; write NA if it means missing",
-                *(path, name, n_minus_nine),
+                "a number; traits are quantitative: remove the column from the table"
             )
     return table
+
+
+def minus_nine_warnings(table: pd.DataFrame, path: str | os.PathLike[str]) -> list[str]:
+    """What to say of a table with -9, missing to PLINK and a number to `read_table`.
+
+    Parameters
+    ----------
+    table
+        From `read_table` or `read_traits`, or some of its rows and columns.
+    path
+        The file that it was read from.
+
+    Returns
+    -------
+    list of str
+        One sentence a column that holds -9, with file, column, number of times and what to do.
+    """
+    counts = {name: int(column.isin([-9, "-9"]).sum()) for name, column in table.items()}
+    return [
+        f"{path}: column '{name}' holds -9 for {n:,} of {len(table):,} people, which counts as a "
+        "value like others; write NA where it means missing"
+        for name, n in counts.items()
+        if n
+    ]
 
 
 def write_latents(
