@@ -18,8 +18,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
 
 from axoloci.errors import InputError
+from axoloci.io.nifti import read_header, regridded
 from axoloci.job import read_record
 from axoloci.scans import Scan, find_scans
 from axoloci.steps import Resources, installed_steps
@@ -322,14 +325,24 @@ def _template_voxels(cohort: StudySettings, scans: Sequence[Scan]) -> int:
         return 0
     if cohort.start == "encoder":
         return math.prod(_shape(scans[0].fa)) if scans[0].fa else 0
-    template = cohort.normalize.template
+    return math.prod(template_grid(cohort)[0])
+
+
+def template_grid(settings: StudySettings) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape and affine (4, 4) of the space that maps are brought to, from the template's header.
+
+    Raises
+    ------
+    InputError
+        The template cannot be read.
+    """
+    template = settings.normalize.template
     if template is None:
         template = Path(str(files("axoloci.tasks.normalize").joinpath(SHIPPED_TEMPLATE)))
-    voxels = math.prod(_shape(template)[:3])
-    if cohort.normalize.voxel_size is not None:
-        own = nib.load(template).header.get_zooms()[:3]  # type: ignore[attr-defined]
-        voxels = round(voxels * float(math.prod(own)) / cohort.normalize.voxel_size**3)
-    return voxels
+    header = read_header(template, 3)
+    if settings.normalize.voxel_size is None:
+        return header.shape, header.affine
+    return regridded(header.shape, header.affine, settings.normalize.voxel_size)
 
 
 def _plan_scans(

@@ -24,6 +24,7 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from axoloci.covariates import design_matrix
@@ -33,10 +34,12 @@ from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
-from axoloci.io.tables import alike_hint, read_table, read_traits
+from axoloci.io.tables import alike_hint, minus_nine_warnings, read_table, read_traits
 from axoloci.scans import LABEL, Scan, find_scans, passed_over, pattern_folder, scan_faults
 from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
+from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import Cohort, check_map
+from axoloci.workflows.plan import template_grid
 from axoloci.workflows.provenance import CODE, CRATE
 
 logger = logging.getLogger("axoloci")
@@ -162,6 +165,8 @@ def check(
                 found.problems.append(f"normalize.{key}: {why}")
             else:
                 found.collect(read_header, path, 3, where=f"normalize.{key}: ")
+    if settings.normalize.mask is not None and settings.cohorts()["discovery"].start != "gwas":
+        _check_grids(found, settings)
     several = bool(settings.train or settings.replication)
     for name, cohort in settings.cohorts().items():
         where = f"[{name}] " if several else ""
@@ -441,6 +446,7 @@ def _read_traits(settings: StudySettings, warnings: list[str]) -> pd.DataFrame:
     for names, what in ((empty, "missing for everyone"), (flat, "the same for everyone")):
         if names:
             warnings.append(f"{path}: left out, for {what}: {_examples(names)}")
+    warnings += minus_nine_warnings(traits, path)
     raise_all(problems, f"{path}:")
     return traits
 
@@ -487,6 +493,7 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
     columns = (
         table if gwas.covariates is None else table[[n for n in gwas.covariates if n in table]]
     )
+    found.warnings += [f"{where}{line}" for line in minus_nine_warnings(columns, path)]
     for name in columns.columns:
         if columns[name].isna().all():
             found.problems.append(
@@ -763,7 +770,9 @@ def _check_scans(
             for scan, finding in zip(chosen[name], findings[name], strict=True)
             if finding.n_bytes and not _is_made(scan, cohort)
         )
-    _mark_odd_grids(found, chosen, findings)
+    common = _mark_odd_grids(found, chosen, findings)
+    if common is not None:
+        _check_grids(found, settings, common)
     for name, scans in chosen.items():
         cohort = found.cohorts[name]
         prefix = f"[{name}] " if len(found.cohorts) > 1 else ""
@@ -797,11 +806,14 @@ def _is_made(scan: Scan, cohort: Cohort) -> bool:
 
 def _mark_odd_grids(
     found: Preflight, chosen: dict[str, list[Scan]], findings: dict[str, list[Finding]]
-) -> None:
-    """Maps in the common space that are not on the grid of most of them are faulty."""
+) -> Grid | None:
+    """Maps in the common space that are not on the grid of most of them are faulty.
+
+    Returns that grid, if there are such maps.
+    """
     grids = Counter(f.grid for of_one in findings.values() for f in of_one if f.grid)
-    if len(grids) < 2:
-        return
+    if not grids:
+        return None
     (common, n_common), *_ = grids.most_common(1)
     for name, of_one in findings.items():
         cohort = found.cohorts[name]
@@ -815,3 +827,36 @@ def _mark_odd_grids(
                 )
                 of_one[i] = replace(finding, problems=(fault,))
                 cohort.scans[place[scan.prefix]] = replace(scan, fault=fault)
+    return common
+
+
+def _check_grids(found: Preflight, settings: StudySettings, maps: Grid | None = None) -> None:
+    """Template, given mask and maps that are in the common space already must share one grid.
+
+    Parameters
+    ----------
+    found, settings
+        As in `check`.
+    maps
+        Grid of the maps that are given in the common space, once it is known.
+    """
+    registered = any(c.sources and c.start in STEPS for c in settings.cohorts().values())
+    mask = settings.normalize.mask
+    grids: dict[str, tuple[tuple[int, ...], Any]] = {}
+    try:
+        if registered:
+            voxel_size = settings.normalize.voxel_size
+            name = str(settings.normalize.template or "the shipped template")
+            if voxel_size is not None:
+                name += f" at {voxel_size:g} mm"
+            grids[name] = template_grid(settings)
+        if maps is not None:
+            grids["most maps of 'fa_common'"] = (maps[0], np.reshape(maps[1], (4, 4)))
+        if mask is not None:
+            header = read_header(mask, 3)
+            grids[f"normalize.mask {mask}"] = (header.shape, header.affine)
+    except InputError:
+        return  # named already
+    (reference, (shape, affine)), *others = grids.items()
+    for name, (own_shape, own) in others:
+        found.collect(check_grid, name, own_shape, own, shape, affine, reference)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from axoloci import registration
+from axoloci.io.nifti import regridded
 
 TEMPLATE_MIN_FA = 0.05
 """Template voxels above this are brain: grey matter has 0.1 to 0.2, air 0."""
@@ -247,17 +248,15 @@ def regrid(
     (template, affine)
         The field of view keeps its outer edges, to the next whole voxel.
     """
-    voxel = np.linalg.norm(affine[:3, :3], axis=0)
-    scale = voxel_size / voxel  # (3,) old voxels a new one
-    shape = tuple(int(n) for n in np.maximum(1, np.ceil(template.shape / scale - 1e-6)))
-    to_old = np.diag([*scale, 1.0])
-    to_old[:3, 3] = (scale - 1) / 2  # outer edges of the first voxels together
+    shape, new_affine = regridded(template.shape, affine, voxel_size)
+    to_old = np.linalg.inv(affine) @ new_affine
+    scale = np.diag(to_old)[:3]  # (3,) old voxels a new one
     sigma = np.sqrt(np.maximum(scale**2 - 1, 0)) / 2.3548
     smooth = ndimage.gaussian_filter(template, sigma, mode="nearest")
     new = ndimage.affine_transform(
         smooth, scale, to_old[:3, 3], shape, np.float32, order=1, mode="constant"
     )
-    return new, affine @ to_old
+    return new, new_affine
 
 
 def brain_of(

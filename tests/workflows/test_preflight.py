@@ -514,6 +514,37 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         both(sidecars(*LABELS), lambda s: s.listed()),
         "'scanner' is made on the way only of cohorts by bids",
     ),
+    "mask of another grid": (
+        both(
+            lambda s: write_nifti(s.root / "m.nii", np.ones((6, 6, 5), np.uint8), AFFINE),
+            lambda s: write_nifti(s.root / "t.nii", np.ones((6, 6, 6), np.float32), AFFINE),
+            content(normalize={"template": "t.nii", "mask": "m.nii"}),
+        ),
+        "m.nii: grid (6, 6, 5), but ",
+    ),
+    "mask unlike the voxel size": (
+        both(
+            lambda s: write_nifti(s.root / "t.nii", np.ones((6, 6, 6), np.float32), AFFINE),
+            content(normalize={"template": "t.nii", "mask": "t.nii", "voxel_size": 3}),
+        ),
+        "t.nii at 3 mm has (4, 4, 4)",
+    ),
+    "maps unlike the mask": (
+        both(
+            lambda s: s.maps(),
+            lambda s: write_nifti(s.root / "m.nii", np.ones((6, 6, 6), np.uint8), 2 * AFFINE),
+            content(normalize={"mask": "m.nii"}),
+        ),
+        "m.nii: its affine puts voxels up to",
+    ),
+    "maps unlike the template": (
+        both(
+            lambda s: s.maps(),
+            split(discovery=(0, 12), replication=(12, 24)),
+            lambda s: s.content["replication"].update(bids="bids"),
+        ),
+        "most maps of 'fa_common': grid (6, 6, 6), but the shipped template has (91, 109, 91)",
+    ),
     "large batch": (
         content(encoder={"batch_size": 23}),
         "'[encoder] batch_size' is 23, and 22 people train the encoder (2 of 24 are held out)",
@@ -642,6 +673,11 @@ def test_check__names_all_problems_at_once(site: Site) -> None:
 
 
 WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "-9": (field(5, 1, "-9"), "column 'age' holds -9 for 1 of 24 people"),
+    "-9 among traits": (
+        lambda s: s.traits(["IID\ta", *(f"{n}\t{i - 9}" for i, n in enumerate(LABELS))]),
+        "column 'a' holds -9 for 1 of 24 people",
+    ),
     "some without sidecars": (
         sidecars(*LABELS[1:]),
         "1 of 24 scans have no Manufacturer or ManufacturersModelName or DeviceSerialNumber in",
