@@ -253,11 +253,26 @@ class StudyPlan:
         return max([n_procs * max(of_scans, default=0.0), *others])
 
 
-def plan_study(settings: StudySettings, env: str = "native") -> StudyPlan:
+def plan_study(
+    settings: StudySettings,
+    env: str = "native",
+    *,
+    cohorts_scans: Mapping[str, Sequence[Scan]] | None = None,
+    shapes: Mapping[Path, tuple[int, ...]] | None = None,
+) -> StudyPlan:
     """What a study needs, from the headers of its images and the size of its tables.
 
     Nothing is written. Inputs that cannot be read are named in `missing`, and what they would tell
     is left out of the sums.
+
+    Parameters
+    ----------
+    settings, env
+        As for `run_study`.
+    cohorts_scans
+        Scans by cohort, where they were looked for already; other cohorts are passed over then.
+    shapes
+        Shapes of images whose headers were read already.
     """
     plan = StudyPlan(missing=_missing_programs())
     cohorts = settings.cohorts()
