@@ -28,7 +28,7 @@ from axoloci.scans import Scan, find_scans
 from axoloci.steps import Resources, installed_steps
 from axoloci.study import StudyPaths, StudySettings
 from axoloci.workflows.graph import group_programs
-from axoloci.workflows.participants import read_outcomes, steps_of
+from axoloci.workflows.participants import Cohort, read_outcomes, steps_of
 
 SHIPPED_TEMPLATE = "MNI_FA_2mm.nii.gz"
 MAX_LATENTS, PEOPLE_PER_LATENT = 128, 15  # without n_latents in the study
@@ -257,7 +257,7 @@ def plan_study(
     settings: StudySettings,
     env: str = "native",
     *,
-    cohorts_scans: Mapping[str, Sequence[Scan]] | None = None,
+    scans_of: Mapping[str, Sequence[Scan]] | None = None,
     shapes: Mapping[Path, tuple[int, ...]] | None = None,
 ) -> StudyPlan:
     """What a study needs, from the headers of its images and the size of its tables.
@@ -269,7 +269,7 @@ def plan_study(
     ----------
     settings, env
         As for `run_study`.
-    cohorts_scans
+    scans_of
         Scans by cohort, where they were looked for already; other cohorts are passed over then.
     shapes
         Shapes of images whose headers were read already.
@@ -282,15 +282,17 @@ def plan_study(
     trained_latents = 0
     for name, cohort in cohorts.items():
         paths = StudyPaths(cohort.out)
+        if scans_of is not None and name not in scans_of:
+            continue
         try:
-            scans = find_scans(cohort)
+            scans = find_scans(cohort) if scans_of is None else scans_of[name]
         except (InputError, OSError) as error:
             plan.missing.append(str(error))
             continue
         try:
             template = template or _template_voxels(cohort, scans)
             if scans:
-                _plan_scans(plan, name, cohort, scans, env, template, resources)
+                _plan_scans(plan, name, cohort, scans, env, template, resources, shapes or {})
                 plan.people[name] = len({scan.sample_id for scan in scans})
                 if not trained_latents:
                     few = max(1, plan.people[name] // PEOPLE_PER_LATENT)
@@ -298,6 +300,8 @@ def plan_study(
                 plan.latents[name] = trained_latents
             elif cohort.traits is not None:
                 plan.people[name], plan.latents[name] = _size_of_table(cohort.traits)
+                if cohort.keep is not None:
+                    plan.people[name] = len(Cohort(cohort, []).people)
         except (InputError, OSError) as error:
             plan.missing.append(str(error))
             continue
@@ -368,6 +372,7 @@ def _plan_scans(
     env: str,
     template: int,
     resources: Mapping[str, Resources],
+    shapes: Mapping[Path, tuple[int, ...]],
 ) -> None:
     """Add the jobs of a cohort's scans; a scan is done, or all of its jobs are to be run."""
     done = {o.scan for o in read_outcomes(scans, cohort, env) if o.status == "ok"}
@@ -379,7 +384,7 @@ def _plan_scans(
         image = scan.dwi or scan.fa
         assert image is not None
         try:
-            shape = _shape(image)
+            shape = shapes.get(image) or _shape(image)
         except InputError as error:
             plan.missing.append(str(error))
             continue

@@ -10,7 +10,6 @@ import difflib
 import importlib.util
 import json
 import logging
-import math
 import multiprocessing
 import os
 import shutil
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from axoloci.care import size
 from axoloci.covariates import design_matrix
 from axoloci.environments import check_environment, die_with_parent
 from axoloci.errors import InputError, raise_all
@@ -39,7 +39,7 @@ from axoloci.scans import LABEL, Scan, find_scans, passed_over, pattern_folder, 
 from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
 from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import Cohort, check_map
-from axoloci.workflows.plan import template_grid
+from axoloci.workflows.plan import plan_study, template_grid
 from axoloci.workflows.provenance import CODE, CRATE
 
 logger = logging.getLogger("axoloci")
@@ -56,13 +56,6 @@ TOLD_BY = {
     "scanner": ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber"),
 }
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
-
-FLOAT_BYTES = 4
-# What a scan leaves, in volumes of its own grid beside the corrected series itself: mean b0, mask,
-# FA, MD, AD, RD, and the rest of the tensor maps.
-EXTRA_VOLUMES = 8
-# Of the bytes of a corrected series (float32, interpolated) gzip saves little: air and the mask.
-COMPRESSED = 0.7
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -184,7 +177,7 @@ def check(
                 )
         _check_tables(found, name, cohort, stage, where)
     if stage != "group":
-        _check_scans(found, settings, n_procs, participants, read_all)
+        _check_scans(found, settings, stage, env, n_procs, participants, read_all)
     _check_overlaps(found, settings)
     if stage != "participants":
         _check_batch(found, settings)
@@ -639,7 +632,7 @@ class Finding:
     """What was found in one scan."""
 
     problems: tuple[str, ...]
-    n_bytes: int = 0  # at most what is made of it
+    shape: tuple[int, ...] | None = None  # of its image
     grid: Grid | None = None  # of a map in the common space
 
 
@@ -672,9 +665,9 @@ def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
         if header is not None and read_all:
             attempt(check_map, scan.fa)
         if problems or start != "encoder":
-            return Finding(tuple(problems))
+            return Finding(tuple(problems), None if header is None else header.shape)
         affine = tuple(round(float(x), 3) + 0.0 for x in header.affine.ravel())
-        return Finding((), 0, (header.shape, affine))
+        return Finding((), header.shape, (header.shape, affine))
     assert scan.dwi is not None
     header = attempt(read_header, scan.dwi, 4)
     tables = attempt(read_gradients, scan.bval, scan.bvec)
@@ -691,11 +684,7 @@ def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
             )
     if read_all and not problems:
         problems += _read_in_full(scan)
-    n_bytes = 0
-    if header is not None:
-        volumes = EXTRA_VOLUMES + (header.shape[3] if start == "preprocess" else 0)
-        n_bytes = int(math.prod(header.shape[:3]) * volumes * FLOAT_BYTES * COMPRESSED)
-    return Finding(tuple(problems), n_bytes)
+    return Finding(tuple(problems), None if header is None else header.shape)
 
 
 def _read_in_full(scan: Scan) -> list[str]:
@@ -749,6 +738,8 @@ def check_scans(
 def _check_scans(
     found: Preflight,
     settings: StudySettings,
+    stage: str,
+    env: str,
     n_procs: int,
     participants: Sequence[str],
     read_all: bool,
@@ -757,7 +748,6 @@ def _check_scans(
     wanted = {label.removeprefix("sub-") for label in participants}
     findings: dict[str, list[Finding]] = {}
     chosen: dict[str, list[Scan]] = {}
-    n_bytes = 0
     for name, cohort in found.cohorts.items():
         if cohort.settings.start == "gwas":
             continue
@@ -765,11 +755,6 @@ def _check_scans(
         everyone = not wanted or cohort.settings.start == "encoder"
         chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
         findings[name] = check_scans(chosen[name], cohort.settings.start, n_procs, read_all)
-        n_bytes += sum(
-            finding.n_bytes
-            for scan, finding in zip(chosen[name], findings[name], strict=True)
-            if finding.n_bytes and not _is_made(scan, cohort)
-        )
     common = _mark_odd_grids(found, chosen, findings)
     if common is not None:
         _check_grids(found, settings, common)
@@ -788,20 +773,40 @@ def _check_scans(
             found.problems.append(
                 f"{prefix}none of the {len(scans)} scans can be used; the first: {first}"
             )
-    free = free_bytes(settings.out)
-    if n_bytes > free:
+    _check_disk(found, settings, stage, env, chosen, findings)
+
+
+def _check_disk(
+    found: Preflight,
+    settings: StudySettings,
+    stage: str,
+    env: str,
+    chosen: dict[str, list[Scan]],
+    findings: dict[str, list[Finding]],
+) -> None:
+    """Whether what is still to be made has room, by the estimate of `axoloci plan`."""
+    sound: dict[str, list[Scan]] = {}
+    shapes: dict[Path, tuple[int, ...]] = {}
+    for name, cohort in found.cohorts.items():
+        sound[name] = []
+        pairs = zip(chosen.get(name, []), findings.get(name, []), strict=True)
+        for scan, finding in pairs:
+            image = scan.dwi or scan.fa
+            if finding.shape is not None and not finding.problems and image is not None:
+                sound[name].append(scan)
+                shapes[image] = finding.shape
+        if not sound[name] and cohort.scans:
+            return  # nothing can be told of it, and that is said
+    planned = plan_study(settings, env, scans_of=sound, shapes=shapes)
+    steps = [step for step in planned.steps if stage != "participants" or step.job in STEPS]
+    needed, free = sum(step.n_bytes_to_come for step in steps), free_bytes(settings.out)
+    if needed > free:
+        largest = max(steps, key=lambda step: step.n_bytes_to_come)
         found.problems.append(
-            f"'out' {settings.out}: {free / 1e9:.1f} GB are free, and about {n_bytes / 1e9:.1f} GB "
-            f"are needed ({COMPRESSED:g} × {FLOAT_BYTES} bytes for each voxel of each volume, and "
-            f"of {EXTRA_VOLUMES} maps a scan); choose a larger disk, or process fewer people"
+            f"'out' {settings.out}: {size(free)} are free, and about {size(needed)} are needed, "
+            f"most of them by {largest.job} ({size(largest.n_bytes_to_come)}; axoloci plan tells "
+            "the others); choose a larger disk, or process fewer people"
         )
-
-
-def _is_made(scan: Scan, cohort: Cohort) -> bool:
-    """Whether an earlier run has left the largest file of a scan."""
-    names = {"preprocess": "desc-preproc_dwi.nii.gz", "dti": "model-tensor_dwimap.json"}
-    ending = names[cohort.settings.start]
-    return (cohort.paths.out / scan.folder / f"{scan.prefix}_{ending}").exists()
 
 
 def _mark_odd_grids(

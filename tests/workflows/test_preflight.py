@@ -24,6 +24,7 @@ from axoloci.tasks.encoder.kernel import Config
 from axoloci.workflows import preflight
 from axoloci.workflows.group import Group
 from axoloci.workflows.participants import run_scan
+from axoloci.workflows.plan import plan_study
 from axoloci.workflows.preflight import Preflight, check, claim
 from axoloci.workflows.study import run_study
 
@@ -789,11 +790,14 @@ def test_check__accepts(case: str, site: Site) -> None:
 
 
 def test_check__too_little_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "free_bytes", lambda _: 100_000)
+    """By the estimate of `plan`, of all steps."""
+    planned = plan_study(site.settings())
+    needed = sum(step.n_bytes_to_come for step in planned.steps)
+    assert needed > sum(s.n_bytes for s in planned.steps if s.job == "preprocess") > 0
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: int(needed) - 1)
     (problem,) = site.check().problems
-    assert "0.0 GB are free, and about 0.0 GB are needed" in problem
-    assert "0.7 × 4 bytes for each voxel of each volume, and of 8 maps a scan" in problem
-    needed = 24 * 6**3 * (8 + 8) * 4 * 0.7
+    assert "MB are needed, most of them by normalize" in problem
+    assert site.check(stage="participants").problems == []
     monkeypatch.setattr(preflight, "free_bytes", lambda _: int(needed) + 1)
     assert site.check().problems == []
 
@@ -870,3 +874,10 @@ def test_command__lists_counts_warnings_and_problems(site: Site) -> None:
     assert done.returncode == 1
     assert "problem: genotypes: " in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_plan__counts_only_the_people_of_keep(site: Site) -> None:
+    site.traits()
+    site.table("keep.tsv", ["IID", *LABELS[:7]])
+    site.content["keep"] = "keep.tsv"
+    assert plan_study(site.settings()).people == {"discovery": 7}
