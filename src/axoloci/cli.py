@@ -102,7 +102,8 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
             "--participant-label",
             "participants",
             multiple=True,
-            help="Process this person only, with or without 'sub-'; may be repeated.",
+            help="Process this person only, with or without 'sub-'; may be repeated. With --stage "
+            "participants the report stays as it is.",
         ),
     )
     for option in reversed(options):
