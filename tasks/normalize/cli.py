@@ -194,7 +194,7 @@ def _group_mask(
     shape = read_nifti(paths[0], ndim=3)[0].shape
 
     def covered(path: Path) -> NDArray[np.bool_]:
-        return same_grid(path, shape, affine, paths[0]) != 0
+        return np.not_equal(same_grid(path, shape, affine, paths[0]), 0)
 
     brain = kernel.brain_of(fixed, fixed_affine, shape, affine)
     coverage = np.zeros(shape, dtype=np.int64)
@@ -202,12 +202,14 @@ def _group_mask(
     for i, path in enumerate(progress(paths, "mask", len(paths))):
         voxels = covered(path)
         coverage += voxels
-        shares[i] = np.count_nonzero(voxels & brain) / max(1, np.count_nonzero(brain))
+        shares[i] = int((voxels & brain).sum()) / max(1, int(brain.sum()))
     mask = kernel.group_mask(coverage, len(paths), brain)
     # a field of view without the cerebellum, shared by all, is no fault of anyone
     partial = np.flatnonzero(shares < PARTIAL * np.median(shares))
     if partial.size:
-        others = coverage - sum(covered(paths[i]) for i in partial)
+        others = coverage.copy()
+        for i in partial:
+            others -= covered(paths[i])
         without = kernel.group_mask(others, len(paths) - partial.size, brain)
         for i in partial:
             log.warning(
