@@ -208,17 +208,17 @@ def _group_mask(
     partial = np.flatnonzero(shares < PARTIAL * np.median(shares))
     if partial.size:
         others = coverage.copy()
-        for i in partial:
-            others -= covered(paths[i])
+        for k in partial:
+            others -= covered(paths[k])
         without = kernel.group_mask(others, len(paths) - partial.size, brain)
-        for i in partial:
+        for k in partial:
             log.warning(
                 "%s: the map of %s covers %.0f%% of the template's brain, most maps %.0f%%",
-                *(paths[i], sample_id[i], 100 * shares[i], 100 * np.median(shares)),
+                *(paths[k], sample_id[k], 100 * shares[k], 100 * np.median(shares)),
             )
         log.warning(
             "the common mask has %d voxels, and %d fewer than without %s; to win them, name in "
             "'keep' only the others",
-            *(mask.sum(), (without & ~mask).sum(), ", ".join(sample_id[i] for i in partial)),
+            *(mask.sum(), (without & ~mask).sum(), ", ".join(sample_id[k] for k in partial)),
         )
     return mask
