@@ -330,3 +330,10 @@ def test_find_by_pattern__a_label_named_twice_is_one(tmp_path: Path) -> None:
     assert [scan.sample_id for scan in find_by_pattern(pattern)] == ["01", "02"]
     settings = Inputs(fa=pattern)
     assert passed_over(settings) == [str(tmp_path / "03/04_FA.nii")]
+
+
+def test_read_scan_table__unknown_columns_are_refused(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    table.write_text("participant_id\tsession_id\tfa\n01\t1\ta.nii\n")
+    with pytest.raises(InputError, match="unknown column session_id; remove it"):
+        read_scan_table(table, source="fa")

@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,7 @@ def check(
         scans = found.collect(find_scans, cohort, where=where) if kept else None
         if scans is not None:
             found.cohorts[name] = Cohort(cohort, scans)
+            _check_directions(found, scans, where)
             if unfit := passed_over(cohort):
                 found.warnings.append(
                     f"{where}passed over, for a label in BIDS is of letters and digits only, and "
@@ -755,6 +757,9 @@ def _check_scans(
         everyone = not wanted or cohort.settings.start == "encoder"
         chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
         findings[name] = check_scans(chosen[name], cohort.settings.start, n_procs, read_all)
+    for name, scans in chosen.items():
+        if found.cohorts[name].settings.start in ("normalize", "encoder"):
+            _look_at_values(found, name, scans, findings[name])
     common = _mark_odd_grids(found, chosen, findings)
     if common is not None:
         _check_grids(found, settings, common)
@@ -774,6 +779,41 @@ def _check_scans(
                 f"{prefix}none of the {len(scans)} scans can be used; the first: {first}"
             )
     _check_disk(found, settings, stage, env, chosen, findings)
+
+
+def _look_at_values(
+    found: Preflight, name: str, scans: list[Scan], findings: list[Finding]
+) -> None:
+    """Read the first maps of a cohort: FA that is scaled is scaled in all of them."""
+    looked = [i for i, finding in enumerate(findings) if not finding.problems][:SHOWN]
+    faults = []
+    for i in looked:
+        try:
+            check_map(scans[i].fa or Path())
+        except InputError as error:
+            faults.append(str(error))
+            findings[i] = replace(findings[i], problems=tuple(error.problems))
+    if faults and len(faults) == len(looked):
+        found.problems.append(
+            f"[{name}]: the first {len(faults)} maps are no FA, such as {faults[0]}; divide the "
+            "maps by their scale"
+        )
+
+
+def _check_directions(found: Preflight, scans: Sequence[Scan], where: str) -> None:
+    """People with scans of several phase encodings, of which one enters the cohort."""
+    directions: dict[str, list[str]] = {}
+    for scan in scans:
+        if named := re.search(r"_dir-([A-Za-z0-9]+)", scan.prefix):
+            directions.setdefault(scan.sample_id, []).append(named[1])
+    several = {who: names for who, names in directions.items() if len(set(names)) > 1}
+    if several:
+        taken = Counter(names[0] for names in several.values())
+        found.warnings.append(
+            f"{where}{len(several)} people have scans of several phase encodings, such as "
+            f"{_examples(several)}: of them {' and '.join(f'{d} ({n})' for d, n in taken.items())} "
+            "is taken for the cohort, if it can be processed; the others are not combined with it"
+        )
 
 
 def _check_disk(

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,8 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
     root = root.absolute()
     if not (root / "dataset_description.json").is_file():
         raise InputError(
-            f"{root}: no dataset_description.json, so this is not the top folder of a BIDS data set"
+            f"{root}: no dataset_description.json, so this is not the top folder of a BIDS data "
+            'set; if it is, write {"Name": "a name of yours", "BIDSVersion": "1.9.0"} into one'
         )
     labels = {f"sub-{label.removeprefix('sub-')}" for label in participants}
     names = sorted(os.listdir(root))
@@ -316,6 +318,14 @@ def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
             f"{path}: column {', '.join(sorted(lacking))} missing; wanted are "
             f"{', '.join(columns)}; found {', '.join(reader.fieldnames or ()) or 'nothing'}"
         )
+    known = {"participant_id"}.union(*chain.from_iterable(COLUMNS.values()))
+    unknown = [name for name in reader.fieldnames or () if name not in known]
+    if unknown:
+        raise InputError(
+            f"{path}: unknown column {', '.join(unknown)}; remove it: what it says would be left "
+            f"out (several scans of a person are rows of their own; known: "
+            f"{', '.join(sorted(known))})"
+        )
     for row in reader:
         if None in row or None in row.values():  # too many fields, too few
             raise InputError(
@@ -344,8 +354,8 @@ def read_scan_table(
     Raises
     ------
     InputError
-        Missing columns, ragged rows, labels that BIDS does not allow, empty fields, one image in
-        two rows.
+        Missing or unknown columns, ragged rows, labels that BIDS does not allow, empty fields, one
+        image in two rows.
     """
     needed, optional = COLUMNS[source]
     rows: dict[str, list[tuple[int, dict[str, Path]]]] = {}

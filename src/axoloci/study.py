@@ -325,7 +325,10 @@ def _contradictions(settings: StudySettings) -> list[str]:
         inputs = getattr(settings, name) if name else settings
         if inputs is not None and len(inputs.sources) > 1:
             named = " and ".join(f"'{source}'" for source in inputs.sources)
-            problems.append(f"{f'[{name}]: ' if name else ''}{named}: a cohort has one source")
+            problems.append(
+                f"{f'[{name}]: ' if name else ''}{named}: a cohort has one source; keep one of "
+                "these keys, and put scans of several places into one table of 'scans'"
+            )
     if problems:
         return problems
     cohorts = settings.cohorts()

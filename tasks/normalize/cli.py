@@ -194,7 +194,7 @@ def _group_mask(
     shape = read_nifti(paths[0], ndim=3)[0].shape
 
     def covered(path: Path) -> NDArray[np.bool_]:
-        return same_grid(path, shape, affine, paths[0]) != 0
+        return np.not_equal(same_grid(path, shape, affine, paths[0]), 0)
 
     brain = kernel.brain_of(fixed, fixed_affine, shape, affine)
     coverage = np.zeros(shape, dtype=np.int64)
@@ -202,21 +202,23 @@ def _group_mask(
     for i, path in enumerate(progress(paths, "mask", len(paths))):
         voxels = covered(path)
         coverage += voxels
-        shares[i] = np.count_nonzero(voxels & brain) / max(1, np.count_nonzero(brain))
+        shares[i] = int((voxels & brain).sum()) / max(1, int(brain.sum()))
     mask = kernel.group_mask(coverage, len(paths), brain)
     # a field of view without the cerebellum, shared by all, is no fault of anyone
     partial = np.flatnonzero(shares < PARTIAL * np.median(shares))
     if partial.size:
-        others = coverage - sum(covered(paths[i]) for i in partial)
+        others = coverage.copy()
+        for k in partial:
+            others -= covered(paths[k])
         without = kernel.group_mask(others, len(paths) - partial.size, brain)
-        for i in partial:
+        for k in partial:
             log.warning(
                 "%s: the map of %s covers %.0f%% of the template's brain, most maps %.0f%%",
-                *(paths[i], sample_id[i], 100 * shares[i], 100 * np.median(shares)),
+                *(paths[k], sample_id[k], 100 * shares[k], 100 * np.median(shares)),
             )
         log.warning(
             "the common mask has %d voxels, and %d fewer than without %s; to win them, name in "
             "'keep' only the others",
-            *(mask.sum(), (without & ~mask).sum(), ", ".join(sample_id[i] for i in partial)),
+            *(mask.sum(), (without & ~mask).sum(), ", ".join(sample_id[k] for k in partial)),
         )
     return mask

@@ -657,6 +657,21 @@ def test_init__takes_what_lies_nearest_to_the_scanner(processed: Path, tmp_path:
     assert find_data(tmp_path).source == "preprocessed"
 
 
+def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    for name in ("0011_FA.nii.gz", "0012_FA.nii.gz", "0011_MD.nii.gz"):
+        (tmp_path / "maps" / name).touch()
+    (tmp_path / "people.csv").write_text("IID,age\n1,2\n")
+    (tmp_path / "covar.txt").write_text("IID\tage\n1\t2\n")
+    (tmp_path / "raw/sub-01/dwi").mkdir(parents=True)
+    (tmp_path / "raw/sub-01/dwi/sub-01_dwi.nii.gz").touch()
+    found = find_data(tmp_path)
+    assert found.choices["fa"] == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
+    assert found.choices["covariates"] == [tmp_path / "covar.txt"]
+    assert any("people.csv: looks like a table of people, but" in note for note in found.notes)
+    assert any('"BIDSVersion": "1.9.0"' in line for line in found.missing)
+
+
 def test_completion__study_files_and_folders(tmp_path: Path) -> None:
     for name in ("study.toml", "other.toml", "notes.txt", ".hidden.toml"):
         (tmp_path / name).touch()

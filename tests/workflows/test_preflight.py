@@ -333,10 +333,15 @@ def test_check__the_common_grid_is_that_of_all_maps(site: Site) -> None:
 
 def test_check__values_that_are_not_fa(site: Site) -> None:
     site.maps()
-    write_nifti(site.root / "fa/0003.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
-    assert site.check().scan_problems == {}  # a header does not tell
-    (problems,) = site.check(read_all=True).scan_problems.values()
+    for label in ("0003", "0009"):
+        write_nifti(site.root / f"fa/{label}.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
+    (problems,) = site.check().scan_problems.values()  # of the first three; a header does not tell
     assert "values from 700 to 700; FA lies between 0 and 1" in problems[0]
+    assert len(site.check(read_all=True).scan_problems) == 2
+    for label in LABELS[:3]:
+        write_nifti(site.root / f"fa/{label}.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
+    (problem,) = site.check().problems
+    assert "the first 3 maps are no FA, such as" in problem
 
 
 # --- the study ------------------------------------------------------------------------------------
@@ -678,6 +683,16 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "-9 among traits": (
         lambda s: s.traits(["IID\ta", *(f"{n}\t{i - 9}" for i, n in enumerate(LABELS))]),
         "column 'a' holds -9 for 1 of 24 people",
+    ),
+    "opposed phase encodings": (
+        lambda s: [
+            s.dwi(extension=ext)
+            .with_name(f"sub-0003_dir-{name}_dwi{ext}")
+            .write_bytes(s.dwi(extension=ext).read_bytes())
+            for name in ("AP", "PA")
+            for ext in (".nii.gz", ".bval", ".bvec")
+        ],
+        "1 people have scans of several phase encodings, such as 0003: of them AP (1) is taken",
     ),
     "some without sidecars": (
         sidecars(*LABELS[1:]),
