@@ -31,7 +31,12 @@ from axoloci.workflows.participants import (
     write_table,
 )
 from axoloci.workflows.preflight import check, claim
-from axoloci.workflows.provenance import package_versions, study_facts, write_crate
+from axoloci.workflows.provenance import (
+    package_versions,
+    study_facts,
+    write_crate,
+    write_whole_crate,
+)
 
 log = logging.getLogger("axoloci")
 
@@ -467,6 +472,7 @@ def run_study(
             report = make_report(cohorts, settings, env, group=group, shareable=shareable)
         for cohort in cohorts.values():
             write_crate(cohort, env)
+        write_whole_crate(settings, env)
     failed = [
         replace(outcome, log=str(cohort.paths.out.relative_to(paths.out) / outcome.log))
         for cohort in cohorts.values()
