@@ -86,7 +86,7 @@ def _stubs(folder: Path) -> dict[str, str]:
     programs = folder / "bin"
     programs.mkdir()
     image = folder / "image.nii.gz"
-    write_nifti(image, np.zeros((2, 2, 2), np.float32), np.eye(4))
+    write_nifti(image, np.full((2, 2, 2), 0.5, np.float32), np.eye(4))
     (programs / "python").symlink_to(Path(sys.executable).resolve())
     for step, (images, texts) in STEPS.items():
         program = programs / f"axoloci-{step}"

@@ -182,7 +182,7 @@ def find_maps(scans: Path, most: int) -> LooseMaps | None:
 
     Returns
     -------
-    None if there is none.
+    None if there is none that is above 0 anywhere.
     """
     table = read_tsv(scans, "scans")
     if table.empty or not {"sample_id", "fa", "in_group"} <= set(table.columns):
@@ -206,7 +206,7 @@ def find_maps(scans: Path, most: int) -> LooseMaps | None:
         mask |= volume > 0
         people.append(person)
         files.append(file)
-    if not files:
+    if not mask.any():
         return None
     n_people = len(table) - (len(looked_at) - len(files))
     return LooseMaps(people, files, mask, affine, n_people)
