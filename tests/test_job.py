@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,13 @@ def test_last_words__prefers_the_commands_own_error() -> None:
     assert last_words("Traceback\nValueError: x\n") == "ValueError: x"
     assert last_words("$ axoloci-dti fit\nkilled\n$ exit 1 after 3.0 s, 12 MB\n") == "killed"
     assert last_words("$ axoloci-dti fit\n") == "it wrote no message"
+
+
+def test_die_with_parent__ends_a_process_whose_parent_is_gone_already() -> None:
+    code = "from axoloci.environments import die_with_parent; die_with_parent({}); print('lives')"
+    for parent, lives in ((os.getpid(), True), (os.getpid() + 1, False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(parent)], capture_output=True, text=True
+        )
+        assert (done.stdout == "lives\n") == lives
+        assert done.returncode == (0 if lives else 1)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -296,7 +297,10 @@ class _Lane:
             if self.pool is None:
                 # Workers must not inherit the driver's threads, and must not outlive it.
                 self.pool = ProcessPoolExecutor(
-                    1, multiprocessing.get_context("spawn"), initializer=die_with_parent
+                    1,
+                    multiprocessing.get_context("spawn"),
+                    initializer=die_with_parent,
+                    initargs=(os.getpid(),),
                 )
             try:
                 return self.pool.submit(run_scan, scan, settings, env).result()

@@ -728,7 +728,10 @@ def check_scans(
     if len(scans) <= MANY or n_procs == 1:
         return list(chain.from_iterable(_check_shares(shares, start, False)))
     with ProcessPoolExecutor(
-        n_procs, multiprocessing.get_context("spawn"), initializer=die_with_parent
+        n_procs,
+        multiprocessing.get_context("spawn"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
     ) as pool:
         groups = [shares[i : i + THREADS] for i in range(0, len(shares), THREADS)]
         results = pool.map(

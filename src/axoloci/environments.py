@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,11 +73,19 @@ def image_identity(kind: str, step: str) -> str:
     return f"native:{code_digest(step)}"
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed run leaves none."""
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed run leaves none.
+
+    Parameters
+    ----------
+    parent
+        The parent's process number. If it died before it could be asked for, this process ends.
+    """
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def last_words(text: str) -> str:
@@ -149,7 +158,7 @@ class NativeEnvironment(base.Environment):  # type: ignore[misc]
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self._variables(os.environ, record["image"]),
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
             assert process.stdout is not None
             # Pydra would decode strictly, and one stray byte would cost the result.
