@@ -45,7 +45,7 @@ from axoloci.job import (
     was_removed,
     without_removed,
 )
-from axoloci.scans import Scan, scan_faults
+from axoloci.scans import TOLD_BY, Scan, scan_faults
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.preprocess.task import PreprocessDwi
@@ -463,10 +463,11 @@ def quality_figures(description: dict[str, Any]) -> dict[str, float]:
 def _scanner(scan: Scan) -> dict[str, str]:
     """Scanner and site as covariates, where a sidecar tells."""
     told = scan.acquisition
-    parts = ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber")
-    scanner = " ".join(str(told[part]) for part in parts if part in told)
-    site = str(told.get("InstitutionName", ""))
-    return {name: text for name, text in (("scanner", scanner), ("site", site)) if text}
+    texts = {
+        name: " ".join(str(told[key]) for key in keys if key in told)
+        for name, keys in TOLD_BY.items()
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def write_scan_tables(

@@ -36,7 +36,7 @@ from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import alike_hint, minus_nine_warnings, read_table, read_traits
-from axoloci.scans import LABEL, Scan, find_scans, passed_over, pattern_folder, scan_faults
+from axoloci.scans import LABEL, TOLD_BY, Scan, find_scans, passed_over, pattern_folder, scan_faults
 from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
 from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import Cohort, check_map
@@ -51,11 +51,6 @@ CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
 HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
-# Metadata of sidecars, any of which tells a covariate.
-TOLD_BY = {
-    "site": ("InstitutionName",),
-    "scanner": ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber"),
-}
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]

@@ -16,6 +16,7 @@ from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import read_people
 from axoloci.io.tables import read_table, read_traits
 from axoloci.job import read_records
+from axoloci.scans import TOLD_BY
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import followed, study_lock, submit
@@ -41,7 +42,6 @@ from axoloci.workflows.provenance import (
 log = logging.getLogger("axoloci")
 
 BIDS_VERSION = "1.9.0"
-CATEGORIES = ("scanner", "site")  # covariates that are words, whatever they look like
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def group_settings(settings: StudySettings, tables: Sequence[Path]) -> dict[str,
     if used is None:
         used = tuple(str(name) for table in tables for name in read_table(table))
     named = settings.gwas.categorical
-    if categories := [*named, *(n for n in CATEGORIES if n in used and n not in named)]:
+    if categories := [*named, *(n for n in TOLD_BY if n in used and n not in named)]:
         chosen["gwas"]["categorical"] = categories
     return chosen
 
@@ -190,7 +190,7 @@ def check_people(cohort: Cohort) -> None:
     people &= set(read_people(Path(f"{settings.genotypes}.fam")))
     counts.append(f"of these in {settings.genotypes}.fam: {len(people)}")
     for path in covariate_tables(settings):
-        table = read_table(path, (*settings.gwas.categorical, *CATEGORIES))
+        table = read_table(path, (*settings.gwas.categorical, *TOLD_BY))
         used = settings.gwas.covariates or table.columns
         complete = table[[name for name in table if name in used]].notna().all(axis=1)
         people &= set(table.index[complete])

@@ -66,6 +66,12 @@ THREADS = 8  # that list folders: a network file system answers several as fast 
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")  # a person's folder
 LABEL = "{participant_id}"  # what stands for the label in a pattern of file names
 
+# Covariates in words that sidecars tell, and the metadata that tell them.
+TOLD_BY = {
+    "scanner": ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber"),
+    "site": ("InstitutionName",),
+}
+
 
 @dataclass(frozen=True)
 class Scan:

@@ -19,7 +19,7 @@ from support import BIN
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import write_nifti
-from axoloci.study import StudySettings, parse_settings
+from axoloci.study import StudyPaths, StudySettings, parse_settings
 from axoloci.tasks.encoder.kernel import Config
 from axoloci.workflows import preflight
 from axoloci.workflows.group import Group
@@ -609,11 +609,13 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "keep in a cohort's folder": (
         both(
             split(discovery=(0, 12), replication=(12, 24)),
-            lambda s: (s.root / "out/replication/work").mkdir(parents=True),
+            lambda s: StudyPaths(s.root / "out" / "replication").work.mkdir(parents=True),
             lambda s: (s.root / "replication.tsv").rename(
-                s.root / "out/replication/work/people.tsv"
+                StudyPaths(s.root / "out" / "replication").work / "people.tsv"
             ),
-            lambda s: s.content["replication"].update(keep="out/replication/work/people.tsv"),
+            lambda s: s.content["replication"].update(
+                keep=str(StudyPaths(Path("out", "replication")).work / "people.tsv")
+            ),
         ),
         "people.tsv: the study writes its own results there",
     ),
@@ -837,7 +839,7 @@ def test_no_gpu__says_what_is_missing(
 
 def test_claim__marks_the_output_of_each_cohort(site: Site) -> None:
     claim(site.settings())
-    marker = site.root / "out/work/source.json"
+    marker = StudyPaths(site.root / "out").work / "source.json"
     assert json.loads(marker.read_text())["source"] == "bids"
     assert site.check().problems == []  # the same study goes on
     marker.unlink()
