@@ -86,7 +86,7 @@ def _stubs(folder: Path) -> dict[str, str]:
     programs = folder / "bin"
     programs.mkdir()
     image = folder / "image.nii.gz"
-    write_nifti(image, np.zeros((2, 2, 2), np.float32), np.eye(4))
+    write_nifti(image, np.full((2, 2, 2), 0.5, np.float32), np.eye(4))
     (programs / "python").symlink_to(Path(sys.executable).resolve())
     for step, (images, texts) in STEPS.items():
         program = programs / f"axoloci-{step}"
@@ -103,10 +103,16 @@ def _scans(folder: Path) -> None:
     rows = ["participant_id\tdwi\tbval\tbvec"]
     raw = folder / "raw"
     raw.mkdir()
-    (raw / "dwi.bval").write_text("0 1000")
-    (raw / "dwi.bvec").write_text("0 1\n0 0\n0 0")
+    # b0 and six directions: what the preflight takes for a DWI
+    vectors = np.array(
+        [[0, 0, 0], [1, 1, 0], [1, -1, 0], [0, 1, 1], [0, 1, -1], [1, 0, 1], [1, 0, -1]]
+    )
+    np.savetxt(raw / "dwi.bval", [[0] + 6 * [1000]], fmt="%d")
+    np.savetxt(raw / "dwi.bvec", (vectors / np.sqrt(2)).T, fmt="%.6f")
+    image = folder / "dwi.nii.gz"
+    write_nifti(image, np.full((2, 2, 2, len(vectors)), 100, np.float32), np.eye(4))
     for number in range(N_SCANS):
-        os.link(folder / "image.nii.gz", raw / f"{number}.nii.gz")
+        os.link(image, raw / f"{number}.nii.gz")
         rows.append(f"{number:05d}\traw/{number}.nii.gz\traw/dwi.bval\traw/dwi.bvec")
     (folder / "scans.tsv").write_text("\n".join(rows) + "\n")
 

@@ -86,7 +86,10 @@ def main() -> None:
             started = time.monotonic()
             done = subprocess.run(command, capture_output=True, text=True)
             seconds = time.monotonic() - started
-            assert done.returncode == 0, done.stdout + done.stderr
+            # No disk holds what such a cohort would become; nothing else may be wrong.
+            problems = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+            assert all("are needed, most of them by" in line for line in problems), done.stdout
+            assert done.returncode == (1 if problems else 0), done.stdout + done.stderr
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
             # A figure that is written down is one that holds.
             assert seconds < MAX_SECONDS, seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from support import BIN, axoloci, write_study
 
-from axoloci.io.files import write_json
+from axoloci.io.files import sha256, write_json
 from axoloci.job import read_records
 from axoloci.scans import Scan
 from axoloci.study import StudySettings
@@ -91,7 +92,10 @@ def die_on_sub_2(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     """In place of `run_scan`: the system kills the process that works on sub-2."""
     if scan.prefix == "sub-2":
         os.kill(os.getpid(), signal.SIGKILL)
-    outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=recipe(settings, env))
+    fa = settings.out / f"{scan.prefix}.nii.gz"
+    fa.touch()
+    made = {"fa": fa.name, "fa_sha256": sha256(fa), "made_by": recipe(settings, env)}
+    outcome = Outcome(scan.prefix, scan.sample_id, "ok", **made)
     state = settings.out / "work" / "scans" / f"{scan.prefix}.json"
     write_json(state, asdict(outcome))
     return outcome
@@ -145,3 +149,23 @@ def fill_disk(
     small_disk("1g")
     axoloci("run", study, "--n-procs", 2)
     return study
+
+
+def fail_or_hang(scan: Scan, settings: StudySettings, env: str) -> Outcome:
+    """In place of `run_scan`: the disk is full for sub-0 once the others are at work, and hang."""
+    folder = settings.out / scan.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f".{os.getpid()}.tmp.a.nii.gz").touch()
+    while scan.prefix == "sub-0":
+        if (settings.out / "sub-1").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        time.sleep(0.05)
+    time.sleep(600)
+    raise AssertionError
+
+
+def hang(scan: Scan, settings: StudySettings, env: str) -> Outcome:
+    """In place of `run_scan`: a scan that takes long."""
+    (settings.out / f"{os.getpid()}.at_work").touch()
+    time.sleep(600)
+    raise AssertionError

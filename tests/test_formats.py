@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import shutil
 from pathlib import Path
 
+import pytest
+from fileformats.generic import File
+from fileformats.medimage import Bval, NiftiGz
 from pydra.utils.hash import hash_function
 
 from axoloci.formats import CohortStore, PlinkBed, SumstatsStore
@@ -31,3 +37,27 @@ def test_stores__their_manifest_decides(tmp_path: Path) -> None:
         assert hash_function(store(folder)) == before
         (folder / store.manifest).write_text('{"part": "sha256"}')
         assert hash_function(store(folder)) != before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(File, "x.tsv"), (Bval, "x.bval"), (NiftiGz, "x.nii.gz")]
+)
+def test_files__one_that_takes_the_place_and_time_of_another_differs(
+    kind: type[File], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYDRA_HASH_CACHE", str(tmp_path / "hashes"))
+    path, other = tmp_path / name, tmp_path / f"other-{name}"
+    pack = gzip.compress if kind is NiftiGz else bytes
+    first, second = pack(b"1 2"), pack(b"3 4")
+    for content, file in (first, path), (second, other):
+        file.write_bytes(content)
+        os.utime(file, (1, 1))
+    before = hash_function(kind(path))
+    remembered = set((tmp_path / "hashes").iterdir())
+    assert hash_function(kind(path)) == before
+    assert set((tmp_path / "hashes").iterdir()) == remembered  # its content is not read again
+    shutil.copy2(other, path)
+    assert path.stat().st_mtime == 1
+    assert hash_function(kind(path)) != before
+    path.write_bytes(first)
+    assert hash_function(kind(path)) == before  # the content decides

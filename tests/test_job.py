@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from axoloci.environments import last_words
-from axoloci.job import damage, fingerprint, read_record, reason_to_run
+from axoloci.job import damage, fingerprint, read_record, read_records, reason_to_run
 
 INPUTS = {"dwi": "a1", "image": "native:1", "prefix": "p"}
 
@@ -30,6 +33,7 @@ def record(**changes: Any) -> dict[str, Any]:
         (record(), INPUTS | {"dwi": "b2"}, "dwi changed"),
         (record(), INPUTS | {"dwi": "b2", "image": "native:2"}, "its code changed"),
         (record(), INPUTS | {"max_bval": "c"}, "max_bval changed"),
+        (record(), INPUTS | {"inputs_file": "d"}, "its inputs changed"),
         (record(), {"dwi": "a1", "image": "native:1"}, "prefix changed"),
     ],
 )
@@ -61,6 +65,20 @@ def test_damage__a_touched_file_is_read_and_found_whole(tmp_path: Path) -> None:
     assert damage(path, was) == ""
 
 
+def test_damage__a_file_that_takes_the_place_and_time_of_another_is_noticed(tmp_path: Path) -> None:
+    path, copy = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"content")
+    was = fingerprint(path)
+    shutil.copy2(path, copy)
+    assert damage(copy, was) == ""  # another inode, the same content
+    copy.write_bytes(b"Content")
+    os.utime(copy, ns=(was["mtime_ns"], was["mtime_ns"]))
+    copy.replace(path)
+    assert damage(path, was) == f"{path} was changed"
+    old = {key: was[key] for key in ("size", "mtime_ns", "sha256")}
+    assert damage(path, old) == f"{path} was changed"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"exit_code": 0'])
 def test_read_record__what_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "job.json"
@@ -75,8 +93,27 @@ def test_read_record__reads_what_was_written(tmp_path: Path) -> None:
     assert read_record(path) == record()
 
 
+def test_read_records__one_at_a_time(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record()) if name != "b" else "{")
+    found = read_records(tmp_path)
+    assert next(found)["log"] == str(tmp_path / "a.log")
+    (tmp_path / "c.json").unlink()  # it has not been read yet
+    assert list(found) == []
+
+
 def test_last_words__prefers_the_commands_own_error() -> None:
     assert last_words("a\nError: no b0\n  in x.bval\n") == "no b0 in x.bval"
     assert last_words("Traceback\nValueError: x\n") == "ValueError: x"
     assert last_words("$ axoloci-dti fit\nkilled\n$ exit 1 after 3.0 s, 12 MB\n") == "killed"
     assert last_words("$ axoloci-dti fit\n") == "it wrote no message"
+
+
+def test_die_with_parent__ends_a_process_whose_parent_is_gone_already() -> None:
+    code = "from axoloci.environments import die_with_parent; die_with_parent({}); print('lives')"
+    for parent, lives in ((os.getpid(), True), (os.getpid() + 1, False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(parent)], capture_output=True, text=True
+        )
+        assert (done.stdout == "lives\n") == lives
+        assert done.returncode == (0 if lives else 1)

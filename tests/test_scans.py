@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.scans import Scan, find_bids_scans, find_scans, read_scan_table, scan_faults
+from axoloci.scans import (
+    Scan,
+    find_bids_scans,
+    find_by_pattern,
+    find_scans,
+    passed_over,
+    read_scan_table,
+    scan_faults,
+)
 from axoloci.study import Inputs
 
 BVAL = "0 1000 1000\n"
@@ -311,3 +319,21 @@ def test_find_scans__only_the_people_to_keep(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of these people has a scan"):
         find_scans(inputs)
     assert find_scans(Inputs(traits=tmp_path / "t.tsv")) == []
+
+
+def test_find_by_pattern__a_label_named_twice_is_one(tmp_path: Path) -> None:
+    for name in ("01/01_FA.nii", "sub-02/sub-02_FA.nii", "03/04_FA.nii"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.touch()
+    pattern = tmp_path / "{participant_id}/{participant_id}_FA.nii"
+    assert [scan.sample_id for scan in find_by_pattern(pattern)] == ["01", "02"]
+    settings = Inputs(fa=pattern)
+    assert passed_over(settings) == [str(tmp_path / "03/04_FA.nii")]
+
+
+def test_read_scan_table__unknown_columns_are_refused(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    table.write_text("participant_id\tsession_id\tfa\n01\t1\ta.nii\n")
+    with pytest.raises(InputError, match="unknown column session_id; remove it"):
+        read_scan_table(table, source="fa")

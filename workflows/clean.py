@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from axoloci.job import read_record, remove_output
 from axoloci.study import StudyPaths
 from axoloci.workflows.engine import is_locked, study_lock
 from axoloci.workflows.records import cohort_paths
+
+log = logging.getLogger("axoloci")
 
 CORRECTED = "_desc-preproc_dwi.nii.gz"
 TEMPORARY = re.compile(r"\.(\d+)\.tmp\.")
@@ -118,15 +121,30 @@ def _lives(process: int) -> bool:
 
 
 def _corrected_volumes(cohorts: Iterable[StudyPaths]) -> Freed:
-    """Corrected volumes of the scans that are finished."""
-    freed = Freed("corrected volumes of finished scans")
+    """Corrected volumes of the scans that are finished.
+
+    Records name files by absolute paths: those of a study that was copied name the original's,
+    which are left alone.
+    """
+    freed, elsewhere = Freed("corrected volumes of finished scans"), []
     for paths in cohorts:
+        own = paths.out.resolve()
         for state in sorted((paths.work / "scans").glob("*.json")):
             record = paths.logs / state.stem / "preprocess.json"
             fitted = read_record(record.with_name("dti.json"))
             if read_record(state).get("status") != "ok" or fitted.get("exit_code") != 0:
                 continue
             for name in read_record(record).get("outputs", {}):
-                if name.endswith(CORRECTED) and Path(name).is_file():
+                if not name.endswith(CORRECTED) or not Path(name).is_file():
+                    continue
+                if Path(name).parent.resolve().is_relative_to(own):
                     freed.add(Path(name), record)
+                else:
+                    elsewhere.append(name)
+    if elsewhere:
+        log.warning(
+            "left alone: %d corrected volumes that lie outside of the study, as of one that was "
+            "copied or moved, such as %s; run it where it lies now, then clean again",
+            *(len(elsewhere), elsewhere[0]),
+        )
     return freed

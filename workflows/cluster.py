@@ -44,14 +44,14 @@ from axoloci.workflows.participants import (
 )
 from axoloci.workflows.plan import StepPlan, plan_study
 from axoloci.workflows.preflight import check
-from axoloci.workflows.provenance import write_crate
+from axoloci.workflows.provenance import write_crate, write_whole_crate
 from axoloci.workflows.slurm_scripts import CHECK, write_scripts
 from axoloci.workflows.study import (
     begin,
     make_report,
+    prepare_group,
     run_group_part,
     take_stock,
-    write_maps,
 )
 from axoloci.workflows.submission import (
     Attempt,
@@ -471,6 +471,7 @@ def _report(submission: Submission) -> int:
     make_report(cohorts, submission.run_settings(), env, group=group)
     for cohort in cohorts.values():
         write_crate(cohort, env)
+    write_whole_crate(submission.settings, env)
     return 0
 
 
@@ -638,8 +639,7 @@ def _conclude(submission: Submission, stage: Stage, state: StageState) -> str:
     for name, outcome in killed_scans(submission, stage, state):
         write_outcome(outcome, StudyPaths(submission.settings.cohorts()[name].out))
     try:
-        for cohort in _cohorts(submission).values():
-            write_maps(cohort)
+        prepare_group(_cohorts(submission))
     except InputError as error:
         return str(error)
     return ""
@@ -669,8 +669,10 @@ def killed_scans(
                 continue
             paths = StudyPaths(cohorts[name].out)
             logs = str((paths.logs / prefix).relative_to(paths.out))
-            failed = {"status": "failed", "reason": reason, "log": logs}
-            yield name, replace(outcome, made_by=recipes[name], **failed)
+            yield (
+                name,
+                replace(outcome, status="failed", reason=reason, log=logs, made_by=recipes[name]),
+            )
 
 
 def _failed_by_itself(settings: StudySettings, outcome: Outcome) -> bool:

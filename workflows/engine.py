@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from pydra.engine.submitter import Submitter
 
 from axoloci.errors import InputError
-from axoloci.study import StudyPaths
+from axoloci.study import COHORTS, StudyPaths
 
 HEARTBEAT_SECONDS = 20.0
 """How often a process shows in its lock file that it lives."""
@@ -72,7 +72,8 @@ def study_lock(paths: StudyPaths, part: str = "", patience: float = 1.0) -> Iter
 
         def show_life() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
-                os.utime(lock)
+                with suppress(OSError):  # of a network file system: the next sign may succeed
+                    os.utime(lock)
 
         threading.Thread(target=show_life, daemon=True).start()
         try:
@@ -118,11 +119,15 @@ def _rival(paths: StudyPaths, lock: Path, file: TextIO) -> Path | None:
 
 
 def _clear(paths: StudyPaths) -> None:
-    """Remove what a killed driver left: Pydra's cache, and locks and halves of its digests."""
-    shutil.rmtree(paths.cache, ignore_errors=True)
-    for file in (paths.work / "hashes").glob("*"):
-        if file.suffix == ".lock" or file.stat().st_size == 0:
-            file.unlink()
+    """Remove what a killed driver left: Pydra's cache, and locks and halves of its digests.
+
+    The folders of all cohorts are cleared: they have no lock of their own.
+    """
+    for own in (paths, *(StudyPaths(paths.out / cohort) for cohort in COHORTS)):
+        shutil.rmtree(own.cache, ignore_errors=True)
+        for file in (own.work / "hashes").glob("*"):
+            if file.suffix == ".lock" or file.stat().st_size == 0:
+                file.unlink()
 
 
 def _held(paths: StudyPaths, lock: Path) -> InputError:

@@ -7,12 +7,15 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
+import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,8 +36,16 @@ from axoloci.errors import InputError, raise_all
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.io.tables import read_table
-from axoloci.job import input_digests, read_record, reason_to_run, was_removed, without_removed
-from axoloci.scans import Scan, scan_faults
+from axoloci.job import (
+    damage,
+    fingerprint,
+    input_digests,
+    read_record,
+    reason_to_run,
+    was_removed,
+    without_removed,
+)
+from axoloci.scans import TOLD_BY, Scan, scan_faults
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.preprocess.task import PreprocessDwi
@@ -50,6 +61,7 @@ QC_FILES = {
 }
 MAX_FA = 1.3  # interpolation overshoots a little
 SAY_SECONDS = 15.0  # between two lines of progress in a log
+GRACE_SECONDS = 1.0  # in which steps may end by themselves when a run is stopped
 TRIES = 2  # of a scan whose worker process is killed
 
 
@@ -64,6 +76,7 @@ class Outcome:
     log: str = ""  # folder of its logs, relative to the study's folder
     fa: str = ""  # FA in the common space, relative to the study's folder
     fa_sha256: str = ""
+    fa_state: dict[str, int] = field(default_factory=dict)  # `job.file_state` of the same file
     made_by: str = ""  # digest of settings, template and code
 
 
@@ -181,7 +194,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     """Run the participant workflow of one scan; a failure is an outcome, not an exception."""
     paths = StudyPaths(settings.out)
     out_dir, log_dir = paths.out / scan.folder, paths.logs / scan.prefix
-    about = {"scan": scan.prefix, "sample_id": scan.sample_id}
+    about: dict[str, Any] = {"scan": scan.prefix, "sample_id": scan.sample_id}
     about |= {"log": str(log_dir.relative_to(paths.out)), "made_by": recipe(settings, env)}
     try:
         raise_all(scan_faults(scan, settings.start), f"{scan.prefix}: files are missing")
@@ -212,7 +225,9 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
             assert scan.fa is not None
             check_map(scan.fa)
             fa = scan.fa
-        outcome = Outcome(status="ok", fa=str(fa), fa_sha256=sha256(paths.out / fa), **about)
+        state = fingerprint(paths.out / fa)
+        checksum = state.pop("sha256")
+        outcome = Outcome(status="ok", fa=str(fa), fa_sha256=checksum, fa_state=state, **about)
     except Exception as error:
         # Whatever went wrong with one scan, the others go on: the reason is kept and shown.
         known = isinstance(error, (StepError, InputError))
@@ -238,7 +253,11 @@ def check_map(path: Path) -> None:
 
 
 def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> list[Outcome]:
-    """What is known of each scan; one that was made with other settings or code is not run."""
+    """What is known of each scan.
+
+    One that was made with other settings or code is not run; one whose map or quality figures are
+    not what they were failed.
+    """
     paths, made_by = StudyPaths(settings.out), recipe(settings, env)
     outcomes = []
     for scan in scans:
@@ -248,29 +267,53 @@ def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> l
         elif outcome.made_by != made_by:
             reason = "made with other settings or another version; run the participants again"
             outcome = Outcome(scan.prefix, scan.sample_id, "not run", reason)
+        elif outcome.status == "ok" and (harm := _harm(scan, outcome, settings)):
+            reason = f"{harm}: it was damaged after it was made; run the participants again"
+            outcome = replace(outcome, status="failed", reason=reason)
         outcomes.append(outcome)
     return outcomes
+
+
+def _harm(scan: Scan, outcome: Outcome, settings: StudySettings) -> str:
+    """What is wrong with the files of a finished scan that the cohort needs; empty if nothing."""
+    fa = StudyPaths(settings.out).out / outcome.fa
+    if harm := damage(fa, {**outcome.fa_state, "sha256": outcome.fa_sha256}):
+        return harm
+    files = (_quality_file(scan, step, settings) for step in steps_of(settings))
+    return next((f"{file} cannot be read" for file in files if not read_record(file)), "")
+
+
+def _quality_file(scan: Scan, step: str, settings: StudySettings) -> Path:
+    return StudyPaths(settings.out).out / scan.folder / f"{scan.prefix}_{QC_FILES[step]}"
 
 
 class _Lane:
     """One worker process of a thread; a death costs no scan but the one that it worked on."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: threading.Event) -> None:
         self.pool: ProcessPoolExecutor | None = None
+        self.scan: Scan | None = None  # that it works on
+        self.stopping = stopping
 
     def run(self, scan: Scan, settings: StudySettings, env: str) -> Outcome:
         """Run one scan; a process that was killed is replaced and the scan tried once more."""
+        self.scan = scan
         for _ in range(TRIES):
             if self.pool is None:
                 # Workers must not inherit the driver's threads, and must not outlive it.
                 self.pool = ProcessPoolExecutor(
-                    1, multiprocessing.get_context("spawn"), initializer=die_with_parent
+                    1,
+                    multiprocessing.get_context("spawn"),
+                    initializer=die_with_parent,
+                    initargs=(os.getpid(),),
                 )
             try:
                 return self.pool.submit(run_scan, scan, settings, env).result()
             except BrokenProcessPool:
-                log.warning("%s: its process was killed", scan.prefix)
                 self.close()
+                if self.stopping.is_set():
+                    raise
+                log.warning("%s: its process was killed", scan.prefix)
         paths = StudyPaths(settings.out)
         outcome = Outcome(
             scan.prefix,
@@ -292,17 +335,18 @@ class _Lane:
 
 def _in_processes(
     scans: Sequence[Scan], settings: StudySettings, env: str, n_procs: int
-) -> Iterator[Outcome]:
-    """Outcomes as they come, from `n_procs` processes."""
+) -> Generator[Outcome]:
+    """Outcomes as they come, from `n_procs` processes; none of these outlives it."""
     waiting: SimpleQueue[Scan] = SimpleQueue()
     done: SimpleQueue[Outcome | BaseException] = SimpleQueue()
+    stopping = threading.Event()
     for scan in scans:
         waiting.put(scan)
+    lanes = [_Lane(stopping) for _ in range(min(n_procs, len(scans)))]
 
-    def work() -> None:
-        lane = _Lane()
+    def work(lane: _Lane) -> None:
         try:
-            while True:
+            while not stopping.is_set():
                 done.put(lane.run(waiting.get_nowait(), settings, env))
         except Empty:
             pass
@@ -311,16 +355,46 @@ def _in_processes(
         finally:
             lane.close()
 
-    lanes = [threading.Thread(target=work, daemon=True) for _ in range(min(n_procs, len(scans)))]
-    for thread in lanes:
+    threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in lanes]
+    for thread in threads:
         thread.start()
-    for _ in scans:
-        outcome = done.get()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        yield outcome
-    for thread in lanes:
-        thread.join()
+    try:
+        for _ in scans:
+            outcome = done.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stopping.set()
+        log.warning("stopping")
+        _end(threads)
+        for lane in lanes:
+            if lane.scan is not None:
+                _remove_halves(lane.scan, StudyPaths(settings.out))
+        raise
+
+
+def _end(threads: Sequence[threading.Thread]) -> None:
+    """End the lanes: after a moment in which their steps may end by themselves, their processes."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while any(thread.is_alive() for thread in threads):
+        if time.monotonic() > deadline:
+            for process in multiprocessing.active_children():
+                process.kill()  # and with it, its step
+        for thread in threads:
+            thread.join(0.05)
+
+
+def _remove_halves(scan: Scan, paths: StudyPaths) -> None:
+    """Remove what a killed step of a scan has left half written."""
+    for folder in (paths.out / scan.folder, paths.logs / scan.prefix):
+        for half in folder.glob(".*.tmp.*"):
+            if half.is_dir():
+                shutil.rmtree(half, ignore_errors=True)
+            else:
+                half.unlink(missing_ok=True)
 
 
 def run_participants(
@@ -338,9 +412,11 @@ def run_participants(
         TimeRemainingColumn(),
     )
     n_failed, said = 0, time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        closing(_in_processes(scans, settings, env, n_procs)) as outcomes,
+    ):
         bar = progress.add_task("scans", total=len(scans), failed=0)
-        outcomes = _in_processes(scans, settings, env, n_procs)
         for n_done, outcome in enumerate(outcomes, start=1):
             if outcome.status == "failed":
                 n_failed += 1
@@ -392,10 +468,11 @@ def quality_figures(description: dict[str, Any]) -> dict[str, float]:
 def _scanner(scan: Scan) -> dict[str, str]:
     """Scanner and site as covariates, where a sidecar tells."""
     told = scan.acquisition
-    parts = ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber")
-    scanner = " ".join(str(told[part]) for part in parts if part in told)
-    site = str(told.get("InstitutionName", ""))
-    return {name: text for name, text in (("scanner", scanner), ("site", site)) if text}
+    texts = {
+        name: " ".join(str(told[key]) for key in keys if key in told)
+        for name, keys in TOLD_BY.items()
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def write_scan_tables(
@@ -410,6 +487,7 @@ def write_scan_tables(
     rows = []
     for outcome in outcomes:
         row: dict[str, Any] = {key: value or "n/a" for key, value in asdict(outcome).items()}
+        del row["fa_state"]
         rows.append({**row, "in_group": "yes" if outcome.scan in chosen else "no"})
     write_table(paths.scans, rows)
     figures = []
@@ -417,7 +495,6 @@ def write_scan_tables(
         if outcome.status == "ok":
             row = {"scan": scan.prefix, "sample_id": scan.sample_id}
             for step in steps:
-                file = paths.out / scan.folder / f"{scan.prefix}_{QC_FILES[step]}"
-                row |= quality_figures(json.loads(file.read_text(encoding="utf-8")))
+                row |= quality_figures(read_record(_quality_file(scan, step, settings)))
             figures.append({**row, **scan.acquisition, **_scanner(scan)})
     write_table(paths.qc, figures, first=("scan", "sample_id"))

@@ -18,14 +18,17 @@ from importlib.resources import files
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
 
 from axoloci.errors import InputError
+from axoloci.io.nifti import read_header, regridded
 from axoloci.job import read_record
 from axoloci.scans import Scan, find_scans
 from axoloci.steps import Resources, installed_steps
 from axoloci.study import StudyPaths, StudySettings
 from axoloci.workflows.graph import group_programs
-from axoloci.workflows.participants import read_outcomes, steps_of
+from axoloci.workflows.participants import Cohort, read_outcomes, steps_of
 
 SHIPPED_TEMPLATE = "MNI_FA_2mm.nii.gz"
 MAX_LATENTS, PEOPLE_PER_LATENT = 128, 15  # without n_latents in the study
@@ -250,11 +253,26 @@ class StudyPlan:
         return max([n_procs * max(of_scans, default=0.0), *others])
 
 
-def plan_study(settings: StudySettings, env: str = "native") -> StudyPlan:
+def plan_study(
+    settings: StudySettings,
+    env: str = "native",
+    *,
+    scans_of: Mapping[str, Sequence[Scan]] | None = None,
+    shapes: Mapping[Path, tuple[int, ...]] | None = None,
+) -> StudyPlan:
     """What a study needs, from the headers of its images and the size of its tables.
 
     Nothing is written. Inputs that cannot be read are named in `missing`, and what they would tell
     is left out of the sums.
+
+    Parameters
+    ----------
+    settings, env
+        As for `run_study`.
+    scans_of
+        Scans by cohort, where they were looked for already; other cohorts are passed over then.
+    shapes
+        Shapes of images whose headers were read already.
     """
     plan = StudyPlan(missing=_missing_programs())
     cohorts = settings.cohorts()
@@ -264,15 +282,17 @@ def plan_study(settings: StudySettings, env: str = "native") -> StudyPlan:
     trained_latents = 0
     for name, cohort in cohorts.items():
         paths = StudyPaths(cohort.out)
+        if scans_of is not None and name not in scans_of:
+            continue
         try:
-            scans = find_scans(cohort)
+            scans = find_scans(cohort) if scans_of is None else scans_of[name]
         except (InputError, OSError) as error:
             plan.missing.append(str(error))
             continue
         try:
             template = template or _template_voxels(cohort, scans)
             if scans:
-                _plan_scans(plan, name, cohort, scans, env, template, resources)
+                _plan_scans(plan, name, cohort, scans, env, template, resources, shapes or {})
                 plan.people[name] = len({scan.sample_id for scan in scans})
                 if not trained_latents:
                     few = max(1, plan.people[name] // PEOPLE_PER_LATENT)
@@ -280,6 +300,8 @@ def plan_study(settings: StudySettings, env: str = "native") -> StudyPlan:
                 plan.latents[name] = trained_latents
             elif cohort.traits is not None:
                 plan.people[name], plan.latents[name] = _size_of_table(cohort.traits)
+                if cohort.keep is not None:
+                    plan.people[name] = len(Cohort(cohort, []).people)
         except (InputError, OSError) as error:
             plan.missing.append(str(error))
             continue
@@ -322,14 +344,24 @@ def _template_voxels(cohort: StudySettings, scans: Sequence[Scan]) -> int:
         return 0
     if cohort.start == "encoder":
         return math.prod(_shape(scans[0].fa)) if scans[0].fa else 0
-    template = cohort.normalize.template
+    return math.prod(template_grid(cohort)[0])
+
+
+def template_grid(settings: StudySettings) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape and affine (4, 4) of the space that maps are brought to, from the template's header.
+
+    Raises
+    ------
+    InputError
+        The template cannot be read.
+    """
+    template = settings.normalize.template
     if template is None:
         template = Path(str(files("axoloci.tasks.normalize").joinpath(SHIPPED_TEMPLATE)))
-    voxels = math.prod(_shape(template)[:3])
-    if cohort.normalize.voxel_size is not None:
-        own = nib.load(template).header.get_zooms()[:3]  # type: ignore[attr-defined]
-        voxels = round(voxels * float(math.prod(own)) / cohort.normalize.voxel_size**3)
-    return voxels
+    header = read_header(template, 3)
+    if settings.normalize.voxel_size is None:
+        return header.shape, header.affine
+    return regridded(header.shape, header.affine, settings.normalize.voxel_size)
 
 
 def _plan_scans(
@@ -340,6 +372,7 @@ def _plan_scans(
     env: str,
     template: int,
     resources: Mapping[str, Resources],
+    shapes: Mapping[Path, tuple[int, ...]],
 ) -> None:
     """Add the jobs of a cohort's scans; a scan is done, or all of its jobs are to be run."""
     done = {o.scan for o in read_outcomes(scans, cohort, env) if o.status == "ok"}
@@ -351,7 +384,7 @@ def _plan_scans(
         image = scan.dwi or scan.fa
         assert image is not None
         try:
-            shape = _shape(image)
+            shape = shapes.get(image) or _shape(image)
         except InputError as error:
             plan.missing.append(str(error))
             continue

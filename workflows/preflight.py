@@ -10,9 +10,9 @@ import difflib
 import importlib.util
 import json
 import logging
-import math
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,12 +20,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from axoloci.care import size
 from axoloci.covariates import design_matrix
 from axoloci.environments import die_with_parent, environment_problems
 from axoloci.errors import InputError, raise_all
@@ -33,27 +35,24 @@ from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
-from axoloci.io.tables import alike_hint, read_table, read_traits
-from axoloci.scans import Scan, find_scans, scan_faults
-from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings
+from axoloci.io.tables import alike_hint, minus_nine_warnings, read_table, read_traits
+from axoloci.scans import LABEL, TOLD_BY, Scan, find_scans, passed_over, pattern_folder, scan_faults
+from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
 from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import Cohort, check_map
+from axoloci.workflows.plan import plan_study, template_grid
+from axoloci.workflows.provenance import CODE, CRATE
 
 logger = logging.getLogger("axoloci")
 
 GROUP_STEPS = ["normalize", "encoder", "gwas", "genetics"]
 SHOWN = 3  # examples in a message
+MOST_IDS = 50  # of people who must be taken out one by one
 CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
+HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
-
-FLOAT_BYTES = 4
-# What a scan leaves, in volumes of its own grid beside the corrected series itself: mean b0, mask,
-# FA, MD, AD, RD, and the rest of the tensor maps.
-EXTRA_VOLUMES = 8
-# Of the bytes of a corrected series (float32, interpolated) gzip saves little: air and the mask.
-COMPRESSED = 0.7
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -156,6 +155,8 @@ def check(
                 found.problems.append(f"normalize.{key}: {why}")
             else:
                 found.collect(read_header, path, 3, where=f"normalize.{key}: ")
+    if settings.normalize.mask is not None and settings.cohorts()["discovery"].start != "gwas":
+        _check_grids(found, settings)
     several = bool(settings.train or settings.replication)
     for name, cohort in settings.cohorts().items():
         where = f"[{name}] " if several else ""
@@ -165,10 +166,19 @@ def check(
         scans = found.collect(find_scans, cohort, where=where) if kept else None
         if scans is not None:
             found.cohorts[name] = Cohort(cohort, scans)
+            _check_directions(found, scans, where)
+            if unfit := passed_over(cohort):
+                found.warnings.append(
+                    f"{where}passed over, for a label in BIDS is of letters and digits only, and "
+                    f"the same wherever a pattern names it: {len(unfit)}, such as "
+                    f"{_examples(unfit)}; rename them, or name them in a table"
+                )
         _check_tables(found, name, cohort, stage, where)
     if stage != "group":
-        _check_scans(found, settings, n_procs, participants, read_all)
+        _check_scans(found, settings, stage, env, n_procs, participants, read_all)
     _check_overlaps(found, settings)
+    if stage != "participants":
+        _check_batch(found, settings)
     wanted = {label.removeprefix("sub-") for label in participants}
     known = {scan.sample_id for cohort in found.cohorts.values() for scan in cohort.scans}
     if found.cohorts and wanted - known:
@@ -230,16 +240,60 @@ def _output_problems(settings: StudySettings) -> list[str]:
     if not os.access(above, os.W_OK | os.X_OK):
         problems.append(f"'out' {out}: {above} cannot be written to; choose another folder")
     for cohort in settings.cohorts().values():
-        raw = cohort.bids.resolve() if cohort.bids else None
-        place = out.resolve()
-        if raw is not None and (place == raw or raw in place.parents):
-            within = place.relative_to(raw).parts
-            if within[:1] != ("derivatives",) or len(within) < 2:
-                problems.append(
-                    f"'out' {out}: lies inside the raw data set {cohort.bids}; results belong into "
-                    f"{cohort.bids}/derivatives/NAME or elsewhere"
-                )
+        problems += _inside_inputs(cohort, out)
         problems += _other_owner(cohort)
+    return problems + _overwritten(settings)
+
+
+def _inside_inputs(cohort: StudySettings, out: Path) -> list[str]:
+    """Why results must not lie in the folder of a cohort's images."""
+    if not cohort.sources or cohort.start == "gwas":
+        return []
+    given: Path = getattr(cohort, cohort.sources[0])
+    by_pattern = LABEL in str(given)
+    folder = pattern_folder(given) if by_pattern else given
+    if not folder.is_dir():  # a table
+        return []
+    place, data = out.resolve(), folder.resolve()
+    if place != data and (by_pattern or data not in place.parents):
+        return []  # a pattern takes nothing of what lies deeper in a folder of results
+    within = place.relative_to(data).parts
+    if within[:1] == ("derivatives",) and len(within) > 1:
+        return []
+    what = "the raw data set" if cohort.bids else "the folder of the cohort's images"
+    return [
+        f"'out' {out}: lies inside {what} {folder}; results belong into {folder}/derivatives/NAME "
+        "or elsewhere"
+    ]
+
+
+def _overwritten(settings: StudySettings) -> list[str]:
+    """Inputs that the study would write over."""
+    cohorts = settings.cohorts().values()
+    inputs: dict[Path, str] = {}
+    for cohort in cohorts:
+        for key in Inputs.model_fields:
+            path = getattr(cohort, key)
+            if path is None:
+                continue
+            names = [f"{path}{e}" for e in (".bed", ".bim", ".fam")] if key == "genotypes" else []
+            inputs |= {Path(name): key for name in names or [path]}
+    for key in ("template", "mask"):
+        if (path := getattr(settings.normalize, key)) is not None:
+            inputs[path] = f"normalize.{key}"
+    problems = []
+    for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
+        paths = StudyPaths(out)
+        files = [paths.scans, paths.qc, paths.report, paths.shareable]
+        files += [out / "dataset_description.json", out / CRATE]
+        folders = {f.resolve() for f in (paths.group, paths.logs, paths.work, out / CODE)}
+        taken = {file.resolve() for file in files} | folders
+        problems += [
+            f"'{key}' {path}: the study writes its own results there ('out' is {out}); put the "
+            "input or the output elsewhere"
+            for path, key in inputs.items()
+            if path.resolve() in taken or folders & set(path.resolve().parents)
+        ]
     return problems
 
 
@@ -336,6 +390,7 @@ def _check_tables(
         columns = columns[complete]
     if cohort is None:
         return
+    _check_sidecars(found, cohort, columns, where)
     shared = _match(found, name, cohort, tables, where)
     if shared is None:
         return
@@ -351,10 +406,25 @@ def _check_size(
     found: Preflight, settings: StudySettings, n_people: int, what: str, stage: str, where: str
 ) -> None:
     """Enough people for the group stage."""
-    if n_people < settings.min_participants and stage == "all":
+    if n_people < settings.min_participants and stage != "participants":
         found.problems.append(
             f"{where}{n_people} people {what}, and min_participants is "
             f"{settings.min_participants}; add people or lower min_participants"
+        )
+
+
+def _check_batch(found: Preflight, settings: StudySettings) -> None:
+    """Whether the people who train the encoder fill a batch."""
+    teacher = "train" if settings.train else "discovery"
+    batch = settings.encoder.batch_size
+    if batch is None or teacher not in found.cohorts or not found.cohorts[teacher].scans:
+        return
+    n_people = len(found.cohorts[teacher].people)
+    held_out = max(1, round(HELD_OUT * n_people))
+    if n_people - held_out < batch:
+        found.problems.append(
+            f"'[encoder] batch_size' is {batch}, and {n_people - held_out} people train the "
+            f"encoder ({held_out} of {n_people} are held out); lower it, or leave it out"
         )
 
 
@@ -378,6 +448,7 @@ def _read_traits(settings: StudySettings, warnings: list[str]) -> pd.DataFrame:
     for names, what in ((empty, "missing for everyone"), (flat, "the same for everyone")):
         if names:
             warnings.append(f"{path}: left out, for {what}: {_examples(names)}")
+    warnings += minus_nine_warnings(traits, path)
     raise_all(problems, f"{path}:")
     return traits
 
@@ -406,13 +477,12 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
     table = found.collect(read_table, path, gwas.categorical, where=where)
     if table is None:
         return None
-    made = {name for name, doors in MADE_COVARIATES.items() if settings.start in doors}
-    made &= set(gwas.covariates or ())
+    made = settings.made_covariates & set(gwas.covariates or ())
     n_before = len(found.problems)
     for key in ("covariates", "categorical"):
         found.problems += [
             f"{where}{path}: no column '{name}', which 'gwas.{key}' names; "
-            f"{_nearest(name, table.columns)}"
+            f"{_nearest(name, table.columns)}{not_made([name], settings)}"
             for name in getattr(gwas, key) or ()
             if name not in table and name not in made
         ]
@@ -425,6 +495,7 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
     columns = (
         table if gwas.covariates is None else table[[n for n in gwas.covariates if n in table]]
     )
+    found.warnings += [f"{where}{line}" for line in minus_nine_warnings(columns, path)]
     for name in columns.columns:
         if columns[name].isna().all():
             found.problems.append(
@@ -432,6 +503,32 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
                 "the others in [gwas] covariates"
             )
     return columns if len(found.problems) == n_before else None
+
+
+def _check_sidecars(
+    found: Preflight, cohort: Cohort, columns: pd.DataFrame | None, where: str
+) -> None:
+    """Covariates that are made of the sidecars, and scans whose sidecars do not tell them."""
+    settings = cohort.settings
+    if columns is None and settings.covariates is not None:
+        return  # the table's fault is named
+    for name in settings.gwas.covariates or ():
+        of_table = columns is not None and name in columns
+        if name not in TOLD_BY or name not in settings.made_covariates or of_table:
+            continue
+        lacking = [s.prefix for s in cohort.scans if not set(TOLD_BY[name]) & set(s.acquisition)]
+        keys = " or ".join(TOLD_BY[name])
+        if len(lacking) == len(cohort.scans):
+            found.problems.append(
+                f"{where}'gwas.covariates' names '{name}', and no scan's JSON sidecar has {keys}; "
+                f"add it to the sidecars or as a column of the covariates, or leave '{name}' out"
+            )
+        elif lacking:
+            found.warnings.append(
+                f"{where}{len(lacking)} of {len(cohort.scans)} scans have no {keys} in their JSON "
+                f"sidecars and so no '{name}', such as {_examples(lacking)}; their people are left "
+                "out of the association"
+            )
 
 
 def _match(
@@ -518,18 +615,21 @@ def _check_design(
 def _check_overlaps(found: Preflight, settings: StudySettings) -> None:
     """Cohorts that must not share people."""
     people = {name: cohort.people for name, cohort in found.cohorts.items()}
-    discovery = people.get("discovery", set())
-    both = people.get("train", set()) & discovery
-    if both and not settings.allow_train_in_discovery:
+    for one, other in combinations(COHORTS, 2):
+        both = sorted(people.get(one, set()) & people.get(other, set()))
+        allowed = (one, other) == ("train", "discovery") and settings.allow_train_in_discovery
+        if not both or allowed:
+            continue
+        mend = f"name in 'keep' (a table with IID) of [{one}] or [{other}] only the others"
+        if other == "discovery":
+            mend += ", or allow it with allow_train_in_discovery = true"
+        else:
+            mend = f"a replication needs other people: {mend}"
+        listed = ", ".join(both[:MOST_IDS])
+        if len(both) > MOST_IDS:
+            listed += f" and {len(both) - MOST_IDS} more, whose ids are in the tables of both"
         found.problems.append(
-            f"{len(both)} people are in [train] and in [discovery], such as {_examples(both)}; "
-            "keep them apart with 'keep', or allow it with allow_train_in_discovery = true"
-        )
-    again = people.get("replication", set()) & discovery
-    if again:
-        found.problems.append(
-            f"{len(again)} people are in [discovery] and in [replication], such as "
-            f"{_examples(again)}; a replication needs other people: keep them apart with 'keep'"
+            f"{len(both)} people are in [{one}] and in [{other}]: {listed}; {mend}"
         )
 
 
@@ -541,7 +641,7 @@ class Finding:
     """What was found in one scan."""
 
     problems: tuple[str, ...]
-    n_bytes: int = 0  # at most what is made of it
+    shape: tuple[int, ...] | None = None  # of its image
     grid: Grid | None = None  # of a map in the common space
 
 
@@ -574,9 +674,9 @@ def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
         if header is not None and read_all:
             attempt(check_map, scan.fa)
         if problems or start != "encoder":
-            return Finding(tuple(problems))
+            return Finding(tuple(problems), None if header is None else header.shape)
         affine = tuple(round(float(x), 3) + 0.0 for x in header.affine.ravel())
-        return Finding((), 0, (header.shape, affine))
+        return Finding((), header.shape, (header.shape, affine))
     assert scan.dwi is not None
     header = attempt(read_header, scan.dwi, 4)
     tables = attempt(read_gradients, scan.bval, scan.bvec)
@@ -593,11 +693,7 @@ def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
             )
     if read_all and not problems:
         problems += _read_in_full(scan)
-    n_bytes = 0
-    if header is not None:
-        volumes = EXTRA_VOLUMES + (header.shape[3] if start == "preprocess" else 0)
-        n_bytes = int(math.prod(header.shape[:3]) * volumes * FLOAT_BYTES * COMPRESSED)
-    return Finding(tuple(problems), n_bytes)
+    return Finding(tuple(problems), None if header is None else header.shape)
 
 
 def _read_in_full(scan: Scan) -> list[str]:
@@ -639,7 +735,10 @@ def check_scans(
     if len(scans) <= MANY or n_procs == 1:
         return list(chain.from_iterable(_check_shares(shares, start, False)))
     with ProcessPoolExecutor(
-        n_procs, multiprocessing.get_context("spawn"), initializer=die_with_parent
+        n_procs,
+        multiprocessing.get_context("spawn"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
     ) as pool:
         groups = [shares[i : i + THREADS] for i in range(0, len(shares), THREADS)]
         results = pool.map(
@@ -651,6 +750,8 @@ def check_scans(
 def _check_scans(
     found: Preflight,
     settings: StudySettings,
+    stage: str,
+    env: str,
     n_procs: int,
     participants: Sequence[str],
     read_all: bool,
@@ -659,7 +760,6 @@ def _check_scans(
     wanted = {label.removeprefix("sub-") for label in participants}
     findings: dict[str, list[Finding]] = {}
     chosen: dict[str, list[Scan]] = {}
-    n_bytes = 0
     for name, cohort in found.cohorts.items():
         if cohort.settings.start == "gwas":
             continue
@@ -667,12 +767,12 @@ def _check_scans(
         everyone = not wanted or cohort.settings.start == "encoder"
         chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
         findings[name] = check_scans(chosen[name], cohort.settings.start, n_procs, read_all)
-        n_bytes += sum(
-            finding.n_bytes
-            for scan, finding in zip(chosen[name], findings[name], strict=True)
-            if finding.n_bytes and not _is_made(scan, cohort)
-        )
-    _mark_odd_grids(found, chosen, findings)
+    for name, scans in chosen.items():
+        if found.cohorts[name].settings.start in ("normalize", "encoder"):
+            _look_at_values(found, name, scans, findings[name])
+    common = _mark_odd_grids(found, chosen, findings)
+    if common is not None:
+        _check_grids(found, settings, common)
     for name, scans in chosen.items():
         cohort = found.cohorts[name]
         prefix = f"[{name}] " if len(found.cohorts) > 1 else ""
@@ -688,29 +788,87 @@ def _check_scans(
             found.problems.append(
                 f"{prefix}none of the {len(scans)} scans can be used; the first: {first}"
             )
-    free = free_bytes(settings.out)
-    if n_bytes > free:
+    _check_disk(found, settings, stage, env, chosen, findings)
+
+
+def _look_at_values(
+    found: Preflight, name: str, scans: list[Scan], findings: list[Finding]
+) -> None:
+    """Read the first maps of a cohort: FA that is scaled is scaled in all of them."""
+    looked = [i for i, finding in enumerate(findings) if not finding.problems][:SHOWN]
+    faults = []
+    for i in looked:
+        try:
+            check_map(scans[i].fa or Path())
+        except InputError as error:
+            faults.append(str(error))
+            findings[i] = replace(findings[i], problems=tuple(error.problems))
+    if faults and len(faults) == len(looked):
         found.problems.append(
-            f"'out' {settings.out}: {free / 1e9:.1f} GB are free, and about {n_bytes / 1e9:.1f} GB "
-            f"are needed ({COMPRESSED:g} × {FLOAT_BYTES} bytes for each voxel of each volume, and "
-            f"of {EXTRA_VOLUMES} maps a scan); choose a larger disk, or process fewer people"
+            f"[{name}]: the first {len(faults)} maps are no FA, such as {faults[0]}; divide the "
+            "maps by their scale"
         )
 
 
-def _is_made(scan: Scan, cohort: Cohort) -> bool:
-    """Whether an earlier run has left the largest file of a scan."""
-    names = {"preprocess": "desc-preproc_dwi.nii.gz", "dti": "model-tensor_dwimap.json"}
-    ending = names[cohort.settings.start]
-    return (cohort.paths.out / scan.folder / f"{scan.prefix}_{ending}").exists()
+def _check_directions(found: Preflight, scans: Sequence[Scan], where: str) -> None:
+    """People with scans of several phase encodings, of which one enters the cohort."""
+    directions: dict[str, list[str]] = {}
+    for scan in scans:
+        if named := re.search(r"_dir-([A-Za-z0-9]+)", scan.prefix):
+            directions.setdefault(scan.sample_id, []).append(named[1])
+    several = {who: names for who, names in directions.items() if len(set(names)) > 1}
+    if several:
+        taken = Counter(names[0] for names in several.values())
+        found.warnings.append(
+            f"{where}{len(several)} people have scans of several phase encodings, such as "
+            f"{_examples(several)}: of them {' and '.join(f'{d} ({n})' for d, n in taken.items())} "
+            "is taken for the cohort, if it can be processed; the others are not combined with it"
+        )
+
+
+def _check_disk(
+    found: Preflight,
+    settings: StudySettings,
+    stage: str,
+    env: str,
+    chosen: dict[str, list[Scan]],
+    findings: dict[str, list[Finding]],
+) -> None:
+    """Whether what is still to be made has room, by the estimate of `axoloci plan`."""
+    sound: dict[str, list[Scan]] = {}
+    shapes: dict[Path, tuple[int, ...]] = {}
+    for name, cohort in found.cohorts.items():
+        sound[name] = []
+        pairs = zip(chosen.get(name, []), findings.get(name, []), strict=True)
+        for scan, finding in pairs:
+            image = scan.dwi or scan.fa
+            if finding.shape is not None and not finding.problems and image is not None:
+                sound[name].append(scan)
+                shapes[image] = finding.shape
+        if not sound[name] and cohort.scans:
+            return  # nothing can be told of it, and that is said
+    planned = plan_study(settings, env, scans_of=sound, shapes=shapes)
+    steps = [step for step in planned.steps if stage != "participants" or step.job in STEPS]
+    needed, free = sum(step.n_bytes_to_come for step in steps), free_bytes(settings.out)
+    if needed > free:
+        largest = max(steps, key=lambda step: step.n_bytes_to_come)
+        found.problems.append(
+            f"'out' {settings.out}: {size(free)} are free, and about {size(needed)} are needed, "
+            f"most of them by {largest.job} ({size(largest.n_bytes_to_come)}; axoloci plan tells "
+            "the others); choose a larger disk, or process fewer people"
+        )
 
 
 def _mark_odd_grids(
     found: Preflight, chosen: dict[str, list[Scan]], findings: dict[str, list[Finding]]
-) -> None:
-    """Maps in the common space that are not on the grid of most of them are faulty."""
+) -> Grid | None:
+    """Maps in the common space that are not on the grid of most of them are faulty.
+
+    Returns that grid, if there are such maps.
+    """
     grids = Counter(f.grid for of_one in findings.values() for f in of_one if f.grid)
-    if len(grids) < 2:
-        return
+    if not grids:
+        return None
     (common, n_common), *_ = grids.most_common(1)
     for name, of_one in findings.items():
         cohort = found.cohorts[name]
@@ -724,3 +882,36 @@ def _mark_odd_grids(
                 )
                 of_one[i] = replace(finding, problems=(fault,))
                 cohort.scans[place[scan.prefix]] = replace(scan, fault=fault)
+    return common
+
+
+def _check_grids(found: Preflight, settings: StudySettings, maps: Grid | None = None) -> None:
+    """Template, given mask and maps that are in the common space already must share one grid.
+
+    Parameters
+    ----------
+    found, settings
+        As in `check`.
+    maps
+        Grid of the maps that are given in the common space, once it is known.
+    """
+    registered = any(c.sources and c.start in STEPS for c in settings.cohorts().values())
+    mask = settings.normalize.mask
+    grids: dict[str, tuple[tuple[int, ...], Any]] = {}
+    try:
+        if registered:
+            voxel_size = settings.normalize.voxel_size
+            name = str(settings.normalize.template or "the shipped template")
+            if voxel_size is not None:
+                name += f" at {voxel_size:g} mm"
+            grids[name] = template_grid(settings)
+        if maps is not None:
+            grids["most maps of 'fa_common'"] = (maps[0], np.reshape(maps[1], (4, 4)))
+        if mask is not None:
+            header = read_header(mask, 3)
+            grids[f"normalize.mask {mask}"] = (header.shape, header.affine)
+    except InputError:
+        return  # named already
+    (reference, (shape, affine)), *others = grids.items()
+    for name, (own_shape, own) in others:
+        found.collect(check_grid, name, own_shape, own, shape, affine, reference)

@@ -20,8 +20,8 @@ from rocrate.rocrate import ROCrate
 
 from axoloci import __version__
 from axoloci.io.files import sha256, write_json, write_text
-from axoloci.job import read_records
-from axoloci.scans import Scan
+from axoloci.job import read_record, read_records
+from axoloci.scans import LABEL, Scan
 from axoloci.steps import installed_steps
 from axoloci.study import Inputs, StudyPaths, StudySettings
 from axoloci.workflows.participants import QC_FILES, Cohort, Outcome, choose_scans, steps_of
@@ -48,6 +48,8 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
     "group/model.safetensors": ("The encoder", False, "train"),
     "group/history.tsv": ("Loss of the encoder by epoch", False, "train"),
     "group/latents.parquet": ("Latents of each person", True, "encode"),
+    "group/quality.tsv": ("Reconstruction of each person's map", True, "encode"),
+    "group/examples.npz": ("Maps of a few people and their reconstructions", True, "encode"),
     "group/pcs.tsv": ("Genotype principal components of each person", True, "pca"),
     "group/samples_qc.tsv": ("Quality of each person's genotypes", True, "samples"),
     "group/related.tsv": ("Pairs of relatives by their genotypes", True, "samples"),
@@ -59,6 +61,8 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
     "group/joint.parquet": ("Joint test of all latents, one row a variant", False, "joint"),
     "group/loci.tsv": ("Loci of the joint test", False, "loci"),
     "group/loci.json": ("Settings of the loci", False, "loci"),
+    "group/replication.tsv": ("Lead variants of the discovery, tested again", False, "replicate"),
+    "group/replication.json": ("Summary of the replication", False, "replicate"),
     "report.html": ("The report", True, "report"),
     "report-shareable.html": (
         "The report without individual-level data",
@@ -77,9 +81,12 @@ USES = {  # outputs that a job reads
     "pack": ("#maps",),
     "train": ("group/cohort.zarr/",),
     "encode": ("group/cohort.zarr/", "group/model.safetensors"),
+    "samples": ("group/pcs.tsv",),
     "gwas": ("group/latents.parquet", "group/pcs.tsv"),
+    "export": ("group/sumstats/",),
     "joint": ("group/sumstats/",),
     "loci": ("group/joint.parquet", "group/sumstats/"),
+    "replicate": ("group/sumstats/",),
     "report": (
         "scans.tsv",
         "qc.tsv",
@@ -88,6 +95,15 @@ USES = {  # outputs that a job reads
         "group/loci.tsv",
     ),
 }
+# Inputs of a job that another cohort of the study has made, by the option of its command.
+FROM_OTHERS = (
+    ("encode", "--model", "", "The encoder"),
+    ("replicate", "--loci", "", "Loci of the discovery"),
+    (
+        *("replicate", "--discovery", "sumstats.json"),
+        "Manifest of the discovery's summary statistics",
+    ),
+)
 MEDIA = {
     ".json": "application/json",
     ".html": "text/html",
@@ -163,7 +179,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
                 for axis in range(3)
             ],
         }
-    model = paths.group / "model.safetensors"
+    # of another cohort, where that trained the encoder
+    model = _given_to(paths, "encode", "--model") or paths.group / "model.safetensors"
     if model.is_file():
         about = _read_model(model)
         training = about.get("training", {})
@@ -233,6 +250,12 @@ def _gwas_facts(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _given_to(paths: StudyPaths, job: str, option: str) -> Path | None:
+    """What the command of a job of the cohort was given by an option, from its record."""
+    command = read_record(paths.logs / "group" / f"{job}.json").get("command", [])
+    return Path(command[command.index(option) + 1]) if option in command else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
@@ -272,13 +295,44 @@ def write_crate(cohort: Cohort, env: str) -> Path:
     inputs = crate.add_inputs(len(scans))
     outputs = crate.add_outputs()
     crate.add_run({scan.prefix for scan in scans}, inputs, outputs)
-    target = paths.out / CRATE
-    content = crate.crate.metadata.generate()
-    content["@graph"] = [
-        {name: _unwrap(value) for name, value in entity.items()} for entity in content["@graph"]
-    ]
-    write_json(target, content)
-    return target
+    return crate.write()
+
+
+def write_whole_crate(settings: StudySettings, env: str) -> Path | None:
+    """Write the crate of a study of several cohorts, whose parts are the crates of these.
+
+    Parameters
+    ----------
+    settings
+        The whole study.
+    env
+        "native", "docker" or "singularity".
+
+    Returns
+    -------
+    The file that was written; none for a study of one cohort, which has its own crate there.
+    """
+    cohorts = settings.cohorts()
+    if all(cohort.out == settings.out for cohort in cohorts.values()):
+        return None
+    paths = StudyPaths(settings.out)
+    crate = _Crate(settings, paths, env)
+    crate.describe_root([])
+    root = crate.crate.root_dataset
+    root["description"] = (
+        f"A study of several cohorts: {', '.join(cohorts)}. Each has a folder and a crate of its "
+        "own, with its inputs, commands and results."
+    )
+    for name, cohort in cohorts.items():
+        if (cohort.out / CRATE).is_file():
+            about = {"name": f"The cohort '{name}'", "subjectOf": {"@id": f"{name}/{CRATE}"}}
+            crate.crate.add_dataset(dest_path=f"{name}/", properties=about)
+            crate.add_file(
+                cohort.out / CRATE, f"Crate of the cohort '{name}'", identifier=f"{name}/{CRATE}"
+            )
+    outputs = crate.add_outputs()
+    crate.add_run(set(), {}, outputs)
+    return crate.write()
 
 
 class _Crate:
@@ -286,6 +340,7 @@ class _Crate:
 
     def __init__(self, settings: StudySettings, paths: StudyPaths, env: str) -> None:
         self.settings, self.paths, self.env = settings, paths, env
+        self.several = bool(settings.train or settings.replication)  # not of one cohort
         self.crate = ROCrate(version="1.1")  # the version that the profiles 0.5 extend
         self.crate.metadata.extra_contexts.append(RUN_TERMS)
         self.crate.metadata["conformsTo"] = [
@@ -293,6 +348,16 @@ class _Crate:
             {"@id": PROFILES[-1][0]},
         ]
         self.known: dict[str, Any] = {}  # entities by id
+
+    def write(self) -> Path:
+        """Write the file."""
+        target = self.paths.out / CRATE
+        content = self.crate.metadata.generate()
+        content["@graph"] = [
+            {name: _unwrap(value) for name, value in entity.items()} for entity in content["@graph"]
+        ]
+        write_json(target, content)
+        return target
 
     def add(self, entity_id: str, kind: str, /, **properties: Any) -> Any:
         """A contextual entity; without a value a property is left out."""
@@ -364,10 +429,18 @@ class _Crate:
                     uri, properties={"name": f"Data of the cohort: {source}", "description": about}
                 )
             ]
-        else:  # a table; a pattern of file names is told by the settings alone
+        else:  # a table; a pattern of file names is told by the settings
             give(where, f"Data of the cohort: {source}", first)
+        if given.keep is not None:
+            give(given.keep, "People of the cohort: nobody else belongs to it", first)
         if given.normalize.template is not None:
             give(given.normalize.template, "FA template", "normalize", "pack")
+        if given.normalize.mask is not None:
+            give(given.normalize.mask, "Voxels that are kept", "pack")
+        for job, option, part, name in FROM_OTHERS:
+            path = _given_to(self.paths, job, option)
+            if path is not None and not path.is_relative_to(self.paths.out):
+                give(path / part, name, job)
         if given.covariates is not None:
             give(given.covariates, "Covariates", "gwas")
         if given.genotypes is not None:
@@ -400,6 +473,8 @@ class _Crate:
             if (self.paths.out / name).is_dir():
                 folder = self.crate.add_dataset(dest_path=name, properties={"name": what})
                 made.setdefault(job, []).append(folder)
+        if self.several:  # the cohorts have them
+            return made
         maps = self.add(
             "#maps",
             "Collection",
@@ -473,7 +548,8 @@ class _Crate:
         for position, (job, records) in enumerate(self.records(prefixes).items(), start=1):
             tool = self.tool(records[0])
             action = self.action(job, records, tool, software)
-            made_before = [found for name in USES.get(job, ()) if (found := self.crate.get(name))]
+            kind = job.partition("_")[0]  # export_latent_000
+            made_before = [found for name in USES.get(kind, ()) if (found := self.crate.get(name))]
             if read := [*inputs.get(job, []), *made_before]:
                 action["object"] = read
             if job in outputs:
@@ -525,7 +601,7 @@ class _Crate:
 
     def records(self, prefixes: set[str]) -> dict[str, list[dict[str, Any]]]:
         """Job records by kind, in the order of the work; those of earlier settings are left out."""
-        steps = steps_of(self.settings)
+        steps = () if self.several else steps_of(self.settings)
         group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
         group += ["samples", "gwas", *(f"export_{trait}" for trait in self.settings.gwas.export)]
         group += ["joint", "loci", "replicate", "report"]
@@ -637,12 +713,8 @@ class _Crate:
             named = content.items() if isinstance(content, dict) else [("", content)]
             for name, value in named:
                 key = f"{section}.{name}" if name else section
-                if key not in {
-                    "out",
-                    "normalize.template",
-                    "normalize.mask",
-                    *Inputs.model_fields,
-                }:  # these are files, and the inputs of the run
+                files = {"out", "normalize.template", "normalize.mask", *Inputs.model_fields}
+                if key not in files or LABEL in str(value):  # files are the inputs of the run
                     values.append(self.value(f"#setting-{key}", key, json.dumps(value)))
         return values
 

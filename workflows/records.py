@@ -28,6 +28,9 @@ COLUMNS = (
 )  # fmt: skip
 """Of the table of jobs."""
 
+KEPT = ("job", "log", "started", "exit_code")
+"""Of a job record, what its state is told from."""
+
 JOB_STATES = ("done", "running", "failed", "stopped", "not run")
 
 
@@ -137,7 +140,10 @@ def study_state(
         folders |= {"": StudyPaths(out)} if several else {}
     states = []
     for name, paths in folders.items():
-        records = read_records(paths.logs)
+        records = [
+            {key: record[key] for key in KEPT if key in record}
+            for record in read_records(paths.logs)
+        ]
         at_work = {
             Path(record["log"]).parent.name
             for record in records
@@ -166,7 +172,9 @@ def _outcomes(paths: StudyPaths) -> list[Outcome]:
     found: dict[str, Outcome] = {}
     if paths.scans.exists():
         for row in read_rows(paths.scans):
-            values = {key: "" if value == "n/a" else value for key, value in row.items()}
+            values: dict[str, Any] = {
+                key: "" if value == "n/a" else value for key, value in row.items()
+            }
             values.pop("in_group", None)
             found[row["scan"]] = Outcome(**values)
     for file in sorted((paths.work / "scans").glob("*.json")):

@@ -15,8 +15,10 @@ from axoloci.engines import folders_of
 from axoloci.environments import StepEnvironment, StepError, image_identity
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
+from axoloci.io.genotypes import read_people
 from axoloci.io.tables import read_table, read_traits
 from axoloci.job import read_records
+from axoloci.scans import TOLD_BY
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import followed, study_lock, submit
@@ -32,7 +34,12 @@ from axoloci.workflows.participants import (
     write_table,
 )
 from axoloci.workflows.preflight import Preflight, check, claim
-from axoloci.workflows.provenance import package_versions, study_facts, write_crate
+from axoloci.workflows.provenance import (
+    package_versions,
+    study_facts,
+    write_crate,
+    write_whole_crate,
+)
 
 log = logging.getLogger("axoloci")
 
@@ -53,7 +60,8 @@ class StudyResult:
     scans
         Tables of all scans, one a cohort.
     report
-        The page; `StudyPaths.shareable` lies beside it if it was asked for.
+        The page; `StudyPaths.shareable` lies beside it if it was asked for. None if only the scans
+        of some people were run: neither page is touched then.
     group_error
         Why the group stage failed; empty if it did not.
     """
@@ -61,7 +69,7 @@ class StudyResult:
     failed: tuple[Outcome, ...]
     all_failed: bool
     scans: tuple[Path, ...]
-    report: Path
+    report: Path | None
     group_error: str
 
 
@@ -112,6 +120,11 @@ def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | No
     """Table of those covariates of the study that the steps themselves have made, if any.
 
     Written unless `write` is false: then it is there, and several processes may be reading it.
+
+    Raises
+    ------
+    InputError
+        One of them is known of no scan.
     """
     paths = StudyPaths(settings.out)
     names = [name for name in settings.gwas.covariates or () if name in MADE_COVARIATES]
@@ -124,12 +137,94 @@ def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | No
         return table
     quality = {row["scan"]: row for row in read_rows(paths.qc)}
     rows = [
-        {"sample_id": row["sample_id"], **{name: quality[row["scan"]][name] for name in names}}
+        {
+            "sample_id": row["sample_id"],
+            **{name: quality[row["scan"]].get(name, "n/a") for name in names},
+        }
         for row in read_rows(paths.scans)
         if row["in_group"] == "yes"
     ]
+    unknown = [name for name in names if all(row[name] == "n/a" for row in rows)]
+    if unknown:
+        raise InputError(
+            f"the covariate {', '.join(unknown)} of 'gwas.covariates' is known of no scan (see "
+            f"{paths.qc}); leave it out, or give it in a table named by 'covariates'"
+        )
     write_table(table, rows)
     return table
+
+
+def group_settings(settings: StudySettings, tables: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Options of the steps, with scanner and site as categories though they look like numbers.
+
+    Parameters
+    ----------
+    settings
+        The cohort.
+    tables
+        Its tables of covariates.
+    """
+    chosen, used = step_settings(settings), settings.gwas.covariates
+    if used is None:
+        used = tuple(str(name) for table in tables for name in read_table(table))
+    named = settings.gwas.categorical
+    if categories := [*named, *(n for n in TOLD_BY if n in used and n not in named)]:
+        chosen["gwas"]["categorical"] = categories
+    return chosen
+
+
+def covariate_tables(settings: StudySettings, *, write: bool = True) -> list[Path]:
+    """Tables of the covariates of a cohort: its own, and that of those that were made.
+
+    `write` as for `made_covariates`.
+    """
+    given = None if settings.gwas.covariates == () else settings.covariates
+    return [table for table in (given, made_covariates(settings, write=write)) if table]
+
+
+def check_people(cohort: Cohort) -> None:
+    """Count the people whom the association can use.
+
+    Raises
+    ------
+    InputError
+        Those with maps or traits, genotypes and all covariates are fewer than `min_participants`.
+    """
+    settings = cohort.settings
+    if settings.start == "gwas":
+        people, what = set(cohort.people), f"people in {settings.traits}"
+    else:
+        people = {outcome.sample_id for outcome in choose_scans(cohort.outcomes)}
+        what = "people with a finished scan"
+    counts = [f"{what}: {len(people)}"]
+    people &= set(read_people(Path(f"{settings.genotypes}.fam")))
+    counts.append(f"of these in {settings.genotypes}.fam: {len(people)}")
+    for path in covariate_tables(settings):
+        table = read_table(path, (*settings.gwas.categorical, *TOLD_BY))
+        used = settings.gwas.covariates or table.columns
+        complete = table[[name for name in table if name in used]].notna().all(axis=1)
+        people &= set(table.index[complete])
+        counts.append(f"of these with all covariates in {path}: {len(people)}")
+    if len(people) < settings.min_participants:
+        raise InputError(
+            f"{'; '.join(counts)}, fewer than min_participants ({settings.min_participants}); "
+            "add people or lower min_participants"
+        )
+
+
+def prepare_group(cohorts: Mapping[str, Cohort]) -> None:
+    """Write the tables of maps that the group stage begins with, if it has enough people.
+
+    Raises
+    ------
+    InputError
+        A cohort has fewer people than `min_participants`.
+    """
+    for cohort in cohorts.values():
+        write_maps(cohort)
+    for name, cohort in cohorts.items():
+        if name != "train":
+            check_people(cohort)
 
 
 def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
@@ -239,8 +334,7 @@ def run_group(
     if discovery is not None:
         found["discovery"] = discovery.group / "sumstats"
         found["discovery_loci"] = discovery.group / "loci.tsv"
-    given = None if settings.gwas.covariates == () else settings.covariates
-    tables = [table for table in (given, made_covariates(settings, write=write)) if table]
+    tables = covariate_tables(settings, write=write)
     submit(
         Group(
             genotypes=Path(f"{settings.genotypes}.bed"),
@@ -250,7 +344,7 @@ def run_group(
             readable=_folders(maps, settings) if maps else [],
             traits=_kept_traits(settings, write=write),
             covariates=tables or None,
-            settings=step_settings(settings),
+            settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
             threads=n_procs,
@@ -356,8 +450,9 @@ def make_report(
                 env, log_file, writable=[paths.out], announce=True, always=True
             ),
         )
-    if not shareable:
-        paths.shareable.unlink(missing_ok=True)  # one of an earlier run would be out of date
+    if not shareable and paths.shareable.exists():
+        paths.shareable.unlink()
+        log.info("%s is removed: it would be out of date; --shareable makes it", paths.shareable)
     return paths.report
 
 
@@ -496,8 +591,7 @@ def run_study(
         group_error = ""
         if stage in ("group", "all"):
             try:
-                for cohort in cohorts.values():
-                    write_maps(cohort)
+                prepare_group(cohorts)
                 for name, part in group_parts(settings):
                     run_group_part(settings, name, part, env, n_procs)
             except (InputError, StepError) as error:
@@ -505,9 +599,14 @@ def run_study(
         group = f"The group stage failed: {group_error}" if group_error else ""
         if stage == "participants":
             group = "The group stage was not run."
-        report = make_report(cohorts, settings, env, group=group, shareable=shareable)
+        report = None
+        if participants and stage == "participants":  # it would lack the results of the group
+            log.info("the report is made by a run without --participant-label")
+        else:
+            report = make_report(cohorts, settings, env, group=group, shareable=shareable)
         for cohort in cohorts.values():
             write_crate(cohort, env)
+        write_whole_crate(settings, env)
     failed = [
         replace(outcome, log=str(cohort.paths.out.relative_to(paths.out) / outcome.log))
         for cohort in cohorts.values()

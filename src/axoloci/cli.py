@@ -51,11 +51,13 @@ for _command in (*COMMANDS, images):
     main.add_command(_command)
 
 
-def _finish(result: StudyResult, logs: Path, words: Sequence[str]) -> None:
+def _finish(result: StudyResult, paths: StudyPaths, words: Sequence[str]) -> None:
     """Say where the results are, name what failed, and end with the exit code for it."""
-    click.echo(f"report: {result.report}", err=True)
+    if result.report is not None:
+        click.echo(f"report: {result.report}", err=True)
     for outcome in result.failed[:SHOWN]:
-        click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {outcome.log})", err=True)
+        where = (paths.out / outcome.log).absolute()
+        click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {where})", err=True)
         click.echo(f"  alone: {run_alone(words, outcome.sample_id)}", err=True)
     if len(result.failed) > SHOWN:
         click.echo(
@@ -63,7 +65,7 @@ def _finish(result: StudyResult, logs: Path, words: Sequence[str]) -> None:
             err=True,
         )
     if result.group_error:
-        raise click.ClickException(f"{result.group_error}\nlogs: {logs}")
+        raise click.ClickException(f"{result.group_error}\nlogs: {paths.logs.absolute()}")
     if result.failed:
         sys.exit(EXIT_FAILED if result.all_failed else EXIT_WITH_NAMED_FAILURES)
 
@@ -101,7 +103,8 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
             "--participant-label",
             "participants",
             multiple=True,
-            help="Process this person only, with or without 'sub-'; may be repeated.",
+            help="Process this person only, with or without 'sub-'; may be repeated. With --stage "
+            "participants the report stays as it is.",
         ),
     )
     for option in reversed(options):
@@ -173,13 +176,13 @@ def run(
     except KeyboardInterrupt:
         raise click.ClickException("stopped; the same command goes on from here") from None
     paths = StudyPaths(settings.out)
-    if shareable:
+    if shareable and result.report is not None:
         click.echo(f"report to share: {paths.shareable}", err=True)
     if why:
         _say_why(settings.out, begun)
     given = [(name, str(value)) for name, value in options.items() if value is not None]
     words = [str(study)] if study else [w for name, text in given for w in (f"--{name}", text)]
-    _finish(result, paths.logs, words)
+    _finish(result, paths, [*words, *(("--env", env) if env != "native" else ())])
 
 
 @main.command()

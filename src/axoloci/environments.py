@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -41,6 +41,7 @@ from axoloci.job import (
     reason_to_run,
 )
 from axoloci.steps import code_digest, installed_steps
+from axoloci.study import COHORTS
 
 logger = logging.getLogger("axoloci")
 
@@ -128,11 +129,19 @@ def environment_problems(kind: str, steps: Iterable[str]) -> list[str]:
     return problems
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed run leaves none."""
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed run leaves none.
+
+    Parameters
+    ----------
+    parent
+        The parent's process number. If it died before it could be asked for, this process ends.
+    """
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def last_words(text: str) -> str:
@@ -207,7 +216,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         }
         write_json(record_file, record)
         if self.announce:
-            logger.info("%s: %s %s (%s)", self.log.stem, *command[:2], record["why"])
+            logger.info("%s: %s %s (%s)", self._name, *command[:2], record["why"])
         started = time.monotonic()
         with open(self.log, "wb") as log:
             log.write(f"{OURS}{shlex.join(command)}\n".encode())
@@ -238,8 +247,14 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
             )
             raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}", ended.exit_code)
         if self.announce:
-            logger.info("%s: done in %.0f s", self.log.stem, record["seconds"])
+            logger.info("%s: done in %.0f s", self._name, record["seconds"])
         return {"return_code": 0, "stdout": ended.output, "stderr": ""}
+
+    @property
+    def _name(self) -> str:
+        """The job, with its cohort where a study has several: OUT/COHORT/logs/group/JOB.log."""
+        cohort = self.log.absolute().parent.parent.parent.name
+        return f"[{cohort}] {self.log.stem}" if cohort in COHORTS else self.log.stem
 
     def _run_natively(self, command: Sequence[str], image: str, log: IO[bytes]) -> Ended:
         # Pydra's job runs in a folder of its own, and the user's PATH may lack our environment.
@@ -314,7 +329,7 @@ def _run(
         stdout=subprocess.PIPE,
         stderr=log,
         env=variables,
-        preexec_fn=die_with_parent,
+        preexec_fn=partial(die_with_parent, os.getpid()),
     )
     assert process.stdout is not None
     # Pydra would decode strictly, and one stray byte would cost the result.

@@ -6,9 +6,12 @@ their files, or the manifest inside a store, stand for them.
 
 from collections.abc import Iterator
 
+from fileformats.core import FileSet
 from fileformats.generic import Directory, File
 from fileformats.medimage import Nifti1, NiftiGz
-from pydra.utils.hash import Cache, register_serializer
+from pydra.utils.hash import Cache, bytes_repr_fileset, register_serializer
+
+from axoloci.job import file_state
 
 Nifti = Nifti1 | NiftiGz
 
@@ -32,6 +35,18 @@ class SumstatsStore(Directory):
 
     manifest = "sumstats.json"
     _valid_class = True
+
+
+@register_serializer(FileSet)
+def bytes_repr_files(files: FileSet, cache: Cache) -> Iterator[tuple[str, ...] | bytes]:
+    """Pydra's own digest of the content, remembered by more than path and time of modification.
+
+    A file that takes the place of another may have the other's time.
+    """
+    digested = bytes_repr_fileset(files, cache)
+    next(digested)  # Pydra's key
+    yield tuple(f"{path}:{file_state(path)}" for path in sorted(files.fspaths))
+    yield from digested
 
 
 @register_serializer

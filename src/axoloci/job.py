@@ -8,7 +8,7 @@ decides: a job is skipped when its inputs, its code and every file that it made 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +39,42 @@ def reason_to_run(record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     changed += [name for name in before if name not in inputs]
     if "image" in changed:
         return "its code changed"
+    if "inputs_file" in changed:  # which names all that the report shows
+        return "its inputs changed"
     if changed:
         return f"{', '.join(sorted(changed))} changed"
     return next(filter(None, (damage(Path(f), was) for f, was in record["outputs"].items())), "")
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Size, time of modification and SHA-256 of a file."""
+def file_state(path: Path) -> dict[str, int]:
+    """What differs between a file and another that took its place, without reading it.
+
+    Size and time of modification alone are kept by `cp -p`, `rsync` and archives.
+    """
     state = path.stat()
-    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256(path)}
+    return {
+        "size": state.st_size,
+        "mtime_ns": state.st_mtime_ns,
+        "ctime_ns": state.st_ctime_ns,
+        "inode": state.st_ino,
+    }
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """State and SHA-256 of a file."""
+    return {**file_state(path), "sha256": sha256(path)}
 
 
 def damage(path: Path, was: Mapping[str, Any]) -> str:
     """What is wrong with a finished file; empty if it is what it was.
 
-    The content is read only if the time of modification differs, as git does.
+    The content is read only if the file's state differs, or is not known in full, as git does.
     """
     try:
-        state = path.stat()
-        if state.st_size != was["size"]:
-            return f"{path} has {state.st_size} bytes, and had {was['size']}"
-        if state.st_mtime_ns != was["mtime_ns"] and sha256(path) != was["sha256"]:
+        state = file_state(path)
+        if state["size"] != was.get("size", state["size"]):
+            return f"{path} has {state['size']} bytes, and had {was['size']}"
+        if not state.items() <= was.items() and sha256(path) != was["sha256"]:
             return f"{path} was changed"
     except OSError:
         return f"{path} was removed to free space" if was.get("removed") else f"{path} is gone"
@@ -75,13 +90,14 @@ def read_record(path: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def read_records(logs: Path) -> list[dict[str, Any]]:
-    """All job records under a log folder, sorted by path; each with its `log`."""
-    return [
-        {**record, "log": str(path.with_suffix(".log"))}
-        for path in sorted(logs.rglob("*.json"))
-        if (record := read_record(path))
-    ]
+def read_records(logs: Path) -> Iterator[dict[str, Any]]:
+    """Job records under a log folder, sorted by path, each with its `log`.
+
+    One at a time: those of 50,000 scans together are more than a gigabyte.
+    """
+    for path in sorted(logs.rglob("*.json")):
+        if record := read_record(path):
+            yield {**record, "log": str(path.with_suffix(".log"))}
 
 
 def was_killed(exit_code: int | None) -> bool:

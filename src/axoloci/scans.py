@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,14 @@ NEEDED = {
     "encoder": ("fa",),
 }
 THREADS = 8  # that list folders: a network file system answers several as fast as one
+SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")  # a person's folder
 LABEL = "{participant_id}"  # what stands for the label in a pattern of file names
+
+# Covariates in words that sidecars tell, and the metadata that tell them.
+TOLD_BY = {
+    "scanner": ("Manufacturer", "ManufacturersModelName", "DeviceSerialNumber"),
+    "site": ("InstitutionName",),
+}
 
 
 @dataclass(frozen=True)
@@ -194,15 +202,14 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
     root = root.absolute()
     if not (root / "dataset_description.json").is_file():
         raise InputError(
-            f"{root}: no dataset_description.json, so this is not the top folder of a BIDS data set"
+            f"{root}: no dataset_description.json, so this is not the top folder of a BIDS data "
+            'set; if it is, write {"Name": "a name of yours", "BIDSVersion": "1.9.0"} into one'
         )
     labels = {f"sub-{label.removeprefix('sub-')}" for label in participants}
     names = sorted(os.listdir(root))
     shared = _sidecars(str(root), names)
     subjects = [
-        name
-        for name in names
-        if re.fullmatch(r"sub-[A-Za-z0-9]+", name) and (not labels or name in labels)
+        name for name in names if SUBJECT.fullmatch(name) and (not labels or name in labels)
     ]
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(lambda name: _subject_scans(f"{root}/{name}", shared), subjects)
@@ -317,6 +324,14 @@ def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
             f"{path}: column {', '.join(sorted(lacking))} missing; wanted are "
             f"{', '.join(columns)}; found {', '.join(reader.fieldnames or ()) or 'nothing'}"
         )
+    known = {"participant_id"}.union(*chain.from_iterable(COLUMNS.values()))
+    unknown = [name for name in reader.fieldnames or () if name not in known]
+    if unknown:
+        raise InputError(
+            f"{path}: unknown column {', '.join(unknown)}; remove it: what it says would be left "
+            f"out (several scans of a person are rows of their own; known: "
+            f"{', '.join(sorted(known))})"
+        )
     for row in reader:
         if None in row or None in row.values():  # too many fields, too few
             raise InputError(
@@ -345,8 +360,8 @@ def read_scan_table(
     Raises
     ------
     InputError
-        Missing columns, ragged rows, labels that BIDS does not allow, empty fields, one image in
-        two rows.
+        Missing or unknown columns, ragged rows, labels that BIDS does not allow, empty fields, one
+        image in two rows.
     """
     needed, optional = COLUMNS[source]
     rows: dict[str, list[tuple[int, dict[str, Path]]]] = {}
@@ -421,6 +436,8 @@ def find_derivatives(
     scans = []
     for path in sorted(root.glob(f"sub-*/**/*{ending}.nii*")):
         entities = _entities(path.name)
+        if not SUBJECT.fullmatch(path.relative_to(root).parts[0]):
+            continue  # `passed_over` names it
         if source != "preprocessed" and in_common_space(path) != (source == "fa_common"):
             continue
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
@@ -449,27 +466,63 @@ def find_derivatives(
     return _chosen(scans, participants, root)
 
 
+def pattern_folder(pattern: Path) -> Path:
+    """The folder in which a pattern's files lie, or the folders that are named by a label."""
+    return Path(str(pattern).partition(LABEL)[0] + "x").parent
+
+
+def _fits(pattern: Path) -> Iterator[tuple[Path, str | None]]:
+    """Files like a pattern, each with its label; none where it is no label, or not one alone."""
+    first, *others = map(re.escape, str(pattern).split(LABEL))
+    again = "(?:sub-)?(?P=label)".join(others)
+    expression = re.compile(f"{first}(?:sub-)?(?P<label>[A-Za-z0-9]+){again}")
+    folder = pattern_folder(pattern)
+    # the label may be a folder as well as a part of a file's name
+    within = str(Path(str(pattern).replace(LABEL, "*")).relative_to(folder))
+    for path in sorted(folder.glob(within)):
+        fits = expression.fullmatch(str(path))
+        yield path, fits and fits["label"]
+
+
 def find_by_pattern(pattern: Path, participants: Sequence[str] = ()) -> list[Scan]:
-    """FA maps by a pattern in which `{participant_id}` stands for the label.
+    """FA maps by a pattern in which `{participant_id}` stands for the label, with "sub-" or not.
 
     Raises
     ------
     InputError
-        No file fits the pattern.
+        No file fits the pattern, or two fit for one person.
     """
-    before, _, after = str(pattern).partition(LABEL)
-    expression = re.compile(f"{re.escape(before)}(?:sub-)?([A-Za-z0-9]+){re.escape(after)}")
-    folder = Path(before + "x").parent
-    # the label may be a folder as well as a part of a file's name
-    within = str(Path(str(pattern).replace(LABEL, "*")).relative_to(folder))
-    scans = [
-        Scan(f"sub-{fits[1]}", fits[1], fa=path)
-        for path in sorted(folder.glob(within))
-        if (fits := expression.fullmatch(str(path)))
-    ]
+    scans: dict[str, Scan] = {}
+    problems, unfit = [], []
+    for path, label in _fits(pattern):
+        if label is None:
+            unfit.append(str(path))
+            continue
+        scan = scans.setdefault(label, Scan(f"sub-{label}", label, fa=path))
+        if scan.fa != path:
+            problems.append(f"{scan.fa} and {path} are both of {label}; keep one of them")
+    raise_all(problems, f"{pattern}: several files of one person:")
     if not scans:
-        raise InputError(f"{pattern}: no file fits this pattern")
-    return _chosen(scans, participants, pattern)
+        hint = "; a label is of letters and digits only, unlike that of " if unfit else ""
+        raise InputError(f"{pattern}: no file fits this pattern{hint}{', '.join(unfit[:3])}")
+    return _chosen(list(scans.values()), participants, pattern)
+
+
+def passed_over(inputs: Inputs) -> list[str]:
+    """Files and folders that look like a person's of a cohort and are not, for their labels."""
+    (source,) = inputs.sources
+    where: Path = getattr(inputs, source)
+    if source in ("fa", "fa_common") and LABEL in str(where):
+        return [str(path) for path, label in _fits(where) if label is None]
+    if source in ("bids", "preprocessed", "fa", "fa_common") and where.is_dir():
+        with os.scandir(where) as entries:
+            return [
+                entry.path
+                for entry in entries
+                if entry.name.startswith("sub-") and not SUBJECT.fullmatch(entry.name)
+                if entry.is_dir()
+            ]
+    return []
 
 
 def find_scans(inputs: Inputs, participants: Sequence[str] = ()) -> list[Scan]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -158,6 +158,11 @@ class Inputs(Section):
         """The step at which the data enter."""
         return DOORS[self.sources[0]]
 
+    @property
+    def made_covariates(self) -> set[str]:
+        """Covariates that are made on the way, if the study names them."""
+        return {name for name, sources in MADE_COVARIATES.items() if self.sources[0] in sources}
+
 
 # Step at which a cohort's data enter, by the source that it names.
 DOORS = {
@@ -170,12 +175,12 @@ DOORS = {
 }
 COHORTS = ("train", "discovery", "replication")
 
-# Columns of qc.tsv that may be named as covariates, and the doors that make them.
+# Columns of qc.tsv that may be named as covariates, and the sources of which they are made.
 MADE_COVARIATES = {
-    "head_scale": ("preprocess", "dti", "normalize"),
-    "mean_framewise_displacement": ("preprocess",),
-    "scanner": ("preprocess",),
-    "site": ("preprocess",),
+    "head_scale": ("bids", "scans", "preprocessed", "fa"),
+    "mean_framewise_displacement": ("bids", "scans"),
+    "scanner": ("bids",),  # a table of scans has no sidecars
+    "site": ("bids",),
 }
 
 
@@ -332,6 +337,15 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
     )
 
 
+def not_made(names: Iterable[str], cohort: Inputs) -> str:
+    """A clause on those of some covariates that are made on the way, but not of such a cohort."""
+    return "".join(
+        f"; '{name}' is made on the way only of cohorts by {' or '.join(MADE_COVARIATES[name])}"
+        for name in sorted(names)
+        if name in MADE_COVARIATES and name not in cohort.made_covariates
+    )
+
+
 def _contradictions(settings: StudySettings) -> list[str]:
     """What is missing or excludes each other in settings that are of the right types."""
     problems = []
@@ -339,7 +353,10 @@ def _contradictions(settings: StudySettings) -> list[str]:
         inputs = getattr(settings, name) if name else settings
         if inputs is not None and len(inputs.sources) > 1:
             named = " and ".join(f"'{source}'" for source in inputs.sources)
-            problems.append(f"{f'[{name}]: ' if name else ''}{named}: a cohort has one source")
+            problems.append(
+                f"{f'[{name}]: ' if name else ''}{named}: a cohort has one source; keep one of "
+                "these keys, and put scans of several places into one table of 'scans'"
+            )
     if problems:
         return problems
     cohorts = settings.cohorts()
@@ -348,14 +365,13 @@ def _contradictions(settings: StudySettings) -> list[str]:
         if not cohort.sources:
             problems.append(f"{where}name the source of the data, one of {', '.join(DOORS)}")
         elif name != "train":
-            made = {key for key, doors in MADE_COVARIATES.items() if cohort.start in doors}
-            made &= set(settings.gwas.covariates or ())  # only these are made
+            made = cohort.made_covariates & set(settings.gwas.covariates or ())  # only these
             for key in ("covariates", "categorical"):
                 columns = set(getattr(settings.gwas, key) or ()) - made
                 if cohort.covariates is None and columns:
                     problems.append(
                         f"{where}'gwas.{key}' names columns, but 'covariates' no table: "
-                        f"{', '.join(sorted(columns))}"
+                        f"{', '.join(sorted(columns))}{not_made(columns, cohort)}"
                     )
     if problems:
         return problems

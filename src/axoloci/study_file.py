@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from axoloci.scans import in_common_space
+from axoloci.scans import LABEL, in_common_space
 from axoloci.slurm_profile import SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 
@@ -28,6 +30,9 @@ ID_COLUMNS = ("IID", "participant_id", "sample_id")
 WIDTH = 100
 OUT = "derivatives/axoloci"
 EXTENSIONS = (".bed", ".bim", ".fam")
+FA_MAP = re.compile(
+    r"(?:sub-)?[A-Za-z0-9]+(?P<rest>[_.-](?:.*[_.-])?(?i:fa)(?:[_.-].*)?\.nii(\.gz)?)"
+)
 # What is in the way of a search, or is of a study that was run there.
 PASSED_OVER = ("work", "logs", "group", "node_modules", "sourcedata", "code")
 
@@ -110,7 +115,8 @@ def _look_at_people(found: FoundData, folder: Path, people: list[str]) -> bool:
         found.add("fa", folder, f"FA maps in the scans' own spaces, {number}")
     if described is None and _has(folder, people, "**/dwi/*_dwi.nii*"):
         found.missing.append(
-            f"{folder}/dataset_description.json: the folder looks like a BIDS data set but for it"
+            f"{folder}/dataset_description.json: the folder looks like a BIDS data set but for it; "
+            'write {"Name": "a name of yours", "BIDSVersion": "1.9.0"} into it'
         )
     return derived
 
@@ -119,6 +125,18 @@ def _look_at_table(found: FoundData, path: Path) -> None:
     """What a table with a column of ids may be: scans, or covariates."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            if "\t" not in first and path.suffix != ".tsv":
+                words = [word.strip("\"'#") for word in re.split(r"[,;\s]+", first.strip())]
+                if {"participant_id", "dwi", "bval", "bvec"} <= set(words) and "," in first:
+                    found.add("scans", path, "table of scans")
+                elif set(words) & set(ID_COLUMNS):
+                    found.notes.append(
+                        f"{path}: looks like a table of people, but its columns are not separated "
+                        "by tabs; save it so, as .tsv"
+                    )
+                return
             rows = csv.reader(file, delimiter="\t")
             columns = [name.lstrip("#") for name in next(rows, [])]
             n_rows = sum(1 for _ in rows)
@@ -134,6 +152,16 @@ def _look_at_table(found: FoundData, path: Path) -> None:
     else:
         names = ", ".join(others[:6]) + (", …" if len(others) > 6 else "")
         found.add("covariates", path, f"table of {n_rows:,} people: {names}")
+
+
+def _look_at_maps(found: FoundData, folder: Path, names: list[str]) -> None:
+    """FA maps of single people that lie in one folder, such as 0011_FA.nii.gz."""
+    fits = [match for name in names if (match := FA_MAP.fullmatch(name))]
+    for rest, number in Counter(match["rest"] for match in fits).items():
+        if number > 1:
+            pattern = folder / f"{LABEL}{rest}"
+            note = f"{number:,} FA maps; name them by fa_common if they are in one space already"
+            found.add("fa", pattern, note)
 
 
 def find_data(folder: Path) -> FoundData:
@@ -156,8 +184,10 @@ def find_data(folder: Path) -> FoundData:
             found.add("genotypes", where / prefix, f"PLINK 1 genotypes, {people_there:,} people")
         for name in names:
             of_bids = name.endswith(("_scans.tsv", "_sessions.tsv"))
-            if name.endswith(".tsv") and not of_bids and not derived:  # tables of a pipeline's own
+            is_table = name.endswith((".tsv", ".txt", ".csv"))
+            if is_table and not of_bids and not derived:  # those are tables of a pipeline's own
                 _look_at_table(found, where / name)
+        _look_at_maps(found, where, names)
     # a table beside the data set is meant for this; BIDS's own comes last
     tables = found.choices.get("covariates", [])
     tables.sort(key=lambda path: (path.name == "participants.tsv", "covar" not in path.name))

@@ -119,8 +119,9 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=kernel.Config.batch_size,
+    show_default="10, or all in training where they are fewer",
     help="People a step. More use a GPU better; fewer learn more an epoch.",
 )
 @click.option(

@@ -24,6 +24,7 @@ Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e-6)
 PEOPLE_PER_LATENT = 15
+BATCH = 10  # people a step, where so many are in training
 START_PEOPLE = 512  # whose maps give the first latents: enough for 128 components
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
@@ -51,7 +52,8 @@ class Config:
     keep_best: bool = True  # end with the weights, the first ones included, that are best on the
     # people held out: a small cohort is soon learnt by heart
     learning_rate: float = 5e-4  # first step size of Adam, as published; 2e-3 loses a weak signal
-    batch_size: int = 10  # people a step: fewer make noisy steps, more make few steps
+    batch_size: int = 0  # people a step: fewer make noisy steps, more make few steps; 0: 10, or
+    # all in training where they are fewer
     epochs: int = 6  # passes over the people in training
     validation_fraction: float = 0.1  # people held out to steer the learning rate
     plateau_patience: int = 4  # epochs without improvement before the step is cut, as published
@@ -360,12 +362,17 @@ class Training:
         n_validation = max(1, round(config.validation_fraction * n_samples))
         self.validation_index = np.sort(order[:n_validation])
         self.train_index = np.sort(order[n_validation:])
-        if len(self.train_index) < config.batch_size:
+        n_train = len(self.train_index)
+        if n_train < max(1, config.batch_size):
             raise InputError(
-                f"{len(self.train_index)} people to train on ({n_validation} are held out) are "
-                f"fewer than a batch of {config.batch_size}; choose a smaller batch size"
+                f"{n_train} people to train on ({n_validation} are held out) are "
+                f"fewer than a batch of {max(1, config.batch_size)}; choose a smaller batch size"
             )
-        config = replace(config, n_latents=config.n_latents or latents_for(n_samples))
+        config = replace(
+            config,
+            n_latents=config.n_latents or latents_for(n_samples),
+            batch_size=config.batch_size or min(BATCH, n_train),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = Autoencoder(config, mask)

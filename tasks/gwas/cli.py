@@ -29,7 +29,7 @@ from axoloci.io.sumstats import (
     read_sumstats,
     write_gwas_ssf,
 )
-from axoloci.io.tables import match_samples, read_table, read_traits
+from axoloci.io.tables import match_samples, minus_nine_warnings, read_table, read_traits
 from axoloci.tasks.gwas import kernel, pca, sample_qc
 
 log = logging.getLogger("axoloci")
@@ -162,7 +162,8 @@ def samples(
     pairs are in the table, and do not flag the other person. Frequencies are those of all people
     looked at, so in a cohort of several ancestries heterozygosity and sex are best judged one
     ancestry at a time (--keep). Genetic sex is female below an F of X of 0.2, male above 0.8;
-    between them it is unknown, which is no mismatch.
+    between them it is unknown, which is no mismatch. Among fewer than 20 people heterozygosity,
+    ancestry and relatives are not judged.
 
     For N people and M independent common autosomal variants, kinship takes N²/2 × M multiplications
     (four times that where genotypes are missing), 0.4 GB, and one reading of the genotypes for each
@@ -315,6 +316,8 @@ def associate(
         there = ", ".join(source.variants["chromosome"].unique())
         raise InputError(f"{source.files[1]}: no chromosome '{chromosome}'; it has {there}")
     trait_table = read_traits(traits)
+    for warning in minus_nine_warnings(trait_table, traits):
+        log.warning("%s", warning)
     covariate_table = _read_covariates(covariates, covariate, categorical)
     people = _shared_people(source, traits, trait_table, covariate_table)
     columns = pd.DataFrame(index=people) if covariate_table is None else covariate_table.loc[people]
@@ -450,6 +453,9 @@ def _read_covariates(
                     f"the covariate '{name}' is in {owner[name]} and in {path}; name it once"
                 )
             owner[name] = path
+        used = [name for name in table.columns if not wanted or name in wanted]
+        for warning in minus_nine_warnings(table[used], path):
+            log.warning("%s", warning)
         tables[str(path)] = table
     unknown = [name for name in (*wanted, *categorical) if name not in owner]
     if unknown:
@@ -614,7 +620,14 @@ def _related(
     complete: NDArray[np.bool_],
     min_kinship: float,
 ) -> sample_qc.Pairs:
-    """Pairs of relatives in the order of the people."""
+    """Pairs of relatives in the order of the people; none among too few to tell."""
+    if len(index) < sample_qc.MIN_PEOPLE:
+        log.warning(
+            "%d people are few: from %d on heterozygosity is judged and relatives are looked for",
+            *(len(index), sample_qc.MIN_PEOPLE),
+        )
+        empty = np.empty(0, dtype=np.int64)
+        return sample_qc.Pairs(empty, empty, np.empty(0), empty)
     # those who lack much are no reason to leave out a variant
     chosen = np.zeros(sum(stop - start for _, start, stop in pieces), dtype=bool)
     if complete.any():
@@ -687,16 +700,25 @@ def _autosomes(source: Genotypes) -> set[str]:
 def _identity(source: Genotypes) -> dict[str, str | int]:
     """What tells one genotype set from another without reading all of it.
 
-    The tables by their digest; the bed by its size and 64 places of 64 KiB spread evenly over it.
+    The tables by their digest; the bed by its size, the time of its last change, and 64 places of
+    64 KiB spread evenly over it: the time tells of a change between the places, the places of one
+    that kept the time.
     """
     bed, bim, fam = source.files
-    size, chunk = bed.stat().st_size, 2**16
+    stat = bed.stat()
+    size, chunk = stat.st_size, 2**16
     digest = hashlib.sha256()
     with open(bed, "rb") as file:
         for place in np.linspace(0, max(size - chunk, 0), 64).astype(int):
             file.seek(int(place))
             digest.update(file.read(chunk))
-    return {"bed": digest.hexdigest(), "size": size, "bim": sha256(bim), "fam": sha256(fam)}
+    return {
+        "bed": digest.hexdigest(),
+        "size": size,
+        "mtime_ns": stat.st_mtime_ns,
+        "bim": sha256(bim),
+        "fam": sha256(fam),
+    }
 
 
 def _default_threads() -> int:

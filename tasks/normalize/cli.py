@@ -24,6 +24,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TEMPLATE = Path(__file__).parent / "MNI_FA_2mm.nii.gz"
 """TractSeg's FA template at 2 mm; TEMPLATE.md tells how it was made."""
 
+PARTIAL = 0.9
+"""Share of the brain, or of what most people's maps cover of it, below which a map is told."""
+
 LOW_SIMILARITY = 0.5
 """Correlation with the template below which a registration deserves a look."""
 
@@ -123,7 +126,7 @@ def store(
     elif mask is not None:
         keep = same_grid(mask, shape, affine, paths[0]) > 0
     else:
-        keep = _group_mask(paths, template or TEMPLATE, shape, affine)
+        keep = _group_mask(sample_id, paths, template or TEMPLATE, affine)
     if not keep.any():
         raise InputError(f"{mask or maps}: no voxel is left in the mask")
     source: list[dict[str, str]] = []
@@ -138,7 +141,7 @@ def store(
                 )
             row = same_grid(path, shape, affine, paths[0])[keep]  # (n_voxels,)
             share = np.count_nonzero(row) / row.size
-            if share < 0.9:
+            if share < PARTIAL:
                 log.warning("%s: the map covers %.0f%% of the mask", path, 100 * share)
             source.append({"sample_id": name, "name": path.name, "sha256": digest})
             yield row
@@ -182,13 +185,40 @@ def _read_maps(table: Path) -> tuple[list[str], list[Path], list[str]]:
 
 
 def _group_mask(
-    paths: list[Path], template: Path, shape: tuple[int, ...], affine: NDArray[np.float64]
+    sample_id: list[str], paths: list[Path], template: Path, affine: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Voxels of the template's brain that nearly all maps cover."""
+    """Voxels of the template's brain that nearly all maps cover; who costs the others is told."""
     from axoloci.tasks.normalize import kernel
 
     fixed, fixed_affine = _read_template(template)
+    shape = read_nifti(paths[0], ndim=3)[0].shape
+
+    def covered(path: Path) -> NDArray[np.bool_]:
+        return np.not_equal(same_grid(path, shape, affine, paths[0]), 0)
+
+    brain = kernel.brain_of(fixed, fixed_affine, shape, affine)
     coverage = np.zeros(shape, dtype=np.int64)
-    for path in progress(paths, "mask", len(paths)):
-        coverage += same_grid(path, shape, affine, paths[0]) != 0
-    return kernel.group_mask(coverage, len(paths), affine, fixed, fixed_affine)
+    shares = np.zeros(len(paths))  # of the template's brain
+    for i, path in enumerate(progress(paths, "mask", len(paths))):
+        voxels = covered(path)
+        coverage += voxels
+        shares[i] = int((voxels & brain).sum()) / max(1, int(brain.sum()))
+    mask = kernel.group_mask(coverage, len(paths), brain)
+    # a field of view without the cerebellum, shared by all, is no fault of anyone
+    partial = np.flatnonzero(shares < PARTIAL * np.median(shares))
+    if partial.size:
+        others = coverage.copy()
+        for k in partial:
+            others -= covered(paths[k])
+        without = kernel.group_mask(others, len(paths) - partial.size, brain)
+        for k in partial:
+            log.warning(
+                "%s: the map of %s covers %.0f%% of the template's brain, most maps %.0f%%",
+                *(paths[k], sample_id[k], 100 * shares[k], 100 * np.median(shares)),
+            )
+        log.warning(
+            "the common mask has %d voxels, and %d fewer than without %s; to win them, name in "
+            "'keep' only the others",
+            *(mask.sum(), (without & ~mask).sum(), ", ".join(sample_id[k] for k in partial)),
+        )
+    return mask

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from axoloci import registration
+from axoloci.io.nifti import regridded
 
 TEMPLATE_MIN_FA = 0.05
 """Template voxels above this are brain: grey matter has 0.1 to 0.2, air 0."""
@@ -247,27 +248,45 @@ def regrid(
     (template, affine)
         The field of view keeps its outer edges, to the next whole voxel.
     """
-    voxel = np.linalg.norm(affine[:3, :3], axis=0)
-    scale = voxel_size / voxel  # (3,) old voxels a new one
-    shape = tuple(int(n) for n in np.maximum(1, np.ceil(template.shape / scale - 1e-6)))
-    to_old = np.diag([*scale, 1.0])
-    to_old[:3, 3] = (scale - 1) / 2  # outer edges of the first voxels together
+    shape, new_affine = regridded(template.shape, affine, voxel_size)
+    to_old = np.linalg.inv(affine) @ new_affine
+    scale = np.diag(to_old)[:3]  # (3,) old voxels a new one
     sigma = np.sqrt(np.maximum(scale**2 - 1, 0)) / 2.3548
     smooth = ndimage.gaussian_filter(template, sigma, mode="nearest")
     new = ndimage.affine_transform(
         smooth, scale, to_old[:3, 3], shape, np.float32, order=1, mode="constant"
     )
-    return new, affine @ to_old
+    return new, new_affine
+
+
+def brain_of(
+    template: NDArray[np.float32],
+    template_affine: NDArray[np.float64],
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """The template's brain on the grid of the maps.
+
+    Parameters
+    ----------
+    template
+        (x', y', z') fractional anisotropy, on the maps' grid or another one.
+    shape
+        (x, y, z) of the maps.
+    affine, template_affine
+        (4, 4) voxel to world of the maps and of the template, mm.
+    """
+    return sample(template, template_affine, world_grid(shape, affine)) > TEMPLATE_MIN_FA
 
 
 def group_mask(
-    coverage: NDArray[np.integer],
-    n_samples: int,
-    affine: NDArray[np.float64],
-    template: NDArray[np.float32],
-    template_affine: NDArray[np.float64],
+    coverage: NDArray[np.integer], n_samples: int, brain: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Voxels of the template's brain that nearly everybody has.
+
+    Nobody is passed over in the count: a voxel that stays is FA of nearly all, and a 0 where a
+    scan has nothing would be taken for FA. Who costs the others many voxels is to be left out by
+    name, not by a rule.
 
     Parameters
     ----------
@@ -275,11 +294,8 @@ def group_mask(
         (x, y, z) number of people whose map is not 0.
     n_samples
         Number of people.
-    affine, template_affine
-        (4, 4) voxel to world of the maps and of the template, mm.
-    template
-        (x', y', z') fractional anisotropy, on the maps' grid or another one.
+    brain
+        (x, y, z) from `brain_of`.
     """
-    fixed = sample(template, template_affine, world_grid(coverage.shape, affine))
-    mask: NDArray[np.bool_] = (fixed > TEMPLATE_MIN_FA) & (coverage >= MIN_COVERAGE * n_samples)
+    mask: NDArray[np.bool_] = brain & (coverage >= MIN_COVERAGE * n_samples)
     return mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import read_nifti, same_grid
+
+log = logging.getLogger("axoloci")
 
 MISSING = ["", "n/a", "NA", "NaN", "nan"]
 TABLES: dict[str, set[str]] = {  # and the columns that each needs
@@ -125,24 +128,27 @@ class LooseMaps:
     Attributes
     ----------
     sample_id
-        The people.
+        The people who are looked at.
     files
         Their maps.
     mask
-        [bool, shape: (x, y, z)] Voxels in which the first of them is above 0.
+        [bool, shape: (x, y, z)] Voxels in which any of them is above 0: a picture's, not a group's.
     affine
         [shape: (4, 4)] Voxel to world, mm.
+    n_people
+        All people with a map, without those whose map could not be read.
     """
 
     sample_id: list[str]
     files: list[Path]
     mask: NDArray[np.bool_]
     affine: NDArray[np.float64]
+    n_people: int
     measure: str = "fa"
 
     @property
     def n_samples(self) -> int:
-        """Number of people."""
+        """Number of people who are looked at."""
         return len(self.files)
 
     @property
@@ -162,17 +168,53 @@ class LooseMaps:
         return self.volumes(people)[:, self.mask]
 
 
-def find_maps(scans: Path) -> LooseMaps | None:
-    """The finished maps that a table of scans names; none if there is none or one is gone."""
+def find_maps(scans: Path, most: int) -> LooseMaps | None:
+    """The finished maps that a table of scans names, at even steps through it.
+
+    Maps that are gone, broken or on another grid than the first are left out, and said in the log.
+
+    Parameters
+    ----------
+    scans
+        Table of scans; paths of maps are relative to it.
+    most
+        Most maps to look at.
+
+    Returns
+    -------
+    None if there is none that is above 0 anywhere.
+    """
     table = read_tsv(scans, "scans")
     if table.empty or not {"sample_id", "fa", "in_group"} <= set(table.columns):
         return None
     table = table[(table["in_group"] == "yes") & table["fa"].notna()]
-    files = [scans.parent / name for name in table["fa"]]
-    if not files or not all(file.is_file() for file in files):
+    looked_at = table.iloc[evenly(len(table), most)]
+    people: list[str] = []
+    files: list[Path] = []
+    mask, affine = np.zeros((0, 0, 0), dtype=bool), np.eye(4)
+    for person, name in zip(looked_at["sample_id"], looked_at["fa"], strict=True):
+        file = scans.parent / name
+        try:
+            if files:
+                volume = same_grid(file, mask.shape, affine, files[0])
+            else:
+                volume, affine = read_nifti(file, ndim=3)
+                mask = np.zeros(volume.shape, dtype=bool)
+        except (InputError, OSError) as error:
+            log.warning("a map is not shown: %s", error)
+            continue
+        mask |= volume > 0
+        people.append(person)
+        files.append(file)
+    if not mask.any():
         return None
-    first, affine = read_nifti(files[0], ndim=3)
-    return LooseMaps(list(table["sample_id"]), files, first > 0, affine)
+    n_people = len(table) - (len(looked_at) - len(files))
+    return LooseMaps(people, files, mask, affine, n_people)
+
+
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of n rows, at even steps."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ MIN_FOR_OUTLIERS = 10  # scans; the spread of fewer says little
 KEEP_ABOVE = 3.0  # −log10 p from which every variant is drawn
 GRID = (1800, 240)  # cells, across and up, of which the others keep one variant each
 
+PLINK_CODES = {"23": "X", "24": "Y", "25": "XY", "26": "MT"}  # of human genomes
+
 Side = Literal["high", "low", "both"]
 
 
@@ -74,6 +76,19 @@ def order_chromosomes(names: Sequence[str]) -> list[str]:
         return (1, last[name]) if name in last else (2, unique.index(name))
 
     return sorted(unique, key=rank)
+
+
+def label_chromosomes(names: Sequence[str]) -> list[str]:
+    """Names to show: X, Y, XY (pseudo-autosomal) and MT for PLINK's codes 23 to 26.
+
+    A genome with a chromosome of a higher number is not human, and its names are left as they are.
+
+    >>> label_chromosomes(["22", "23", "25", "26"]), label_chromosomes(["23", "38"])
+    (['22', 'X', 'XY', 'MT'], ['23', '38'])
+    """
+    if any(name.isdigit() and int(name) > 26 for name in names):
+        return list(names)
+    return [PLINK_CODES.get(name, name) for name in names]
 
 
 def place_variants(

@@ -131,6 +131,17 @@ def methods_text(
     return Methods(tuple(parts), tuple(REFERENCES[name] for name in cited))
 
 
+def trait_word(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What was tested: "latent" where a representation made them, "trait" where the user gave them.
+
+    >>> trait_word({"joint": {"traits": ["latent_000"]}}), trait_word({"gwas": {"n_traits": 3}})
+    ('latent', 'trait')
+    """
+    names = facts.get("joint", {}).get("traits", [])
+    learned = "encoder" in facts or any(name.startswith("latent_") for name in names)
+    return "latent" if learned else "trait"
+
+
 def _preprocessing(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     done = facts.get("preprocess")
     if done is None:
@@ -241,11 +252,14 @@ def _association(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]
         plural = "component" if done["n_pcs"] == 1 else "components"
         adjusted.append(f"{done['n_pcs']} genotype principal {plural}")
     for_what = f"adjusted for {_list(adjusted)}" if adjusted else "without covariates"
+    word = trait_word(facts)
     sentences = [
-        f"Each of {done['n_traits']:,} {'latent' if done['n_traits'] == 1 else 'latents'} was "
+        f"Each of {done['n_traits']:,} {word}{'' if done['n_traits'] == 1 else 's'} was "
         f"tested for additive association with {done['n_tested']:,} variants in "
         f"{done['people']:,} people by linear regression, the model of plink2 {cite('chang')}, "
-        f"{for_what}; people without a genotype were left out of that variant."
+        f"{for_what}; people without a genotype were left out of that variant"
+        + ("" if word == "latent" else ", and those without a trait out of that trait")
+        + "."
     ]
     if done["n_pcs"]:
         sentences.append(
@@ -260,10 +274,18 @@ def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     if done is None:
         return []
     count = f" of {done['n_tested']:,} variants" if done.get("n_tested") else ""
+    word = trait_word(facts)
     sentences = [
-        f"All latents were tested jointly by the exact F test of the canonical R²{count} "
-        f"{cite('hotelling')}, which does not change when the latents are remixed."
+        f"All {word}s were tested jointly by the exact F test of the canonical R²{count} "
+        f"{cite('hotelling')}, which does not change when the {word}s are remixed."
     ]
+    if word == "trait":  # latents are never missing
+        sentences.append(
+            "Where people lack some traits, the correlation of two traits was that of the people "
+            "who have both, the degrees of freedom were those of the trait with the fewest people, "
+            "and variants for which traits or genotypes of too many people are missing were not "
+            "tested jointly."
+        )
     if done.get("lambda_gc") is not None:
         sentences.append(
             f"Genomic inflation of the joint test was λ = {done['lambda_gc']:.3f} "
@@ -289,9 +311,10 @@ def _replication(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]
     done = facts.get("replication")
     if done is None:
         return []
+    word = trait_word(facts)
     return [
         f"Each lead variant was tested in {done['n_samples']:,} other people by the combination of "
-        "latents that it changed in the discovery (the regression of the genotype on the latents "
+        f"{word}s that it changed in the discovery (the regression of the genotype on the {word}s "
         "there), one-sided in the direction of the discovery, at a family-wise error rate of 0.05 "
         f"(Bonferroni, {done['n_tested']:,} tested): {done['n_replicated']:,} replicated."
     ]

@@ -26,6 +26,7 @@ from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
     LooseMaps,
+    evenly,
     find_maps,
     read_examples,
     read_joint,
@@ -33,7 +34,7 @@ from axoloci.tasks.report.inputs import (
     read_threshold,
     read_tsv,
 )
-from axoloci.tasks.report.methods import methods_text, power
+from axoloci.tasks.report.methods import methods_text, power, trait_word
 from axoloci.tasks.report.sharing import (
     SMALLEST,
     count_failures,
@@ -51,6 +52,7 @@ BLOCK = 10  # people in memory at a time
 SHOWN_PEOPLE = 4
 SHOWN_EXAMPLES = 4
 SHOWN_LATENTS = 6
+MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 FILES = {"out", "bids", "scans", "genotypes", "covariates", "normalize.template"}  # settings
 
 # Quality figures by name: label, factor, decimals, and the side on which they are suspicious.
@@ -103,6 +105,7 @@ class Page:
     title: str
     shareable: bool
     out_dir: str | None
+    images: bool = True  # whether the study has any
     tiles: list[tuple[str, str, str]] = field(default_factory=list)  # figure, name, remark
     failed: Table | None = None
     reasons: Table | None = None
@@ -133,7 +136,9 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     InputError
         A file is not what it should be.
     """
-    page = Page(given.title, shareable, None if shareable else given.out_dir)
+    page = Page(given.title, shareable, None if shareable else given.out_dir, _has_images(given))
+    if shareable and given.group:  # the error of a step, with paths and ids
+        given = given.model_copy(update={"group": "The group stage has not finished."})
     sections = (
         *(add_scans, add_qc, add_cohort, add_encoder, add_samples, add_association),
         *(add_replication, add_methods, add_about),
@@ -145,6 +150,27 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(page=page, version=__version__)
+
+
+def _has_images(given: Inputs) -> bool:
+    """Whether the study is one of images: not if it is known to be of the user's own traits."""
+    some = (given.scans, given.qc, given.cohort, given.history, given.quality, given.examples)
+    of_traits = given.joint or given.loci or (given.study_settings or {}).get("traits")
+    return any(some) or not of_traits
+
+
+def _facts(given: Inputs) -> dict[str, Mapping[str, Any]]:
+    """What ran and how, with what the joint test noted.
+
+    Raises
+    ------
+    InputError
+        Not a table of the joint test.
+    """
+    facts: dict[str, Mapping[str, Any]] = dict(given.facts or {})
+    if given.joint is not None:
+        facts["joint"] = read_joint_about(given.joint)
+    return facts
 
 
 def add_scans(page: Page, given: Inputs) -> None:
@@ -312,16 +338,20 @@ def add_cohort(page: Page, given: Inputs) -> None:
     else:
         page.sentences["cohort"] = given.group or "No cohort store was given."
         if given.scans is not None:
-            cohort = find_maps(given.scans)
+            cohort = find_maps(given.scans, MAX_MEAN)
         if cohort is None:
             page.sentences["cohort"] += " So no maps are shown."
             return
     say = say_count if page.shareable else "{:,}".format
-    page.tiles.append((say(cohort.n_samples), "people mapped", f"{cohort.n_voxels:,} voxels each"))
+    if isinstance(cohort, LooseMaps):  # what voxels the group has is not known yet
+        n_people, remark = cohort.n_people, "not packed yet"
+    else:
+        n_people, remark = cohort.n_samples, f"{cohort.n_voxels:,} voxels each"
+    page.tiles.append((say(n_people), "people mapped", remark))
     if page.shareable and cohort.n_samples < SMALLEST:
         page.sentences["cohort"] = f"The mean of fewer than {SMALLEST} people is not shown."
         return
-    chosen = _evenly(cohort.n_samples, MAX_MEAN)
+    chosen = evenly(cohort.n_samples, MAX_MEAN)
     total = np.zeros(cohort.n_voxels)
     squares = np.zeros(cohort.n_voxels)
     for start in range(0, len(chosen), BLOCK):
@@ -337,14 +367,14 @@ def add_cohort(page: Page, given: Inputs) -> None:
     labels = [f"{name}\nwhite {value:.2g}" for name, value in zip(parts, white, strict=True)]
     volumes = [*group]
     if not page.shareable:
-        people = _evenly(cohort.n_samples, SHOWN_PEOPLE)
+        people = evenly(cohort.n_samples, SHOWN_PEOPLE)
         volumes += [*cohort.volumes(people)]
         labels += [_short(cohort.sample_id[row]) for row in people]
         white += [white[0]] * len(people)
     canonical = [_to_ras(volume, cohort.affine) for volume in volumes]
     mask = _to_ras(cohort.mask, cohort.affine)
     measure = cohort.measure.upper()
-    of = f"{len(chosen)} of the {cohort.n_samples:,}" if len(chosen) < cohort.n_samples else "all"
+    of = f"{len(chosen)} of the {n_people:,}" if len(chosen) < n_people else "all"
     page.pictures["cohort"] = _picture(
         figures.brains(np.stack(canonical), labels, white, mask, _voxel_size(cohort.affine)),
         f"Slices of {measure} maps in common space: group mean"
@@ -428,6 +458,9 @@ def add_association(page: Page, given: Inputs) -> None:
     loci = read_tsv(given.loci, "loci") if given.loci is not None else None
     threshold = read_threshold(given.loci)
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    facts = _facts(given)
+    word = trait_word(facts)
+    _add_people(page, given, facts)
     if given.joint is None:
         page.sentences["joint"] = given.group or "No joint test was given."
     else:
@@ -435,7 +468,7 @@ def add_association(page: Page, given: Inputs) -> None:
         if joint.neg_log10_p.size == 0:
             page.sentences["joint"] = "The joint test has no variant that could be tested."
         else:
-            _add_joint(page, joint, loci, threshold)
+            _add_joint(page, joint, loci, threshold, word)
     if loci is None:
         page.sentences["loci"] = given.group or "No table of loci was given."
         return
@@ -444,13 +477,14 @@ def add_association(page: Page, given: Inputs) -> None:
         page.sentences["loci"] = f"No variant reaches {reached}."
         return
     page.sentences["loci"] = (
-        "Lead variant of each locus, most significant first; latents are those with p < 0.05 "
+        f"Lead variant of each locus, most significant first; {word}s are those with p < 0.05 "
         "divided by their number at the lead variant, ▲ where the effect allele raises them."
+        + ("" if word == "latent" else " Each trait is tested in the people who have it.")
     )
     ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
     page.loci = Table(
         ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
-         "leads", "in LD", "latents"],
+         "leads", "in LD", f"{word}s"],
         [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
         len(loci),
     )  # fmt: skip
@@ -462,14 +496,29 @@ def add_samples(page: Page, given: Inputs) -> None:
         return
     table = read_tsv(given.samples_qc, "samples_qc")
     flags = table["flags"].dropna().astype(str).str.split(",")
-    say = say_count if page.shareable else "{:,}".format
-    reasons = [f"{say(n)} {flag}" for flag, n in flags.explode().value_counts().items()]
-    page.sentences["samples"] = (
-        f"Genotypes of {len(table):,} people were checked: {say(len(flags))} flagged"
-        + (f" ({', '.join(reasons)})" if reasons else "")
+    counts = flags.explode().value_counts()
+    if page.shareable:
+        # The number checked would tell how few of those mapped were not; that of all flagged, how
+        # few have a flag that is not told, or several flags.
+        few = len(flags) < SMALLEST
+        said = say_count(len(flags)) if few or len(counts) == 1 else f"{SMALLEST} or more"
+        reasons = [] if few else [f"{say_count(n)} {flag}" for flag, n in counts.items()]
+        page.sentences["samples"] = f"Genotypes were checked: {said} people flagged"
+    else:
+        reasons = [f"{n:,} {flag}" for flag, n in counts.items()]
+        page.sentences["samples"] = (
+            f"Genotypes of {len(table):,} people were checked: {len(flags):,} flagged"
+        )
+    page.sentences["samples"] += (
+        (f" ({', '.join(reasons)})" if reasons else "")
         + ". Nobody was left out for it; samples_qc.tsv and related.tsv tell who, and a study's "
         "'keep' leaves people out."
     )
+    if len(table) < MIN_TO_COMPARE:
+        page.sentences["samples"] += (
+            f" Heterozygosity, ancestry and relatives are not judged among fewer than "
+            f"{MIN_TO_COMPARE} people."
+        )
 
 
 def add_replication(page: Page, given: Inputs) -> None:
@@ -505,7 +554,22 @@ def add_replication(page: Page, given: Inputs) -> None:
     )
 
 
-def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: float) -> None:
+def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """The number of people in the association, or whose genotypes were checked.
+
+    On a shared page it would tell, beside the number mapped, how few of them lack genotypes.
+    """
+    n = facts.get("gwas", {}).get("people")
+    if n is None and given.joint is not None and given.samples_qc is not None:
+        n = len(read_tsv(given.samples_qc, "samples_qc"))
+    if n is not None and not (page.shareable and page.images):
+        said = say_count(n) if page.shareable else f"{n:,}"
+        page.tiles.append((said, _plural(n, "person", "people"), "in the association"))
+
+
+def _add_joint(
+    page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: float, word: str
+) -> None:
     """Pictures and figures of a joint test with at least one variant."""
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
     line = float(-np.log10(threshold))
@@ -527,7 +591,7 @@ def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: f
     n_hits = int((joint.neg_log10_p >= line).sum())
     inflation = joint.about.get("lambda_gc")
     traits = len(joint.about.get("traits", []))
-    of_traits = f" over {traits} {_plural(traits, 'latent')}" if traits else ""
+    of_traits = f" over {traits} {_plural(traits, word)}" if traits else ""
     said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
     page.tiles.append((f"{n:,}", f"{_plural(n, 'variant')} tested", said))
     page.sentences["joint"] = (
@@ -541,7 +605,7 @@ def _add_joint(page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: f
             rank[kept],
             joint.neg_log10_p[kept].astype(np.float64),
             edges,
-            names,
+            kernel.label_chromosomes(names),
             leads,
             line,
         ),
@@ -612,11 +676,8 @@ def add_methods(page: Page, given: Inputs) -> None:
     if given.facts is None:
         page.sentences["methods"] = "No account of what ran was given."
         return
-    facts = dict(given.facts)
-    if given.joint is not None:
-        facts["joint"] = read_joint_about(given.joint)
     try:
-        page.methods = methods_text(facts, given.versions).text
+        page.methods = methods_text(_facts(given), given.versions).text
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"facts: cannot be told, {type(error).__name__}: {error}") from error
     page.sentences["methods"] = (
@@ -695,11 +756,6 @@ def _voxel_size(affine: NDArray[np.float64]) -> list[float]:
     turn = nib.io_orientation(affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
     return [float(size) for size in sizes]
-
-
-def _evenly(n: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of n rows, at even steps."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
 def _flatten(settings: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:

@@ -295,6 +295,14 @@ def test_training__refuses_fewer_people_than_a_batch() -> None:
         Training(rows.__getitem__, 8, ball(), SMALL)
 
 
+@pytest.mark.parametrize(("n_people", "expected"), [(4, 3), (24, 10)])
+def test_training__few_people_are_one_batch(n_people: int, expected: int) -> None:
+    rows, _ = planted(n_people, seed=9)
+    training = train(rows, replace(SMALL, batch_size=0), n_epochs=1)
+    assert training.config.batch_size == expected
+    assert np.isfinite(training.history[0].validation_loss)
+
+
 def test_training__of_the_published_kind_needs_no_mean_map() -> None:
     rows, _ = planted(24, seed=10)
     config = replace(UDIP_FA, channels=(4, 8), n_latents=4, batch_size=4, epochs=2)

@@ -135,6 +135,18 @@ def test_associate__column_of_choice_and_several_tables(
     assert read_sumstats(tmp_path / "s").n_samples == N_SAMPLES  # the missing age is of no matter
 
 
+def test_associate__says_that_minus_nine_is_a_value(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, data = study
+    data["traits"].fillna(-9).to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    data["covariates"].fillna(-9).to_csv(tmp_path / "c.tsv", sep="\t", index=False)
+    arguments = ("--traits", tmp_path / "t.tsv", "--covariates", tmp_path / "c.tsv")
+    associate(folder, tmp_path / "s", *arguments)
+    assert "t.tsv: column 'b' holds -9 for 5 of 120 people" in caplog.text
+    assert "c.tsv: column 'age' holds -9 for 1 of 120 people" in caplog.text
+
+
 def test_associate__takes_latents(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = study
     latents = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -271,6 +283,26 @@ def test_associate__refuses_a_folder_of_other_settings(
     associate(folder, tmp_path / "s", "--covariates", folder / "c.tsv", "--replace")
     associate(folder, tmp_path / "new", "--covariates", folder / "c.tsv")
     assert contents(tmp_path / "s") == contents(tmp_path / "new")
+
+
+def test_associate__refuses_the_results_of_changed_genotypes(tmp_path: Path) -> None:
+    """Of a large bed a byte is changed that lies between the places that are read."""
+    make_study(tmp_path)
+    bed, variants = tmp_path / "g.bed", (tmp_path / "g.bim").read_text().splitlines()
+    copies = 1000
+    with open(bed, "ab") as file:
+        file.write(bed.read_bytes()[3:] * (copies - 1))
+    (tmp_path / "g.bim").write_text("\n".join(variants * copies) + "\n")
+    source = cli.open_genotypes(bed)
+    before = cli._identity(source)
+    with open(bed, "r+b") as file:
+        file.seek(2**16 + 1000)
+        byte = file.read(1)[0]
+        file.seek(2**16 + 1000)
+        file.write(bytes([byte ^ 0xFF]))
+    after = cli._identity(source)
+    assert before["bed"] == after["bed"]
+    assert before != after
 
 
 def test_associate__refuses_the_results_of_other_code(

@@ -438,6 +438,19 @@ def test_samples__one_person(tmp_path: Path, value: int) -> None:
     assert list(related.columns)[:2] == ["IID1", "IID2"]
 
 
+def test_samples__few_people_are_not_called_relatives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unrelated ones, whose kinship over variants that are independent in them is far above 0."""
+    rng = np.random.default_rng(0)
+    dosage = rng.binomial(2, rng.uniform(0.05, 0.5, 4000)[:, None], (4000, 5)).astype(np.int8)
+    write_plink(tmp_path / "g", dosage, [str(1 + k // 200) for k in range(4000)])
+    qc, related = run(tmp_path / "g", tmp_path)
+    assert set(qc["flags"]) == {"n/a"}
+    assert len(related) == 0
+    assert "5 people are few: from 20 on heterozygosity is judged and relatives" in caplog.text
+
+
 def test_samples__people_without_components(
     study: tuple[Path, NDArray[np.int8]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

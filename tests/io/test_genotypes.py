@@ -123,7 +123,18 @@ def replace(path: Path, old: bytes, new: bytes) -> None:
         (".bed", b"\x6c\x1b", b"\x1f\x8b", r"set\.v1\.bed: not a PLINK 1 bed .* 1f 8b"),
         (".bed", b"\x6c\x1b\x01", b"\x6c\x1b\x00", "person by person"),
         (".bed", b"\x6c\x1b\x01", b"\x6c\x1b\x01\x00", "25 bytes, but 7 variants .* need 24"),
-        (".fam", b"i3\t0", b"i2\t0", r"set\.v1\.fam: row 4: the IID 'i2' occurs twice"),
+        (
+            ".fam",
+            b"i3\t0",
+            b"i2\t0",
+            r"v1\.fam: row 4: the IID 'i2' occurs twice, first in row 3; ",
+        ),
+        (
+            ".fam",
+            b"i3\t0",
+            b"sub-i2\t0",
+            "'i2' occurs twice, first in row 3, for sub- before an id",
+        ),
         (".fam", b"i3\t0", b"NA\t0", "row 4: the IID is missing"),
         (
             ".fam",

@@ -15,6 +15,7 @@ from axoloci.io.tables import (
     alike_hint,
     alike_ids,
     match_samples,
+    minus_nine_warnings,
     read_table,
     read_traits,
     write_latents,
@@ -66,8 +67,12 @@ def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("IID\ta\n1\t2\n1\t3\n", r"t\.tsv: row 3: the IID '1' occurs twice"),
-        ("participant_id\ta\nsub-1\t2\n1\t3\n", "row 3: the participant_id '1' occurs twice"),
+        ("IID\ta\n1\t2\n1\t3\n", r"t\.tsv: row 3: the IID '1' occurs twice, first in row 2$"),
+        (
+            "participant_id\ta\n2\t2\nsub-1\t2\n1\t3\n",
+            "row 4: the participant_id '1' occurs twice, first in row 3, for sub- before an id is "
+            "ignored",
+        ),
         ("IID\ta\n1\t2\n2\t3\t4\n", "row 3 has 3 fields, the header 2"),
         ("IID\ta\tb\n1\t2\t3\n2\t3\n", "row 3 has 2 fields, the header 3"),
         ("IID\ta\n1\t2\n\n2\t3\n", "row 3 has 1 fields, the header 2"),
@@ -76,6 +81,7 @@ def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
         ("ID\ta\n1\t2\n", "no column of ids; .* found ID, a"),
         ("IID\ta\ta\n1\t2\t3\n", "the column 'a' occurs twice"),
         ("IID,a\n1,2\n", "separated by commas"),
+        ("IID;age of scan;b\n1;2,5;3\n", "separated by semicolons; tables are separated by tabs"),
         ("IID\ta\n", "a header and at least one row"),
         ("", "a header and at least one row"),
         ("IID\ta\n1\t2\n2\t3,5\n", r"row 3, column 'a': '3,5' has a decimal comma"),
@@ -98,14 +104,24 @@ def test_read_table__names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_table(write(tmp_path, "IID\n1\n", "t.parquet"))
 
 
-def test_read_traits__are_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(InputError, match="row 3, column 'b': 'x' is not a number"):
+def test_read_traits__are_numbers(tmp_path: Path) -> None:
+    fault = "row 3, column 'b': 'x' is not a number; .* remove the column"
+    with pytest.raises(InputError, match=fault):
         read_traits(write(tmp_path, "IID\ta\tb\n1\t2\tNA\n2\t3\tx\n"))
     with pytest.raises(InputError, match="no column besides the ids"):
         read_traits(write(tmp_path, "FID\tIID\n1\t2\n"))
-    traits = read_traits(write(tmp_path, "IID\ta\n1\t-9\n2\t3\n"))
-    assert list(traits["a"]) == [-9, 3]
-    assert "column 'a' holds -9 1 times" in caplog.text
+
+
+def test_minus_nine__is_a_value_and_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path, "IID\ta\tb\tsite\n1\t-9\t1\t-9\n2\t3\t2\tx\n3\t-9.0\t3\ty\n")
+    table = read_table(path, text=["site"])
+    assert list(table["a"]) == [-9, 3, -9]
+    assert minus_nine_warnings(table, path) == [
+        f"{path}: column '{name}' holds -9 for {n} of 3 people, which counts as a value like "
+        "others; write NA where it means missing"
+        for name, n in (("a", 2), ("site", 1))
+    ]
+    assert minus_nine_warnings(table.loc[["2"]], path) == []
 
 
 def test_write_latents__are_read_back(tmp_path: Path) -> None:
@@ -180,7 +196,7 @@ def test_read_table__names_all_faults_at_once(tmp_path: Path) -> None:
         read_table(write(tmp_path, text))
     assert len(caught.value.problems) == 3
     message = str(caught.value)
-    assert "row 3: the IID '1' occurs twice (and 1 more such rows)" in message
+    assert "row 3: the IID '1' occurs twice, first in row 2 (and 1 more such rows)" in message
     assert "row 3, column 'a': '3,5' has a decimal comma" in message
     assert "row 4, column 'b': 'z' among numbers" in message
 

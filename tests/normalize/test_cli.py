@@ -161,6 +161,25 @@ def test_store__a_map_with_holes_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert "2.nii.gz: the map covers" in caplog.text
 
 
+def test_store__who_costs_the_others_half_of_the_mask_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = write_maps(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert store(tmp_path, rows).exit_code == 0
+    assert caplog.text == ""
+    whole = int((FA > 0.05).sum())
+    half = FA.copy()
+    half[: FA.shape[0] // 2] = 0
+    left = int((half > 0.05).sum())
+    write_nifti(tmp_path / "2.nii.gz", half, AFFINE)
+    with caplog.at_level(logging.WARNING):
+        assert store(tmp_path, rows, digests=False).exit_code == 0
+    assert f"2.nii.gz: the map of 0002 covers {100 * left / whole:.0f}% of the" in caplog.text
+    lost = f"the common mask has {left} voxels, and {whole - left} fewer than without 0002;"
+    assert lost in caplog.text
+
+
 def test_store__refuses_a_map_that_changed(tmp_path: Path) -> None:
     rows = write_maps(tmp_path)
     write_nifti(tmp_path / "3.nii.gz", FA, AFFINE)

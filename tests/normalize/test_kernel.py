@@ -149,7 +149,8 @@ def test_group_mask__brain_that_95_percent_have() -> None:
     template = np.zeros((5, 1, 1), np.float32)
     template[:, 0, 0] = [0.04, 0.06, 0.5, 0.5, 0.5]
     coverage = np.array([20, 20, 20, 19, 18]).reshape(5, 1, 1)
-    mask = kernel.group_mask(coverage, 20, np.eye(4), template, np.eye(4))
+    brain = kernel.brain_of(template, np.eye(4), coverage.shape, np.eye(4))
+    mask = kernel.group_mask(coverage, 20, brain)
     assert mask.ravel().tolist() == [False, True, True, True, False]
 
 

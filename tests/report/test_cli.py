@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from axoloci.io.cohort import write_cohort
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.report.cli import main
+from axoloci.tasks.report.inputs import find_maps
 
 FAILED = "sub-0007"
 OUTLIER = "sub-0003"
@@ -292,6 +293,29 @@ def test_make__says_what_is_missing(tmp_path: Path) -> None:
         assert sentence in parsed.text
 
 
+def test_make__of_traits_speaks_of_traits_and_not_of_images(inputs: Path, tmp_path: Path) -> None:
+    table = pq.read_table(inputs.parent / "joint.parquet")
+    about = {"traits": ["bmi", "height"]}
+    table = table.replace_schema_metadata({"axoloci": json.dumps(about)})
+    pq.write_table(table, tmp_path / "joint.parquet")
+    facts = {"gwas": {"people": 957, "n_traits": 2, "n_tested": 5000, "n_pcs": 0}}
+    facts["gwas"] |= {"covariates": [], "categorical": []}
+    given = {"title": "T", "joint": "joint.parquet", "loci": str(inputs.parent / "loci.tsv")}
+    (tmp_path / "inputs.json").write_text(json.dumps({**given, "facts": facts}))
+    for options in ([], ["--shareable"]):
+        assert make(tmp_path / "inputs.json", tmp_path / "r.html", *options).exit_code == 0
+        parsed = Parsed((tmp_path / "r.html").read_text())
+        assert "957 people in the association" in " ".join(parsed.text.split())
+        assert "over 2 traits" in parsed.text
+        assert "Each of 2 traits was" in parsed.text
+        assert "Each trait is tested in the people who have it." in parsed.text
+        assert "All traits were tested jointly" in parsed.text
+        assert "latent" not in re.sub(r"latent_\d+", "", parsed.text)
+        assert not {"#input", "#quality", "#maps", "#representation"} & set(parsed.links)
+        for gone in ("Representation", "No table of scans", "cohort store"):
+            assert gone not in parsed.text
+
+
 def test_make__shows_the_maps_before_the_group_stage(tmp_path: Path) -> None:
     names = [f"{i:02d}" for i in range(6)]
     for i, name in enumerate(names):
@@ -309,11 +333,36 @@ def test_make__shows_the_maps_before_the_group_stage(tmp_path: Path) -> None:
     assert len(parsed.pictures) == 1
     assert "mean and standard deviation over all people" in parsed.text
     assert "The group stage was not run." in parsed.text
-    (tmp_path / "03.nii.gz").unlink()  # it was moved: the page is made without maps
+    assert "6 people mapped not packed yet" in " ".join(parsed.text.split())
+    (tmp_path / "00.nii.gz").write_bytes((tmp_path / "00.nii.gz").read_bytes()[:-40])
+    (tmp_path / "03.nii.gz").unlink()  # it was moved
+    write_nifti(tmp_path / "04.nii.gz", np.ones((3, 4, 5), dtype=np.float32), np.eye(4))
+    result = make(tmp_path / "inputs.json", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    parsed = Parsed((tmp_path / "report.html").read_text())
+    assert len(parsed.pictures) == 1
+    assert "3 people mapped" in " ".join(parsed.text.split())
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").unlink(missing_ok=True)
     assert make(tmp_path / "inputs.json", tmp_path / "report.html").exit_code == 0
     parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.pictures == []
     assert "The group stage was not run. So no maps are shown." in parsed.text
+
+
+def test_find_maps__mask_is_that_of_all_maps_looked_at(tmp_path: Path) -> None:
+    names = [f"{i}.nii.gz" for i in range(5)]
+    for i, name in enumerate(names):
+        volume = np.zeros((5, 2, 2), dtype=np.float32)
+        volume[i] = 0.4
+        write_nifti(tmp_path / name, volume, np.eye(4))
+    table = pd.DataFrame({"scan": names, "sample_id": names, "status": "ok", "in_group": "yes"})
+    table.assign(fa=names).to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    maps = find_maps(tmp_path / "scans.tsv", 3)
+    assert maps is not None
+    assert maps.sample_id == [names[k] for k in (0, 2, 4)]
+    assert maps.n_people == 5
+    np.testing.assert_array_equal(maps.mask.all(axis=(1, 2)), [True, False, True, False, True])
 
 
 def test_make__counts_the_scans_of_all_cohorts(inputs: Path, tmp_path: Path) -> None:
@@ -464,6 +513,43 @@ def test_make__shareable_of_fewer_than_five_shows_no_map(tmp_path: Path) -> None
     parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.pictures == []
     assert "fewer than 5 people is not shown" in parsed.text
+
+
+def test_make__shareable_tells_no_error_of_the_group_stage(tmp_path: Path) -> None:
+    reason = "The group stage failed: /data/private/g.fam: row 3: the IID '0021' occurs twice"
+    (tmp_path / "inputs.json").write_text(json.dumps({"title": "Study", "group": reason}))
+    pages = []
+    for options in ([], ["--shareable"]):
+        assert make(tmp_path / "inputs.json", tmp_path / "page.html", *options).exit_code == 0
+        pages.append(Parsed((tmp_path / "page.html").read_text()).text)
+    assert pages[0].count(reason) == pages[1].count("The group stage has not finished.") == 4
+    assert not re.search("0021|private", pages[1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "n", "told", "shared"),
+    [
+        (["related"] * 6 + ["ancestry"] * 2, 30, "8 flagged (6 related, 2 ancestry)",
+         "5 or more people flagged (6 related, <5 ancestry)"),
+        (["related,ancestry"] * 2 + ["related"] * 6 + ["ancestry"] * 6, 30,
+         "14 flagged (8 related, 8 ancestry)", "5 or more people flagged (8 related, 8 ancestry)"),
+        (["related"] * 6, 30, "6 flagged (6 related)", "6 people flagged (6 related)"),
+        (["related", "ancestry"], 30, "2 flagged (1 related, 1 ancestry)", "<5 people flagged."),
+        ([], 6, "0 flagged.", "0 people flagged."),
+    ],
+)  # fmt: skip
+def test_make__shareable_tells_no_flag_of_few(
+    tmp_path: Path, flags: list[str], n: int, told: str, shared: str
+) -> None:
+    table = pd.DataFrame({"IID": range(n), "flags": [*flags, *["n/a"] * (n - len(flags))]})
+    table.to_csv(tmp_path / "qc.tsv", sep="\t", index=False)
+    (tmp_path / "i.json").write_text(json.dumps({"title": "Study", "samples_qc": "qc.tsv"}))
+    for options, said in (([], f"of {n} people were checked: {told}"), (["--shareable"], shared)):
+        assert make(tmp_path / "i.json", tmp_path / "page.html", *options).exit_code == 0
+        text = Parsed((tmp_path / "page.html").read_text()).text
+        assert said in text
+        assert ("among fewer than 20 people" in text) == (n < 20)
+    assert f"{n} people" not in text.replace("20 people", "")
 
 
 def test_make__tells_the_methods_of_what_ran(inputs: Path, tmp_path: Path) -> None:

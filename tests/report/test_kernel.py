@@ -45,6 +45,12 @@ def test_order_chromosomes__goes_by_number_then_by_custom() -> None:
     assert kernel.order_chromosomes(names) == ordered
 
 
+def test_label_chromosomes__names_those_of_people_alone() -> None:
+    human = kernel.order_chromosomes(["26", "25", "23", "2", "24", "MT"])
+    assert kernel.label_chromosomes(human) == ["2", "X", "Y", "XY", "MT", "MT"]
+    assert kernel.label_chromosomes(["1", "23", "30"]) == ["1", "23", "30"]
+
+
 def test_place_variants__keeps_distances_and_separates_chromosomes() -> None:
     chromosome = np.array([1, 0, 0, 1])
     place, edges = kernel.place_variants(chromosome, np.array([500, 1000, 3000, 700]))

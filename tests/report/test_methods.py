@@ -148,6 +148,15 @@ def test_methods_text__tells_no_version_that_it_was_not_given() -> None:
     assert "Software: axoloci." in methods_text({"dti": FACTS["dti"]}).text
 
 
+def test_methods_text__tells_how_missing_traits_were_treated() -> None:
+    facts = {name: FACTS[name] for name in ("gwas", "joint", "loci")}
+    text = methods_text(facts).text
+    assert "and those without a trait out of that trait." in text
+    assert "the correlation of two traits was that of the people who have both" in text
+    assert "latent" not in text
+    assert "have both" not in told()  # latents are never missing
+
+
 def test_methods_text__tells_the_replication() -> None:
     done = {"n_samples": 1234, "n_tested": 6, "n_replicated": 3}
     text = methods_text({"replication": done}).text

@@ -189,6 +189,44 @@ def test_clean__changed_raw_data_are_processed_though_volumes_were_removed(
     again()
 
 
+def test_run_why__an_image_replaced_by_one_of_the_same_time(
+    processed: Path, people: list[str], again: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    dwi = next((processed.parent / "cohort" / "bids" / people[0]).rglob("*_dwi.nii.gz"))
+    other = next((processed.parent / "cohort" / "bids" / people[1]).rglob("*_dwi.nii.gz"))
+    mine, when = dwi.read_bytes(), dwi.stat().st_mtime_ns
+    try:
+        dwi.write_bytes(other.read_bytes())
+        os.utime(dwi, ns=(when, when))
+        assert "why: preprocess: dwi changed" in whys(again("--why"))
+    finally:
+        dwi.write_bytes(mine)
+        os.utime(dwi, ns=(when, when))
+    assert "why: preprocess: dwi changed" in whys(again("--why"))
+    assert whys(again("--why")) == []
+
+
+def test_clean__a_copy_of_a_study_leaves_the_files_of_the_original(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    original, copy = tmp_path / "out", tmp_path / "copy"
+    for cohort in ("discovery", "replication"):
+        paths = StudyPaths(original / cohort)
+        volume = paths.out / "sub-1" / "dwi" / f"sub-1{CORRECTED}"
+        volume.parent.mkdir(parents=True)
+        volume.write_bytes(b"12345")
+        write_json(paths.work / "scans" / "sub-1.json", {"status": "ok"})
+        write_json(paths.logs / "sub-1" / "dti.json", {"exit_code": 0})
+        made = {str(volume): {"size": 5}}
+        write_json(paths.logs / "sub-1" / "preprocess.json", {"exit_code": 0, "outputs": made})
+    shutil.copytree(original, copy)
+    assert sum(kind.n_files for kind in clean_study(copy, intermediates=True)) == 0
+    assert "left alone: 2 corrected volumes" in caplog.text
+    assert len(list(original.rglob(f"*{CORRECTED}"))) == 2
+    assert sum(kind.n_files for kind in clean_study(original, intermediates=True)) == 2
+    assert not list(original.rglob(f"*{CORRECTED}"))
+
+
 def test_clean__half_written_files_of_dead_processes_only(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "work" / "pydra" / "job").mkdir(parents=True)
@@ -617,6 +655,21 @@ def test_init__takes_what_lies_nearest_to_the_scanner(processed: Path, tmp_path:
     assert len(find_scans(settings)) == 2
     (tmp_path / "made" / "dataset_description.json").write_text("not json")
     assert find_data(tmp_path).source == "preprocessed"
+
+
+def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    for name in ("0011_FA.nii.gz", "0012_FA.nii.gz", "0011_MD.nii.gz"):
+        (tmp_path / "maps" / name).touch()
+    (tmp_path / "people.csv").write_text("IID,age\n1,2\n")
+    (tmp_path / "covar.txt").write_text("IID\tage\n1\t2\n")
+    (tmp_path / "raw/sub-01/dwi").mkdir(parents=True)
+    (tmp_path / "raw/sub-01/dwi/sub-01_dwi.nii.gz").touch()
+    found = find_data(tmp_path)
+    assert found.choices["fa"] == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
+    assert found.choices["covariates"] == [tmp_path / "covar.txt"]
+    assert any("people.csv: looks like a table of people, but" in note for note in found.notes)
+    assert any('"BIDSVersion": "1.9.0"' in line for line in found.missing)
 
 
 def test_completion__study_files_and_folders(tmp_path: Path) -> None:

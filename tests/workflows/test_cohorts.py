@@ -111,7 +111,13 @@ def _image(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def test_run__planted_loci_replicate_and_planted_false_ones_do_not(two_cohorts: Path) -> None:
-    axoloci("run", two_cohorts / "study.toml", "--n-procs", 2)
+    done = axoloci("run", two_cohorts / "study.toml", "--n-procs", 2)
+    for line in (
+        "[discovery] gwas: axoloci-gwas associate",
+        "[replication] gwas: done in",
+        " report: ",
+    ):
+        assert line in done.stderr
     out = two_cohorts / "out"
     truth = json.loads((two_cohorts / "cohort" / "truth.json").read_text())
     planted = {locus["chromosome"] for locus in truth["loci"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +153,38 @@ def test_study_lock__shows_that_it_lives(
         assert lock.stat().st_mtime > 0
 
 
+def test_study_lock__a_failed_sign_of_life_is_not_the_last(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "HEARTBEAT_SECONDS", 0.02)
+    real, n_failed = os.utime, 0
+
+    def stale(path: Path, *times: Any) -> None:
+        nonlocal n_failed
+        n_failed += 1
+        if n_failed < 3:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        real(path, *times)
+
+    with study_lock(paths):
+        lock = paths.work / "lock"
+        real(lock, (0, 0))
+        monkeypatch.setattr(os, "utime", stale)
+        deadline = time.monotonic() + 10
+        while lock.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert lock.stat().st_mtime > 0
+
+
+def test_study_lock__a_look_at_the_lock_stops_no_driver(paths: StudyPaths) -> None:
+    leave_lock(paths, platform.node(), 0)
+    with open(paths.work / "lock") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+        with study_lock(paths):
+            assert is_locked(paths)
+
+
 def test_study_lock__the_clock_of_this_machine_does_not_matter(
     paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,15 +195,18 @@ def test_study_lock__the_clock_of_this_machine_does_not_matter(
 
 
 def test_study_lock__clears_what_a_killed_driver_left(paths: StudyPaths) -> None:
-    hashes = paths.work / "hashes"
-    hashes.mkdir(parents=True)
-    (paths.cache / "old").mkdir(parents=True)
-    (hashes / "a.lock").write_text("")
-    (hashes / "half").write_text("")
-    (hashes / "whole").write_text("digest")
+    parts = (paths, StudyPaths(paths.out / "discovery"))
+    for part in parts:
+        hashes = part.work / "hashes"
+        hashes.mkdir(parents=True)
+        (part.cache / "old").mkdir(parents=True)
+        (hashes / "a.lock").write_text("")
+        (hashes / "half").write_text("")
+        (hashes / "whole").write_text("digest")
     with study_lock(paths):
-        assert not paths.cache.exists()
-        assert [path.name for path in hashes.iterdir()] == ["whole"]
+        for part in parts:
+            assert not part.cache.exists()
+            assert [path.name for path in (part.work / "hashes").iterdir()] == ["whole"]
     assert paths.work.stat().st_mode & 0o077 == 0
 
 

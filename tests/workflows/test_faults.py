@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +17,9 @@ import pandas as pd
 import pytest
 from faults import (
     die_on_sub_2,
+    fail_or_hang,
     fill_disk,
+    hang,
     harm,
     kill_until_finished,
     made_files,
@@ -154,7 +160,7 @@ def test_run__a_step_that_meets_a_limit_is_named(
 def test_run_participants__a_scan_whose_process_dies_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = StudySettings(out=tmp_path, bids=tmp_path)
+    settings = StudySettings(out=tmp_path, fa_common=tmp_path)
     scans = [Scan(f"sub-{number}", f"{number}") for number in range(6)]
     monkeypatch.setattr(participants, "run_scan", die_on_sub_2)
     participants.run_participants(scans, settings, "native", n_procs=2)
@@ -163,3 +169,45 @@ def test_run_participants__a_scan_whose_process_dies_costs_no_other(
     assert [outcome.scan for outcome in failed] == ["sub-2"]
     assert "its process was killed 2 times" in failed[0].reason
     assert sum(outcome.status == "ok" for outcome in outcomes) == 5
+
+
+def test_run_participants__a_full_disk_ends_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = StudySettings(out=tmp_path, bids=tmp_path)
+    scans = [Scan(f"sub-{number}", f"{number}") for number in range(6)]
+    monkeypatch.setattr(participants, "run_scan", fail_or_hang)
+    with pytest.raises(OSError, match="No space left"):
+        participants.run_participants(scans, settings, "native", n_procs=2)
+    assert multiprocessing.active_children() == []
+    assert "stopping" in caplog.text
+    assert sorted(path.name for path in tmp_path.glob("sub-*")) == ["sub-0", "sub-1"]
+    assert not list(tmp_path.rglob("*.tmp.*"))
+
+
+def test_run_participants__ctrl_c_is_quick_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = StudySettings(out=tmp_path, bids=tmp_path)
+    scans = [Scan(f"sub-{number}", f"{number}") for number in range(6)]
+    monkeypatch.setattr(participants, "run_scan", hang)
+    pressed = []
+
+    def press() -> None:
+        while len(list(tmp_path.glob("*.at_work"))) < 2:
+            time.sleep(0.05)
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # one of several processes of pytest leaves SIGINT to the first of them
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=press, daemon=True).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            participants.run_participants(scans, settings, "native", n_procs=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - pressed[0] < 2
+    assert "stopping" in caplog.text
+    assert multiprocessing.active_children() == []
+    assert len(list(tmp_path.glob("*.at_work"))) == 2

@@ -19,10 +19,12 @@ from support import BIN
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import write_nifti
-from axoloci.study import StudySettings, parse_settings
+from axoloci.study import StudyPaths, StudySettings, parse_settings
+from axoloci.tasks.encoder.kernel import Config
 from axoloci.workflows import preflight
 from axoloci.workflows.group import Group
 from axoloci.workflows.participants import run_scan
+from axoloci.workflows.plan import plan_study
 from axoloci.workflows.preflight import Preflight, check, claim
 from axoloci.workflows.study import run_study
 
@@ -231,6 +233,8 @@ def test_check__only_the_people_who_are_named(site: Site) -> None:
 def test_check__stages(site: Site) -> None:
     site.dwi().write_bytes(b"")
     assert site.check(stage="group").scan_problems == {}  # finished scans are not read again
+    site.content["min_participants"] = 25
+    assert "min_participants is 25" in site.check(stage="group").problems[0]
     del site.content["genotypes"]
     assert site.check(stage="participants").problems == []
 
@@ -329,10 +333,15 @@ def test_check__the_common_grid_is_that_of_all_maps(site: Site) -> None:
 
 def test_check__values_that_are_not_fa(site: Site) -> None:
     site.maps()
-    write_nifti(site.root / "fa/0003.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
-    assert site.check().scan_problems == {}  # a header does not tell
-    (problems,) = site.check(read_all=True).scan_problems.values()
+    for label in ("0003", "0009"):
+        write_nifti(site.root / f"fa/{label}.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
+    (problems,) = site.check().scan_problems.values()  # of the first three; a header does not tell
     assert "values from 700 to 700; FA lies between 0 and 1" in problems[0]
+    assert len(site.check(read_all=True).scan_problems) == 2
+    for label in LABELS[:3]:
+        write_nifti(site.root / f"fa/{label}.nii.gz", np.full((6, 6, 6), 700, np.float32), AFFINE)
+    (problem,) = site.check().problems
+    assert "the first 3 maps are no FA, such as" in problem
 
 
 # --- the study ------------------------------------------------------------------------------------
@@ -416,6 +425,19 @@ def split(**keys: Any) -> Callable[[Site], None]:
 
 
 ROW = N_PEOPLE  # people a table
+
+
+def sidecars(*labels: str) -> Callable[[Site], None]:
+    """Scans of which the sidecars name the scanner, which is a covariate."""
+
+    def change(site: Site) -> None:
+        site.content["gwas"]["covariates"] = ["age", "scanner"]
+        for label in labels:
+            site.dwi(label, ".json").write_text('{"Manufacturer": "GE"}')
+
+    return change
+
+
 STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "no DWI": (no_dwi, "no DWI found (files named sub-*_dwi.nii.gz in dwi folders)"),
     "no data set": (remove("bids/dataset_description.json"), "no dataset_description.json"),
@@ -486,6 +508,53 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         content(min_participants=25),
         "24 people are in all tables, and min_participants is 25",
     ),
+    "few people with traits": (
+        both(lambda s: s.traits(), content(min_participants=25)),
+        "24 people are in all tables, and min_participants is 25",
+    ),
+    "no sidecars": (
+        sidecars(),
+        "'gwas.covariates' names 'scanner', and no scan's JSON sidecar has Manufacturer or",
+    ),
+    "no sidecars in a table": (
+        both(sidecars(*LABELS), lambda s: s.listed()),
+        "'scanner' is made on the way only of cohorts by bids",
+    ),
+    "mask of another grid": (
+        both(
+            lambda s: write_nifti(s.root / "m.nii", np.ones((6, 6, 5), np.uint8), AFFINE),
+            lambda s: write_nifti(s.root / "t.nii", np.ones((6, 6, 6), np.float32), AFFINE),
+            content(normalize={"template": "t.nii", "mask": "m.nii"}),
+        ),
+        "m.nii: grid (6, 6, 5), but ",
+    ),
+    "mask unlike the voxel size": (
+        both(
+            lambda s: write_nifti(s.root / "t.nii", np.ones((6, 6, 6), np.float32), AFFINE),
+            content(normalize={"template": "t.nii", "mask": "t.nii", "voxel_size": 3}),
+        ),
+        "t.nii at 3 mm has (4, 4, 4)",
+    ),
+    "maps unlike the mask": (
+        both(
+            lambda s: s.maps(),
+            lambda s: write_nifti(s.root / "m.nii", np.ones((6, 6, 6), np.uint8), 2 * AFFINE),
+            content(normalize={"mask": "m.nii"}),
+        ),
+        "m.nii: its affine puts voxels up to",
+    ),
+    "maps unlike the template": (
+        both(
+            lambda s: s.maps(),
+            split(discovery=(0, 12), replication=(12, 24)),
+            lambda s: s.content["replication"].update(bids="bids"),
+        ),
+        "most maps of 'fa_common': grid (6, 6, 6), but the shipped template has (91, 109, 91)",
+    ),
+    "large batch": (
+        content(encoder={"batch_size": 23}),
+        "'[encoder] batch_size' is 23, and 22 people train the encoder (2 of 24 are held out)",
+    ),
     "many covariates": (
         column("word", lambda i: f"w{i}"),
         "24 people are in all tables, too few for 26 covariates (an intercept and 2 components and "
@@ -516,11 +585,50 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "out is a data set": (foreign_dataset, "is another BIDS data set; choose a folder of its own"),
     "train and discovery": (
         split(train=(0, 12), discovery=(9, 24)),
-        "3 people are in [train] and in [discovery], such as 0010, 0011, 0012; keep them apart",
+        "3 people are in [train] and in [discovery]: 0010, 0011, 0012; name in 'keep'",
     ),
     "discovery and replication": (
         split(discovery=(0, 12), replication=(10, 24)),
-        "2 people are in [discovery] and in [replication], such as 0011, 0012; a replication needs",
+        "2 people are in [discovery] and in [replication]: 0011, 0012; a replication needs",
+    ),
+    "train and replication": (
+        split(train=(0, 5), discovery=(5, 12), replication=(4, 5)),
+        "1 people are in [train] and in [replication]: 0005; a replication needs",
+    ),
+    "out over the scans": (
+        both(lambda s: s.listed(), content(out=".")),
+        "scans.tsv: the study writes its own results there",
+    ),
+    "out over the covariates": (
+        both(
+            lambda s: (s.root / "covariates.tsv").rename(s.root / "qc.tsv"),
+            content(out=".", covariates="qc.tsv"),
+        ),
+        "qc.tsv: the study writes its own results there",
+    ),
+    "keep in a cohort's folder": (
+        both(
+            split(discovery=(0, 12), replication=(12, 24)),
+            lambda s: StudyPaths(s.root / "out" / "replication").work.mkdir(parents=True),
+            lambda s: (s.root / "replication.tsv").rename(
+                StudyPaths(s.root / "out" / "replication").work / "people.tsv"
+            ),
+            lambda s: s.content["replication"].update(
+                keep=str(StudyPaths(Path("out", "replication")).work / "people.tsv")
+            ),
+        ),
+        "people.tsv: the study writes its own results there",
+    ),
+    "out among the maps": (
+        both(lambda s: s.maps(), content(out="fa")),
+        "lies inside the folder of the cohort's images",
+    ),
+    "two maps of one": (
+        both(
+            lambda s: s.maps(),
+            lambda s: (s.root / "fa/sub-0002.nii.gz").symlink_to("0002.nii.gz"),
+        ),
+        "sub-0002.nii.gz are both of 0002; keep one of them",
     ),
     "trait of words": (
         lambda s: s.traits(["IID\ta", *(f"{n}\t{'x' if i else 1}" for i, n in enumerate(LABELS))]),
@@ -551,6 +659,10 @@ def test_check__names_the_fault_of_a_study(fault: str, site: Site) -> None:
         found.stop()
 
 
+def test_check__holds_out_as_many_as_the_encoder() -> None:
+    assert Config().validation_fraction == preflight.HELD_OUT
+
+
 def test_check__names_all_problems_at_once(site: Site) -> None:
     site.dwi().write_bytes(b"")
     remove("g.bim")(site)
@@ -569,6 +681,33 @@ def test_check__names_all_problems_at_once(site: Site) -> None:
 
 
 WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "-9": (field(5, 1, "-9"), "column 'age' holds -9 for 1 of 24 people"),
+    "-9 among traits": (
+        lambda s: s.traits(["IID\ta", *(f"{n}\t{i - 9}" for i, n in enumerate(LABELS))]),
+        "column 'a' holds -9 for 1 of 24 people",
+    ),
+    "opposed phase encodings": (
+        lambda s: [
+            s.dwi(extension=ext)
+            .with_name(f"sub-0003_dir-{name}_dwi{ext}")
+            .write_bytes(s.dwi(extension=ext).read_bytes())
+            for name in ("AP", "PA")
+            for ext in (".nii.gz", ".bval", ".bvec")
+        ],
+        "1 people have scans of several phase encodings, such as 0003: of them AP (1) is taken",
+    ),
+    "some without sidecars": (
+        sidecars(*LABELS[1:]),
+        "1 of 24 scans have no Manufacturer or ManufacturersModelName or DeviceSerialNumber in",
+    ),
+    "map of an odd label": (
+        both(lambda s: s.maps(), lambda s: (s.root / "fa/0_2.nii.gz").symlink_to("0002.nii.gz")),
+        "the same wherever a pattern names it: 1, such as",
+    ),
+    "person of an odd label": (
+        lambda s: (s.root / "bids/sub-0_2").mkdir(),
+        "bids/sub-0_2; rename them",
+    ),
     "some lack genotypes": (
         lambda s: s.fam(lambda i, n: "other" if i == 2 else n),
         "1 of 24 people of the scans are not in",
@@ -668,11 +807,14 @@ def test_check__accepts(case: str, site: Site) -> None:
 
 
 def test_check__too_little_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "free_bytes", lambda _: 100_000)
+    """By the estimate of `plan`, of all steps."""
+    planned = plan_study(site.settings())
+    needed = sum(step.n_bytes_to_come for step in planned.steps)
+    assert needed > sum(s.n_bytes for s in planned.steps if s.job == "preprocess") > 0
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: int(needed) - 1)
     (problem,) = site.check().problems
-    assert "0.0 GB are free, and about 0.0 GB are needed" in problem
-    assert "0.7 × 4 bytes for each voxel of each volume, and of 8 maps a scan" in problem
-    needed = 24 * 6**3 * (8 + 8) * 4 * 0.7
+    assert "MB are needed, most of them by normalize" in problem
+    assert site.check(stage="participants").problems == []
     monkeypatch.setattr(preflight, "free_bytes", lambda _: int(needed) + 1)
     assert site.check().problems == []
 
@@ -697,7 +839,7 @@ def test_no_gpu__says_what_is_missing(
 
 def test_claim__marks_the_output_of_each_cohort(site: Site) -> None:
     claim(site.settings())
-    marker = site.root / "out/work/source.json"
+    marker = StudyPaths(site.root / "out").work / "source.json"
     assert json.loads(marker.read_text())["source"] == "bids"
     assert site.check().problems == []  # the same study goes on
     marker.unlink()
@@ -749,3 +891,10 @@ def test_command__lists_counts_warnings_and_problems(site: Site) -> None:
     assert done.returncode == 1
     assert "problem: genotypes: " in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_plan__counts_only_the_people_of_keep(site: Site) -> None:
+    site.traits()
+    site.table("keep.tsv", ["IID", *LABELS[:7]])
+    site.content["keep"] = "keep.tsv"
+    assert plan_study(site.settings()).people == {"discovery": 7}

@@ -21,6 +21,7 @@ from axoloci.workflows.provenance import (
     package_versions,
     study_facts,
     write_crate,
+    write_whole_crate,
 )
 
 PEOPLE = ("anna", "bert", "cleo")  # the last one failed
@@ -317,6 +318,63 @@ def test_write_crate__before_anything_ran(tmp_path: Path) -> None:
     entities = graph((settings, StudyPaths(settings.out), [], []))
     assert "#run" in entities
     assert "startTime" not in entities["#run"]
+
+
+def test_write_crate__what_another_cohort_made(study: Study) -> None:
+    """An encoder and loci of others are inputs, told by the commands that read them."""
+    settings, paths, scans, outcomes = study
+    other = paths.out.parent / "train" / "group"
+    other.mkdir(parents=True)
+    (paths.group / "model.safetensors").rename(other / "model.safetensors")
+    (other / "loci.tsv").write_text("locus\n")
+    (paths.group / "replication.tsv").write_text("locus\n")
+    for job, option, name in (
+        ("encode", "--model", "model.safetensors"),
+        ("replicate", "--loci", "loci.tsv"),
+    ):
+        write_record(paths.logs / "group", job, "x", started="2026-01-02T11:00:00+00:00")
+        record = json.loads((paths.logs / "group" / f"{job}.json").read_text())
+        record["command"] += [option, str(other / name)]
+        write_json(paths.logs / "group" / f"{job}.json", record)
+    entities = graph(study)
+    model, loci = (other / name for name in ("model.safetensors", "loci.tsv"))
+    assert model.as_uri() in references(entities["#job-encode"]["object"])
+    assert loci.as_uri() in references(entities["#job-replicate"]["object"])
+    assert "group/replication.tsv" in references(entities["#job-replicate"]["result"])
+    assert study_facts(Cohort(settings, scans, outcomes))["encoder"]["n_train"] == 90
+
+
+def test_write_crate__keep_mask_and_pattern(study: Study) -> None:
+    settings, paths, scans, outcomes = study
+    folder = paths.out.parent
+    for name in ("keep.tsv", "mask.nii"):
+        (folder / name).write_text("x")
+    write_record(paths.logs / "group", "pack", "normalize", started="2026-01-02T11:00:00+00:00")
+    pattern = folder / "maps" / "{participant_id}.nii"
+    normalize = settings.normalize.model_copy(update={"mask": folder / "mask.nii"})
+    update = {"bids": None, "fa_common": pattern, "keep": folder / "keep.tsv"}
+    chosen = settings.model_copy(update={**update, "normalize": normalize})
+    entities = graph((chosen, paths, scans, outcomes))
+    read = {Path(target).name for target in references(entities["#job-pack"]["object"])}
+    assert {"keep.tsv", "mask.nii"} <= read
+    assert str(pattern) in entities["#setting-fa_common"]["value"]
+
+
+def test_write_whole_crate__names_the_cohorts_as_parts(tmp_path: Path) -> None:
+    (tmp_path / "bids").mkdir()
+    content = {"out": "out", "bids": "bids", "replication": {"keep": "k.tsv"}}
+    settings = parse_settings(content, "test", tmp_path)
+    for cohort in settings.cohorts().values():
+        write_crate(Cohort(cohort, []), "native")
+    (settings.out / "report.html").write_text("x")
+    write_whole_crate(settings, "native")
+    crate = ROCrate(settings.out)
+    parts = {part.id for part in crate.root_dataset["hasPart"]}
+    assert {"discovery/", "replication/", "report.html", "workflow/study.py"} <= parts
+    assert crate.get("discovery/")["subjectOf"].id == "discovery/ro-crate-metadata.json"
+    assert crate.get("#maps") is None
+    alone = parse_settings({"out": "out", "bids": "bids"}, "test", tmp_path)
+    assert write_whole_crate(alone, "native") is None
 
 
 def test_study_facts__are_what_the_outputs_say(study: Study) -> None:

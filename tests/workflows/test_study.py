@@ -107,8 +107,16 @@ def test_run__shareable_names_nobody(finished: Path) -> None:
     for word in (*scans["scan"], str(finished.parent)):
         assert word not in html
     assert "exact F test" in html
-    axoloci("run", study, "--n-procs", 2, check=False)
-    assert not page.exists()  # it would be out of date
+    label = scans["sample_id"][0]
+    one = ("--stage", "participants", "--participant-label", label)
+    before = (finished / "report.html").read_bytes()
+    done = axoloci("run", study, *one, check=False)
+    assert "the report is made by a run without --participant-label" in done.stderr
+    assert (finished / "report.html").read_bytes() == before
+    assert page.exists()
+    done = axoloci("run", study, "--n-procs", 2, check=False)
+    assert "report-shareable.html is removed: it would be out of date" in done.stderr
+    assert not page.exists()
 
 
 def test_run__again_repeats_only_what_failed(finished: Path) -> None:

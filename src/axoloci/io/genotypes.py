@@ -226,14 +226,18 @@ def read_people(fam: Path) -> list[str]:
         text = fam.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{fam}: not UTF-8 text: {error}") from error
-    people = [fields[1].removeprefix("sub-") for row in text.split("\n") if (fields := row.split())]
+    written = [fields[1] for row in text.split("\n") if (fields := row.split())]
+    people = [name.removeprefix("sub-") for name in written]
     if "NA" in people:
         raise InputError(f"{fam}: row {people.index('NA') + 1}: the IID is missing (NA)")
     if len(set(people)) < len(people):
         row = int(np.argmax(pd.Series(people).duplicated().to_numpy())) + 1
+        first = people.index(people[row - 1]) + 1
+        prefix = written[row - 1] != written[first - 1]
         n_more = len(people) - len(set(people)) - 1
         raise InputError(
-            f"{fam}: row {row}: the IID '{people[row - 1]}' occurs twice"
+            f"{fam}: row {row}: the IID '{people[row - 1]}' occurs twice, first in row {first}"
+            f"{', for sub- before an id is ignored' if prefix else ''}"
             f"{f' (and {n_more} more such rows)' if n_more else ''}; people are "
             "matched by IID, so each must be its own (plink2 --update-ids renames them)"
         )

@@ -225,6 +225,23 @@ def same_grid(
     return data
 
 
+def regridded(
+    shape: tuple[int, ...], affine: NDArray[np.float64], voxel_size: float
+) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape and affine (4, 4) of a grid with cubic voxels of another size, mm.
+
+    The field of view keeps its outer edges, to the next whole voxel.
+
+    >>> regridded((10, 9, 8), np.diag([2.0, 2, 2, 1]), 4.0)[0]
+    (5, 5, 4)
+    """
+    scale = voxel_size / np.linalg.norm(affine[:3, :3], axis=0)  # (3,) old voxels a new one
+    new_shape = tuple(int(n) for n in np.maximum(1, np.ceil(np.array(shape) / scale - 1e-6)))
+    to_old = np.diag([*scale, 1.0])
+    to_old[:3, 3] = (scale - 1) / 2  # outer edges of the first voxels together
+    return new_shape, affine @ to_old
+
+
 def check_grid(
     path: str | os.PathLike[str],
     own_shape: tuple[int, ...],

@@ -74,8 +74,12 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
     repeated = ids.duplicated() & ~empty
     if repeated.any():
         person = ids[repeated].iloc[0]
+        same = ids == person
+        prefixed = set(raw[id_column][same].astype(str).str.strip().str.startswith("sub-"))
         problems.append(
-            f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice"
+            f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice, first in "
+            f"{_row(path, same)}"
+            f"{', for sub- before an id is ignored' if len(prefixed) > 1 else ''}"
             f"{_more(repeated, 'rows')}"
         )
     columns = {}
@@ -110,15 +114,33 @@ def read_traits(path: str | os.PathLike[str]) -> pd.DataFrame:
             bad = column.notna()
             raise InputError(
                 f"{path}: {_row(Path(path), bad)}, column '{name}': '{column[bad].iloc[0]}' is not "
-                "a number; traits are quantitative"
-            )
-        n_minus_nine = int((column == -9).sum())
-        if n_minus_nine:
-            log.warning(
-                "%s: column '%s' holds -9 %d times, as a number; write NA if it means missing",
-                *(path, name, n_minus_nine),
+                "a number; traits are quantitative: remove the column from the table"
             )
     return table
+
+
+def minus_nine_warnings(table: pd.DataFrame, path: str | os.PathLike[str]) -> list[str]:
+    """What to say of a table with -9, missing to PLINK and a number to `read_table`.
+
+    Parameters
+    ----------
+    table
+        From `read_table` or `read_traits`, or some of its rows and columns.
+    path
+        The file that it was read from.
+
+    Returns
+    -------
+    list of str
+        One sentence a column that holds -9, with file, column, number of times and what to do.
+    """
+    counts = {name: int(column.isin([-9, "-9"]).sum()) for name, column in table.items()}
+    return [
+        f"{path}: column '{name}' holds -9 for {n:,} of {len(table):,} people, which counts as a "
+        "value like others; write NA where it means missing"
+        for name, n in counts.items()
+        if n
+    ]
 
 
 def write_latents(
@@ -271,8 +293,12 @@ def _read_text(path: Path) -> pd.DataFrame:
         )
     separator = "\t" if "\t" in lines[0] else None
     header = [name.strip() for name in lines[0].split(separator)]
-    if len(header) == 1 and "," in lines[0]:
-        raise InputError(f"{path}: separated by commas; tables are separated by tabs")
+    for other, what in ((";", "semicolons"), (",", "commas")):
+        if separator is None and other in header[0]:
+            raise InputError(
+                f"{path}: separated by {what}; tables are separated by tabs: save it as "
+                "tab-separated text"
+            )
     header[0] = header[0].removeprefix("#")
     n_fields = [len(line.split(separator)) for line in lines[1:]]
     ragged = [number for number, n in enumerate(n_fields, start=2) if n != len(header)]
