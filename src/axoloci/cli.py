@@ -15,7 +15,7 @@ import click
 
 from axoloci.care import COMMANDS, StudyFile, key_help, run_alone
 from axoloci.command import StepGroup, command_group
-from axoloci.environments import KINDS, StepError
+from axoloci.environments import CPU_LIMIT, KINDS, MEMORY_LIMIT, StepError
 from axoloci.errors import InputError
 from axoloci.image_commands import images
 from axoloci.steps import installed_steps
@@ -140,6 +140,19 @@ def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
     help="Say at the end why each job was run, such as a setting that changed; the jobs of scans "
     "are counted by step and reason.",
 )
+@click.option(
+    "--memory-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar=MEMORY_LIMIT,
+    help="Memory that the container of a step may take, GB: one that takes more is killed, and its "
+    "scan fails by name. Not natively.",
+)
+@click.option(
+    "--cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar=CPU_LIMIT,
+    help="CPU cores that the container of a step may use. Not natively, where --n-procs decides.",
+)
 def run(
     study: Path | None,
     env: str,
@@ -148,6 +161,8 @@ def run(
     participants: tuple[str, ...],
     shareable: bool,
     why: bool,
+    memory_gb: float | None,
+    cpus: float | None,
     **options: Path | None,
 ) -> None:
     """Run a study from raw DWI and genotypes to summary statistics and report.
@@ -158,6 +173,9 @@ def run(
     Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for the scans that are named.
     """
     settings = chosen_study(study, **options)
+    for name, limit in ((MEMORY_LIMIT, memory_gb), (CPU_LIMIT, cpus)):
+        if limit is not None:
+            os.environ[name] = str(limit)  # the processes that work on scans inherit it
 
     from axoloci.workflows.study import run_study
 

@@ -56,6 +56,9 @@ THREAD_VARIABLES = (
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 
+MEMORY_LIMIT, CPU_LIMIT = "AXOLOCI_MEMORY_GB", "AXOLOCI_CPUS"
+"""Environment variables: what the container of a step may take, GB and cores."""
+
 USAGE_FILE = "axoloci-usage.json"
 
 OURS = "$ "
@@ -279,7 +282,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         name = f"axoloci-{hashlib.sha256(str(self.log.absolute()).encode()).hexdigest()[:32]}"
         if left:
             engine.remove(name)
-        limit = os.environ.get("AXOLOCI_MEMORY_GB")
+        memory_gb, cpus = map(os.environ.get, (MEMORY_LIMIT, CPU_LIMIT))
         words = engine.words(
             located,
             ContainerJob(
@@ -296,7 +299,8 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                     "TMPDIR": str(scratch),
                     DRIVEN: str(scratch / USAGE_FILE),
                 },
-                memory_gb=float(limit) if limit else None,
+                memory_gb=float(memory_gb) if memory_gb else None,
+                cpus=float(cpus) if cpus else None,
                 gpu=step.resources.gpu and has_gpu(),
             ),
         )
