@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axoloci.care import COMMANDS, StudyFile, key_help, run_alone
+from axoloci.care import COMMANDS, StudyFile, env_option, key_help, run_alone
 from axoloci.command import StepGroup, command_group
-from axoloci.environments import CPU_LIMIT, KINDS, MEMORY_LIMIT, StepError
+from axoloci.environments import CPU_LIMIT, MEMORY_LIMIT, StepError, chosen_environment
 from axoloci.errors import InputError
 from axoloci.image_commands import images
 from axoloci.steps import installed_steps
@@ -32,12 +32,6 @@ main: StepGroup = command_group(
     "axoloci", "From raw diffusion MRI and genotypes to summary statistics."
 )
 
-env_option = click.option(
-    "--env",
-    type=click.Choice(KINDS),
-    default="native",
-    help="Where the steps run: programs of this machine, or one pinned image a step.",
-)
 n_procs_option = click.option(
     "--n-procs",
     type=click.IntRange(min=1),
@@ -155,7 +149,7 @@ def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
 )
 def run(
     study: Path | None,
-    env: str,
+    env: str | None,
     n_procs: int,
     stage: str,
     participants: tuple[str, ...],
@@ -173,6 +167,7 @@ def run(
     Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for the scans that are named.
     """
     settings = chosen_study(study, **options)
+    env = chosen_environment(env, settings.out)
     for name, limit in ((MEMORY_LIMIT, memory_gb), (CPU_LIMIT, cpus)):
         if limit is not None:
             os.environ[name] = str(limit)  # the processes that work on scans inherit it
@@ -213,7 +208,7 @@ def run(
 )
 def check(
     study: Path | None,
-    env: str,
+    env: str | None,
     n_procs: int,
     stage: str,
     participants: tuple[str, ...],
@@ -233,7 +228,7 @@ def check(
 
     found = preflight(
         settings,
-        env=env,
+        env=chosen_environment(env, settings.out),
         stage=stage,
         n_procs=n_procs,
         participants=participants,
@@ -262,7 +257,7 @@ def check(
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of the simulation.")
 @env_option
 @n_procs_option
-def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
+def demo(out: Path, n_subjects: int, seed: int, env: str | None, n_procs: int) -> None:
     """Simulate a cohort, run the whole study on it and compare with the planted truth.
 
     Writes OUT/cohort, OUT/study and OUT/summary.json.
@@ -272,7 +267,9 @@ def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
     except ImportError as error:
         raise InputError(f"{error}: the demo runs all steps; pip install 'axoloci[all]'") from error
     try:
-        summary = run_demo(out, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
+        summary = run_demo(
+            out, n_subjects=n_subjects, seed=seed, env=env or "native", n_procs=n_procs
+        )
     except StepError as error:
         raise click.ClickException(f"{error}\nlogs: {out / 'study' / 'logs'}") from error
     click.echo(

@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import _missing
 from faults import mount_small, records, results
 from support import ROOT, axoloci, write_study
 
-from axoloci.engines import find_engine
-from axoloci.errors import InputError
+from axoloci.engines import Engine
 from axoloci.images import locked_images, sif_folder
 
 ENVIRONMENTS = ("docker", "singularity")
@@ -28,17 +26,9 @@ CODE = re.compile(rb"(native|sha256):[0-9a-f]{64}|[0-9a-f]{64}")
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
-def env(request: pytest.FixtureRequest) -> str:
+def env(request: pytest.FixtureRequest, engine_of: Callable[[str], Engine]) -> str:
     """An environment that has all images."""
-    kind = str(request.param)
-    try:
-        engine = find_engine(kind)
-        for image in locked_images().values():
-            if image.variant == "cpu":
-                engine.locate(image)
-    except InputError as error:
-        _missing(str(error), "install engines by: sudo make system; images by: make images")
-    return kind
+    return engine_of(request.param).kind
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +72,7 @@ def test_run__another_engine_runs_nothing_again(env: str, inside: Path) -> None:
     (other,) = set(ENVIRONMENTS) - {env}
     before = records(inside)
     axoloci("run", inside.parent / "study.toml", "--env", other)
+    assert (inside / "work" / "env").read_text() == other
     after = records(inside)
     assert {Path(path).stem for path in after if after[path] != before.get(path)} == {"report"}
 
@@ -96,7 +87,7 @@ def test_run__a_step_beyond_its_memory_is_named(env: str, cohort: Path, tmp_path
     done = axoloci("run", study, *one, "--memory-gb", 0.05, check=False)
     assert done.returncode == 1
     assert re.search(r"axoloci-preprocess \w+, killed by SIGKILL", done.stderr), done.stderr
-    said = axoloci("status", study, "--env", env, check=False).stdout
+    said = axoloci("status", study, check=False).stdout  # which knows the environment
     assert f"failed: {label}: axoloci-preprocess" in said
     axoloci("run", study, *one)
 
@@ -139,8 +130,11 @@ def test_check__an_image_that_is_not_here_is_named_with_its_command(
 
 
 @pytest.fixture
-def for_all() -> Iterator[Path]:
+def for_all(engine_of: Callable[[str], Engine]) -> Iterator[Path]:
     """A folder that everybody may enter, with this tree, its interpreter and the SIF files."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; run the tests as root")
+    engine_of("singularity")
     folder = Path(tempfile.mkdtemp(prefix="axoloci-user-", dir="/tmp"))
     folder.chmod(0o755)
     mounts = {"tree": ROOT, "python": Path(sys.prefix), "images": sif_folder()}
@@ -159,8 +153,6 @@ def test_run__as_a_user_without_rights(
     cohort: Path, for_all: Path, native: Path, tool: Callable[[str], str]
 ) -> None:
     """With Apptainer, and with a package in ~/.local that would break every step."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user; run the tests as root")
     user = pwd.getpwnam("nobody")
     home, label = for_all / "home", one_person(cohort)
     poisoned = home / ".local" / "lib" / "python3.11" / "site-packages"
