@@ -44,6 +44,9 @@ done
 # Containers of root get no capability that root itself may lack here.
 sed -i 's/^root default capabilities = .*/root default capabilities = no/' \
     "$work/root/etc/apptainer/apptainer.conf"
+if [ ! -d /run/systemd/system ]; then # else it could limit no container's memory
+    sed -i 's/^systemd cgroups = .*/systemd cgroups = no/' "$work/root/etc/apptainer/apptainer.conf"
+fi
 cp -a "$work"/root/etc/apptainer /etc/
 cp -a "$work"/root/usr/bin/. /usr/bin/
 cp -a "$work"/root/usr/lib/. /usr/lib/

@@ -320,7 +320,9 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
             ),
         )
         ended = _run(words, log, dict(os.environ), stdin=subprocess.PIPE)
-        code = 128 - ended.exit_code if ended.exit_code > 128 else ended.exit_code
+        # how engines tell that a signal ended the command
+        killed = ended.exit_code - 128 in set(signal.Signals)
+        code = 128 - ended.exit_code if killed else ended.exit_code
         usage = read_record(scratch / USAGE_FILE)  # the engine's own process knows nothing of it
         return Ended(
             code,

@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faults import mount_small, records, results
 from support import ROOT, axoloci, write_study
@@ -51,11 +53,17 @@ def test_run__containers_give_the_results_of_the_host(inside: Path, native: Path
     found, expected = results(inside), results(native)
     assert found.keys() == expected.keys()
     differing = [name for name in found if found[name] != expected[name]]
-    # those that name the code, or the checksum of a file that does
-    named = {name for name in found if CODE.search(found[name])}
+    # those that name the code, or the checksum of a file that does; and one zip archive, whose
+    # headers vary with the patch version of Python
+    named = {name for name in found if CODE.search(found[name]) or name.endswith(".npz")}
     assert [name for name in differing if name not in named] == []
+    print(sorted(differing))
     for name in differing:
-        assert CODE.sub(b"", found[name]) == CODE.sub(b"", expected[name]), name
+        if name.endswith(".npz"):
+            one, other = np.load(inside / name), np.load(native / name)
+            assert all(np.array_equal(one[key], other[key]) for key in (*one, *other)), name
+        else:
+            assert CODE.sub(b"", found[name]) == CODE.sub(b"", expected[name]), name
 
 
 def test_run__containers_write_as_the_caller(inside: Path) -> None:
@@ -86,9 +94,9 @@ def test_run__a_step_beyond_its_memory_is_named(env: str, cohort: Path, tmp_path
     one = ("--stage", "participants", "--participant-label", label, "--env", env)
     done = axoloci("run", study, *one, "--memory-gb", 0.05, check=False)
     assert done.returncode == 1
-    assert re.search(r"axoloci-preprocess \w+, killed by SIGKILL", done.stderr), done.stderr
+    assert re.search(r"axoloci-\w+ \w+, killed by SIGKILL", done.stderr), done.stderr
     said = axoloci("status", study, check=False).stdout  # which knows the environment
-    assert f"failed: {label}: axoloci-preprocess" in said
+    assert re.search(rf"failed: {label}: axoloci-\w+ \w+, killed by SIGKILL", said), said
     axoloci("run", study, *one)
 
 
@@ -131,13 +139,18 @@ def test_check__an_image_that_is_not_here_is_named_with_its_command(
 
 @pytest.fixture
 def for_all(engine_of: Callable[[str], Engine]) -> Iterator[Path]:
-    """A folder that everybody may enter, with this tree, its interpreter and the SIF files."""
+    """A folder that everybody may enter: this tree, its Python and libraries, the SIF files."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user; run the tests as root")
     engine_of("singularity")
     folder = Path(tempfile.mkdtemp(prefix="axoloci-user-", dir="/tmp"))
     folder.chmod(0o755)
-    mounts = {"tree": ROOT, "python": Path(sys.prefix), "images": sif_folder()}
+    mounts = {
+        "tree": ROOT,
+        "python": Path(sys.base_prefix),
+        "libraries": Path(sysconfig.get_path("purelib")),
+        "images": sif_folder(),
+    }
     try:
         for name, source in mounts.items():
             (folder / name).mkdir()
@@ -165,14 +178,14 @@ def test_run__as_a_user_without_rights(
     done = subprocess.run(
         [
             *(tool("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"),
-            *("--clear-groups", for_all / "python" / "bin" / "python", "-m", "axoloci"),
+            *("--clear-groups", for_all / "python" / "bin" / "python3", "-m", "axoloci"),
             *("run", study, "--env", "singularity", "--stage", "participants"),
             *("--participant-label", label),
         ],
         env={
             "HOME": str(home),
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(for_all / "tree" / "src"),
+            "PYTHONPATH": f"{for_all / 'tree' / 'src'}:{for_all / 'libraries'}",
             "AXOLOCI_IMAGES": str(for_all / "images"),
             "NO_ET": "1",
         },
