@@ -2,4 +2,5 @@
 
 from axoloci.cli import main
 
-main(prog_name="axoloci")
+if __name__ == "__main__":
+    main(prog_name="axoloci")

@@ -92,7 +92,7 @@ def one_person(cohort: Path) -> str:
 def test_run__a_step_beyond_its_memory_is_named(env: str, cohort: Path, tmp_path: Path) -> None:
     study, label = write_study(tmp_path, cohort), one_person(cohort)
     one = ("--stage", "participants", "--participant-label", label, "--env", env)
-    done = axoloci("run", study, *one, "--memory-gb", 0.05, check=False)
+    done = axoloci("run", study, *one, "--memory-gb", 0.03, check=False)
     assert done.returncode == 1
     assert re.search(r"axoloci-\w+ \w+, killed by SIGKILL", done.stderr), done.stderr
     said = axoloci("status", study, check=False).stdout  # which knows the environment

@@ -241,7 +241,6 @@ def test_run__stages_and_participants(study: Path, cohort: Path) -> None:
         (["run", "missing.toml"], 1, "cannot be read as a study file"),
         (["run", "--stage", "never"], 2, "Invalid value for '--stage'"),
         (["run", "--bids", "b", "--out", "o"], 1, "'genotypes' is missing"),
-        (["run", "--bids", "b", "--out", "o", "--env", "docker"], 1, "use --env native"),
     ],
 )
 def test_run__usage_and_input_errors(
