@@ -180,7 +180,7 @@ class Verified:
         self.base = Recipe("base", "cpu", {"packages.lock": "a 1 sha256:0 p\n"}, {}, {})
         self.made = recipe()
         self.digests = iter("ba" + "a" * 9)
-        monkeypatch.setattr(image_commands, "lock_file", lambda: self.lock)
+        monkeypatch.setattr(image_commands, "pinned_images", lambda: images.read_lock(self.lock))
         monkeypatch.setattr(image_build, "recipes", lambda: {"dti": self.made})
         monkeypatch.setattr(image_build, "base_recipe", lambda: self.base)
         monkeypatch.setattr(image_build, "is_here", lambda _: False)

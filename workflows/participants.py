@@ -197,13 +197,9 @@ def first_step(scan: Scan, settings: StudySettings, env: str) -> str:
 def _derivatives(scan: Scan, settings: StudySettings) -> dict[str, Path]:
     """What correction and tensor fit leave of a scan, but for the corrected volumes."""
     stem = StudyPaths(settings.out).out / scan.folder / scan.prefix
-    corrected = {
-        "bval": "preproc_dwi.bval",
-        "bvec": "preproc_dwi.bvec",
-        "mask": "brain_mask.nii.gz",
-    }
     return {
-        **{name: Path(f"{stem}_desc-{file}") for name, file in corrected.items()},
+        **{name: Path(f"{stem}_desc-preproc_dwi.{name}") for name in ("bval", "bvec")},
+        "mask": Path(f"{stem}_desc-brain_mask.nii.gz"),
         **{
             name: Path(f"{stem}_model-tensor_param-{name}_dwimap.nii.gz")
             for name in ("fa", "md", "ad", "rd")

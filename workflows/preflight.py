@@ -204,6 +204,8 @@ def _examples(names: Iterable[str]) -> str:
 
 def extra_problems(settings: StudySettings) -> list[str]:
     """What keeps the steps from outside from being run for each scan of a study."""
+    if not settings.extra:
+        return []
     problems = []
     taken = set(chain(*group_jobs(settings.model_copy(update={"extra": {}})).values()))
     for name, table in settings.extra.items():

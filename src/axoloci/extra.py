@@ -1,4 +1,4 @@
-"""Steps from outside in a study: what the tables `[extra.NAME]` may say, and the files they name."""
+"""Steps from outside in a study: what a table `[extra.NAME]` may say, and the files it names."""
 
 from __future__ import annotations
 
