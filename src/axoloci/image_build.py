@@ -162,6 +162,11 @@ def containers() -> Path:
     return Path(str(files("axoloci"))) / "containers"
 
 
+def constraints() -> Path:
+    """The versions that the images of axoloci have, for the locks of other steps."""
+    return containers() / "native" / "requirements.lock"
+
+
 def downloads() -> Path:
     """Where packages and wheels are kept, each checked before it is used."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -187,8 +192,8 @@ def recipes() -> dict[str, Recipe]:
     is: in `containers/<step>`, or in the folder `container` of the package of a step from outside.
     """
     base = base_recipe()
-    native = (containers() / "native" / "requirements.lock").read_text()
-    (pip,) = (entry[0] for entry in ENTRY.finditer(native) if entry[1] == "pip")
+    native = ENTRY.finditer(constraints().read_text())
+    (pip,) = (entry[0] for entry in native if entry[1] == "pip")
     found = {}
     for name, step in installed_steps().items():
         folder = container_folder(name)
