@@ -7,10 +7,9 @@ requirements.lock   everything but torch and CUDA
 torch-cuda.lock     torch from PyPI with CUDA
 torch-cpu.lock      torch from PyTorch's CPU wheels, or the same files in a local folder
 
-The image of a step, the template and example of steps from outside among them, then gets the same
-versions, of what its `requirements.in` needs alone;
-`torch-cpu.in` and `torch-cuda.in` add what the variant of that name needs beyond. Last comes the
-images' base, `base/packages.lock`.
+The image of a step, those of the template and the example of a step from outside too, then gets the
+same versions, of what its `requirements.in` needs alone; `torch-cpu.in` and `torch-cuda.in` add
+what the variant of that name needs beyond. Last comes the images' base, `base/packages.lock`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from axoloci.io.files import write_text
 from axoloci.steps import CONTAINER, installed_steps
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_PACKAGE = "STEP_PACKAGE"
+LONGEST = 24  # letters of a name: lines of code with it are no longer than others
 
 ADD = """Add to {tree}/pyproject.toml:
     under [project.scripts]: axoloci-{name} = "axoloci.tasks.{name}.cli:main"
@@ -47,10 +47,10 @@ def new_step(name: str, out: Path, source_tree: Path | None) -> None:
     It measures the mean of an FA map above a threshold, until you put your computation in place of
     that. NAME is of small letters, digits and hyphens. Nothing is overwritten.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > LONGEST:
         raise InputError(
-            f"'{name}': a step's name is of small letters, digits and single hyphens, and begins "
-            "with a letter, such as cortical-fa"
+            f"'{name}': a step's name has at most {LONGEST} small letters, digits and single "
+            "hyphens, and begins with a letter, such as cortical-fa"
         )
     if name in installed_steps():
         raise InputError(f"'{name}' is an installed step (axoloci steps lists all); choose another")
@@ -108,7 +108,7 @@ def _words(name: str, package: str) -> dict[str, str]:
     """What is filled in: in BIDS a label has no hyphens."""
     task = "".join(word.capitalize() for word in ("measure", *name.split("-")))
     label = name.replace("-", "")
-    return {"STEP_NAME": name, _PACKAGE: package, "STEP_LABEL": label, "STEP_TASK": task}
+    return {"STEP_NAME": name, "STEP_PACKAGE": package, "STEP_LABEL": label, "STEP_TASK": task}
 
 
 def _filled(words: dict[str, str]) -> Iterator[tuple[str, str]]:

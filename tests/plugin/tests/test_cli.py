@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axoloci.io.nifti import write_nifti
+from click.testing import CliRunner, Result
+
 from axoloci_asymmetry import self_test
 from axoloci_asymmetry.cli import main
-from click.testing import CliRunner, Result
 
 
 def measure(folder: Path, *more: str) -> Result:

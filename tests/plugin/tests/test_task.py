@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from axoloci.io.nifti import write_nifti
+
 from axoloci_asymmetry.cli import main
 from axoloci_asymmetry.task import MeasureAsymmetry
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from axoloci.io.nifti import write_nifti
 from click.testing import CliRunner, Result
+
 from STEP_PACKAGE.cli import main
 
 

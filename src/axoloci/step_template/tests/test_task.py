@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from axoloci.io.nifti import write_nifti
+
 from STEP_PACKAGE.cli import main
 from STEP_PACKAGE.task import STEP_TASK
 

@@ -1,4 +1,4 @@
-"""The computation of the step STEP_NAME: arrays in, numbers or arrays out; no files."""
+"""The computation of the step STEP_NAME: arrays in, numbers out; no files."""
 
 from __future__ import annotations
 
