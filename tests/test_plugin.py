@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,9 @@ def write_study(folder: Path, maps: Path, table: str = "", step: str = "asymmetr
     return study
 
 
-# these people's maps alone: the page of the study is not what is looked at
-MAPS_ONLY = (
-    "--stage",
-    "participants",
-    *(w for n in "012" for w in ("--participant-label", f"p{n}")),
-)
+# the scans alone: the page of the study is not what is looked at
+PEOPLE = [word for n in range(len(LEFT)) for word in ("--participant-label", f"p{n}")]
+SCANS_ONLY = ("--stage", "participants", *PEOPLE)
 
 
 def figures(study: Path) -> pd.DataFrame:
@@ -100,7 +97,7 @@ def figures(study: Path) -> pd.DataFrame:
 def native(maps: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study in which the step was run natively."""
     study = write_study(tmp_path_factory.mktemp("native"), maps, "threshold = 0.3")
-    axoloci("run", study, *MAPS_ONLY, env=env)
+    axoloci("run", study, *SCANS_ONLY, env=env)
     return study
 
 
@@ -115,22 +112,22 @@ def test_run__figures_are_those_that_were_planted(native: Path) -> None:
 
 def test_run__again_repeats_only_what_changed(native: Path, env: dict[str, str]) -> None:
     before = records(native.parent / "out")
-    axoloci("run", native, *MAPS_ONLY, env=env)
+    axoloci("run", native, *SCANS_ONLY, env=env)
     assert records(native.parent / "out") == before
     text = native.read_text()
     native.write_text(text.replace("0.3", "0.35"))
-    done = axoloci("run", native, *MAPS_ONLY, "--why", env=env)
+    done = axoloci("run", native, *SCANS_ONLY, "--why", env=env)
     native.write_text(text)
     whys = [line for line in done.stderr.splitlines() if line.startswith("why: ")]
     assert whys == ["why: asymmetry: threshold changed (3 jobs)"]
-    axoloci("run", native, *MAPS_ONLY, env=env)
+    axoloci("run", native, *SCANS_ONLY, env=env)
 
 
 def test_run__a_step_that_fails_fails_the_scan_by_name(
     maps: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
     study = write_study(tmp_path, maps, "threshold = 0.99")
-    done = axoloci("run", study, *MAPS_ONLY, env=env, check=False)
+    done = axoloci("run", study, *SCANS_ONLY, env=env, check=False)
     assert done.returncode == 1
     scans = pd.read_csv(tmp_path / "out" / "scans.tsv", sep="\t")
     assert list(scans["status"]) == ["failed"] * 3
@@ -170,13 +167,12 @@ def test_plan_and_graph__know_the_step(maps: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_recipe__changes_with_the_table_and_the_files_that_it_names(
-    maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maps: Path, tmp_path: Path
 ) -> None:
     plain = recipe(settings_with(maps, tmp_path), "native")
     assert recipe(settings_with(maps, tmp_path, {}), "native") != plain
-    assert (
-        recipe(settings_with(maps, tmp_path, {"asymmetry": {"threshold": 0.3}}), "native") != plain
-    )
+    other = settings_with(maps, tmp_path, {"asymmetry": {"threshold": 0.3}})
+    assert recipe(other, "native") != plain
     (tmp_path / "roi.nii").write_bytes(b"one")
     named = settings_with(tmp_path, tmp_path, {"asymmetry": {"fa_template": "roi.nii"}})
     assert named.extra["asymmetry"]["fa_template"] == str(tmp_path / "roi.nii")
@@ -304,12 +300,9 @@ def test_locks__have_the_versions_of_the_native_environment(made: Recipe) -> Non
 
 
 @pytest.fixture(scope="module")
-def image(env: dict[str, str]) -> str:
+def image(env: dict[str, str], tool: Callable[[str], str]) -> str:
     """The step's image, built and equal to the pinned one; its name."""
-    try:
-        images.podman("--version")
-    except InputError as error:
-        _missing(str(error), "install it by: sudo make system")
+    tool("podman")
     axoloci("images", "build", "asymmetry", env=env)
     return "asymmetry"
 
@@ -328,7 +321,7 @@ def test_run__in_its_image_gives_what_it_gives_natively(
     except InputError as error:
         _missing(str(error), "install engines by: sudo make system; images by: make images")
     study = write_study(tmp_path / kind, maps, "threshold = 0.3")
-    axoloci("run", study, *MAPS_ONLY, "--env", kind, env=env)
+    axoloci("run", study, *SCANS_ONLY, "--env", kind, env=env)
     pd.testing.assert_frame_equal(figures(study), figures(native), check_exact=True)
     record = json.loads((tmp_path / kind / "out/logs/sub-p0/asymmetry.json").read_text())
     pinned = PLUGIN / "src/axoloci_asymmetry/container/images.lock"
