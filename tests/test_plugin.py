@@ -25,8 +25,8 @@ from axoloci.slurm_profile import read_profile
 from axoloci.study import StudySettings, parse_settings
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.simulate.anatomy import phantom
+from axoloci.workflows import participant
 from axoloci.workflows.graph import as_mermaid, study_graph
-from axoloci.workflows.participant import AT_HAND
 from axoloci.workflows.participants import recipe, steps_of
 from axoloci.workflows.plan import plan_study
 from axoloci.workflows.preflight import check, extra_problems
@@ -51,10 +51,13 @@ def env(target: Path) -> dict[str, str]:
 @pytest.fixture
 def installed(env: dict[str, str], target: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package is installed in this process too."""
+    caches = (steps.installed_steps, steps._entry_points, images.locked_images)
     monkeypatch.syspath_prepend(target)
-    steps.installed_steps.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
     yield
-    steps.installed_steps.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -233,12 +236,13 @@ def test_check__what_a_door_does_not_have_is_named(
     (problem,) = extra_problems(settings_with(maps, tmp_path))
     assert problem.endswith("needs bval, bvec, dwi, which a study by 'fa' does not have")
     given = {key: str(maps / "template.nii.gz") for key in ("dwi", "bval", "bvec")}
-    monkeypatch.setattr(extra, "load_task", lambda _: FitDti)
+    monkeypatch.setattr(participant, "load_task", lambda _: FitDti)
     assert not extra_problems(settings_with(maps, tmp_path, {"asymmetry": given}))
 
 
 def test_at_hand__are_the_outputs_of_the_steps_from_the_door_on() -> None:
-    assert set(AT_HAND["normalize"]) < set(AT_HAND["dti"]) == set(AT_HAND["preprocess"])
+    at_hand = {door: set(names) for door, names in participant.AT_HAND.items()}
+    assert at_hand["normalize"] < at_hand["dti"] == at_hand["preprocess"]
 
 
 @pytest.mark.usefixtures("installed")

@@ -4,7 +4,7 @@ Data that were worked on elsewhere enter at a later step. Steps from outside com
 take what they need of a scan by the names of their fields.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def Participant(
     rd: Nifti | None = None,
     template: Nifti | None = None,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
-    extra: Sequence[str] = (),
+    extra: list[str] = [],  # noqa: B006
     env: str = "native",
 ) -> File:
     """From the raw DWI of one scan to its FA map in the common space.

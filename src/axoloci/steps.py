@@ -98,7 +98,7 @@ def installed_steps() -> dict[str, Step]:
         A step's package has no valid `step.toml`, or two packages offer the same name.
     """
     found: dict[str, Step] = {}
-    for point in sorted(entry_points(group=GROUP)):
+    for point in _entry_points():
         if point.name in found:
             raise InputError(f"step '{point.name}' is offered by two packages; uninstall one")
         found[point.name] = _load(point.name, point.value)
@@ -222,8 +222,14 @@ def _entry_point(name: str) -> EntryPoint:
     """
     if name not in installed_steps():
         raise InputError(f"no step '{name}' is installed; {nearest(name, installed_steps())}")
-    (point,) = entry_points(group=GROUP, name=name)
+    (point,) = (point for point in _entry_points() if point.name == name)
     return point
+
+
+@cache
+def _entry_points() -> list[EntryPoint]:
+    """The entry points of all steps; to find them, Python reads about all that is installed."""
+    return sorted(entry_points(group=GROUP))
 
 
 @cache
