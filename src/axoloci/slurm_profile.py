@@ -126,7 +126,7 @@ class Profile(Section):
     slurm: SlurmSettings = SlurmSettings()
     steps: StepRequests = StepRequests()
     extra: dict[str, StepRequest] = Field(
-        {}, description="[extra.NAME]: the jobs of the step NAME from outside; keys as above"
+        {}, description="[extra.NAME]: the jobs of the step NAME from outside, with the same keys"
     )
 
     def request(self, step: str) -> StepRequest:

@@ -268,7 +268,7 @@ def profile_text() -> str:
         # the keys of all steps are the same, and are shown once
         lines += [f"[steps.{name}]", ""] if kind in described else _table(f"steps.{name}", kind)
         described.add(kind)
-    lines += [*_comment(f"{Profile.model_fields['extra'].description}"), "#[extra.NAME]"]
+    lines += _comment(str(Profile.model_fields["extra"].description))
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -324,5 +324,5 @@ def study_text(found: FoundData, folder: Path) -> str:
         lines += [f"#[{name}]", ""]
     for name, kind in _sections():
         lines += _table(name, kind)
-    lines += [*_comment(f"Steps from outside, {fields['extra'].description}"), "#[extra.NAME]"]
+    lines += [*_comment(str(fields["extra"].description)), "#[extra.NAME]"]
     return "\n".join(lines).rstrip("\n") + "\n"

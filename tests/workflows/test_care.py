@@ -626,7 +626,7 @@ def test_init__every_key_of_the_schema_with_its_text(tmp_path: Path) -> None:
             if info.description is None:  # a table of keys
                 continue
             assert info.description in flat, name
-            assert re.search(rf"^#?\[?{name}\]?( =|$)", text, flags=re.MULTILINE), name
+            assert re.search(rf"^#?\[?{name}(\.NAME)?\]?( =|$)", text, flags=re.MULTILINE), name
             n_keys += 1
     assert n_keys > 25
     assert "the template's own (number ≥ 0.5 and ≤ 10)" in flat
