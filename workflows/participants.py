@@ -58,7 +58,7 @@ from axoloci.workflows.participant import DWI_FILES, STEPS, Participant, shared_
 
 log = logging.getLogger("axoloci")
 
-TASKS = {"preprocess": PreprocessDwi, "dti": FitDti, "normalize": RegisterFa}
+TASKS: dict[str, Any] = {"preprocess": PreprocessDwi, "dti": FitDti, "normalize": RegisterFa}
 MAX_FA = 1.3  # interpolation overshoots a little
 SAY_SECONDS = 15.0  # between two lines of progress in a log
 GRACE_SECONDS = 1.0  # in which steps may end by themselves when a run is stopped

@@ -439,8 +439,8 @@ class _Crate:
         if given.keep is not None:
             give(given.keep, "People of the cohort: nobody else belongs to it", first)
         for name, table in given.extra.items():
-            for path in named_files({name: table}):
-                give(path, f"Input of the step {name}: {path.name}", name)
+            for file in named_files({name: table}):
+                give(file, f"Input of the step {name}: {file.name}", name)
         if given.normalize.template is not None:
             give(given.normalize.template, "FA template", "normalize", "pack")
         if given.normalize.mask is not None:

@@ -145,7 +145,8 @@ def step_version(name: str) -> str:
 def step_licence(name: str) -> str:
     """Licence of the distribution that a step came with (SPDX); empty if it states none."""
     point = _entry_point(name)
-    return (point.dist.metadata.get("License-Expression") or "") if point.dist else ""
+    stated = point.dist.metadata.get_all("License-Expression") if point.dist else None
+    return stated[0] if stated else ""
 
 
 def container_folder(name: str) -> Path:
