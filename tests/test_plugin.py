@@ -20,14 +20,16 @@ from axoloci import extra, image_build, images, steps
 from axoloci.engines import find_engine
 from axoloci.errors import InputError
 from axoloci.image_build import Recipe
+from axoloci.io.files import write_json
 from axoloci.io.nifti import write_nifti
+from axoloci.scans import Scan
 from axoloci.slurm_profile import read_profile
 from axoloci.study import StudySettings, parse_settings
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.simulate.anatomy import phantom
-from axoloci.workflows import participant
+from axoloci.workflows import participant, participants
 from axoloci.workflows.graph import as_mermaid, study_graph
-from axoloci.workflows.participants import recipe, steps_of
+from axoloci.workflows.participants import first_step, recipe, steps_of
 from axoloci.workflows.plan import plan_study
 from axoloci.workflows.preflight import check, extra_problems
 
@@ -238,6 +240,18 @@ def test_check__what_a_door_does_not_have_is_named(
     given = {key: str(maps / "template.nii.gz") for key in ("dwi", "bval", "bvec")}
     monkeypatch.setattr(participant, "load_task", lambda _: FitDti)
     assert not extra_problems(settings_with(maps, tmp_path, {"asymmetry": given}))
+
+
+def test_first_step__volumes_that_were_removed_and_are_read_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = StudySettings(out=tmp_path, bids=tmp_path, extra={"noddi": {}})
+    scan = Scan("sub-1", "1")
+    gone = {str(tmp_path / "dwi.nii.gz"): {"removed": True}}
+    write_json(tmp_path / "logs" / "sub-1" / "preprocess.json", {"outputs": gone})
+    monkeypatch.setattr(participants, "task_fields", lambda _: {"dwi": None})
+    monkeypatch.setattr(participants, "prepare_pydra", pytest.fail)  # what is in question without
+    assert first_step(scan, settings, "native") == "preprocess"
 
 
 def test_at_hand__are_the_outputs_of_the_steps_from_the_door_on() -> None:
