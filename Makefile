@@ -1,7 +1,8 @@
 # make demo     set up, then the whole path on a simulated cohort
 # make test     set up, then all tests and checks
 # make verify   set up, then the long checks: many seeds, benchmarks (results in benchmarks/results)
-# make images   set up, then build the container images of all steps (needs podman)
+# make images   set up, then build the container images of all steps (needs podman), and SIF files of
+#               them where Apptainer is
 # make system   (as root, Debian) outside programs that tests compare with, podman, Apptainer
 # make lock     resolve the locks anew (needs uv, and Debian's apt-get)
 #
@@ -44,6 +45,7 @@ test: setup
 
 images: setup
 	$(VENV)/bin/axoloci images build $(if $(WHEELS),--wheels $(WHEELS)) $(if $(CACHE),--cache $(CACHE))
+	if command -v apptainer || command -v singularity; then $(VENV)/bin/axoloci images sif; fi
 
 verify: setup
 	$(VENV)/bin/python -m benchmarks

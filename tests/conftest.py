@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 from support import ROOT
 
+from axoloci.engines import Engine, find_engine
+from axoloci.errors import InputError
+from axoloci.images import locked_images
 from axoloci.io.nifti import write_nifti
 
 os.environ["NO_ET"] = "1"  # Pydra must not call home
@@ -47,6 +51,23 @@ def tool() -> Callable[[str], str]:
             _missing(f"{name} is not installed", "install it by: sudo make system")
         assert path is not None
         return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def engine_of() -> Callable[[str], Engine]:
+    """`engine_of("docker")`: an engine of that kind that has all images, or a skip."""
+
+    @cache
+    def find(kind: str) -> Engine:
+        try:
+            engine = find_engine(kind)
+            for image in locked_images().values():
+                engine.locate(image)
+        except InputError as error:
+            _missing(str(error), "engines: sudo make system; images: make images")
+        return engine
 
     return find
 

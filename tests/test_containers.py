@@ -9,17 +9,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import _missing
 from pydra.engine.submitter import Submitter
 
-from axoloci.engines import Engine, Job, Mount, find_engine
+from axoloci.engines import Engine, Job, Mount
 from axoloci.environments import StepEnvironment, StepError, image_identity
-from axoloci.errors import InputError
 from axoloci.images import locked_images
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.dti.task import FitDti
@@ -28,14 +26,9 @@ MAPS = ("fa", "md", "ad", "rd")
 
 
 @pytest.fixture(params=["docker", "singularity"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """An engine that has the image of dti."""
-    try:
-        found = find_engine(request.param)
-        found.locate(locked_images()["dti"])
-    except InputError as error:
-        _missing(str(error), "install engines by: sudo make system; images by: make images")
-    return found
+def engine(request: pytest.FixtureRequest, engine_of: Callable[[str], Engine]) -> Engine:
+    """An engine that has the images."""
+    return engine_of(request.param)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_words__of_docker_run_as_the_caller(program: str, rootless: bool, user: 
 
 
 def test_words__ask_for_what_was_wished() -> None:
-    wish = job(memory_gb=1.5, gpu=True)
+    wish = job(memory_gb=1.5, cpus=2.0, gpu=True)
     words = {
         name: Engine(kind, f"/x/{name}").words("image", wish)
         for kind, name in (
@@ -96,11 +96,12 @@ def test_words__ask_for_what_was_wished() -> None:
             ("singularity", "apptainer"),
         )
     }
-    assert "--memory=1536m" in words["docker"]
+    assert {"--memory=1536m", "--cpus=2"} <= set(words["docker"])
     assert words["docker"][words["docker"].index("--gpus") + 1] == "all"
     assert words["podman"][words["podman"].index("--device") + 1] == "nvidia.com/gpu=all"
     assert "--nv" in words["apptainer"]
     assert words["apptainer"][words["apptainer"].index("--memory") + 1] == "1536M"
+    assert words["apptainer"][words["apptainer"].index("--cpus") + 1] == "2"
 
 
 def test_words__of_singularity_keep_the_host_out() -> None:

@@ -119,7 +119,7 @@ def submit_study(
     submission = freeze(settings, profile, env, {n: c.scans for n, c in found.cohorts.items()})
     with study_lock(paths):
         _refuse_if_queued(paths)
-        begin(found)
+        begin(found, paths, env)
         folder = state_folder(paths)
         shutil.rmtree(folder, ignore_errors=True)
         lines = [scan_line(name, scan) for name, c in found.cohorts.items() for scan in c.scans]

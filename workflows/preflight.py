@@ -29,9 +29,11 @@ import pandas as pd
 
 from axoloci.care import size
 from axoloci.covariates import design_matrix
+from axoloci.engines import has_gpu
 from axoloci.environments import die_with_parent, environment_problems
 from axoloci.errors import InputError, raise_all
 from axoloci.extra import table_problems, task_fields
+from axoloci.images import locked_images
 from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients
@@ -53,6 +55,7 @@ MOST_IDS = 50  # of people who must be taken out one by one
 CHUNK = 250  # scans that a thread or process checks in one go
 MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
+GPU_IMAGE = "gwas-cuda"
 HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
 
@@ -151,7 +154,7 @@ def check(
         settings = settings.model_copy(update={"extra": {}})
     found.problems += environment_problems(env, steps_needed(settings, stage))
     found.problems += _output_problems(settings)
-    if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu()):
+    if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu(env)):
         found.problems.append(f"'gwas.device' is 'cuda': {why}; set device = \"auto\" or \"cpu\"")
     for key in ("template", "mask"):
         path = getattr(settings.normalize, key)
@@ -258,12 +261,16 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(_existing(path)).free
 
 
-def no_gpu() -> str:
+def no_gpu(env: str) -> str:
     """Why nothing can be computed on a GPU of this machine; empty if it can."""
+    if not has_gpu():
+        return "this machine has no NVIDIA GPU"
+    if env != "native":
+        if GPU_IMAGE in locked_images():
+            return ""
+        return f"no image {GPU_IMAGE} is pinned (axoloci images build {GPU_IMAGE} --lock makes one)"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    if not Path("/dev/nvidiactl").exists():
-        return "this machine has no NVIDIA GPU"
     program = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)"
     if subprocess.run([sys.executable, "-c", program], capture_output=True).returncode:
         return "torch finds no GPU (make setup TORCH=cuda installs it with CUDA)"

@@ -456,8 +456,9 @@ def make_report(
     return paths.report
 
 
-def begin(found: Preflight) -> None:
+def begin(found: Preflight, paths: StudyPaths, env: str) -> None:
     """Take the output folders of a study that has no faults; under the study's lock."""
+    write_text(paths.env, env)
     for name, cohort in found.cohorts.items():
         claim(cohort.settings)
         lacking = cohort.paths.work / "lacking.tsv"
@@ -577,7 +578,7 @@ def run_study(
     wanted = {label.removeprefix("sub-") for label in participants}
     attempted = []
     with study_lock(paths):
-        begin(found)
+        begin(found, paths, env)
         for cohort in cohorts.values():
             if cohort.settings.start == "gwas":
                 continue

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axoloci.environments import KINDS
+from axoloci.environments import KINDS, chosen_environment
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths, StudySettings, read_study
 
@@ -118,6 +118,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 out_argument = click.argument(
     "out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT"
 )
+env_option = click.option(
+    "--env",
+    type=click.Choice(KINDS),
+    help="Where the steps run: native (programs of this machine), or one pinned image a step. "
+    "Without it as in the study's last run, at first native.",
+)
 study_argument = click.argument("study", type=StudyFile(dir_okay=False), metavar="STUDY.toml")
 
 
@@ -168,8 +174,8 @@ def init(folder: Path, out: Path, slurm: Path | None) -> None:
 
 @click.command()
 @click.argument("study", type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
-@click.option("--env", type=click.Choice(KINDS), default="native", help="As it is run with.")
-def status(study: Path, env: str) -> None:
+@env_option
+def status(study: Path, env: str | None) -> None:
     """Say what of a study is done, running, failed or not run.
 
     STUDY.toml is a study file, OUT its output folder. The study file knows all scans and jobs, and
@@ -191,6 +197,7 @@ def status(study: Path, env: str) -> None:
 
         settings = read_study(study)
         out, words = settings.out, [str(study)]
+        env = chosen_environment(env, out)
         scans = {
             name: read_outcomes(find_scans(cohort), cohort, env)
             for name, cohort in settings.cohorts().items()
@@ -287,9 +294,7 @@ dry_run_option = click.option(
 @click.command()
 @study_argument
 @profile_option
-@click.option(
-    "--env", type=click.Choice(KINDS), default="native", help="Where the steps run on a node."
-)
+@env_option
 @click.option(
     "--n-procs",
     type=click.IntRange(min=1),
@@ -298,7 +303,7 @@ dry_run_option = click.option(
     help="Processes that look at the data before they are submitted.",
 )
 @dry_run_option
-def submit(study: Path, profile: Path | None, env: str, n_procs: int, dry_run: bool) -> None:
+def submit(study: Path, profile: Path | None, env: str | None, n_procs: int, dry_run: bool) -> None:
     """Run a study on a Slurm cluster.
 
     Checks the study, writes its scripts into OUT/slurm and submits them: an array over the scans,
@@ -312,6 +317,7 @@ def submit(study: Path, profile: Path | None, env: str, n_procs: int, dry_run: b
 
     cluster = read_profile(profile) if profile else Profile()
     settings = read_study(study)
+    env = chosen_environment(env, settings.out)
     _say_submitted(
         submit_study(settings, cluster, env=env, n_procs=n_procs, dry_run=dry_run), study, dry_run
     )
@@ -481,8 +487,8 @@ def clean(out: Path, intermediates: bool, dry_run: bool) -> None:
     show_default="all cores",
     help="Scans processed at the same time: more cost memory, fewer cost time.",
 )
-@click.option("--env", type=click.Choice(KINDS), default="native", help="As it is run with.")
-def plan(study: Path, n_procs: int, env: str) -> None:
+@env_option
+def plan(study: Path, n_procs: int, env: str | None) -> None:
     """Say what a study will need: time, memory and disk of each step; and what is missing.
 
     From the headers of the images (voxels × volumes), the number of people, variants and latents,
@@ -494,7 +500,7 @@ def plan(study: Path, n_procs: int, env: str) -> None:
     from axoloci.workflows.plan import plan_study
 
     settings = read_study(study)
-    found = plan_study(settings, env)
+    found = plan_study(settings, chosen_environment(env, settings.out))
     for name, people in found.people.items():
         counts = [f"{people:,} people", f"{found.latents[name]:,} latents"]
         if name in found.variants and name != "train":

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axoloci.care import COMMANDS, StudyFile, key_help, run_alone
+from axoloci.care import COMMANDS, StudyFile, env_option, key_help, run_alone
 from axoloci.command import StepGroup, command_group
-from axoloci.environments import KINDS, StepError
+from axoloci.environments import CPU_LIMIT, MEMORY_LIMIT, StepError, chosen_environment
 from axoloci.errors import InputError
 from axoloci.image_commands import images
 from axoloci.new_step import new_step
@@ -33,12 +33,6 @@ main: StepGroup = command_group(
     "axoloci", "From raw diffusion MRI and genotypes to summary statistics."
 )
 
-env_option = click.option(
-    "--env",
-    type=click.Choice(KINDS),
-    default="native",
-    help="Where the steps run: programs of this machine, or one pinned image a step.",
-)
 n_procs_option = click.option(
     "--n-procs",
     type=click.IntRange(min=1),
@@ -141,14 +135,29 @@ def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
     help="Say at the end why each job was run, such as a setting that changed; the jobs of scans "
     "are counted by step and reason.",
 )
+@click.option(
+    "--memory-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar=MEMORY_LIMIT,
+    help="Memory that the container of a step may take, GB: one that takes more is killed, and its "
+    "scan fails by name. Not natively.",
+)
+@click.option(
+    "--cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar=CPU_LIMIT,
+    help="CPU cores that the container of a step may use. Not natively, where --n-procs decides.",
+)
 def run(
     study: Path | None,
-    env: str,
+    env: str | None,
     n_procs: int,
     stage: str,
     participants: tuple[str, ...],
     shareable: bool,
     why: bool,
+    memory_gb: float | None,
+    cpus: float | None,
     **options: Path | None,
 ) -> None:
     """Run a study from raw DWI and genotypes to summary statistics and report.
@@ -159,6 +168,10 @@ def run(
     Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for the scans that are named.
     """
     settings = chosen_study(study, **options)
+    env = chosen_environment(env, settings.out)
+    for name, limit in ((MEMORY_LIMIT, memory_gb), (CPU_LIMIT, cpus)):
+        if limit is not None:
+            os.environ[name] = str(limit)  # the processes that work on scans inherit it
 
     from axoloci.workflows.study import run_study
 
@@ -196,7 +209,7 @@ def run(
 )
 def check(
     study: Path | None,
-    env: str,
+    env: str | None,
     n_procs: int,
     stage: str,
     participants: tuple[str, ...],
@@ -216,7 +229,7 @@ def check(
 
     found = preflight(
         settings,
-        env=env,
+        env=chosen_environment(env, settings.out),
         stage=stage,
         n_procs=n_procs,
         participants=participants,
@@ -245,7 +258,7 @@ def check(
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of the simulation.")
 @env_option
 @n_procs_option
-def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
+def demo(out: Path, n_subjects: int, seed: int, env: str | None, n_procs: int) -> None:
     """Simulate a cohort, run the whole study on it and compare with the planted truth.
 
     Writes OUT/cohort, OUT/study and OUT/summary.json.
@@ -255,7 +268,9 @@ def demo(out: Path, n_subjects: int, seed: int, env: str, n_procs: int) -> None:
     except ImportError as error:
         raise InputError(f"{error}: the demo runs all steps; pip install 'axoloci[all]'") from error
     try:
-        summary = run_demo(out, n_subjects=n_subjects, seed=seed, env=env, n_procs=n_procs)
+        summary = run_demo(
+            out, n_subjects=n_subjects, seed=seed, env=env or "native", n_procs=n_procs
+        )
     except StepError as error:
         raise click.ClickException(f"{error}\nlogs: {out / 'study' / 'logs'}") from error
     click.echo(

@@ -55,8 +55,8 @@ class Job:
         The command's working folder.
     variables
         Environment variables.
-    memory_gb
-        Limit; none if not given.
+    memory_gb, cpus
+        Limits; none if not given.
     gpu
         Hand on the machine's GPUs.
     """
@@ -67,6 +67,7 @@ class Job:
     folder: Path
     variables: Mapping[str, str]
     memory_gb: float | None = None
+    cpus: float | None = None
     gpu: bool = False
 
     @property
@@ -150,6 +151,8 @@ class Engine:
             words.append(f"--user={os.getuid()}:{os.getgid()}")
         if job.memory_gb is not None:
             words.append(f"--memory={round(job.memory_gb * 1024)}m")
+        if job.cpus is not None:
+            words.append(f"--cpus={job.cpus:g}")
         if job.gpu:
             podman = self.name == "podman"
             words += ["--device", "nvidia.com/gpu=all"] if podman else ["--gpus", "all"]
@@ -163,6 +166,8 @@ class Engine:
         words += ["--pwd", str(job.folder), *job.mount_options]
         if job.memory_gb is not None:
             words += ["--memory", f"{round(job.memory_gb * 1024)}M"]
+        if job.cpus is not None:
+            words += ["--cpus", f"{job.cpus:g}"]
         if job.gpu:
             words.append("--nv")
         for name, value in job.variables.items():

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -41,7 +42,7 @@ from axoloci.job import (
     reason_to_run,
 )
 from axoloci.steps import code_digest, installed_steps
-from axoloci.study import COHORTS
+from axoloci.study import COHORTS, StudyPaths
 
 logger = logging.getLogger("axoloci")
 
@@ -55,6 +56,9 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
+
+MEMORY_LIMIT, CPU_LIMIT = "AXOLOCI_MEMORY_GB", "AXOLOCI_CPUS"
+"""Environment variables: what the container of a step may take, GB and cores."""
 
 USAGE_FILE = "axoloci-usage.json"
 
@@ -74,6 +78,20 @@ class StepError(RuntimeError):
     def __init__(self, message: str, exit_code: int | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def chosen_environment(env: str | None, out: Path) -> str:
+    """The environment that is asked for, or that of a study's last run, or "native".
+
+    Who goes on with a study of weeks must not have to remember it: another environment is another
+    version of every step.
+    """
+    if env is not None:
+        return env
+    with suppress(OSError):
+        before = StudyPaths(out).env.read_text(encoding="utf-8")
+        return before if before in KINDS else "native"
+    return "native"
 
 
 def pinned_image(step: str) -> Image:
@@ -279,7 +297,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         name = f"axoloci-{hashlib.sha256(str(self.log.absolute()).encode()).hexdigest()[:32]}"
         if left:
             engine.remove(name)
-        limit = os.environ.get("AXOLOCI_MEMORY_GB")
+        memory_gb, cpus = map(os.environ.get, (MEMORY_LIMIT, CPU_LIMIT))
         words = engine.words(
             located,
             ContainerJob(
@@ -296,7 +314,8 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                     "TMPDIR": str(scratch),
                     DRIVEN: str(scratch / USAGE_FILE),
                 },
-                memory_gb=float(limit) if limit else None,
+                memory_gb=float(memory_gb) if memory_gb else None,
+                cpus=float(cpus) if cpus else None,
                 gpu=step.resources.gpu and has_gpu(),
             ),
         )

@@ -493,6 +493,11 @@ class StudyPaths:
         return self.work / "maps.tsv"
 
     @property
+    def env(self) -> Path:
+        """Where the steps were last run: one of `environments.KINDS`."""
+        return self.work / "env"
+
+    @property
     def slurm(self) -> Path:
         """Scripts and logs of the study's Slurm jobs."""
         return self.out / "slurm"

@@ -827,14 +827,21 @@ def test_check__output_that_cannot_be_written(site: Site, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("there", "words"), [(False, "torch is not installed"), (True, "no NVIDIA GPU")]
+    ("env", "gpu", "words"),
+    [
+        ("native", False, "no NVIDIA GPU"),
+        ("native", True, "torch is not installed"),
+        ("docker", False, "no NVIDIA GPU"),
+        ("docker", True, "no image gwas-cuda is pinned"),
+    ],
 )
 def test_no_gpu__says_what_is_missing(
-    there: bool, words: str, monkeypatch: pytest.MonkeyPatch
+    env: str, gpu: bool, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda _: there or None)
-    monkeypatch.setattr(Path, "exists", lambda _: False)
-    assert words in preflight.no_gpu()
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(preflight, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(preflight, "locked_images", dict)
+    assert words in preflight.no_gpu(env)
 
 
 def test_claim__marks_the_output_of_each_cohort(site: Site) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from faults import records, results
-from support import BIN, ROOT, axoloci, write_study
+from support import ROOT, axoloci, write_study
 
 from axoloci import slurm
 from axoloci.cli import main
+from axoloci.engines import Engine
 from axoloci.errors import InputError
+from axoloci.images import sif_folder
 from axoloci.io.files import write_json
 from axoloci.slurm import JobState, parse_elements, parse_sacct, parse_scontrol, write_elements
 from axoloci.slurm_profile import Profile, read_profile
@@ -634,21 +636,32 @@ def test_job__waits_for_no_driver_that_lives(
 # --- a whole study on a cluster of one node -----------------------------------------------------
 
 NEEDED = ("sbatch", "slurmd", "slurmdbd", "munged", "mariadbd")
+IN_CONTAINERS = ("--env", "singularity")
+# The slow one comes first: its time limits pass while the others are at work.
+TROUBLED = {"slow": 0, "faulty": 3, "greedy": 7, "cancelled": 15}
 LONG = 600  # seconds after which the queue has hung
-# In place of axoloci-dti: one person's fit takes too much memory, another's too much time.
+# In place of apptainer: one person's fit takes too much memory in its container, another's too
+# much time.
 TROUBLE = """\
 #!/bin/bash
+start=()
+for word in "$@"; do
+  start+=("$word")
+  case $word in *.sif) break ;; esac
+done
 case "$*" in
-  *"--prefix {greedy}"*)
-    python3 -c "hog = bytearray(3_000_000_000); import time; time.sleep(3)" || kill -KILL $$ ;;
-  *"--prefix {slow}"*)
-    [ -e "{quick}" ] || sleep 300 ;;
+  *"axoloci-dti fit"*"--prefix {greedy}"*)
+    "{apptainer}" "${{start[@]}}" \\
+      python3 -c "hog = bytearray(3_000_000_000); import time; time.sleep(3)" || exit ;;
+  *"axoloci-dti fit"*"--prefix {slow}"*)
+    [ -e "{quick}" ] || exec "{apptainer}" "${{start[@]}}" sleep 300 ;;
 esac
-exec "{step}" "$@"
+exec "{apptainer}" "$@"
 """
 PROFILE = """\
 [slurm]
-setup = ['export PYTHONPATH="{path}"']
+setup = ['export PYTHONPATH="{path}"', 'export PATH="{programs}:$PATH"']
+images = "{images}"
 scans_per_element = 1
 retries = 1
 retry_factor = 1.5
@@ -716,14 +729,20 @@ class OnCluster:
         return done.stdout + done.stderr
 
     def axoloci(self, *words: object, code: int = 0) -> str:
-        """The same of `axoloci`, with the steps that give trouble."""
-        python = self.study.parent / "programs" / "python"
-        return self.call(python, "-m", "axoloci", *words, code=code)
+        """The same of `axoloci`."""
+        return self.call(sys.executable, "-m", "axoloci", *words, code=code)
 
     def write_profile(self, memory_gb: float) -> None:
-        path = os.pathsep.join(filter(None, sys.path))
-        scratch = self.study.parent
-        self.profile.write_text(PROFILE.format(path=path, scratch=scratch, memory_gb=memory_gb))
+        folder = self.study.parent
+        self.profile.write_text(
+            PROFILE.format(
+                path=os.pathsep.join(filter(None, sys.path)),
+                programs=folder / "programs",
+                images=sif_folder(),
+                scratch=folder,
+                memory_gb=memory_gb,
+            )
+        )
 
     def attempts(self, stage: str) -> list[Attempt]:
         submission = read_submission(self.out)
@@ -748,9 +767,12 @@ def keep_chromosomes(genotypes: Path, n_chromosomes: int) -> None:
 
 @pytest.fixture(scope="module")
 def on_cluster(
-    node: dict[str, str], cohort: Path, tmp_path_factory: pytest.TempPathFactory
+    node: dict[str, str],
+    cohort: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine_of: Callable[[str], Engine],
 ) -> OnCluster:
-    """A study of 20 people after its jobs: one is faulty, greedy, slow, and cancelled each.
+    """A study of 20 people after its jobs, by Apptainer: one is slow, faulty, greedy, cancelled.
 
     Beside it lies `local`, a run of the others on this machine, made at the same time.
     """
@@ -759,24 +781,20 @@ def on_cluster(
     shutil.copytree(cohort, small)
     keep_chromosomes(small / "genotypes", 3)
     labels = sorted(path.name for path in (small / "bids").glob("sub-*"))
-    names = ("faulty", "greedy", "slow", "cancelled")
-    people = dict(zip(names, (labels[n] for n in (3, 7, 11, 15)), strict=True))
+    people = {name: labels[number] for name, number in TROUBLED.items()}
     faulty = next((small / "bids" / people["faulty"]).rglob("*_dwi.nii.gz"))
     shutil.copy(faulty, folder / "whole.nii.gz")
     faulty.write_bytes(faulty.read_bytes()[:5000])
-    programs = folder / "programs"  # steps are looked for beside the interpreter
+    programs = folder / "programs"
     programs.mkdir()
-    for program in BIN.glob("axoloci-*"):
-        (programs / program.name).symlink_to(program)
-    (programs / "python").symlink_to(Path(sys.executable).resolve())
-    (programs / "axoloci-dti").unlink()
-    trouble = TROUBLE.format(**people, quick=folder / "quick", step=BIN / "axoloci-dti")
-    (programs / "axoloci-dti").write_text(trouble)
-    (programs / "axoloci-dti").chmod(0o755)
+    apptainer = programs / "apptainer"
+    program = engine_of("singularity").program
+    apptainer.write_text(TROUBLE.format(**people, quick=folder / "quick", apptainer=program))
+    apptainer.chmod(0o755)
     path = os.pathsep.join(filter(None, sys.path))
     found = OnCluster(write_study(folder, small), {**node, "PYTHONPATH": path}, people)
     found.write_profile(memory_gb=0.4)
-    found.axoloci("submit", found.study, "--profile", found.profile)
+    found.axoloci("submit", found.study, "--profile", found.profile, *IN_CONTAINERS)
     (first,) = found.attempts("participants")
     found.call("scancel", f"{first.job}_{labels.index(people['cancelled'])}")
 
@@ -789,7 +807,7 @@ def on_cluster(
     (folder / "local" / "keep.tsv").write_text("\n".join(["IID", *others]) + "\n")
     text = local.read_text()
     local.write_text(text.replace("min_part", 'keep = "keep.tsv"\nmin_part'))
-    axoloci("run", local)
+    axoloci("run", local, *IN_CONTAINERS)
     local.write_text(text)
     found.wait()
     found.said["status"] = found.axoloci("status", found.study, code=3)
@@ -821,11 +839,12 @@ def test_slurm__only_what_was_killed_is_tried_again(on_cluster: OnCluster) -> No
     assert first.elements == tuple(range(20))
     assert (first.request.memory_mb, first.request.minutes) == (1100, 1)
     asked = {a.elements: (a.request.memory_mb, a.request.minutes) for a in again}
-    assert asked[7,] == (1650, 1)
+    assert asked[TROUBLED["greedy"],] == (1650, 1)
     # on a busy machine others may have been too slow as well, once
-    (slow,) = (elements for elements in asked if 11 in elements)
+    (slow,) = (elements for elements in asked if TROUBLED["slow"] in elements)
     assert asked[slow] == (1100, 2)
-    assert not {3, 15} & {element for elements in asked for element in elements}
+    repeated = {element for elements in asked for element in elements}
+    assert not {TROUBLED["faulty"], TROUBLED["cancelled"]} & repeated
 
 
 def test_slurm__no_driver_may_work_beside_it(on_cluster: OnCluster) -> None:
@@ -853,7 +872,7 @@ def test_slurm__resubmit_finishes_it(on_cluster: OnCluster) -> None:
     on_cluster.wait()
 
     (attempt,) = on_cluster.attempts("participants")
-    assert attempt.elements == (3, 7, 11, 15)
+    assert attempt.elements == tuple(TROUBLED.values())
     after = records(out)
     again = {Path(path).parent.name for path in before if after[path] != before[path]}
     assert again <= {*people.values(), "group"}  # nothing that was finished

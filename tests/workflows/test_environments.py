@@ -1,0 +1,190 @@
+"""The same study natively, by docker or podman, and by Apptainer: equal results, named failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import mount_small, records, results
+from support import ROOT, axoloci, write_study
+
+from axoloci.engines import Engine
+from axoloci.images import locked_images, sif_folder
+
+ENVIRONMENTS = ("docker", "singularity")
+# Who made a file is written into it: the image, or the code where there is none.
+CODE = re.compile(rb"(native|sha256):[0-9a-f]{64}|[0-9a-f]{64}")
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def env(request: pytest.FixtureRequest, engine_of: Callable[[str], Engine]) -> str:
+    """An environment that has all images."""
+    return engine_of(request.param).kind
+
+
+@pytest.fixture(scope="module")
+def native(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of the study on this machine."""
+    study = write_study(tmp_path_factory.mktemp("native"), cohort)
+    axoloci("run", study, "--n-procs", 2)
+    return study.parent / "out"
+
+
+@pytest.fixture(scope="module")
+def inside(env: str, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of the study in containers; its path has a space and a letter beyond ASCII."""
+    study = write_study(tmp_path_factory.mktemp(f"in {env} ä"), cohort)
+    axoloci("run", study, "--n-procs", 2, "--env", env)
+    return study.parent / "out"
+
+
+def test_run__containers_give_the_results_of_the_host(inside: Path, native: Path) -> None:
+    found, expected = results(inside), results(native)
+    assert found.keys() == expected.keys()
+    differing = [name for name in found if found[name] != expected[name]]
+    # those that name the code, or the checksum of a file that does
+    named = {name for name in found if CODE.search(found[name])}
+    assert [name for name in differing if name not in named] == []
+    for name in differing:
+        assert CODE.sub(b"", found[name]) == CODE.sub(b"", expected[name]), name
+
+
+def test_run__containers_write_as_the_caller(inside: Path) -> None:
+    owners = {path.stat().st_uid for path in inside.rglob("*")}
+    assert owners == {os.getuid()}
+    jobs = [json.loads(path.read_text()) for path in (inside / "logs").rglob("*.json")]
+    pinned = {image.config_digest for image in locked_images().values()}
+    assert {job["image"] for job in jobs} <= pinned
+    assert {job["exit_code"] for job in jobs} == {0}
+    assert min(job["cpu_seconds"] for job in jobs) > 0.1  # of the step, not of its engine
+
+
+def test_run__another_engine_runs_nothing_again(env: str, inside: Path) -> None:
+    (other,) = set(ENVIRONMENTS) - {env}
+    before = records(inside)
+    axoloci("run", inside.parent / "study.toml", "--env", other)
+    assert (inside / "work" / "env").read_text() == other
+    after = records(inside)
+    assert {Path(path).stem for path in after if after[path] != before.get(path)} == {"report"}
+
+
+def one_person(cohort: Path) -> str:
+    return min(path.name for path in (cohort / "bids").glob("sub-*"))
+
+
+def test_run__a_step_beyond_its_memory_is_named(env: str, cohort: Path, tmp_path: Path) -> None:
+    study, label = write_study(tmp_path, cohort), one_person(cohort)
+    one = ("--stage", "participants", "--participant-label", label, "--env", env)
+    done = axoloci("run", study, *one, "--memory-gb", 0.05, check=False)
+    assert done.returncode == 1
+    assert re.search(r"axoloci-preprocess \w+, killed by SIGKILL", done.stderr), done.stderr
+    said = axoloci("status", study, check=False).stdout  # which knows the environment
+    assert f"failed: {label}: axoloci-preprocess" in said
+    axoloci("run", study, *one)
+
+
+def test_run__a_full_disk_is_named_and_loses_nothing(
+    env: str, cohort: Path, tmp_path: Path, native: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk; run the tests as root")
+    study, label = write_study(tmp_path, cohort), one_person(cohort)
+    one = ("--stage", "participants", "--participant-label", label, "--env", env)
+    out = tmp_path / "out"
+    out.mkdir()
+    mount_small(out, "1m")
+    try:
+        done = axoloci("run", study, *one, check=False)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr or "free" in done.stderr, done.stderr
+        mount_small(out, "1g", again=True)
+        axoloci("run", study, *one)
+        found = {
+            name: content for name, content in results(out).items() if name.startswith(f"{label}/")
+        }
+        expected = results(native)
+        for name, content in found.items():
+            assert CODE.sub(b"", content) == CODE.sub(b"", expected[name]), name
+        assert len(found) > 10
+    finally:
+        subprocess.run(["umount", "--lazy", str(out)], check=True)
+
+
+def test_check__an_image_that_is_not_here_is_named_with_its_command(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
+    done = axoloci("run", study, "--env", "singularity", check=False)
+    assert done.returncode == 1
+    assert "axoloci images sif preprocess" in done.stderr, done.stderr
+    assert not (study.parent / "out" / "logs").exists()
+
+
+@pytest.fixture
+def for_all(engine_of: Callable[[str], Engine]) -> Iterator[Path]:
+    """A folder that everybody may enter, with this tree, its interpreter and the SIF files."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; run the tests as root")
+    engine_of("singularity")
+    folder = Path(tempfile.mkdtemp(prefix="axoloci-user-", dir="/tmp"))
+    folder.chmod(0o755)
+    mounts = {"tree": ROOT, "python": Path(sys.prefix), "images": sif_folder()}
+    try:
+        for name, source in mounts.items():
+            (folder / name).mkdir()
+            subprocess.run(["mount", "--bind", source, folder / name], check=True)
+        yield folder
+    finally:
+        for name in mounts:
+            subprocess.run(["umount", "--lazy", folder / name], check=False)
+        shutil.rmtree(folder)
+
+
+def test_run__as_a_user_without_rights(
+    cohort: Path, for_all: Path, native: Path, tool: Callable[[str], str]
+) -> None:
+    """With Apptainer, and with a package in ~/.local that would break every step."""
+    user = pwd.getpwnam("nobody")
+    home, label = for_all / "home", one_person(cohort)
+    poisoned = home / ".local" / "lib" / "python3.11" / "site-packages"
+    poisoned.mkdir(parents=True)
+    (poisoned / "numpy.py").write_text("raise RuntimeError('the host leaks in')\n")
+    shutil.copytree(cohort, home / "cohort")
+    study = write_study(home, home / "cohort")
+    for path in (home, *home.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    done = subprocess.run(
+        [
+            *(tool("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"),
+            *("--clear-groups", for_all / "python" / "bin" / "python", "-m", "axoloci"),
+            *("run", study, "--env", "singularity", "--stage", "participants"),
+            *("--participant-label", label),
+        ],
+        env={
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(for_all / "tree" / "src"),
+            "AXOLOCI_IMAGES": str(for_all / "images"),
+            "NO_ET": "1",
+        },
+        cwd=home,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(home / "out")
+    expected = results(native)
+    maps = [name for name in found if name.startswith(f"{label}/")]
+    assert len(maps) > 10
+    for name in maps:
+        assert CODE.sub(b"", found[name]) == CODE.sub(b"", expected[name]), name
+    assert {path.stat().st_uid for path in (home / "out").rglob("*")} == {user.pw_uid}
