@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import _missing
 from faults import records
 from support import ROOT, axoloci, install
 
 from axoloci import extra, image_build, images, steps
-from axoloci.engines import find_engine
+from axoloci.engines import Engine
 from axoloci.errors import InputError
 from axoloci.image_build import Recipe
 from axoloci.io.files import write_json
@@ -327,17 +326,17 @@ def image(env: dict[str, str], tool: Callable[[str], str]) -> str:
 
 @pytest.mark.parametrize("kind", ["docker", "singularity"])
 def test_run__in_its_image_gives_what_it_gives_natively(
-    kind: str, native: Path, maps: Path, image: str, env: dict[str, str], tmp_path: Path
+    kind: str,
+    native: Path,
+    maps: Path,
+    image: str,
+    env: dict[str, str],
+    engine_of: Callable[[str], Engine],
+    tmp_path: Path,
 ) -> None:
-    locked = images.locked_images()
-    try:
-        engine = find_engine(kind)
-        if kind == "singularity":
-            axoloci("images", "sif", image, "normalize", "report", env=env)
-        for name in ("normalize", "report"):
-            engine.locate(locked[name])
-    except InputError as error:
-        _missing(str(error), "install engines by: sudo make system; images by: make images")
+    engine_of(kind)
+    if kind == "singularity":
+        axoloci("images", "sif", image, env=env)
     study = write_study(tmp_path / kind, maps, "threshold = 0.3")
     axoloci("run", study, *SCANS_ONLY, "--env", kind, env=env)
     pd.testing.assert_frame_equal(figures(study), figures(native), check_exact=True)
