@@ -8,6 +8,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from axoloci.steps import installed_steps, is_outside
+
+# a developer may have steps of other packages installed as well
+STEPS = sorted(name for name in installed_steps() if not is_outside(name))
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
