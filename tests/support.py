@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from axoloci.steps import installed_steps, is_outside
+
+# a developer may have steps of other packages installed as well
+STEPS = sorted(name for name in installed_steps() if not is_outside(name))
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -32,14 +38,27 @@ export = ["latent_000"]
 """
 
 
-def axoloci(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the `axoloci` command as a user does."""
+def axoloci(
+    *arguments: object, check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the `axoloci` command as a user does; `env` is all of its environment, if given."""
     done = subprocess.run(
-        [str(BIN / "axoloci"), *map(str, arguments)], capture_output=True, text=True
+        [str(BIN / "axoloci"), *map(str, arguments)], capture_output=True, text=True, env=env
     )
     if check:
         assert done.returncode == 0, done.stderr
     return done
+
+
+def install(source: Path, target: Path) -> dict[str, str]:
+    """Install a package into a folder of its own; the environment in which it is installed."""
+    options = ("--no-deps", "--no-index", "--no-build-isolation", "--quiet")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install")
+    subprocess.run([*pip, *options, "--target", str(target), str(source)], check=True)
+    paths = {"PYTHONPATH": target, "PATH": target / "bin"}
+    before = {name: os.environ[name] for name in paths if os.environ.get(name)}
+    whole = {name: f"{path}{os.pathsep}{before.get(name, '')}" for name, path in paths.items()}
+    return {**os.environ, **{name: path.rstrip(os.pathsep) for name, path in whole.items()}}
 
 
 def write_study(folder: Path, cohort: Path, min_participants: int = 10) -> Path:

@@ -11,6 +11,7 @@ from support import ROOT
 from axoloci.care import COMMANDS
 from axoloci.cli import main
 from axoloci.image_commands import images
+from axoloci.new_step import new_step
 from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, validated
@@ -25,10 +26,12 @@ def blocks(language: str) -> list[str]:
 
 
 def test_readme__study_file_is_valid() -> None:
-    study, cohorts, profile = map(tomllib.loads, blocks("toml"))
+    study, cohorts, profile, outside = map(tomllib.loads, blocks("toml"))
     assert validated(Profile, profile, "README.md").slurm.retries == 2
     several = parse_settings({"out": "out", "bids": "bids", **cohorts}, "README.md", Path("/"))
     assert list(several.cohorts()) == ["train", "discovery", "replication"]
+    extra = parse_settings({**study, **outside}, "README.md", Path("/")).extra
+    assert extra == {"asymmetry": {"threshold": 0.25}}
     settings = parse_settings(study, "README.md", Path("/"))
     assert settings.encoder.n_latents == 128
     assert settings.gwas.export == ("latent_000",)
@@ -38,6 +41,7 @@ def test_readme__options_exist() -> None:
     commands = [
         *(main.commands[name] for name in ("run", "check", *(one.name for one in COMMANDS))),
         *images.commands.values(),
+        new_step,
         dti,
     ]
     known = {option for command in commands for param in command.params for option in param.opts}

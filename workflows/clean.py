@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from axoloci.errors import InputError
 from axoloci.job import read_record, remove_output
@@ -126,13 +127,16 @@ def _corrected_volumes(cohorts: Iterable[StudyPaths]) -> Freed:
     Records name files by absolute paths: those of a study that was copied name the original's,
     which are left alone.
     """
-    freed, elsewhere = Freed("corrected volumes of finished scans"), []
+    freed, elsewhere, n_read = Freed("corrected volumes of finished scans"), [], 0
     for paths in cohorts:
         own = paths.out.resolve()
         for state in sorted((paths.work / "scans").glob("*.json")):
             record = paths.logs / state.stem / "preprocess.json"
             fitted = read_record(record.with_name("dti.json"))
             if read_record(state).get("status") != "ok" or fitted.get("exit_code") != 0:
+                continue
+            if _is_read_elsewhere(record.parent, fitted):
+                n_read += 1
                 continue
             for name in read_record(record).get("outputs", {}):
                 if not name.endswith(CORRECTED) or not Path(name).is_file():
@@ -141,6 +145,8 @@ def _corrected_volumes(cohorts: Iterable[StudyPaths]) -> Freed:
                     freed.add(Path(name), record)
                 else:
                     elsewhere.append(name)
+    if n_read:
+        log.warning("kept: corrected volumes of %d scans, which a step from outside reads", n_read)
     if elsewhere:
         log.warning(
             "left alone: %d corrected volumes that lie outside of the study, as of one that was "
@@ -148,3 +154,10 @@ def _corrected_volumes(cohorts: Iterable[StudyPaths]) -> Freed:
             *(len(elsewhere), elsewhere[0]),
         )
     return freed
+
+
+def _is_read_elsewhere(logs: Path, fitted: Mapping[str, Any]) -> bool:
+    """Whether another job of a scan than the tensor fit reads its corrected volumes."""
+    volumes = fitted.get("inputs", {}).get("dwi")
+    others = (f for f in logs.glob("*.json") if f.stem not in ("preprocess", "dti"))
+    return any(volumes in read_record(file).get("inputs", {}).values() for file in others)

@@ -31,7 +31,7 @@ from axoloci.io.genotypes import count_variants
 from axoloci.job import read_record, read_records, was_killed
 from axoloci.scans import Scan
 from axoloci.slurm import JobState
-from axoloci.slurm_profile import Profile
+from axoloci.slurm_profile import Profile, table_of
 from axoloci.study import StudyPaths, StudySettings
 from axoloci.workflows.engine import CACHE_VARIABLE, STALE_SECONDS, study_lock
 from axoloci.workflows.participants import (
@@ -686,7 +686,7 @@ def in_words(stage: Stage, state: StageState, element: int) -> str:
     end, tries = state.ended[element], state.tries(element)
     request = tries[-1].request if tries else stage.request
     times = f" in {len(tries)} tries" if len(tries) > 1 else ""
-    tables = " or ".join(f"[steps.{step}]" for step in stage.steps)
+    tables = " or ".join(f"[{table_of(step)}]" for step in stage.steps)
     lacks = JobState(0, None, end.state, end.exit_code).lacks
     word = end.state if end.state != "FAILED" else f"exit {end.exit_code}"
     if lacks == "memory":

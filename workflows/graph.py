@@ -20,10 +20,9 @@ from pydra.utils.general import attrs_values, get_fields
 from axoloci.errors import InputError
 from axoloci.study import MADE_COVARIATES, StudySettings, step_settings
 from axoloci.workflows.group import Group, Training
-from axoloci.workflows.participant import STEPS, Participant
+from axoloci.workflows.participant import DWI_FILES, STEPS, Participant
 
 ANY_SCAN = "sub-*"
-SCAN_FILES = ("dwi", "bval", "bvec", "mask", "fa")
 
 
 @dataclass
@@ -136,15 +135,16 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         if cohort.start in STEPS:
             template = graph.give(cohort.normalize.template, "template")
             number = (n_scans or {}).get(name)
+            files = ("fa",) if cohort.start == "normalize" else DWI_FILES
             jobs = _add(
                 graph,
                 name,
                 Participant(
                     start=cohort.start, prefix=ANY_SCAN, out_dir="", log_dir="",
-                    settings=step_settings(cohort),
+                    settings=step_settings(cohort), extra=list(cohort.extra),
                 ),
-                (*SCAN_FILES, *(["template"] if template else [])),
-                {**dict.fromkeys(SCAN_FILES, (source, "")), "template": (template, "")},
+                (*files, *(["template"] if template else [])),
+                {**dict.fromkeys(files, (source, "")), "template": (template, "")},
                 f" × {number:,}" if number else " × scans",
             )  # fmt: skip
             last[name] = jobs["normalize"]
@@ -218,9 +218,12 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
 def group_programs(settings: StudySettings) -> dict[str, dict[str, str]]:
     """Jobs of each cohort that are not of one scan, as their logs are named: their programs."""
     programs: dict[str, dict[str, str]] = {}
+    of_scans = {*STEPS, *settings.extra}
     for name, own in study_graph(settings).jobs.items():
         named = {job.removeprefix(f"{name}_"): text.splitlines()[1] for job, text in own.items()}
-        programs[name] = {job: text.split()[0] for job, text in named.items() if job not in STEPS}
+        programs[name] = {
+            job: text.split()[0] for job, text in named.items() if job not in of_scans
+        }
     if set(settings.cohorts()) == {"discovery"}:  # one folder for all
         programs["discovery"] |= programs.pop("")
     return programs

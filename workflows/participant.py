@@ -1,6 +1,7 @@
 """One scan: raw DWI -> corrected DWI -> tensor maps -> FA in the common space.
 
-Data that were worked on elsewhere enter at a later step.
+Data that were worked on elsewhere enter at a later step. Steps from outside come after these; they
+take what they need of a scan by the names of their fields.
 """
 
 from collections.abc import Mapping
@@ -10,14 +11,24 @@ from typing import Any
 from fileformats.generic import File
 from fileformats.medimage import Bval, Bvec
 from pydra.compose import workflow
+from pydra.utils.general import get_fields
 
 from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import Nifti
+from axoloci.steps import load_task
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
 
 STEPS = ("preprocess", "dti", "normalize")
+
+DWI_FILES = ("dwi", "bval", "bvec", "mask")
+_COMMON = ("fa_template", "template_to_dwi_affine", "template_to_dwi_warp")
+AT_HAND = {
+    **dict.fromkeys(("preprocess", "dti"), (*DWI_FILES, "fa", "md", "ad", "rd", *_COMMON)),
+    "normalize": ("fa", *_COMMON),
+}
+"""What a step from outside can take of a scan, by the step at which the data enter."""
 
 
 def shared_inputs(
@@ -43,8 +54,12 @@ def Participant(
     bvec: Bvec | File | None = None,
     mask: Nifti | None = None,
     fa: Nifti | None = None,
+    md: Nifti | None = None,
+    ad: Nifti | None = None,
+    rd: Nifti | None = None,
     template: Nifti | None = None,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
+    extra: list[str] = [],  # noqa: B006
     env: str = "native",
 ) -> File:
     """From the raw DWI of one scan to its FA map in the common space.
@@ -61,10 +76,14 @@ def Participant(
         Folder for one log and one job record a step.
     dwi, bval, bvec, mask, fa
         The scan, as `start` needs it; raw DWI may come without a mask.
+    md, ad, rd
+        Maps of a tensor that was fitted before, for steps from outside.
     template
         FA template; without it the shipped one.
     settings
         Settings by step; what is left out, the step decides.
+    extra
+        Steps from outside; each takes what it needs of `AT_HAND` by the names of its fields.
     env
         "native", "docker" or "singularity".
 
@@ -96,10 +115,22 @@ def Participant(
             name="dti",
             **runs("dti"),
         )
-        fa = tensor.fa
+        fa, md, ad, rd = tensor.fa, tensor.md, tensor.ad, tensor.rd
     registered = workflow.add(
         RegisterFa(fa=fa, template=template, **shared("normalize")),
         name="normalize",
         **runs("normalize"),
     )
+    scan = {
+        **{"dwi": dwi, "bval": bval, "bvec": bvec, "mask": mask},
+        **{"fa": fa, "md": md, "ad": ad, "rd": rd},
+        "fa_template": registered.fa_out,
+        "template_to_dwi_affine": registered.affine,
+        "template_to_dwi_warp": registered.warp,
+    }
+    for name in extra:
+        task, given = load_task(name), shared(name)
+        free = {field.name for field in get_fields(task)} - given.keys()
+        files = {key: file for key, file in scan.items() if key in free and file is not None}
+        workflow.add(task(**files, **given), name=name, **runs(name))
     return registered.qc

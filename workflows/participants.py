@@ -11,16 +11,17 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from pydra.utils.general import get_fields
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -33,6 +34,7 @@ from rich.progress import (
 
 from axoloci.environments import StepError, die_with_parent, image_identity
 from axoloci.errors import InputError, raise_all
+from axoloci.extra import named_files, task_fields
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
 from axoloci.io.tables import read_table
@@ -46,19 +48,17 @@ from axoloci.job import (
     without_removed,
 )
 from axoloci.scans import TOLD_BY, Scan, scan_faults
+from axoloci.steps import load_task
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti
+from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
 from axoloci.workflows.engine import followed, prepare_pydra, submit
-from axoloci.workflows.participant import STEPS, Participant, shared_inputs
+from axoloci.workflows.participant import DWI_FILES, STEPS, Participant, shared_inputs
 
 log = logging.getLogger("axoloci")
 
-QC_FILES = {
-    "preprocess": "desc-preproc_dwi.json",
-    "dti": "model-tensor_dwimap.json",
-    "normalize": "space-template_registration.json",
-}
+TASKS: dict[str, Any] = {"preprocess": PreprocessDwi, "dti": FitDti, "normalize": RegisterFa}
 MAX_FA = 1.3  # interpolation overshoots a little
 SAY_SECONDS = 15.0  # between two lines of progress in a log
 GRACE_SECONDS = 1.0  # in which steps may end by themselves when a run is stopped
@@ -113,9 +113,15 @@ class Cohort:
         return people if keep is None else people & set(read_table(keep).index)
 
 
-def steps_of(settings: StudySettings) -> tuple[str, ...]:
-    """The steps that a scan goes through, by the door at which it enters."""
+def chain_of(settings: StudySettings) -> tuple[str, ...]:
+    """The steps of axoloci that a scan goes through, by the door at which it enters."""
     return STEPS[STEPS.index(settings.start) :] if settings.start in STEPS else ()
+
+
+def steps_of(settings: StudySettings) -> tuple[str, ...]:
+    """The steps that a scan goes through, those from outside at the end."""
+    chain = chain_of(settings)
+    return (*chain, *settings.extra) if chain else ()
 
 
 def recipe(settings: StudySettings, env: str) -> str:
@@ -126,6 +132,7 @@ def recipe(settings: StudySettings, env: str) -> str:
         "start": settings.start,
         "settings": {step: chosen[step] for step in steps_of(settings)},
         "template": sha256(template) if template else None,
+        "files": [sha256(file) for file in named_files(settings.extra)],
         "images": [image_identity(env, step) for step in steps_of(settings)],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -153,13 +160,15 @@ def first_step(scan: Scan, settings: StudySettings, env: str) -> str:
 
     It is that of its door, unless its corrected volumes were removed to free space
     (`axoloci clean --intermediates`): Pydra refuses a job whose files are gone. Such a scan begins
-    at `normalize` while correction and tensor fit need not be run; if one of them must, the
-    removed volumes count as lost, and both are run.
+    at `normalize` while correction and tensor fit need not be run; if one of them must, or a step
+    from outside reads the volumes, these count as lost, and both are run.
     """
     paths = StudyPaths(settings.out)
     logs, out_dir = paths.logs / scan.prefix, paths.out / scan.folder
     corrected, fitted = (read_record(logs / f"{step}.json") for step in ("preprocess", "dti"))
     if settings.start != "preprocess" or not was_removed(corrected):
+        return settings.start
+    if any("dwi" in task_fields(name).keys() - table for name, table in settings.extra.items()):
         return settings.start
     prepare_pydra(paths)
     chosen = step_settings(settings)
@@ -176,18 +185,26 @@ def first_step(scan: Scan, settings: StudySettings, env: str) -> str:
     )
     if reason_to_run(without_removed(corrected), input_digests(correction)):
         return settings.start
-    stem = out_dir / f"{scan.prefix}_desc"
-    fit = FitDti(
-        bval=f"{stem}-preproc_dwi.bval",
-        bvec=f"{stem}-preproc_dwi.bvec",
-        mask=f"{stem}-brain_mask.nii.gz",
-        **shared("dti"),
-    )
+    made = _derivatives(scan, settings)
+    fit = FitDti(bval=made["bval"], bvec=made["bvec"], mask=made["mask"], **shared("dti"))
     # the volumes that are gone are those that were fitted: nothing before them has changed
     volumes = {"dwi": fitted.get("inputs", {}).get("dwi", "")}
     if reason_to_run(fitted, input_digests(fit) | volumes):
         return settings.start
     return "normalize"
+
+
+def _derivatives(scan: Scan, settings: StudySettings) -> dict[str, Path]:
+    """What correction and tensor fit leave of a scan, but for the corrected volumes."""
+    stem = StudyPaths(settings.out).out / scan.folder / scan.prefix
+    return {
+        **{name: Path(f"{stem}_desc-preproc_dwi.{name}") for name in ("bval", "bvec")},
+        "mask": Path(f"{stem}_desc-brain_mask.nii.gz"),
+        **{
+            name: Path(f"{stem}_model-tensor_param-{name}_dwimap.nii.gz")
+            for name in ("fa", "md", "ad", "rd")
+        },
+    }
 
 
 def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
@@ -200,22 +217,20 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
         raise_all(scan_faults(scan, settings.start), f"{scan.prefix}: files are missing")
         if settings.start in STEPS:
             out_dir.mkdir(parents=True, exist_ok=True)
-            start, fa_map = first_step(scan, settings, env), scan.fa
+            start = first_step(scan, settings, env)
+            files = {name: getattr(scan, name) for name in (*DWI_FILES, "fa")}
             if start != settings.start:
-                fa_map = out_dir / f"{scan.prefix}_model-tensor_param-fa_dwimap.nii.gz"
+                files = _derivatives(scan, settings)
             submit(
                 Participant(
                     start=start,
-                    dwi=followed(scan.dwi),
-                    bval=followed(scan.bval),
-                    bvec=followed(scan.bvec),
-                    mask=followed(scan.mask),
-                    fa=followed(fa_map),
+                    **{name: followed(file) for name, file in files.items()},
                     prefix=scan.prefix,
                     out_dir=str(out_dir),
                     log_dir=str(log_dir),
                     template=followed(settings.normalize.template),
                     settings=step_settings(settings),
+                    extra=list(settings.extra),
                     env=env,
                 ),
                 paths,
@@ -279,12 +294,32 @@ def _harm(scan: Scan, outcome: Outcome, settings: StudySettings) -> str:
     fa = StudyPaths(settings.out).out / outcome.fa
     if harm := damage(fa, {**outcome.fa_state, "sha256": outcome.fa_sha256}):
         return harm
-    files = (_quality_file(scan, step, settings) for step in steps_of(settings))
-    return next((f"{file} cannot be read" for file in files if not read_record(file)), "")
+    files = (quality_file(scan, step, settings) for step in steps_of(settings))
+    return next((f"{file} cannot be read" for file in files if file and not read_record(file)), "")
 
 
-def _quality_file(scan: Scan, step: str, settings: StudySettings) -> Path:
-    return StudyPaths(settings.out).out / scan.folder / f"{scan.prefix}_{QC_FILES[step]}"
+@cache
+def _quality_output(step: str) -> Callable[[dict[str, Any], Path], Path] | None:
+    """The path of the output `qc` of a step's task, from its inputs; none if it has no such."""
+    task = TASKS.get(step) or load_task(step)
+    (output,) = [f for f in get_fields(task.Outputs) if f.name == "qc"] or [None]
+    return getattr(output, "callable", None)
+
+
+def quality_file(scan: Scan, step: str, settings: StudySettings) -> Path | None:
+    """The quality figures that a step writes of a scan; none if it writes none."""
+    output, out_dir = _quality_output(step), StudyPaths(settings.out).out / scan.folder
+    given = {**settings.extra.get(step, {}), "prefix": scan.prefix, "out_dir": str(out_dir)}
+    return output(given, Path()) if output else None
+
+
+def _figures(scan: Scan, step: str, settings: StudySettings) -> dict[str, float]:
+    """Quality figures of a scan; those of a step from outside have its name before theirs."""
+    file = quality_file(scan, step, settings)
+    figures = quality_figures(read_record(file)) if file else {}
+    if step in STEPS:
+        return figures
+    return {f"{step.replace('-', '_')}_{name}": value for name, value in figures.items()}
 
 
 class _Lane:
@@ -495,6 +530,6 @@ def write_scan_tables(
         if outcome.status == "ok":
             row = {"scan": scan.prefix, "sample_id": scan.sample_id}
             for step in steps:
-                row |= quality_figures(read_record(_quality_file(scan, step, settings)))
+                row |= _figures(scan, step, settings)
             figures.append({**row, **scan.acquisition, **_scanner(scan)})
     write_table(paths.qc, figures, first=("scan", "sample_id"))

@@ -167,6 +167,11 @@ def report_cost(people: int) -> Cost:
     return Cost(3.2 + 2e-3 * people, 250, 2e6)
 
 
+def asked_cost(asked: Resources) -> Cost:
+    """A job that was not measured takes what its `step.toml` asks for; its disk is unknown."""
+    return Cost(60 * asked.minutes, 1000 * asked.memory_gb, 0)
+
+
 @dataclass
 class StepPlan:
     """All jobs of one kind of a cohort: what is done, and what the others take.
@@ -185,11 +190,14 @@ class StepPlan:
         On disk when all are finished; `n_bytes_to_come` of them are not there yet.
     asked_gb
         Memory that `step.toml` asks for a job.
+    of_scans
+        There is one a scan, and not one of the cohort.
     """
 
     cohort: str
     job: str
     asked_gb: float
+    of_scans: bool = False
     n_jobs: int = 0
     n_done: int = 0
     seconds: float = 0.0
@@ -238,18 +246,16 @@ class StudyPlan:
 
     def wall_seconds(self, n_procs: int) -> float:
         """Time on `n_procs` cores: scans side by side, the cohort's jobs in turn on one core."""
-        of_scans = [step for step in self.steps if step.job in ("preprocess", "dti", "normalize")]
+        of_scans = [step for step in self.steps if step.of_scans]
         side_by_side = sum(step.seconds for step in of_scans) / n_procs
         longest = sum(step.longest for step in of_scans)
-        in_turn = sum(step.seconds for step in self.steps if step not in of_scans)
+        in_turn = sum(step.seconds for step in self.steps if not step.of_scans)
         return max(side_by_side, longest) + in_turn
 
     def memory_mb(self, n_procs: int) -> float:
         """Peak memory on `n_procs` cores."""
-        of_scans = [s.memory_mb for s in self.steps if s.job in ("preprocess", "dti", "normalize")]
-        others = [
-            s.memory_mb for s in self.steps if s.job not in ("preprocess", "dti", "normalize")
-        ]
+        of_scans = [step.memory_mb for step in self.steps if step.of_scans]
+        others = [step.memory_mb for step in self.steps if not step.of_scans]
         return max([n_procs * max(of_scans, default=0.0), *others])
 
 
@@ -377,7 +383,7 @@ def _plan_scans(
     """Add the jobs of a cohort's scans; a scan is done, or all of its jobs are to be run."""
     done = {o.scan for o in read_outcomes(scans, cohort, env) if o.status == "ok"}
     steps = {
-        step: StepPlan(name, step, resources[f"axoloci-{step}"].memory_gb)
+        step: StepPlan(name, step, resources[f"axoloci-{step}"].memory_gb, of_scans=True)
         for step in steps_of(cohort)
     }
     for scan in scans:
@@ -396,7 +402,8 @@ def _plan_scans(
             "normalize": normalize_cost(template),
         }
         for step, planned in steps.items():
-            planned.add(costs[step], scan.prefix in done)
+            cost = costs.get(step) or asked_cost(resources[f"axoloci-{step}"])
+            planned.add(cost, scan.prefix in done)
     plan.steps += steps.values()
 
 
@@ -430,8 +437,7 @@ def _plan_job(
         "replicate": lambda: loci_cost(variants),
         "report": lambda: report_cost(people),
     }  # fmt: skip
-    unknown = Cost(60 * asked.minutes, 1000 * asked.memory_gb, 0)
-    cost = costs[kind]() if kind in costs else unknown
+    cost = costs[kind]() if kind in costs else asked_cost(asked)
     done = read_record(paths.logs / "group" / f"{job}.json").get("exit_code") == 0
     step = StepPlan(name, job, asked.memory_gb)
     step.add(cost, done)

@@ -32,6 +32,7 @@ from axoloci.covariates import design_matrix
 from axoloci.engines import has_gpu
 from axoloci.environments import die_with_parent, environment_problems
 from axoloci.errors import InputError, raise_all
+from axoloci.extra import table_problems, task_fields
 from axoloci.images import locked_images
 from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
@@ -40,7 +41,8 @@ from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import alike_hint, minus_nine_warnings, read_table, read_traits
 from axoloci.scans import LABEL, TOLD_BY, Scan, find_scans, passed_over, pattern_folder, scan_faults
 from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
-from axoloci.workflows.participant import STEPS
+from axoloci.workflows.graph import group_jobs, study_graph
+from axoloci.workflows.participant import AT_HAND, STEPS
 from axoloci.workflows.participants import Cohort, check_map
 from axoloci.workflows.plan import plan_study, template_grid
 from axoloci.workflows.provenance import CODE, CRATE
@@ -147,6 +149,9 @@ def check(
         Read all images in full.
     """
     found = Preflight()
+    found.problems += extra_problems(settings)
+    if found.problems:  # the rest is looked at without these steps
+        settings = settings.model_copy(update={"extra": {}})
     found.problems += environment_problems(env, steps_needed(settings, stage))
     found.problems += _output_problems(settings)
     if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu(env)):
@@ -197,6 +202,52 @@ def _examples(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
+# --- steps from outside -------------------------------------------------------------------------
+
+
+def extra_problems(settings: StudySettings) -> list[str]:
+    """What keeps the steps from outside from being run for each scan of a study."""
+    if not settings.extra:
+        return []
+    problems = []
+    taken = set(chain(*group_jobs(settings.model_copy(update={"extra": {}})).values()))
+    for name, table in settings.extra.items():
+        try:
+            faults = table_problems(name, table)
+        except InputError as error:
+            faults = list(error.problems)
+        else:
+            if name in taken:
+                faults.append("a job of axoloci has the same name; the step must be renamed")
+            faults += _lacking_inputs(settings, name, table)
+            faults += [] if faults else _misfits(settings, name, table)
+        problems += [f"[extra.{name}]: {fault}" for fault in faults]
+    return problems
+
+
+def _lacking_inputs(settings: StudySettings, name: str, table: dict[str, Any]) -> list[str]:
+    """What an outside step needs and neither the scans of a cohort nor the study give."""
+    needed = {key for key, field in task_fields(name).items() if field.mandatory} - table.keys()
+    unknown = sorted(needed - set(AT_HAND["preprocess"]))
+    faults = [f"the step '{name}' needs {', '.join(unknown)}; name it here"] if unknown else []
+    for cohort in settings.cohorts().values():
+        by = f"a study by '{cohort.sources[0]}'"
+        if cohort.start not in STEPS:
+            faults.append(f"{by} has no scans for it, for its maps or traits are taken as they are")
+        elif absent := sorted(needed - set(unknown) - set(AT_HAND[cohort.start])):
+            faults.append(f"the step '{name}' needs {', '.join(absent)}, which {by} does not have")
+    return faults
+
+
+def _misfits(settings: StudySettings, name: str, table: dict[str, Any]) -> list[str]:
+    """Why the task of an outside step cannot take the files of a scan, such as for their format."""
+    try:
+        study_graph(settings.model_copy(update={"extra": {name: table}}))
+    except Exception as error:  # of whatever kind, for the task is another's
+        return [f"its task cannot take a scan's files: {' '.join(str(error).split())}"]
+    return []
+
+
 # --- where the results go -----------------------------------------------------------------------
 
 
@@ -232,6 +283,7 @@ def steps_needed(settings: StudySettings, stage: str) -> list[str]:
     own = ["report"]
     if stage != "group":
         own += STEPS[min((STEPS.index(s) for s in starts if s in STEPS), default=len(STEPS)) :]
+        own += settings.extra
     if stage != "participants":
         own += ["gwas", "genetics"] if starts == {"gwas"} else GROUP_STEPS
     return sorted(set(own))
@@ -855,7 +907,7 @@ def _check_disk(
         if not sound[name] and cohort.scans:
             return  # nothing can be told of it, and that is said
     planned = plan_study(settings, env, scans_of=sound, shapes=shapes)
-    steps = [step for step in planned.steps if stage != "participants" or step.job in STEPS]
+    steps = [step for step in planned.steps if stage != "participants" or step.of_scans]
     needed, free = sum(step.n_bytes_to_come for step in steps), free_bytes(settings.out)
     if needed > free:
         largest = max(steps, key=lambda step: step.n_bytes_to_come)

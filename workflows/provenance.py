@@ -19,12 +19,20 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from axoloci import __version__
+from axoloci.extra import named_files
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.job import read_record, read_records
 from axoloci.scans import LABEL, Scan
-from axoloci.steps import installed_steps
+from axoloci.steps import installed_steps, is_outside, step_version
 from axoloci.study import Inputs, StudyPaths, StudySettings
-from axoloci.workflows.participants import QC_FILES, Cohort, Outcome, choose_scans, steps_of
+from axoloci.workflows.participants import (
+    Cohort,
+    Outcome,
+    chain_of,
+    choose_scans,
+    quality_file,
+    steps_of,
+)
 
 CRATE = "ro-crate-metadata.json"
 CODE = "workflow"  # folder of the study that keeps the workflows' own code
@@ -201,12 +209,9 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
 def _scan_facts(used: Sequence[Scan], settings: StudySettings) -> dict[str, Any]:
     """Of the scans that the cohort is made of; their settings are the same, their data are not."""
     facts: dict[str, Any] = {}
-    steps = steps_of(settings)
-    for step in steps:
-        descriptions = [
-            _read(Path(settings.out, scan.folder, f"{scan.prefix}_{QC_FILES[step]}"))
-            for scan in used
-        ]
+    for step in chain_of(settings):
+        files_of_scans = (quality_file(scan, step, settings) for scan in used)
+        descriptions = [_read(file) for file in files_of_scans if file]
         chosen = descriptions[0]["Settings"]
         if step == "preprocess":
             facts[step] = {
@@ -433,6 +438,9 @@ class _Crate:
             give(where, f"Data of the cohort: {source}", first)
         if given.keep is not None:
             give(given.keep, "People of the cohort: nobody else belongs to it", first)
+        for name, table in given.extra.items():
+            for file in named_files({name: table}):
+                give(file, f"Input of the step {name}: {file.name}", name)
         if given.normalize.template is not None:
             give(given.normalize.template, "FA template", "normalize", "pack")
         if given.normalize.mask is not None:
@@ -549,7 +557,8 @@ class _Crate:
             tool = self.tool(records[0])
             action = self.action(job, records, tool, software)
             kind = job.partition("_")[0]  # export_latent_000
-            made_before = [found for name in USES.get(kind, ()) if (found := self.crate.get(name))]
+            used = USES.get(kind, ("#maps",) if job in self.settings.extra else ())
+            made_before = [found for name in used if (found := self.crate.get(name))]
             if read := [*inputs.get(job, []), *made_before]:
                 action["object"] = read
             if job in outputs:
@@ -625,13 +634,13 @@ class _Crate:
             "SoftwareApplication",
             name=f"{program} {command}",
             description=step.summary if step else None,
-            softwareVersion=__version__,
+            softwareVersion=step_version(name) if step and is_outside(name) else __version__,
             citation=self.add(
                 f"https://doi.org/{step.reference}",
                 "ScholarlyArticle",
                 name=f"doi:{step.reference}",
             )
-            if step
+            if step and step.reference
             else None,
         )
 

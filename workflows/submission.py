@@ -22,7 +22,7 @@ from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.job import read_record
 from axoloci.scans import Scan
-from axoloci.slurm_profile import Profile, StepRequest
+from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import Section, StudyPaths, StudySettings
 from axoloci.workflows.graph import group_programs
@@ -182,7 +182,7 @@ class Submission(Section):
         memory, minutes, cpus = 0.0, 0.0, 1
         gpu, named, partition = False, True, None
         for step, cost, counts in jobs:
-            own: StepRequest = getattr(self.profile.steps, step)
+            own = self.profile.request(step)
             asks = known[step].resources
             memory = max(
                 memory,

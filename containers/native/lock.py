@@ -7,9 +7,9 @@ requirements.lock   everything but torch and CUDA
 torch-cuda.lock     torch from PyPI with CUDA
 torch-cpu.lock      torch from PyTorch's CPU wheels, or the same files in a local folder
 
-The image of a step then gets the same versions, of what its `requirements.in` needs alone;
-`torch-cpu.in` and `torch-cuda.in` add what the variant of that name needs beyond. Last comes the
-images' base, `base/packages.lock`.
+The image of a step, those of the template and the example of a step from outside too, then gets the
+same versions, of what its `requirements.in` needs alone; `torch-cpu.in` and `torch-cuda.in` add
+what the variant of that name needs beyond. Last comes the images' base, `base/packages.lock`.
 """
 
 from __future__ import annotations
@@ -95,9 +95,10 @@ def lock_base(folder: Path) -> None:
 def main() -> None:
     """Resolve and write all locks."""
     lock_native()
-    for source in sorted(CONTAINERS.glob("*/requirements.in")):
-        if source.parent != HERE:
-            lock_step(source.parent)
+    for folder in CONTAINERS, ROOT / "src" / "axoloci" / "step_template", ROOT / "tests" / "plugin":
+        for source in sorted(folder.rglob("requirements.in")):
+            if source.parent != HERE:
+                lock_step(source.parent)
     lock_base(CONTAINERS / "base")
 
 

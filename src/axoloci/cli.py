@@ -18,6 +18,7 @@ from axoloci.command import StepGroup, command_group
 from axoloci.environments import CPU_LIMIT, MEMORY_LIMIT, StepError, chosen_environment
 from axoloci.errors import InputError
 from axoloci.image_commands import images
+from axoloci.new_step import new_step
 from axoloci.steps import installed_steps
 from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 
@@ -41,7 +42,7 @@ n_procs_option = click.option(
 )
 
 
-for _command in (*COMMANDS, images):
+for _command in (*COMMANDS, images, new_step):
     main.add_command(_command)
 
 

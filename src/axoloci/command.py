@@ -96,7 +96,9 @@ def command_group(program: str, summary: str) -> StepGroup:
 
 
 def step_group(module: str, summary: str) -> StepGroup:
-    """The click group behind the command `axoloci-<step>` of a step, named as its folder.
+    """The click group behind the command `axoloci-<step>` of a step, named as its package.
+
+    The step of the package `axoloci_my_step` is `my-step`.
 
     Its `--self-test` runs `self_test()` of the module of that name beside the command's, which
     raises `AssertionError` unless the step's computation comes to what is known.
@@ -109,7 +111,7 @@ def step_group(module: str, summary: str) -> StepGroup:
         One sentence for `--help`.
     """
     package = module.rpartition(".")[0]
-    name = package.rpartition(".")[2]
+    name = package.rpartition(".")[2].removeprefix("axoloci_").replace("_", "-")
     group = command_group(f"axoloci-{name}", summary)
 
     def run(context: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -31,8 +31,17 @@ from axoloci.debian import InputMovedError, fetch, moved, read_lock, resolve, wr
 from axoloci.errors import InputError
 from axoloci.images import Image, Variant, image_name, is_here, podman
 from axoloci.io.files import sha256, write_text
-from axoloci.steps import installed_steps, step_files
+from axoloci.steps import (
+    container_folder,
+    installed_steps,
+    is_outside,
+    step_files,
+    step_licence,
+    step_package,
+    step_version,
+)
 
+LICENCE = "Apache-2.0"
 EPOCH = 1767225600  # 2026-01-01: time of every file in an image
 REQUIREMENTS = ("requirements.lock", "torch-cpu.lock", "torch-cuda.lock")
 SITE = Path("usr/local/lib/python3.11/dist-packages")
@@ -153,6 +162,11 @@ def containers() -> Path:
     return Path(str(files("axoloci"))) / "containers"
 
 
+def constraints() -> Path:
+    """The versions that the images of axoloci have, for the locks of other steps."""
+    return containers() / "native" / "requirements.lock"
+
+
 def downloads() -> Path:
     """Where packages and wheels are kept, each checked before it is used."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -174,15 +188,16 @@ def base_recipe() -> Recipe:
 def recipes() -> dict[str, Recipe]:
     """All images that there are recipes for by name, without the base.
 
-    A step has an image if `containers/<step>/requirements.lock` is there, and a CUDA variant if
-    `torch-cuda.lock` is.
+    A step has an image if its `requirements.lock` is there, and a CUDA variant if `torch-cuda.lock`
+    is: in `containers/<step>`, or in the folder `container` of the package of a step from outside.
     """
     base = base_recipe()
-    native = (containers() / "native" / "requirements.lock").read_text()
-    (pip,) = (entry[0] for entry in ENTRY.finditer(native) if entry[1] == "pip")
+    native = ENTRY.finditer(constraints().read_text())
+    (pip,) = (entry[0] for entry in native if entry[1] == "pip")
     found = {}
     for name, step in installed_steps().items():
-        folder = containers() / name
+        folder = container_folder(name)
+        outside = is_outside(name)
         if not (folder / "requirements.lock").is_file():
             continue
         variants: tuple[Variant, ...] = (
@@ -199,25 +214,33 @@ def recipes() -> dict[str, Recipe]:
             labels = {
                 "STEP": name,
                 "VARIANT": variant,
-                "VERSION": __version__,
+                "VERSION": step_version(name) if outside else __version__,
+                "LICENCE": step_licence(name) if outside else LICENCE,
                 "SUMMARY": step.summary,
                 "base": base.inputs,
                 "epoch": str(EPOCH),
             }
             key = image_name(name, variant)
-            parts = sbom(key, _requirements(texts), _packages(base.texts["packages.lock"]))
+            of = (key, labels["VERSION"], labels["LICENCE"])
+            parts = sbom(*of, _requirements(texts), _packages(base.texts["packages.lock"]))
             inside = {**_code(name), f"usr/share/doc/axoloci/{key}.cdx.json": parts}
             found[key] = Recipe(name, variant, texts, inside, labels)
     return found
 
 
-def sbom(name: str, libraries: Mapping[str, str], packages: Mapping[str, str]) -> bytes:
+def sbom(
+    name: str,
+    version: str,
+    licence: str,
+    libraries: Mapping[str, str],
+    packages: Mapping[str, str],
+) -> bytes:
     """What is inside an image, as CycloneDX 1.5; the same bytes for the same versions.
 
     Parameters
     ----------
-    name
-        Of the image.
+    name, version, licence
+        Of the image; the licence by its SPDX name, empty if none is stated.
     libraries, packages
         Versions of Python libraries and of Debian packages.
     """
@@ -244,8 +267,8 @@ def sbom(name: str, libraries: Mapping[str, str], packages: Mapping[str, str]) -
             "component": {
                 "type": "container",
                 "name": f"axoloci/{name}",
-                "version": __version__,
-                "licenses": [{"license": {"id": "Apache-2.0"}}],
+                "version": version,
+                **({"licenses": [{"expression": licence}]} if licence else {}),
             }
         },
         "components": components,
@@ -262,10 +285,7 @@ def _code(step: str) -> dict[str, bytes]:
             package = files(parent.parts[0]).joinpath(*init.parts[1:]) if parent.parts else None
             if package is not None and package.is_file():
                 sources[str(init)] = package.read_bytes()
-    (package_of_step,) = {
-        str(Path(path).parent).replace("/", ".") for path in sources if path.endswith("/cli.py")
-    }
-    launcher = LAUNCHER.format(package=package_of_step).encode()
+    launcher = LAUNCHER.format(package=step_package(step)).encode()
     return {
         **{str(SITE / path): content for path, content in sources.items()},
         f"usr/local/bin/axoloci-{step}": launcher,

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from axoloci.images import (
     is_here,
     lock_file,
     locked_images,
+    pinned_images,
     podman,
     read_lock,
     remember_sif,
@@ -103,7 +104,11 @@ def list_images(folder: Path | None) -> None:
     type=_FOLDER,
     help="Folder of image archives: those of unchanged inputs are loaded instead of built.",
 )
-@click.option("--lock", is_flag=True, help="Pin what was built in containers/images.lock.")
+@click.option(
+    "--lock",
+    is_flag=True,
+    help="Pin what was built: in containers/images.lock, or in the package of a step from outside.",
+)
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=2, help="Images built at the same time."
 )
@@ -133,19 +138,27 @@ def build(
     with ThreadPoolExecutor(jobs) as pool:
         built = {"base": base, **dict(zip(wanted, pool.map(made, wanted), strict=True))}
     if lock:
-        old = read_lock(lock_file()) if lock_file().exists() else {}
-        # the digest in a registry is that of these bytes only
-        kept = {name: image for name, image in old.items() if name in {*recipes, "base"}}
-        same = {n: kept[n] for n in built if n in kept and _equal(kept[n], built[n])}
-        write_lock(lock_file(), {**kept, **built, **same})
-        return
-    locked = read_lock(lock_file())
+        files = {name: lock_file(recipes[name].step) for name in recipes}
+        for file in {files[name] for name in wanted}:
+            own = {name for name in recipes if files[name] == file}
+            _pin(file, own | ({"base"} if file == lock_file() else set()), built)
+    locked = pinned_images()
     problems = [
         line
         for name, image in built.items()
         for line in _differences(recipes.get(name, base_recipe), image, locked)
     ]
     raise_all(problems, "images that are not the pinned ones:")
+
+
+def _pin(file: Path, names: Collection[str], built: Mapping[str, Image]) -> None:
+    """Write those of the images that were built into the lock in which they, or none, are named."""
+    old = read_lock(file) if file.exists() else {}
+    kept = {name: image for name, image in old.items() if name in names}
+    new = {name: image for name, image in built.items() if name in names}
+    # the digest in a registry is that of these bytes only
+    same = {name: kept[name] for name in new if name in kept and _equal(kept[name], new[name])}
+    write_lock(file, {**kept, **new, **same})
 
 
 def _equal(one: Image, other: Image) -> bool:
@@ -210,7 +223,7 @@ def verify(names: tuple[str, ...], wheels: Path | None) -> None:
     """
     recipes = image_build.recipes()
     wanted = [recipes[name] for name in chosen(names, recipes)]
-    locked = read_lock(lock_file())
+    locked = pinned_images()
     problems: list[str] = []
     base: Image | None = None
     for recipe in (image_build.base_recipe(), *wanted):

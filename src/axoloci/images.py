@@ -1,4 +1,7 @@
-"""The images of the steps: what `containers/images.lock` pins, and whether it is here.
+"""The images of the steps: what `images.lock` pins, and whether it is here.
+
+The images of axoloci are pinned in `containers/images.lock`, that of a step from outside in the
+folder `container` of its package.
 
 An image is known by its *config digest*, which names its content: programs, libraries, settings. A
 registry's digest also depends on how the layers were compressed on their way, so it stands beside.
@@ -20,6 +23,7 @@ from pydantic import ValidationError
 
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json
+from axoloci.steps import container_folder, installed_steps, is_outside
 from axoloci.study import Section
 
 Variant = Literal["cpu", "cuda"]
@@ -79,8 +83,16 @@ def image_name(step: str, variant: str) -> str:
     return step if variant == "cpu" else f"{step}-{variant}"
 
 
-def lock_file() -> Path:
-    """Where `images.lock` lies: in the source tree, or in the installed package."""
+def lock_file(step: str | None = None) -> Path:
+    """Where `images.lock` lies: in the source tree, or in the installed package.
+
+    Parameters
+    ----------
+    step
+        Installed step whose image is pinned there; without it that of axoloci and of the base.
+    """
+    if step is not None and is_outside(step):
+        return container_folder(step) / "images.lock"
     return Path(str(files("axoloci"))) / "containers" / "images.lock"
 
 
@@ -104,17 +116,31 @@ def write_lock(path: Path, images: Mapping[str, Image]) -> None:
     write_json(path, {"format": 1, "images": content})
 
 
-@cache
-def locked_images() -> dict[str, Image]:
-    """The pinned images of this version of axoloci by name (dti, encoder, encoder-cuda), no base.
+def pinned_images() -> dict[str, Image]:
+    """All pinned images by name, the base among them: those of axoloci and of installed steps.
 
     Raises
     ------
     InputError
-        The lock is missing or damaged.
+        A lock is damaged, or that of axoloci is missing.
     """
     images = read_lock(lock_file())
-    return {name: image for name, image in images.items() if image.step != "base"}
+    for step in filter(is_outside, installed_steps()):
+        if (file := lock_file(step)).exists():
+            images |= {name: own for name, own in read_lock(file).items() if own.step == step}
+    return images
+
+
+@cache
+def locked_images() -> dict[str, Image]:
+    """The pinned images of all installed steps by name (dti, encoder, encoder-cuda), no base.
+
+    Raises
+    ------
+    InputError
+        A lock is damaged, or that of axoloci is missing.
+    """
+    return {name: image for name, image in pinned_images().items() if image.step != "base"}
 
 
 def podman(*arguments: str | Path) -> str:

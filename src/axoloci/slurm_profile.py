@@ -9,7 +9,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from axoloci.study import Section, read_toml, validated
+from axoloci.errors import raise_all
+from axoloci.steps import installed_steps
+from axoloci.study import Section, nearest, read_toml, validated
 
 # What axoloci writes into its scripts itself.
 RESERVED = (
@@ -123,6 +125,19 @@ class Profile(Section):
 
     slurm: SlurmSettings = SlurmSettings()
     steps: StepRequests = StepRequests()
+    extra: dict[str, StepRequest] = Field(
+        {}, description="[extra.NAME]: the jobs of the step NAME from outside, with the same keys"
+    )
+
+    def request(self, step: str) -> StepRequest:
+        """What the jobs of a step ask for, one from outside too."""
+        own: StepRequest = getattr(self.steps, step, None) or self.extra.get(step, StepRequest())
+        return own
+
+
+def table_of(step: str) -> str:
+    """The table of a profile that a step's jobs have."""
+    return f"steps.{step}" if step in StepRequests.model_fields else f"extra.{step}"
 
 
 def read_profile(path: Path) -> Profile:
@@ -131,9 +146,18 @@ def read_profile(path: Path) -> Profile:
     Raises
     ------
     InputError
-        Not readable, not TOML, unknown keys (with the nearest known one) or wrong values.
+        Not readable, not TOML, unknown keys and steps (with the nearest known one) or wrong values.
     """
     profile = validated(Profile, read_toml(path, "a profile of a Slurm cluster"), str(path))
+    known = installed_steps()
+    raise_all(
+        [
+            f"{path}: 'extra.{name}': no such step is installed; {nearest(name, known)}"
+            for name in profile.extra
+            if name not in known
+        ],
+        f"{path}:",
+    )
     if (images := profile.slurm.images) is not None:
         whole = Path(path.absolute().parent, images.expanduser())
         slurm = profile.slurm.model_copy(update={"images": whole})

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -208,6 +208,11 @@ class StudySettings(Inputs):
     encoder: EncoderSettings = EncoderSettings()
     gwas: GwasSettings = GwasSettings()
     genetics: GeneticsSettings = GeneticsSettings()
+    extra: dict[str, dict[str, Any]] = Field(
+        {},
+        description="[extra.NAME]: the installed step NAME is run for each scan after the others; "
+        "its keys are fields of the step's task",
+    )
 
     def cohorts(self) -> dict[str, StudySettings]:
         """Each cohort as a study of its own, by name.
@@ -235,13 +240,23 @@ class StudySettings(Inputs):
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Names allowed in the table of a model's file in which `location` lies."""
-    for name in location[:-1]:
+    names = iter(location[:-1])
+    for name in names:
         annotation = model.model_fields[str(name)].annotation
         kinds = get_args(annotation) or (annotation,)  # `Inputs | None` has two
         (model,) = (
             kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
+        if get_origin(annotation) is dict:  # tables of names that are free
+            next(names)
     return list(model.model_fields)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, else all of them."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean '{found[0]}'?" if found else f"known: {', '.join(known)}"
 
 
 def validated(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
@@ -261,8 +276,7 @@ def validated(model: type[Model], content: Mapping[str, Any], source: str) -> Mo
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
                 known = _known_keys(model, problem["loc"])
-                nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.4)
-                hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+                hint = nearest(str(problem["loc"][-1]), known)
                 problems.append(f"unknown key '{key}'; {hint}")
             else:
                 found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
@@ -321,6 +335,7 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
     return settings.model_copy(
         update={
             "out": resolve(settings.out),
+            **_whole_extra(settings, folder),
             **resolved(settings),
             **{
                 name: inputs.model_copy(update=resolved(inputs))
@@ -335,6 +350,15 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
             ),
         }
     )
+
+
+def _whole_extra(settings: StudySettings, folder: Path) -> dict[str, Any]:
+    """The tables of outside steps with whole paths; only what a study names is imported."""
+    if not settings.extra:
+        return {}
+    from axoloci.extra import whole_paths  # which knows steps, and these the study's sections
+
+    return {"extra": whole_paths(settings.extra, folder)}
 
 
 def not_made(names: Iterable[str], cohort: Inputs) -> str:
@@ -423,7 +447,7 @@ NOT_OPTIONS = {"normalize": {"template", "mask"}, "gwas": {"covariates", "n_pcs"
 
 def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     """Options of each step's command that the study names, as plain values."""
-    chosen = {}
+    chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
     for step in ("preprocess", "dti", "normalize", "encoder", "gwas", "genetics"):
         section = getattr(settings, step)
         values = section.model_dump(mode="json", exclude=NOT_OPTIONS.get(step))

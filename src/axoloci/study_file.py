@@ -20,7 +20,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from axoloci.scans import LABEL, in_common_space
-from axoloci.slurm_profile import SlurmSettings, StepRequests
+from axoloci.slurm_profile import Profile, SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 
 DEPTH = 4
@@ -268,6 +268,7 @@ def profile_text() -> str:
         # the keys of all steps are the same, and are shown once
         lines += [f"[steps.{name}]", ""] if kind in described else _table(f"steps.{name}", kind)
         described.add(kind)
+    lines += _comment(str(Profile.model_fields["extra"].description))
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -305,7 +306,7 @@ def study_text(found: FoundData, folder: Path) -> str:
         ),
         "",
     ]
-    tables = {name for name, _ in _sections()} | set(COHORTS)
+    tables = {name for name, _ in _sections()} | {*COHORTS, "extra"}
     given: dict[str, Any] = {"out": OUT}
     for key in ([found.source] if found.source else []) + ["genotypes", "covariates"]:
         if found.choices.get(key):
@@ -323,4 +324,5 @@ def study_text(found: FoundData, folder: Path) -> str:
         lines += [f"#[{name}]", ""]
     for name, kind in _sections():
         lines += _table(name, kind)
+    lines += [*_comment(str(fields["extra"].description)), "#[extra.NAME]"]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -227,6 +227,24 @@ def test_clean__a_copy_of_a_study_leaves_the_files_of_the_original(
     assert not list(original.rglob(f"*{CORRECTED}"))
 
 
+def test_clean__volumes_that_another_step_reads_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = StudyPaths(tmp_path)
+    for scan, read in (("sub-1", "volumes"), ("sub-2", "others")):
+        volume = paths.out / scan / f"{scan}{CORRECTED}"
+        volume.parent.mkdir(parents=True)
+        volume.write_bytes(b"12345")
+        write_json(paths.work / "scans" / f"{scan}.json", {"status": "ok"})
+        logs, made = paths.logs / scan, {str(volume): {"size": 5}}
+        write_json(logs / "preprocess.json", {"exit_code": 0, "outputs": made})
+        write_json(logs / "dti.json", {"exit_code": 0, "inputs": {"dwi": "volumes"}})
+        write_json(logs / "noddi.json", {"exit_code": 0, "inputs": {"dwi": read}})
+    clean_study(tmp_path, intermediates=True)
+    assert [path.parent.name for path in tmp_path.rglob(f"*{CORRECTED}")] == ["sub-1"]
+    assert "kept: corrected volumes of 1 scans" in caplog.text
+
+
 def test_clean__half_written_files_of_dead_processes_only(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "work" / "pydra" / "job").mkdir(parents=True)
@@ -576,7 +594,7 @@ def test_plan__names_what_is_missing(tmp_path: Path, cohort: Path) -> None:
 
 
 def test_wall_seconds__scans_side_by_side() -> None:
-    steps = [StepPlan("", "dti", 6.0), StepPlan("", "gwas", 4.0)]
+    steps = [StepPlan("", "dti", 6.0, of_scans=True), StepPlan("", "gwas", 4.0)]
     for _ in range(10):
         steps[0].add(Cost(20.0, 100, 1), done=False)
     steps[1].add(Cost(50.0, 300, 1), done=False)
@@ -626,7 +644,7 @@ def test_init__every_key_of_the_schema_with_its_text(tmp_path: Path) -> None:
             if info.description is None:  # a table of keys
                 continue
             assert info.description in flat, name
-            assert re.search(rf"^#?\[?{name}\]?( =|$)", text, flags=re.MULTILINE), name
+            assert re.search(rf"^#?\[?{name}(\.NAME)?\]?( =|$)", text, flags=re.MULTILINE), name
             n_keys += 1
     assert n_keys > 25
     assert "the template's own (number ≥ 0.5 and ≤ 10)" in flat

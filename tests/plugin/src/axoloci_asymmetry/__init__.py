@@ -1,0 +1,1 @@
+"""Hemispheric asymmetry of FA: a step of axoloci from outside."""
