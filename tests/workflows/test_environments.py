@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from faults import mount_small, records, results
@@ -21,6 +22,7 @@ from support import ROOT, axoloci, write_study
 
 from axoloci.engines import Engine
 from axoloci.images import locked_images, sif_folder
+from axoloci.io.nifti import write_nifti
 
 ENVIRONMENTS = ("docker", "singularity")
 # Who made a file is written into it: the image, or the code where there is none.
@@ -90,13 +92,21 @@ def one_person(cohort: Path) -> str:
 
 
 def test_run__a_step_beyond_its_memory_is_named(env: str, cohort: Path, tmp_path: Path) -> None:
-    study, label = write_study(tmp_path, cohort), one_person(cohort)
+    label = one_person(cohort)
+    shutil.copytree(cohort, tmp_path / "cohort")
+    (image,) = (tmp_path / "cohort" / "bids" / label).rglob("*_dwi.nii.gz")
+    small = image.read_bytes()
+    # far beyond the limit: near it, the kernel drops pages of programs and reads them again
+    n_volumes = nib.load(image).shape[3]
+    write_nifti(image, np.zeros((256, 256, 160, n_volumes), np.float32), np.eye(4))
+    study = write_study(tmp_path, tmp_path / "cohort")
     one = ("--stage", "participants", "--participant-label", label, "--env", env)
-    done = axoloci("run", study, *one, "--memory-gb", 0.03, check=False)
+    done = axoloci("run", study, *one, "--memory-gb", 0.2, check=False)
     assert done.returncode == 1
     assert re.search(r"axoloci-\w+ \w+, killed by SIGKILL", done.stderr), done.stderr
     said = axoloci("status", study, check=False).stdout  # which knows the environment
     assert re.search(rf"failed: {label}: axoloci-\w+ \w+, killed by SIGKILL", said), said
+    image.write_bytes(small)
     axoloci("run", study, *one)
 
 
