@@ -196,6 +196,7 @@ def test_run__as_a_user_without_rights(
             "HOME": str(home),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{for_all / 'tree' / 'src'}:{for_all / 'libraries'}",
+            "LD_LIBRARY_PATH": str(for_all / "python" / "lib"),  # Python may be a shared library
             "AXOLOCI_IMAGES": str(for_all / "images"),
             "NO_ET": "1",
         },
