@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydra.engine.submitter import Submitter
 
 from axoloci.engines import Engine, Job, Mount, find_engine, folders_of
+from axoloci.environments import StepEnvironment
 from axoloci.errors import InputError
 from axoloci.images import Image
+from axoloci.job import was_killed
+from axoloci.tasks.dti.task import FitDti
 
 IMAGE = Image(
     step="dti",
@@ -185,3 +189,25 @@ def test_folders_of__follows_links_to_their_end(tmp_path: Path) -> None:
     assert found == {tmp_path / name for name in ("store", "middle", "data")}
     shutil.rmtree(tmp_path / "data")
     assert folders_of([real]) == {tmp_path / "store"}
+
+
+def test_execute__what_could_not_be_started_was_not_killed(
+    tmp_path: Path, nifti: Callable[..., Path]
+) -> None:
+    for name in ("bval", "bvec"):
+        (tmp_path / f"dwi.{name}").write_text("0\n")
+    task = FitDti(
+        dwi=nifti("dwi.nii.gz", 2, 2, 2, 1),
+        bval=tmp_path / "dwi.bval",
+        bvec=tmp_path / "dwi.bvec",
+        prefix="sub-1",
+        out_dir=str(tmp_path),
+    )
+    where = StepEnvironment("singularity", tmp_path / "logs" / "dti.log")
+    with (
+        Submitter(cache_root=tmp_path / "cache", worker="debug", environment=where) as submitter,
+        pytest.raises(InputError, match="neither apptainer nor singularity"),
+    ):
+        submitter(task, raise_errors=True)
+    record = json.loads((tmp_path / "logs" / "dti.json").read_text())
+    assert not was_killed(record.get("exit_code"))

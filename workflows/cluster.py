@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import platform
 import pwd
 import re
 import shlex
@@ -24,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from axoloci import slurm
-from axoloci.environments import StepError, last_words
+from axoloci.environments import StepError, environment_problems, last_words
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import count_variants
@@ -403,6 +404,9 @@ def run_job(out: Path, name: str, element: int | None, n_procs: int) -> int:
             study_lock(submission.paths, part, patience=PATIENCE),
             _own_cache(submission, part),
         ):
+            # what the submitting machine has, a node may lack: that is no fault of the scans
+            if lacking := environment_problems(submission.env, stage.steps):
+                raise InputError(f"node {platform.node()}: {'; '.join(lacking)}")
             code = _do(submission, stage, element, n_procs)
     except (InputError, OSError, StepError) as error:
         reason = str(error)

@@ -62,6 +62,9 @@ MEMORY_LIMIT, CPU_LIMIT = "AXOLOCI_MEMORY_GB", "AXOLOCI_CPUS"
 
 USAGE_FILE = "axoloci-usage.json"
 
+NOT_STARTED = 127
+"""Exit code in the record of a command that could not be started, as shells have it."""
+
 OURS = "$ "
 """What those lines of a log begin with that the environment has added: the command, its end."""
 
@@ -239,11 +242,15 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         with open(self.log, "wb") as log:
             log.write(f"{OURS}{shlex.join(command)}\n".encode())
             log.flush()
-            if self.kind == "native":
-                ended = self._run_natively(command, record["image"], log)
-            else:
-                left = bool(before) and "exit_code" not in before
-                ended = self._run_in_container(command, job, log, left=left)
+            try:
+                if self.kind == "native":
+                    ended = self._run_natively(command, record["image"], log)
+                else:
+                    left = bool(before) and "exit_code" not in before
+                    ended = self._run_in_container(command, job, log, left=left)
+            except (InputError, StepError):  # no engine, no image: without a code it was killed
+                write_json(record_file, record | {"exit_code": NOT_STARTED})
+                raise
         record |= {
             "exit_code": ended.exit_code,
             "seconds": round(time.monotonic() - started, 3),

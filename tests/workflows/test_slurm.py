@@ -622,6 +622,19 @@ def test_job__a_killed_step_is_out_of_memory(
         assert run_job(out, "participants", 0, 1) == expected
 
 
+def test_job__a_node_without_an_engine_is_named_and_costs_no_scan(
+    submitted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = submitted.parent / "out"
+    submission = read_submission(out).model_copy(update={"env": "singularity"})
+    monkeypatch.setattr(cluster, "read_submission", lambda _: submission)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_job(out, "participants", 0, 1) == 1
+    words = (out / "work" / "slurm" / "ended" / "participants-0.json").read_text()
+    assert "neither apptainer nor singularity is installed" in words
+    assert not list((out / "work" / "scans").glob("*"))
+
+
 def test_job__waits_for_no_driver_that_lives(
     submitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
