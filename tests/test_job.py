@@ -8,12 +8,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydra.utils.general import attrs_values
 
 from axoloci.environments import last_words
-from axoloci.job import damage, fingerprint, read_record, read_records, reason_to_run
+from axoloci.job import (
+    damage,
+    fingerprint,
+    input_files,
+    read_record,
+    read_records,
+    reason_to_run,
+)
+from axoloci.tasks.gwas.task import CheckSamples
 
 INPUTS = {"dwi": "a1", "image": "native:1", "prefix": "p"}
 
@@ -117,3 +127,12 @@ def test_die_with_parent__ends_a_process_whose_parent_is_gone_already() -> None:
         )
         assert (done.stdout == "lives\n") == lives
         assert done.returncode == (0 if lives else 1)
+
+
+def test_input_files__of_genotypes_are_all_three(tmp_path: Path) -> None:
+    """Each may be a link of its own: a container must be given the ends of all."""
+    files = [tmp_path / f"g.{suffix}" for suffix in ("bed", "bim", "fam")]
+    for file in files:
+        file.touch()
+    task = CheckSamples(genotypes=files[0])
+    assert input_files(SimpleNamespace(task=task, inputs=attrs_values(task))) == files

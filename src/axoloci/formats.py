@@ -5,6 +5,7 @@ their files, or the manifest inside a store, stand for them.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from fileformats.core import FileSet
 from fileformats.generic import Directory, File
@@ -21,6 +22,11 @@ class PlinkBed(File):
 
     ext = ".bed"
     _valid_class = True  # fileformats asks that formats live in its own namespace
+
+    @property
+    def genotype_files(self) -> list[Path]:
+        """All three: each may be a link to another folder."""
+        return [self.fspath.with_suffix(suffix) for suffix in (".bed", ".bim", ".fam")]
 
 
 class CohortStore(Directory):
@@ -53,8 +59,7 @@ def bytes_repr_files(files: FileSet, cache: Cache) -> Iterator[tuple[str, ...] |
 def bytes_repr_plink(bed: PlinkBed, cache: Cache) -> Iterator[bytes]:
     """Path, size and time of modification of the three files."""
     yield b"PlinkBed:"
-    for extension in (".bed", ".bim", ".fam"):
-        path = bed.fspath.with_suffix(extension)
+    for path in bed.genotype_files:
         state = path.stat()
         yield f"{path}:{state.st_size}:{state.st_mtime_ns};".encode()
 

@@ -138,10 +138,12 @@ def input_digests(task: Any) -> dict[str, str]:
 
 
 def input_files(job: Any) -> list[Path]:
-    """The files and folders that a Pydra job is given, as its command names them."""
+    """The files and folders that a Pydra job is given, as its command finds them."""
     values = (job.inputs[field.name] for field in get_fields(job.task))
     flat = (one for value in values for one in (value if isinstance(value, list) else [value]))
-    return [Path(path) for one in flat if isinstance(one, FileSet) for path in one.fspaths]
+    given = (one for one in flat if isinstance(one, FileSet))
+    # of genotypes Pydra knows one file of three
+    return [Path(path) for one in given for path in getattr(one, "genotype_files", one.fspaths)]
 
 
 def made_files(job: Any) -> list[Path]:
