@@ -27,6 +27,7 @@ from pathlib import Path
 from axoloci import slurm
 from axoloci.environments import StepError, environment_problems, last_words
 from axoloci.errors import InputError
+from axoloci.images import IMAGES_VARIABLE, sif_folder
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import count_variants
 from axoloci.job import read_record, read_records, was_killed
@@ -112,6 +113,7 @@ def submit_study(
         The study cannot start, it is being worked on, or Slurm refuses a job.
     """
     paths = StudyPaths(settings.out)
+    profile = with_images(profile, env)
     # whether there is a GPU, the nodes must say
     gwas = settings.gwas.model_copy(update={"device": None})
     found = check(settings.model_copy(update={"gwas": gwas}), env=env, n_procs=n_procs)
@@ -128,6 +130,19 @@ def submit_study(
         write_json(folder / "submission.json", as_json(submission))
         write_scripts(submission)
     return _submit(submission, [(stage, None) for stage in submission.stages()], dry_run)
+
+
+def with_images(profile: Profile, env: str) -> Profile:
+    """A profile that names the folder of SIF files, which is the one that is looked at from here.
+
+    Jobs know nothing of the shell that submits them, nor of its `AXOLOCI_IMAGES`.
+    """
+    if env != "singularity":
+        return profile
+    if profile.slurm.images is not None:
+        os.environ[IMAGES_VARIABLE] = str(profile.slurm.images)
+    own = profile.slurm.model_copy(update={"images": sif_folder().absolute()})
+    return profile.model_copy(update={"slurm": own})
 
 
 def freeze(
@@ -295,7 +310,7 @@ def resubmit_study(settings: StudySettings, profile: Profile | None, *, dry_run:
             "axoloci submit again, which keeps what still holds"
         )
     if profile is not None:
-        update = {"profile": profile}
+        update = {"profile": with_images(profile, submission.env)}
         submission = submission.model_copy(update=update)
         _check_profile(submission)
     with study_lock(submission.paths):

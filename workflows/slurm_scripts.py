@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 
+from axoloci.images import IMAGES_VARIABLE
 from axoloci.io.files import write_text
 from axoloci.workflows.submission import Request, Stage, Submission
 
@@ -62,9 +63,9 @@ def _body(
     lines = ["set -euo pipefail", "export NO_ET=1 PYTHONUTF8=1", *hidden, *cluster.setup]
     if cluster.images is not None and runs_steps:
         lines += [
-            f"export AXOLOCI_IMAGES={shlex.quote(str(cluster.images))}",
-            'if [ ! -d "$AXOLOCI_IMAGES" ]; then',
-            '  echo "Error: node $(hostname) has no folder of images $AXOLOCI_IMAGES" >&2',
+            f"export {IMAGES_VARIABLE}={shlex.quote(str(cluster.images))}",
+            f'if [ ! -d "${IMAGES_VARIABLE}" ]; then',
+            f'  echo "Error: node $(hostname) has no folder of images ${IMAGES_VARIABLE}" >&2',
             "  exit 1",
             "fi",
         ]

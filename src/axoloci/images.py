@@ -28,6 +28,9 @@ from axoloci.study import Section
 
 Variant = Literal["cpu", "cuda"]
 
+IMAGES_VARIABLE = "AXOLOCI_IMAGES"
+"""Environment variable: folder of SIF files."""
+
 
 class Image(Section):
     """One pinned image, as in `images.lock`.
@@ -172,7 +175,7 @@ def is_here(image: Image) -> bool:
 def sif_folder() -> Path:
     """Where SIF files are kept: `AXOLOCI_IMAGES`, or a folder in the user's cache."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("AXOLOCI_IMAGES") or Path(cache_home) / "axoloci" / "sif")
+    return Path(os.environ.get(IMAGES_VARIABLE) or Path(cache_home) / "axoloci" / "sif")
 
 
 def sif_path(image: Image, folder: Path | None = None) -> Path:

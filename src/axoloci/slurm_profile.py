@@ -46,7 +46,9 @@ class SlurmSettings(Section):
         "node's shell fills in its variables",
     )
     images: Path | None = Field(
-        None, description="folder of container images that all nodes see; a job stops without it"
+        None,
+        description="folder of container images that all nodes see; a job stops without it; that "
+        "of AXOLOCI_IMAGES or of your cache if not given",
     )
     retries: int = Field(
         2,

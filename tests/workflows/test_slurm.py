@@ -272,6 +272,27 @@ def test_submit__without_slurm_says_so(
     assert "not found; run this where Slurm's commands are" in said
 
 
+def test_submit__looks_for_images_where_the_jobs_will(study: Path, tmp_path: Path) -> None:
+    programs, profile = tmp_path / "programs", tmp_path / "p.toml"
+    programs.mkdir()
+    (programs / "apptainer").write_text("#!/bin/sh\n")
+    (programs / "apptainer").chmod(0o755)
+    profile.write_text('[slurm]\nimages = "shared"\n')
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    words = ("submit", study, "--profile", profile, "--env", "singularity", "--dry-run")
+    done = axoloci(*words, check=False, env=env)
+    assert done.returncode == 1
+    assert f"axoloci images sif preprocess --folder {tmp_path / 'shared'}" in done.stderr
+
+
+def test_with_images__names_the_folder_of_the_submitting_shell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
+    assert cluster.with_images(Profile(), "singularity").slurm.images == tmp_path
+    assert cluster.with_images(Profile(), "native").slurm.images is None
+
+
 def test_submit__stops_at_faults_of_the_study(study: Path) -> None:
     study.write_text(study.read_text().replace("covariates.tsv", "covariatez.tsv"))
     code, said = ask("submit", study, "--dry-run")
