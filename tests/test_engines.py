@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from pydra.engine.submitter import Submitter
 
-from axoloci.engines import Engine, Job, Mount, find_engine, folders_of
-from axoloci.environments import StepEnvironment
+from axoloci import engines, environments
+from axoloci.engines import Engine, Job, Mount, find_engine, folders_of, has_gpu
+from axoloci.environments import StepEnvironment, StepError
 from axoloci.errors import InputError
 from axoloci.images import Image
 from axoloci.job import was_killed
@@ -89,6 +90,23 @@ def test_words__of_docker_run_as_the_caller(program: str, rootless: bool, user: 
     assert ("--userns=keep-id" in words) == (rootless and program.endswith("podman"))
     assert not {"--gpus", "--device"} & set(words)
     assert not [word for word in words if word.startswith("--memory")]
+
+
+def test_words__of_docker_name_no_place_twice() -> None:
+    engine = Engine("docker", "/x/podman")
+    assert "--tmpfs" in engine.words("image", job())
+    assert "--tmpfs" not in engine.words("image", job(mounts=[Mount(Path("/tmp"))]))
+
+
+@pytest.mark.parametrize(("visible", "there"), [(None, True), ("1", True), ("", False)])
+def test_has_gpu__not_where_a_cluster_hides_them(
+    visible: str | None, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "NVIDIA", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert has_gpu() == there
 
 
 def test_words__ask_for_what_was_wished() -> None:
@@ -191,9 +209,9 @@ def test_folders_of__follows_links_to_their_end(tmp_path: Path) -> None:
     assert folders_of([real]) == {tmp_path / "store"}
 
 
-def test_execute__what_could_not_be_started_was_not_killed(
-    only: Path, tmp_path: Path, nifti: Callable[..., Path]
-) -> None:
+@pytest.fixture
+def execute(only: Path, tmp_path: Path, nifti: Callable[..., Path]) -> Callable[[], object]:
+    """Run the tensor fit of a scan by the engine that is there; its record lies in `logs`."""
     (only / "mount").symlink_to("/usr/bin/mount")  # Pydra asks it for file systems
     for name in ("bval", "bvec"):
         (tmp_path / f"dwi.{name}").write_text("0\n")
@@ -205,10 +223,31 @@ def test_execute__what_could_not_be_started_was_not_killed(
         out_dir=str(tmp_path),
     )
     where = StepEnvironment("singularity", tmp_path / "logs" / "dti.log")
-    with (
-        Submitter(cache_root=tmp_path / "cache", worker="debug", environment=where) as submitter,
-        pytest.raises(InputError, match="neither apptainer nor singularity"),
-    ):
-        submitter(task, raise_errors=True)
+
+    def run() -> object:
+        with Submitter(
+            cache_root=tmp_path / "cache", worker="debug", environment=where
+        ) as submitter:
+            return submitter(task, raise_errors=True)
+
+    return run
+
+
+def test_execute__what_could_not_be_started_was_not_killed(
+    execute: Callable[[], object], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="neither apptainer nor singularity"):
+        execute()
     record = json.loads((tmp_path / "logs" / "dti.json").read_text())
     assert not was_killed(record.get("exit_code"))
+
+
+def test_execute__the_gpus_of_a_job_are_those_of_its_container(
+    execute: Callable[[], object], only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(environments, "_located", lambda *_: "image")
+    pretend(only, "apptainer", f'echo "$@" >"{tmp_path}/words"; exit 1')
+    with pytest.raises(StepError, match="exit 1"):
+        execute()
+    assert "--env CUDA_VISIBLE_DEVICES=3 " in (tmp_path / "words").read_text()

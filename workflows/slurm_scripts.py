@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 
+from axoloci.engines import VISIBLE_GPUS
 from axoloci.images import IMAGES_VARIABLE
 from axoloci.io.files import write_text
 from axoloci.workflows.submission import Request, Stage, Submission
@@ -59,7 +60,7 @@ def _body(
     program = shlex.join([sys.executable, "-m", "axoloci", "job"])
     out = shlex.quote(str(submission.paths.out))
     # another job's GPU is none of ours, though a node may show it
-    hidden = [] if request.gpu else ["export CUDA_VISIBLE_DEVICES="]
+    hidden = [] if request.gpu else [f"export {VISIBLE_GPUS}="]
     lines = ["set -euo pipefail", "export NO_ET=1 PYTHONUTF8=1", *hidden, *cluster.setup]
     if cluster.images is not None and runs_steps:
         lines += [

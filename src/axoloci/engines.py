@@ -21,6 +21,10 @@ from typing import Any
 from axoloci.errors import InputError
 from axoloci.images import Image, checked_sif
 
+NVIDIA = Path("/dev/nvidiactl")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""Environment variable: GPUs that this process may use; empty: none. Clusters set it for a job."""
+
 PROGRAMS = {"docker": ("podman", "docker"), "singularity": ("apptainer", "singularity")}
 
 
@@ -141,7 +145,9 @@ class Engine:
 
     def _docker(self, located: str, job: Job) -> list[str]:
         words = [self.program, "run", "-i", "--rm", "--name", job.name, "--pull=never"]
-        words += ["--network=none", "--read-only", "--tmpfs", "/tmp", "--workdir", str(job.folder)]
+        words += ["--network=none", "--read-only", "--workdir", str(job.folder)]
+        if Path("/tmp") not in {mount.folder for mount in job.mounts}:  # no place twice
+            words += ["--tmpfs", "/tmp"]
         words += job.mount_options
         if self.rootless and self.name == "podman":
             words.append("--userns=keep-id")
@@ -216,8 +222,8 @@ def find_engine(kind: str) -> Engine:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU with its driver."""
-    return Path("/dev/nvidiactl").exists()
+    """Whether this machine has an NVIDIA GPU with its driver, and we may use it."""
+    return NVIDIA.exists() and os.environ.get(VISIBLE_GPUS) != ""
 
 
 def folders_of(files: Iterable[Path]) -> set[Path]:

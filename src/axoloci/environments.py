@@ -29,7 +29,7 @@ from pydra.environments import base
 
 from axoloci.command import DRIVEN
 from axoloci.engines import Job as ContainerJob
-from axoloci.engines import Mount, find_engine, folders_of, has_gpu
+from axoloci.engines import VISIBLE_GPUS, Mount, find_engine, folders_of, has_gpu
 from axoloci.errors import InputError
 from axoloci.images import Image, locked_images
 from axoloci.io.files import write_json
@@ -317,6 +317,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 folder=own,
                 variables={
                     **self._variables(job.inputs.get("image", "")),
+                    **{n: os.environ[n] for n in (VISIBLE_GPUS,) if n in os.environ},
                     "PYTHONNOUSERSITE": "1",
                     "TMPDIR": str(scratch),
                     DRIVEN: str(scratch / USAGE_FILE),
