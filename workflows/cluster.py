@@ -518,12 +518,11 @@ def check_stage(out: Path, name: str, jobs: Sequence[int]) -> int:
     with study_lock(submission.paths, CHAIN, patience=PATIENCE):
         state = _with_ends(submission, stage, read_state(submission, stage), jobs)
         again = to_repeat(state, jobs, submission.profile)
-        if again:
-            try:
-                _repeat(submission, stage, state, again)
+        try:
+            if _repeat(submission, stage, state, again):
                 return 0
-            except InputError as error:  # such as memory that no node has
-                log.error("not submitted again: %s", error)
+        except InputError as error:
+            log.error("not submitted again: %s", error)
         why = _conclude(submission, stage, state)
         update = {"done": not why, "error": why}
         write_state(submission, stage, state.model_copy(update=update))
@@ -610,8 +609,13 @@ def _repeat(
     stage: Stage,
     state: StageState,
     again: Sequence[tuple[Request, Sequence[int]]],
-) -> None:
-    """Submit some elements again, and let what waits for this check wait for another one."""
+) -> bool:
+    """Submit some elements again, and let what waits for this check wait for another one.
+
+    Returns
+    -------
+    Whether any of them will be tried again: Slurm refuses, say, memory that no node has.
+    """
     folder, attempts = submission.paths.slurm, list(state.attempts)
     throttle = submission.profile.slurm.max_array_running
     numbers: list[int] = []
@@ -620,13 +624,19 @@ def _repeat(
             some = f"{slurm.write_elements(elements)}%{throttle}" if stage.elements else None
             options = {"mem": f"{request.memory_mb}M", "time": str(request.minutes), "array": some}
             command = slurm.sbatch_command(folder / stage.script, options=options)
-            numbers.append(slurm.submit_job(command))
+            try:
+                numbers.append(slurm.submit_job(command))
+            except InputError as error:  # that costs the others nothing
+                log.error("not submitted again: %s", error)
+                continue
             attempts.append(Attempt(job=numbers[-1], elements=tuple(elements), request=request))
             log.info(
                 "%s: submitted again with %d MB and %d min: job %d, elements %s",
                 *(stage.name, request.memory_mb, request.minutes, numbers[-1]),
                 slurm.write_elements(elements),
             )
+        if not numbers:
+            return False
         words = [*map(str, numbers)]
         options = {"dependency": ":".join(["afterany", *words])}
         following = slurm.submit_job(
@@ -642,6 +652,7 @@ def _repeat(
         raise
     update = {"attempts": tuple(attempts), "checks": (*state.checks, following)}
     write_state(submission, stage, state.model_copy(update=update))
+    return True
 
 
 def _conclude(submission: Submission, stage: Stage, state: StageState) -> str:

@@ -123,10 +123,18 @@ def max_array_size() -> int:
 
 
 def waiting_for(job: int) -> dict[int, str]:
-    """Jobs in the queue that wait for a job: their number and dependency."""
-    lines = _run(["squeue", "--noheader", "--states=PENDING", "--format=%F|%E"]).stdout.splitlines()
+    """Jobs in the queue that wait for a job: their number and dependency.
+
+    Raises
+    ------
+    InputError
+        Slurm does not answer: that none waits would be wrong to think.
+    """
+    done = _run(["squeue", "--noheader", "--states=PENDING", "--format=%F|%E"])
+    if done.returncode != 0:
+        raise InputError(f"squeue does not say what waits for job {job}: {done.stderr.strip()}")
     found = {}
-    for line in lines:
+    for line in done.stdout.splitlines():
         number, _, dependency = line.partition("|")
         if re.search(rf":{job}\b", dependency):
             found[int(number)] = re.sub(r"\(\w+\)", "", dependency)
@@ -152,13 +160,12 @@ def job_states(jobs: Sequence[int]) -> States:
     columns = f"--format={','.join(SACCT_COLUMNS)}"
     asked = ["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={numbers}", columns]
     states = parse_sacct(_run(asked).stdout) if shutil.which("sacct") else {}
+    # accounting, which names who cancelled a job, lags: of elements it may not know all
+    ended = {key: state for key, state in states.items() if state.ended}
     for job in jobs:
-        known = [state for (number, _), state in states.items() if number == job]
-        if not known or not all(state.ended for state in known):  # accounting lags by seconds
-            shown = _run(["scontrol", "--oneliner", "show", "job", str(job)]).stdout
-            ended = {key: state for key, state in states.items() if state.ended}
-            states |= parse_scontrol(shown) | ended  # which names who cancelled a job
-    return states
+        shown = _run(["scontrol", "--oneliner", "show", "job", str(job)]).stdout
+        states |= parse_scontrol(shown)
+    return states | ended
 
 
 def parse_sacct(text: str) -> States:

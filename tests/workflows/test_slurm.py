@@ -156,6 +156,44 @@ def test_parse_scontrol__recorded_text() -> None:
     assert states[9, None] == JobState(9, None, "PENDING", 0, "Dependency", "")
 
 
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`answers("sacct", text)`: a program of Slurm that prints a text."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def pretend(name: str, text: str, code: int = 0) -> None:
+        (tmp_path / f"{name}.txt").write_text(text)
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\ncat "{tmp_path}/{name}.txt"\nexit {code}\n')
+        program.chmod(0o755)
+
+    return pretend
+
+
+def test_job_states__of_elements_that_the_accounting_does_not_know_yet(
+    answers: Callable[..., None],
+) -> None:
+    answers("sacct", "7_0|COMPLETED|0:0|None|node1\n")
+    answers(
+        "scontrol",
+        "JobId=7 ArrayJobId=7 ArrayTaskId=0 JobState=COMPLETING ExitCode=0:0\n"
+        "JobId=8 ArrayJobId=7 ArrayTaskId=1 JobState=OUT_OF_MEMORY ExitCode=0:125\n",
+    )
+    states = slurm.job_states([7])
+    assert {key: state.state for key, state in states.items()} == {
+        (7, 0): "COMPLETED",
+        (7, 1): "OUT_OF_MEMORY",
+    }
+
+
+def test_waiting_for__no_answer_is_not_that_none_waits(answers: Callable[..., None]) -> None:
+    answers("squeue", "12|afterok:50(unfulfilled)\n13|afterok:501(unfulfilled)\n")
+    assert slurm.waiting_for(50) == {12: "afterok:50"}
+    answers("squeue", "", 1)
+    with pytest.raises(InputError, match="what waits for job 50"):
+        slurm.waiting_for(50)
+
+
 def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Path) -> None:
     folder = submitted.parent / "out" / "slurm"
     scripts = {path.name: path.read_text() for path in folder.glob("*.sh")}
@@ -439,7 +477,32 @@ def test_check__submits_again_and_lets_the_next_stage_wait(
     assert "over its time limit in 2 tries, the last of 154 min" in scans
     state = read_state(read_submission(out), read_submission(out).stage("participants"))
     assert not state.done
-    assert "0 people have a finished scan" in state.error
+    assert "people with a finished scan: 0, fewer than min_participants" in state.error
+
+
+def test_check__what_slurm_refuses_costs_the_others_no_try(
+    submitted: Path, fake_slurm: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, submit_job = submitted.parent / "out", slurm.submit_job
+
+    def refuse_memory(command: list[str]) -> int:
+        if "--mem=13800M" in command:
+            raise InputError("no node has so much")
+        return submit_job(command)
+
+    monkeypatch.setattr(slurm, "submit_job", refuse_memory)
+    fake_slurm["states"] = [
+        JobState(7, 0, "OUT_OF_MEMORY"),
+        JobState(7, 1, "TIMEOUT"),
+        JobState(7, 2, "COMPLETED"),
+        JobState(7, 3, "COMPLETED"),
+    ]
+    assert check_stage(out, "participants", [7]) == 0
+    again, following = fake_slurm["submitted"]
+    assert "--array=1%3" in str(again)
+    assert "afterany:101" in str(following)
+    state = read_state(read_submission(out), read_submission(out).stage("participants"))
+    assert [len(state.tries(element)) for element in range(4)] == [1, 2, 1, 1]
 
 
 def test_check__a_scan_keeps_its_own_reason(
