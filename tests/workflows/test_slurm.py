@@ -23,14 +23,22 @@ from axoloci.cli import main
 from axoloci.engines import Engine
 from axoloci.errors import InputError
 from axoloci.images import sif_folder
-from axoloci.io.files import write_json
+from axoloci.io.files import write_json, write_text
+from axoloci.job import fingerprint
+from axoloci.scans import Scan
 from axoloci.slurm import JobState, parse_elements, parse_sacct, parse_scontrol, write_elements
 from axoloci.slurm_profile import Profile, read_profile
-from axoloci.study import StudyPaths, parse_settings, read_study
+from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 from axoloci.study_file import profile_text
 from axoloci.workflows import cluster
 from axoloci.workflows.cluster import check_stage, in_words, run_job, to_repeat
-from axoloci.workflows.participants import Outcome, recipe, write_outcome
+from axoloci.workflows.participants import (
+    Outcome,
+    quality_file,
+    recipe,
+    steps_of,
+    write_outcome,
+)
 from axoloci.workflows.submission import (
     Attempt,
     Ended,
@@ -581,17 +589,31 @@ def test_submit__half_a_chain_is_taken_back(
     assert cancelled == [101, 102, 103]
 
 
+def finish(scan: Scan, settings: StudySettings) -> None:
+    """Leave of a scan what a finished one leaves."""
+    fa = settings.out / scan.folder / "fa.nii.gz"
+    write_text(fa, "")
+    for step in steps_of(settings):
+        file = quality_file(scan, step, settings)
+        assert file is not None
+        write_json(file, {"n": 1})
+    state = fingerprint(fa)
+    about = {"fa": str(fa.relative_to(settings.out)), "fa_sha256": state.pop("sha256")}
+    made_by = recipe(settings, "native")
+    outcome = Outcome(scan.prefix, scan.sample_id, "ok", fa_state=state, made_by=made_by, **about)
+    write_outcome(outcome, StudyPaths(settings.out))
+
+
 def test_resubmit__takes_what_is_not_finished(
     submitted: Path, fake_slurm: dict[str, list[object]], profile: Path
 ) -> None:
     out = submitted.parent / "out"
     submission = read_submission(out)
-    made_by = recipe(submission.settings.cohorts()["discovery"], "native")
+    discovery = submission.settings.cohorts()["discovery"]
     scans = read_scans(submission)["discovery"]
     for number, scan in enumerate(scans):
         if number not in (8, 19):  # of the elements 1 and 3, of six scans each
-            outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=made_by)
-            write_outcome(outcome, StudyPaths(out))
+            finish(scan, discovery)
     profile.write_text(profile.read_text().replace("memory_gb = 3", "memory_gb = 5"))
     lines = cluster.resubmit_study(submission.settings, read_profile(profile), dry_run=True)
     assert "--array=1,3%3" in lines[0]
@@ -599,9 +621,7 @@ def test_resubmit__takes_what_is_not_finished(
     assert "#SBATCH --mem=10900M\n" in (out / "slurm" / "1_participants.sh").read_text()
     # all scans are finished, and two chromosomes are not
     for number in (8, 19):
-        scan = scans[number]
-        outcome = Outcome(scan.prefix, scan.sample_id, "ok", made_by=made_by)
-        write_outcome(outcome, StudyPaths(out))
+        finish(scans[number], discovery)
     for stage in submission.stages()[:3]:
         write_state(submission, stage, StageState(done=True))
     ends = [Ended(state="FAILED" if number in (2, 5) else "COMPLETED") for number in range(22)]
