@@ -296,6 +296,8 @@ def _output_problems(settings: StudySettings) -> list[str]:
     if not above.is_dir():
         return [f"'out' {out}: {above} is a file; choose another folder"]
     problems = []
+    if "\n" in str(out):  # tables and scripts are of lines
+        problems.append(f"'out' {str(out)!r}: has a line break in its name; choose another folder")
     if not os.access(above, os.W_OK | os.X_OK):
         problems.append(f"'out' {out}: {above} cannot be written to; choose another folder")
     for cohort in settings.cohorts().values():

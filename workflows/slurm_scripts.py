@@ -61,7 +61,13 @@ def _body(
     out = shlex.quote(str(submission.paths.out))
     # another job's GPU is none of ours, though a node may show it
     hidden = [] if request.gpu else [f"export {VISIBLE_GPUS}="]
-    lines = ["set -euo pipefail", "export NO_ET=1 PYTHONUTF8=1", *hidden, *cluster.setup]
+    lines = [
+        "set -eo pipefail",
+        *cluster.setup,  # files of others, such as /etc/profile, use variables that are not set
+        "set -u",
+        "export NO_ET=1 PYTHONUTF8=1",
+        *hidden,
+    ]
     if cluster.images is not None and runs_steps:
         lines += [
             f"export {IMAGES_VARIABLE}={shlex.quote(str(cluster.images))}",
@@ -90,7 +96,8 @@ def _stage_script(submission: Submission, stage: Stage) -> str:
     if stage.elements:
         what = f"scans {submission.scans_per_element} an element, by work/slurm/scans.jsonl"
         if stage.action == "associate":
-            what = "chromosomes in this order: " + " ".join(stage.elements)
+            # a .bim may hold anything: on this one line it stays a comment
+            what = "chromosomes in this order: " + " ".join(" ".join(stage.elements).split())
         last = len(stage.elements) - 1
         lines += [
             f"# Elements: {what}",

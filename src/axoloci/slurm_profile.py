@@ -28,7 +28,9 @@ class SlurmSettings(Section):
         None, description="partition of all jobs that name no other; without it Slurm's default"
     )
     gpu_partition: str | None = Field(
-        None, description="partition of the jobs that use a GPU; without it no job asks for one"
+        None,
+        description="partition of the jobs that use a GPU; without it a job asks for one only if "
+        "its step has gpu = true",
     )
     gres: str = Field("gpu:1", description="what a job that uses a GPU asks for (sbatch --gres)")
     max_array_running: int = Field(
@@ -97,7 +99,11 @@ class StepRequest(Section):
         description="cores: threads of a job of the cohort; of an element of the array, scans at "
         "the same time, each with the memory above",
     )
-    gpu: bool | None = Field(None, description="whether it uses a GPU, if there is a gpu_partition")
+    gpu: bool | None = Field(
+        None,
+        description="whether it uses a GPU; without it, if step.toml says so and there is a "
+        "gpu_partition",
+    )
     partition: str | None = Field(None, description="partition, if not that of [slurm]")
 
 

@@ -59,7 +59,6 @@ def test_run__containers_give_the_results_of_the_host(inside: Path, native: Path
     # headers vary with the patch version of Python
     named = {name for name in found if CODE.search(found[name]) or name.endswith(".npz")}
     assert [name for name in differing if name not in named] == []
-    print(sorted(differing))
     for name in differing:
         if name.endswith(".npz"):
             one, other = np.load(inside / name), np.load(native / name)

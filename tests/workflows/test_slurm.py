@@ -39,6 +39,7 @@ from axoloci.workflows.participants import (
     steps_of,
     write_outcome,
 )
+from axoloci.workflows.slurm_scripts import write_scripts
 from axoloci.workflows.submission import (
     Attempt,
     Ended,
@@ -307,6 +308,29 @@ def test_submit__traits_need_no_scans(cohort: Path, tmp_path: Path) -> None:
         "conclude",
         "report",
     ]
+
+
+def test_script__nothing_of_the_data_becomes_a_command(submitted: Path) -> None:
+    """A chromosome of a .bim may be quoted, over lines; a study file may come from anybody."""
+    folder = submitted.parent / "out" / "slurm"
+    submission = read_submission(submitted.parent / "out")
+    evil = {"discovery": {"1\ntouch evil": 1, "2": 1}}
+    write_scripts(submission.model_copy(update={"chromosomes": evil}))
+    for path in folder.glob("*.sh"):
+        assert "\ntouch" not in path.read_text()
+    submitted.write_text(submitted.read_text().replace('out = "out"', 'out = "out\\ntouch evil"'))
+    code, said = ask("submit", submitted, "--dry-run")
+    assert code == 1
+    assert "has a line break in its name" in said
+
+
+def test_script__setup_may_use_what_is_not_set(submitted: Path) -> None:
+    script = submitted.parent / "out" / "slurm" / "2_train.sh"
+    text = script.read_text()
+    script.write_text(text.replace("module load apptainer", "echo before: $NEVER_SET"))
+    done = by_hand(script)
+    assert "before:" in done.stdout
+    assert "has no folder of images" in done.stderr
 
 
 def test_submit__without_slurm_says_so(
