@@ -81,11 +81,16 @@ def test_job__mounts_outer_folders_first() -> None:
         ("/x/docker", True, "--user=0:0"),
     ],
 )
-def test_words__of_docker_run_as_the_caller(program: str, rootless: bool, user: str) -> None:
+def test_words__of_docker_run_as_the_caller(
+    program: str, rootless: bool, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getgroups", lambda: [4, 1007])
     words = Engine("docker", program, rootless).words("sha256:ab", job())
     assert words[:3] == [program, "run", "-i"]
     assert words[-3:] == ["sha256:ab", "axoloci-dti", "fit"]
     assert user in words
+    groups = {f"--group-add={group}" for group in (4, 1007) if not rootless}
+    assert {word for word in words if word.startswith("--group-add")} == groups
     assert {"--network=none", "--read-only", "--pull=never"} <= set(words)
     assert ("--userns=keep-id" in words) == (rootless and program.endswith("podman"))
     assert not {"--gpus", "--device"} & set(words)
@@ -164,6 +169,9 @@ def test_locate__says_how_to_get_a_missing_image(only: Path) -> None:
     engine = Engine("docker", pretend(only, "podman", "exit 125"))
     with pytest.raises(InputError, match=r"podman has no image .*run `axoloci images build dti`"):
         engine.locate(IMAGE)
+    docker = Engine("docker", pretend(only, "docker", "exit 1"))
+    with pytest.raises(InputError, match=r"`podman push sha256:\w+ docker-daemon:axoloci/dti:la"):
+        docker.locate(IMAGE)
 
 
 @pytest.mark.parametrize(

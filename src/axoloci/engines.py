@@ -114,21 +114,21 @@ class Engine:
         """
         if self.kind == "singularity":
             return str(checked_sif(image))
+        mend = f"run `axoloci images build {image.name}`, or `axoloci images pull {image.name}`"
+        if self.name == "docker":  # these put it into podman's store
+            target = f"docker-daemon:{image.reference}:latest"
+            mend += f", and `podman push {image.config_digest} {target}`"
         known = self._ask("image", "inspect", image.config_digest)
         if known is None:
             # A store that keeps manifests names an image by its manifest: the layers tell.
             known = self._ask("image", "inspect", image.reference)
             if known is None:
-                raise InputError(
-                    f"{self.name} has no image {image.reference}: run `axoloci images build "
-                    f"{image.name}`, or `axoloci images pull {image.name}`"
-                )
+                raise InputError(f"{self.name} has no image {image.reference}: {mend}")
         found = known[0]
         if found["RootFS"]["Layers"] != list(image.diff_ids):
             raise InputError(
                 f"{image.reference} of {self.name} is {found['Id']}, and the pinned one is "
-                f"{image.config_digest}: run `axoloci images build {image.name}`, or `axoloci "
-                f"images pull {image.name}`"
+                f"{image.config_digest}: {mend}"
             )
         return str(found["Id"])
 
@@ -155,6 +155,8 @@ class Engine:
             words.append("--user=0:0")  # whom it shows as root is the caller
         else:
             words.append(f"--user={os.getuid()}:{os.getgid()}")
+        if not self.rootless:  # data are often shared by a group
+            words += [f"--group-add={group}" for group in os.getgroups()]
         if job.memory_gb is not None:
             words.append(f"--memory={round(job.memory_gb * 1024)}m")
         if job.cpus is not None:

@@ -28,8 +28,8 @@ import attrs
 from pydra.environments import base
 
 from axoloci.command import DRIVEN
-from axoloci.engines import Job as ContainerJob
 from axoloci.engines import VISIBLE_GPUS, Mount, find_engine, folders_of, has_gpu
+from axoloci.engines import Job as ContainerJob
 from axoloci.errors import InputError
 from axoloci.images import Image, locked_images
 from axoloci.io.files import write_json
