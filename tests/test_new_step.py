@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from support import BIN, ROOT, axoloci, install
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import write_nifti
-from axoloci.new_step import write_into_tree, write_package
+from axoloci.new_step import new_step, write_into_tree, write_package
 from axoloci.tasks.simulate.anatomy import phantom
 
 FILES = ("__init__.py", "kernel.py", "cli.py", "self_test.py", "task.py", "step.toml")
@@ -97,6 +98,13 @@ def test_new_step__a_name_that_is_none_is_refused(name: str, tmp_path: Path) -> 
     assert done.returncode == 1
     assert "small letters, digits and single hyphens" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["base", "check", "encoder-cuda", "import"])
+def test_new_step__a_name_that_means_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(new_step, [name, "--out", str(tmp_path)])
+    assert isinstance(done.exception, InputError)
+    assert "means something else already" in str(done.exception)
 
 
 def test_new_step__an_installed_one_is_refused(tmp_path: Path) -> None:

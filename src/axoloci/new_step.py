@@ -5,6 +5,7 @@ The files lie in `step_template`, readable as they are; the words in `_words` ar
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterator
 from importlib.resources import files
@@ -18,6 +19,7 @@ from axoloci.io.files import write_text
 from axoloci.steps import CONTAINER, installed_steps
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TAKEN = ("base", "check")  # the image of all images; jobs of a cluster
 LONGEST = 24  # letters of a name: lines of code with it are no longer than others
 
 ADD = """Add to {tree}/pyproject.toml:
@@ -52,6 +54,8 @@ def new_step(name: str, out: Path, source_tree: Path | None) -> None:
             f"'{name}': a step's name has at most {LONGEST} small letters, digits and single "
             "hyphens, and begins with a letter, such as cortical-fa"
         )
+    if name in TAKEN or name.endswith("-cuda") or keyword.iskeyword(name):
+        raise InputError(f"'{name}': means something else already; choose another name")
     if name in installed_steps():
         raise InputError(f"'{name}' is an installed step (axoloci steps lists all); choose another")
     if source_tree is None:
