@@ -800,10 +800,17 @@ def cluster_state(out: Path) -> tuple[list[StageView], dict[str, dict[str, Outco
                 counts["running" if now.state in slurm.RUNNING else "waiting"] += 1
             elif now is None and element in state.ended:
                 ended[element] = state.ended[element]
+            elif not slurm.is_here():  # nobody can say whether it is still to come
+                counts["waiting"] += 1
             else:
                 ended[element] = _end(submission, stage, key, now)
         state = state.model_copy(update={"ended": ended})
         bad = [e for e, end in ended.items() if end.state != "COMPLETED"]
+        of_scans = stage.action == "participants"  # each scan is named with its reason
+        reasons = tuple(
+            (f"{stage.elements[e]}: " if stage.elements else "") + in_words(stage, state, e)
+            for e in bad
+        )
         views.append(
             StageView(
                 stage.name,
@@ -812,15 +819,20 @@ def cluster_state(out: Path) -> tuple[list[StageView], dict[str, dict[str, Outco
                 len(ended) - len(bad),
                 counts["running"],
                 counts["waiting"],
-                ()
-                if stage.action == "participants"
-                else tuple(
-                    (f"{stage.elements[e]}: " if stage.elements else "") + in_words(stage, state, e)
-                    for e in bad
-                ),
+                (*_lost_check(state, found), *(() if of_scans else reasons)),
             )
         )
-        if stage.action == "participants":
+        if of_scans:
             for name, outcome in killed_scans(submission, stage, state):
                 scans.setdefault(name, {})[outcome.scan] = outcome
     return views, scans
+
+
+def _lost_check(state: StageState, found: slurm.States) -> tuple[str, ...]:
+    """Why no job has looked at how a stage ended, if that is so: the next stages never begin."""
+    end = found.get((state.checks[-1], None)) if state.checks else None
+    if end is None or not end.ended or end.state == "COMPLETED" or state.done or state.error:
+        return ()
+    key = {"memory": "memory_gb", "time": "minutes"}.get(end.lacks)
+    more = f"raise {key} of [steps.check] in the profile, then " if key else ""
+    return (f"its check was lost (Slurm: {end.state}); {more}axoloci resubmit goes on",)

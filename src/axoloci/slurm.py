@@ -148,13 +148,18 @@ def wait_instead(job: int, dependency: str) -> None:
         raise InputError(f"job {job} cannot wait for {dependency}: {done.stderr.strip()}")
 
 
+def is_here() -> bool:
+    """Whether Slurm can be asked from this machine."""
+    return shutil.which("scontrol") is not None
+
+
 def job_states(jobs: Sequence[int]) -> States:
     """How jobs and elements of arrays stand, by number.
 
     From the accounting, and from the controller, which knows the last minutes without any; those
     that neither knows any more are left out.
     """
-    if not jobs or shutil.which("scontrol") is None:
+    if not jobs or not is_here():
         return {}
     numbers = ",".join(map(str, jobs))
     columns = f"--format={','.join(SACCT_COLUMNS)}"

@@ -461,6 +461,7 @@ def fake_slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[object]]:
         found = [state for state in kept["states"] if isinstance(state, JobState)]
         return {(state.job, state.element): state for state in found if state.job in jobs}
 
+    monkeypatch.setattr(slurm, "is_here", lambda: True)
     monkeypatch.setattr(slurm, "submit_job", submit_job)
     monkeypatch.setattr(slurm, "job_states", job_states)
     monkeypatch.setattr(slurm, "waiting_for", lambda job: {55: f"afterok:{job}"})
@@ -593,6 +594,27 @@ def test_status__names_what_slurm_knows(
     assert "failed in Slurm: prepare: No space left on device (Slurm: exit 1)" in said
     with pytest.raises(InputError, match=r"still in Slurm's queue.*scancel 101"):
         cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+
+
+def test_status__a_lost_check_is_named(
+    submitted: Path, fake_slurm: dict[str, list[object]]
+) -> None:
+    cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+    fake_slurm["states"] = [JobState(101, element, "COMPLETED") for element in range(4)]
+    fake_slurm["states"] += [JobState(102, None, "OUT_OF_MEMORY")]
+    code, said = ask("status", submitted)
+    assert code == 3
+    assert "participants: its check was lost (Slurm: OUT_OF_MEMORY); raise memory_gb" in said
+
+
+def test_status__where_slurm_cannot_be_asked_nothing_is_cancelled(
+    submitted: Path, fake_slurm: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+    monkeypatch.setattr(slurm, "is_here", lambda: False)
+    _, said = ask("status", submitted)
+    assert "cancelled" not in said
+    assert "failed" not in said.replace(" failed ", "")
 
 
 def test_submit__half_a_chain_is_taken_back(
