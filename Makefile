@@ -3,7 +3,7 @@
 # make verify   set up, then the long checks: many seeds, benchmarks (results in benchmarks/results)
 # make images   set up, then build the container images of all steps (needs podman), and SIF files of
 #               them where Apptainer is
-# make system   (as root, Debian) outside programs that tests compare with, podman, Apptainer
+# make system   (as root, Debian) outside programs that tests compare with, podman, Apptainer, Slurm
 # make lock     resolve the locks anew (needs uv, and Debian's apt-get)
 #
 # TORCH=cpu (PyTorch's CPU wheels) or TORCH=cuda (from PyPI, several GB).

@@ -259,3 +259,23 @@ def test_execute__the_gpus_of_a_job_are_those_of_its_container(
     with pytest.raises(StepError, match="exit 1"):
         execute()
     assert "--env CUDA_VISIBLE_DEVICES=3 " in (tmp_path / "words").read_text()
+
+
+@pytest.mark.parametrize(("variant", "given"), [("cuda", True), ("cpu", False)])
+def test_execute__an_image_with_cuda_is_given_the_gpu(
+    variant: str,
+    given: bool,
+    execute: Callable[[], object],
+    only: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also of a step that does without, if the study does not ask for it."""
+    image = IMAGE.model_copy(update={"variant": variant})
+    monkeypatch.setattr(environments, "has_gpu", lambda: True)
+    monkeypatch.setattr(environments, "pinned_image", lambda _: image)
+    monkeypatch.setattr(environments, "_located", lambda *_: "image")
+    pretend(only, "apptainer", f'echo "$@" >"{tmp_path}/words"; exit 1')
+    with pytest.raises(StepError, match="exit 1"):
+        execute()
+    assert ("--nv" in (tmp_path / "words").read_text().split()) == given

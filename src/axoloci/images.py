@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -208,7 +209,7 @@ def checked_sif(image: Image, folder: Path | None = None) -> Path:
         It is not there, was cut short or changed, or was made from another image.
     """
     sif = sif_path(image, folder)
-    mend = f"make it again: axoloci images sif {image.name} --folder {sif.parent}"
+    mend = f"make it again: axoloci images sif {image.name} --folder {shlex.quote(str(sif.parent))}"
     try:
         made = json.loads(sif.with_suffix(".json").read_text(encoding="utf-8"))
         size = sif.stat().st_size
