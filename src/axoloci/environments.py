@@ -324,8 +324,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 },
                 memory_gb=float(memory_gb) if memory_gb else None,
                 cpus=float(cpus) if cpus else None,
-                gpu=has_gpu()
-                and (step.resources.gpu or pinned_image(step.name).variant == "cuda"),
+                gpu=has_gpu() and (step.resources.gpu or pinned_image(step.name).variant == "cuda"),
             ),
         )
         ended = _run(words, log, dict(os.environ), stdin=subprocess.PIPE)
