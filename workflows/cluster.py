@@ -122,6 +122,11 @@ def submit_study(
     submission = freeze(settings, profile, env, {n: c.scans for n, c in found.cohorts.items()})
     with study_lock(paths):
         _refuse_if_queued(paths)
+        if dry_run and _earlier_jobs(paths):
+            raise InputError(
+                f"{paths.out}: was submitted, and a dry run would forget how its jobs ended; "
+                "axoloci resubmit --dry-run says what is left of it"
+            )
         begin(found, paths, env)
         folder = state_folder(paths)
         shutil.rmtree(folder, ignore_errors=True)
@@ -192,13 +197,18 @@ def _check_profile(submission: Submission) -> None:
         )
 
 
+def _earlier_jobs(paths: StudyPaths) -> list[int]:
+    """Numbers of the jobs of the last submission."""
+    if not was_submitted(paths.out):
+        return []
+    before = read_submission(paths.out)
+    return [number for stage in before.stages() for number in _numbers(read_state(before, stage))]
+
+
 def _refuse_if_queued(paths: StudyPaths) -> None:
     """Stop if jobs of an earlier submission are still to come."""
-    if not was_submitted(paths.out):
-        return
-    before = read_submission(paths.out)
-    jobs = [number for stage in before.stages() for number in _numbers(read_state(before, stage))]
-    queued = {job for (job, _), state in slurm.job_states(jobs).items() if not state.ended}
+    states = slurm.job_states(_earlier_jobs(paths))
+    queued = {job for (job, _), state in states.items() if not state.ended}
     if queued:
         numbers = " ".join(map(str, sorted(queued)))
         raise InputError(

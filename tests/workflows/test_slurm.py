@@ -165,6 +165,16 @@ def test_parse_scontrol__recorded_text() -> None:
     assert states[9, None] == JobState(9, None, "PENDING", 0, "Dependency", "")
 
 
+def test_submit__a_dry_run_keeps_what_is_known_of_jobs(submitted: Path, profile: Path) -> None:
+    submission = read_submission(submitted.parent / "out")
+    state = stage_state(Ended(state="TIMEOUT"))
+    write_state(submission, submission.stage("participants"), state)
+    code, said = ask("submit", submitted, "--profile", profile, "--dry-run")
+    assert code == 1
+    assert "a dry run would forget how its jobs ended" in said
+    assert read_state(submission, submission.stage("participants")) == state
+
+
 @pytest.fixture
 def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`answers("sacct", text)`: a program of Slurm that prints a text."""
