@@ -29,6 +29,8 @@ def bids_folder(folder: Path) -> Path:
     """A data set of the one scan, by links."""
     dwi = folder / "bids" / "sub-1" / "dwi"
     dwi.mkdir(parents=True)
+    about = '{"Name": "one scan", "BIDSVersion": "1.9.0"}'
+    (folder / "bids" / "dataset_description.json").write_text(about)
     for extension in (".nii.gz", ".bval", ".bvec"):
         (dwi / f"sub-1_dwi{extension}").symlink_to(f"{SCAN}{extension}")
     return folder / "bids"
