@@ -108,6 +108,20 @@ def mount_small(folder: Path, size: str, *, again: bool = False) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
+def fail_on_full_disk(study: Path, shrink: Callable[[], object], *options: object) -> None:
+    """Run a study whose disk shrinks once the driver has looked at its size: it must say so."""
+    lock = study.parent / "out" / "work" / "lock"
+    command = [str(BIN / "axoloci"), "run", str(study), *map(str, options)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (lock.exists() and lock.read_text()):
+        time.sleep(0.01)
+    shrink()
+    _, said = process.communicate()
+    assert process.returncode == 1, said
+    assert "No space left on device" in said, said
+    assert "Traceback" not in said
+
+
 def fill_disk(
     small_disk: Callable[[str], Path], cohort: Path, n_bytes: int, *, n_sizes: int
 ) -> Path:
@@ -133,18 +147,10 @@ def fill_disk(
     """
     folder = small_disk("1g")
     study = write_study(folder, cohort, min_participants=20)
-    lock = folder / "out" / "work" / "lock"
     for step in range(1, n_sizes + 1):
         small_disk("1g")
-        command = [str(BIN / "axoloci"), "run", str(study), "--n-procs", "2"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and not (lock.exists() and lock.read_text()):
-            time.sleep(0.01)
-        small_disk(f"{n_bytes * step // (n_sizes + 1) // 1024}k")
-        _, said = process.communicate()
-        assert process.returncode == 1, (step, said)
-        assert "No space left on device" in said, (step, said)
-        assert "Traceback" not in said
+        size = f"{n_bytes * step // (n_sizes + 1) // 1024}k"
+        fail_on_full_disk(study, lambda size=size: small_disk(size), "--n-procs", 2)
         assert not list(folder.rglob("*.tmp.*"))
     small_disk("1g")
     axoloci("run", study, "--n-procs", 2)
