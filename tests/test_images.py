@@ -5,12 +5,17 @@ from __future__ import annotations
 import ast
 import io
 import json
+import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -413,6 +418,71 @@ def test_image__is_the_pinned_one_and_passes_its_self_test(
     shown = dict(line.split(maxsplit=1) for line in image_build.self_test(image).splitlines())
     assert shown[f"axoloci-{name}:"] == "self-test passed"
     assert shown["numpy"] == image.parts["numpy"]
+
+
+@pytest.fixture
+def registry(
+    tool: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Address of an empty registry."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+        f"http: {{addr: {address}}}\n"
+    )
+    trusted = tmp_path / "registries.conf"
+    trusted.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(trusted))
+    with open(tmp_path / "registry.log", "wb") as log:
+        process = subprocess.Popen([tool("docker-registry"), "serve", config], stderr=log)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/"):
+                break
+            assert time.monotonic() < deadline, (tmp_path / "registry.log").read_text()
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_push__pull_takes_what_was_published_and_nothing_else(
+    built: Callable[[str], Image], registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = built("dti")
+    lock = tmp_path / "images.lock"
+    images.write_lock(lock, {"dti": image})
+    monkeypatch.setattr(image_commands, "lock_file", lambda _: lock)
+
+    def run(command: click.Command, *words: str) -> str:
+        arguments = ["dti", "--registry", registry, *words]
+        return CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
+
+    (address,) = run(image_commands.push, "--lock").splitlines()
+    published = images.read_lock(lock)["dti"]
+    assert published == image.model_copy(update={"registry_digest": published.registry_digest})
+    assert address == f"{registry}/axoloci/dti@{published.registry_digest}"
+    manifest = urllib.request.Request(
+        f"http://{registry}/v2/axoloci/dti/manifests/{published.registry_digest}",
+        headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
+    )
+    with urllib.request.urlopen(manifest) as answer:
+        assert json.load(answer)["config"]["digest"] == image.config_digest
+    assert run(image_commands.push).split() == [address]  # compressed to the same bytes again
+
+    for known in (image, published):  # by its tag, by its digest
+        monkeypatch.setattr(image_commands, "locked_images", lambda known=known: {"dti": known})
+        run(image_commands.pull)
+    other = image.model_copy(update={"config_digest": "sha256:" + "ab" * 32})
+    monkeypatch.setattr(image_commands, "locked_images", lambda: {"dti": other})
+    with pytest.raises(InputError, match="another image than the pinned sha256:abab"):
+        run(image_commands.pull)
+    images.podman("untag", image.config_digest, f"{registry}/axoloci/dti:{image.version}")
 
 
 def run_in(image: Image, *command: str) -> str:

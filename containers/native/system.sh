@@ -12,10 +12,13 @@ apt-get install -q -y --no-install-recommends plink2 plink1.9 mrtrix3 gemma chro
 apt-get install -q -y --no-install-recommends \
     slurm-wlm slurmdbd munge mariadb-server shellcheck
 
-# Container images: podman builds and runs them, Apptainer runs them where nobody is root.
+# Container images: podman builds and runs them, Apptainer runs them where nobody is root; the
+# registry is for the tests.
 apt-get install -q -y --no-install-recommends \
-    podman buildah runc fuse-overlayfs uidmap slirp4netns netavark iptables
-if [ ! -d /run/systemd/system ]; then
+    podman buildah runc fuse-overlayfs uidmap slirp4netns netavark iptables docker-registry
+if [ -d /run/systemd/system ]; then
+    systemctl disable --now docker-registry # the tests start one of their own
+else
     # A bare machine or a container: without systemd podman's defaults do not work.
     install -D -m 644 podman.conf /etc/containers/containers.conf.d/axoloci.conf
     # Apptainer mounts images by FUSE as the caller; udev gives everywhere else these rights.

@@ -132,6 +132,37 @@ class Engine:
             )
         return str(found["Id"])
 
+    def fetch(self, image: Image, source: str) -> None:
+        """Pull an image from a registry, under the name by which it is looked for here.
+
+        Parameters
+        ----------
+        image
+            The pinned image.
+        source
+            Its address, with a tag or a digest.
+
+        Raises
+        ------
+        InputError
+            It cannot be had, or is another image than the pinned one.
+        """
+        for words in (
+            ("pull", "--quiet", source),
+            ("tag", source, image.tag if self.name == "podman" else f"{image.reference}:latest"),
+        ):
+            done = subprocess.run([self.program, *words], capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+                raise InputError(f"{self.name} {words[0]} {source}: {reason}")
+        try:
+            self.locate(image)
+        except InputError as error:
+            raise InputError(
+                f"{source}: is another image than the pinned {image.config_digest}; "
+                f"build it here: axoloci images build {image.name}"
+            ) from error
+
     def words(self, located: str, job: Job) -> list[str]:
         """The whole command that runs a job in a located image."""
         if self.kind == "singularity":

@@ -1,4 +1,4 @@
-"""`axoloci images`: build, verify, list, pull, convert and bundle the images of the steps."""
+"""`axoloci images`: build, verify, list, push, pull, convert and bundle the images of the steps."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from axoloci import image_build
+from axoloci.engines import find_engine
 from axoloci.errors import InputError, raise_all
 from axoloci.images import (
     Image,
@@ -234,33 +235,62 @@ def verify(names: tuple[str, ...], wheels: Path | None) -> None:
     raise_all(problems, "images that are not the pinned ones:")
 
 
-@images.command()
-@names_argument
-@click.option(
+registry_option = click.option(
     "--registry",
     envvar="AXOLOCI_REGISTRY",
-    help="Where images were published, such as ghcr.io/OWNER; also AXOLOCI_REGISTRY.",
+    help="Where the images are published, such as ghcr.io/OWNER; also AXOLOCI_REGISTRY.",
 )
+
+
+@images.command()
+@names_argument
+@registry_option
+@click.option(
+    "--lock",
+    is_flag=True,
+    help="Keep the registry's digests in the lock, so that pull asks for these bytes and not for "
+    "what a tag stands for.",
+)
+def push(names: tuple[str, ...], registry: str | None, lock: bool) -> None:
+    """Publish pinned images in a registry, and print the address of each with its digest there.
+
+    That digest is of the compressed layers: the registry's own, and another than the pinned one.
+    Log in first, by podman login.
+    """
+    if registry is None:
+        raise InputError("name the registry by --registry, such as ghcr.io/OWNER")
+    locked = locked_images()
+    for name in chosen(names, locked):
+        image = locked[name]
+        _needed(image)
+        address = f"{registry.rstrip('/')}/{image.reference}"
+        with tempfile.TemporaryDirectory(prefix="axoloci-push-") as work:
+            digest_file = Path(work, "digest")
+            target = f"docker://{address}:{image.version}"
+            podman(*("push", "--quiet", "--digestfile", digest_file), image.config_digest, target)
+            digest = digest_file.read_text().strip()
+        click.echo(f"{address}@{digest}")
+        if lock:
+            file = lock_file(image.step)
+            published = image.model_copy(update={"registry_digest": digest})
+            write_lock(file, {**read_lock(file), name: published})
+
+
+@images.command()
+@names_argument
+@registry_option
 def pull(names: tuple[str, ...], registry: str | None) -> None:
-    """Fetch pinned images from a registry and check their digests."""
+    """Fetch pinned images from a registry, with podman or docker, and check that they are these."""
     if registry is None:
         raise InputError(
             "axoloci has no public registry yet: name yours by --registry, "
             "or build the images here: axoloci images build"
         )
-    locked = locked_images()
+    locked, engine = locked_images(), find_engine("docker")
     for name in chosen(names, locked):
         image = locked[name]
-        version = image.parts.get("VERSION", "latest")
-        at = f"@{image.registry_digest}" if image.registry_digest else f":{version}"
-        source = f"{registry.rstrip('/')}/{image.reference}{at}"
-        podman("pull", "--quiet", source)
-        if not is_here(image):
-            raise InputError(
-                f"{source}: is another image than the pinned {image.config_digest}; "
-                f"build it here: axoloci images build {name}"
-            )
-        podman("tag", image.config_digest, f"localhost/{image.reference}:{image.inputs[7:19]}")
+        at = f"@{image.registry_digest}" if image.registry_digest else f":{image.version}"
+        engine.fetch(image, f"{registry.rstrip('/')}/{image.reference}{at}")
         click.echo(f"{name}: {image.config_digest}", err=True)
 
 
@@ -358,7 +388,7 @@ def bundle(names: tuple[str, ...], out: Path, kind: str) -> None:
             "axoloci run … --env docker",
         ),
     }[kind]
-    version = wanted[0].parts["VERSION"]
+    version = wanted[0].version
     write_text(out / "README", HOW_TO.format(version=version, use=use, then=then))
     sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(out.iterdir())]
     write_text(out / "SHA256SUMS", "".join(sums))

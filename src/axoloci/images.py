@@ -76,6 +76,16 @@ class Image(Section):
         """Its key in the lock: dti, encoder-cuda."""
         return image_name(self.step, self.variant)
 
+    @property
+    def tag(self) -> str:
+        """Its name in podman's store."""
+        return f"localhost/{self.reference}:{self.inputs[7:19]}"
+
+    @property
+    def version(self) -> str:
+        """Of the package that its step belongs to; its tag in a registry."""
+        return self.parts["VERSION"]
+
 
 class _Lock(Section):
     format: Literal[1]
