@@ -16,7 +16,6 @@ import platform
 import pwd
 import re
 import shlex
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,12 +63,14 @@ from axoloci.workflows.submission import (
     StageState,
     Submission,
     as_json,
+    forget_submission,
     read_scans,
     read_state,
     read_submission,
+    refuse_if_queued,
     scan_line,
     state_folder,
-    was_submitted,
+    submitted_jobs,
     write_state,
 )
 
@@ -121,15 +122,15 @@ def submit_study(
     found.log()
     submission = freeze(settings, profile, env, {n: c.scans for n, c in found.cohorts.items()})
     with study_lock(paths):
-        _refuse_if_queued(paths)
-        if dry_run and _earlier_jobs(paths):
+        refuse_if_queued(paths)
+        if dry_run and submitted_jobs(paths):
             raise InputError(
                 f"{paths.out}: was submitted, and a dry run would forget how its jobs ended; "
                 "axoloci resubmit --dry-run says what is left of it"
             )
         begin(found, paths, env)
         folder = state_folder(paths)
-        shutil.rmtree(folder, ignore_errors=True)
+        forget_submission(paths)
         lines = [scan_line(name, scan) for name, c in found.cohorts.items() for scan in c.scans]
         write_text(folder / "scans.jsonl", "".join(f"{line}\n" for line in lines))
         write_json(folder / "submission.json", as_json(submission))
@@ -197,30 +198,6 @@ def _check_profile(submission: Submission) -> None:
         )
 
 
-def _earlier_jobs(paths: StudyPaths) -> list[int]:
-    """Numbers of the jobs of the last submission."""
-    if not was_submitted(paths.out):
-        return []
-    before = read_submission(paths.out)
-    return [number for stage in before.stages() for number in _numbers(read_state(before, stage))]
-
-
-def _refuse_if_queued(paths: StudyPaths) -> None:
-    """Stop if jobs of an earlier submission are still to come."""
-    states = slurm.job_states(_earlier_jobs(paths))
-    queued = {job for (job, _), state in states.items() if not state.ended}
-    if queued:
-        numbers = " ".join(map(str, sorted(queued)))
-        raise InputError(
-            f"{paths.out}: jobs of this study are still in Slurm's queue; wait for them, or end "
-            f"them by: scancel {numbers}"
-        )
-
-
-def _numbers(state: StageState) -> list[int]:
-    return [*(attempt.job for attempt in state.attempts), *state.checks]
-
-
 def _submit(
     submission: Submission, wanted: Sequence[tuple[Stage, Sequence[int] | None]], dry_run: bool
 ) -> list[str]:
@@ -276,7 +253,7 @@ def _submit(
                     state = read_state(submission, stage)
                     checks = (*state.checks, sent[-1])
                     write_state(submission, stage, state.model_copy(update={"checks": checks}))
-    except InputError:
+    except BaseException:  # Ctrl-C too
         slurm.cancel(sent)  # half a chain is of no use
         raise
     return said
@@ -324,7 +301,7 @@ def resubmit_study(settings: StudySettings, profile: Profile | None, *, dry_run:
         submission = submission.model_copy(update=update)
         _check_profile(submission)
     with study_lock(submission.paths):
-        _refuse_if_queued(submission.paths)
+        refuse_if_queued(submission.paths)
         write_json(state_folder(submission.paths) / "submission.json", as_json(submission))
         write_scripts(submission)
         wanted = _unfinished(submission)
@@ -793,7 +770,7 @@ def cluster_state(out: Path) -> tuple[list[StageView], dict[str, dict[str, Outco
     submission = read_submission(out)
     stages = submission.stages()
     states = {stage.name: read_state(submission, stage) for stage in stages}
-    found = slurm.job_states([n for state in states.values() for n in _numbers(state)])
+    found = slurm.job_states(submitted_jobs(submission.paths))
     views: list[StageView] = []
     scans: dict[str, dict[str, Outcome]] = {}
     for stage in stages:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,9 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             last[name] = jobs["normalize"]
             maps[name] = (jobs["normalize"], "maps.tsv")
 
-    teacher = "train" if "train" in cohorts else "discovery"
+    teacher = settings.teacher()
     trained: dict[str, str] = {}
-    if cohorts[teacher].start != "gwas":
+    if teacher:
         normalize = cohorts[teacher].normalize
         template = graph.give(normalize.template, "template")
         mask = graph.give(normalize.mask, "mask")
@@ -232,6 +233,17 @@ def group_programs(settings: StudySettings) -> dict[str, dict[str, str]]:
 def group_jobs(settings: StudySettings) -> dict[str, list[str]]:
     """Names of the jobs of each cohort that are not of one scan."""
     return {name: list(jobs) for name, jobs in group_programs(settings).items()}
+
+
+def group_parts(settings: StudySettings, parts: Sequence[str] = ("all",)) -> list[tuple[str, str]]:
+    """The group stage in its order: cohort and part, "train" or one of `parts` of `Group`.
+
+    Train, look for loci, replicate: each cohort in its turn.
+    """
+    tested = [name for name in ("discovery", "replication") if name in settings.cohorts()]
+    teacher = settings.teacher()
+    trained = [(teacher, "train")] if teacher else []
+    return trained + [(name, part) for name in tested for part in parts]
 
 
 def as_mermaid(graph: StudyGraph) -> str:

@@ -22,6 +22,7 @@ from axoloci.scans import TOLD_BY
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
 from axoloci.workflows.engine import followed, study_lock, submit
+from axoloci.workflows.graph import group_parts
 from axoloci.workflows.group import Group, Training
 from axoloci.workflows.participants import (
     Cohort,
@@ -40,6 +41,7 @@ from axoloci.workflows.provenance import (
     write_crate,
     write_whole_crate,
 )
+from axoloci.workflows.submission import forget_submission, refuse_if_queued
 
 log = logging.getLogger("axoloci")
 
@@ -474,23 +476,6 @@ def take_stock(cohort: Cohort, env: str) -> None:
     write_scan_tables(cohort.scans, cohort.outcomes, cohort.settings)
 
 
-def _teacher(settings: StudySettings) -> str:
-    """The cohort that trains the encoder; empty where traits are given."""
-    cohorts = settings.cohorts()
-    name = "train" if "train" in cohorts else "discovery"
-    return "" if cohorts[name].start == "gwas" else name
-
-
-def group_parts(settings: StudySettings, parts: Sequence[str] = ("all",)) -> list[tuple[str, str]]:
-    """The group stage in its order: cohort and part, "train" or one of `parts` of `Group`.
-
-    Train, look for loci, replicate: each cohort in its turn.
-    """
-    tested = [name for name in ("discovery", "replication") if name in settings.cohorts()]
-    trained = [(name, "train") for name in [_teacher(settings)] if name]
-    return trained + [(name, part) for name in tested for part in parts]
-
-
 def run_group_part(
     settings: StudySettings,
     name: str,
@@ -517,7 +502,7 @@ def run_group_part(
     StepError
         A step failed.
     """
-    cohorts, teacher = settings.cohorts(), _teacher(settings)
+    cohorts, teacher = settings.cohorts(), settings.teacher()
     maps = StudyPaths(cohorts[name].out).maps if teacher else None
     if part == "train":
         assert maps is not None
@@ -578,6 +563,7 @@ def run_study(
     wanted = {label.removeprefix("sub-") for label in participants}
     attempted = []
     with study_lock(paths):
+        refuse_if_queued(paths)
         begin(found, paths, env)
         for cohort in cohorts.values():
             if cohort.settings.start == "gwas":
@@ -595,6 +581,7 @@ def run_study(
                 prepare_group(cohorts)
                 for name, part in group_parts(settings):
                     run_group_part(settings, name, part, env, n_procs)
+                forget_submission(paths)  # how its jobs ended no longer matters
             except (InputError, StepError) as error:
                 group_error = str(error)
         group = f"The group stage failed: {group_error}" if group_error else ""

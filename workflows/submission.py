@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -18,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from axoloci import slurm
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.job import read_record
@@ -25,9 +27,8 @@ from axoloci.scans import Scan
 from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import Section, StudyPaths, StudySettings
-from axoloci.workflows.graph import group_programs
+from axoloci.workflows.graph import group_parts, group_programs
 from axoloci.workflows.participants import steps_of
-from axoloci.workflows.study import group_parts
 
 OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs
 WORKER_MB = 200  # of each of its processes that work on a scan
@@ -258,6 +259,39 @@ def state_folder(paths: StudyPaths) -> Path:
 def was_submitted(out: Path) -> bool:
     """Whether a study has been submitted to Slurm."""
     return (state_folder(StudyPaths(out)) / "submission.json").is_file()
+
+
+def submitted_jobs(paths: StudyPaths) -> list[int]:
+    """Numbers of all jobs of the last submission, which may be of another version of axoloci."""
+    records = (read_record(file) for file in sorted(state_folder(paths).glob("*.json")))
+    return [
+        number
+        for record in records
+        for number in (*(a["job"] for a in record.get("attempts", ())), *record.get("checks", ()))
+    ]
+
+
+def refuse_if_queued(paths: StudyPaths) -> None:
+    """Stop if jobs of the last submission are still to come.
+
+    Raises
+    ------
+    InputError
+        They are; says how to end them.
+    """
+    states = slurm.job_states(submitted_jobs(paths))
+    queued = {job for (job, _), state in states.items() if not state.ended}
+    if queued:
+        numbers = " ".join(map(str, sorted(queued)))
+        raise InputError(
+            f"{paths.out}: jobs of this study are still in Slurm's queue; wait for them, or end "
+            f"them by: scancel {numbers}"
+        )
+
+
+def forget_submission(paths: StudyPaths) -> None:
+    """Keep nothing of the last submission; none of its jobs may be to come."""
+    shutil.rmtree(state_folder(paths), ignore_errors=True)
 
 
 def read_submission(out: Path) -> Submission:

@@ -210,8 +210,12 @@ def status(study: Path, env: str | None) -> None:
     locked = is_locked(StudyPaths(out))
     stages: list[StageView] = []
     if was_submitted(out):
-        stages, ended = cluster_state(out)
-        cohorts = [_with_reasons(cohort, ended.get(cohort.name, {})) for cohort in cohorts]
+        try:
+            stages, ended = cluster_state(out)
+        except InputError as error:  # of another version; the rest can be told all the same
+            click.echo(f"warning: nothing is told of its jobs in Slurm: {error}")
+        else:
+            cohorts = [_with_reasons(cohort, ended.get(cohort.name, {})) for cohort in cohorts]
     under_way = locked or any(stage.running or stage.waiting for stage in stages)
     click.echo(f"{out}: {'a driver is working on it' if locked else 'no driver is working on it'}")
     rows, failed, open_ends = [], [], 0

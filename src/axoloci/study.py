@@ -237,6 +237,12 @@ class StudySettings(Inputs):
             cohorts[name] = self.model_copy(update=update)
         return cohorts
 
+    def teacher(self) -> str:
+        """The cohort that trains the encoder; empty where traits are given."""
+        cohorts = self.cohorts()
+        name = "train" if "train" in cohorts else "discovery"
+        return "" if cohorts[name].start == "gwas" else name
+
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Names allowed in the table of a model's file in which `location` lies."""

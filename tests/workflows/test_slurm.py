@@ -28,7 +28,7 @@ from axoloci.job import fingerprint
 from axoloci.scans import Scan
 from axoloci.slurm import JobState, parse_elements, parse_sacct, parse_scontrol, write_elements
 from axoloci.slurm_profile import Profile, read_profile
-from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
+from axoloci.study import StudyPaths, StudySettings, read_study
 from axoloci.study_file import profile_text
 from axoloci.workflows import cluster
 from axoloci.workflows.cluster import check_stage, in_words, run_job, to_repeat
@@ -243,12 +243,10 @@ def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Pat
     assert "scratch" not in scripts["check.sh"]
 
 
-def test_submit__scripts_are_clean_shell(submitted: Path) -> None:
-    for path in sorted((submitted.parent / "out" / "slurm").glob("*.sh")):
-        subprocess.run(["bash", "-n", str(path)], check=True)
-        if shutil.which("shellcheck"):
-            done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout
+def test_submit__scripts_are_clean_shell(submitted: Path, tool: Callable[[str], str]) -> None:
+    scripts = sorted((submitted.parent / "out" / "slurm").glob("*.sh"))
+    done = subprocess.run([tool("shellcheck"), *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_submit__each_stage_waits_for_the_check_of_the_one_before(submitted: Path) -> None:
@@ -297,20 +295,22 @@ def test_submit__several_cohorts(cohort: Path, tmp_path: Path) -> None:
     assert read_scans(submission, 10)["replication"] == [scans["replication"][0]]
 
 
-def test_submit__traits_need_no_scans(cohort: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def of_traits(cohort: Path, tmp_path: Path) -> Path:
+    """A study of a trait, without scans."""
     fam = (cohort / "genotypes.fam").read_text().split("\n")
     rows = [f"{line.split()[1]}\t{number % 7}" for number, line in enumerate(fam) if line]
     (tmp_path / "traits.tsv").write_text("\n".join(["IID\theight", *rows]) + "\n")
-    settings = parse_settings(
-        {
-            "out": "out",
-            "traits": "traits.tsv",
-            "genotypes": f"{cohort}/genotypes",
-            "covariates": f"{cohort}/covariates.tsv",
-        },
-        "test",
-        tmp_path,
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'out = "out"\ntraits = "traits.tsv"\ngenotypes = "{cohort}/genotypes"\n'
+        f'covariates = "{cohort}/covariates.tsv"\n[gwas]\nn_pcs = 0\n'
     )
+    return study
+
+
+def test_submit__traits_need_no_scans(of_traits: Path) -> None:
+    settings = read_study(of_traits)
     lines = cluster.submit_study(settings, Profile(), env="native", n_procs=1, dry_run=True)
     assert [line.split("=")[0] for line in lines][::2] == [
         "prepare",
@@ -318,6 +318,41 @@ def test_submit__traits_need_no_scans(cohort: Path, tmp_path: Path) -> None:
         "conclude",
         "report",
     ]
+
+
+def test_run__takes_over_what_slurm_could_not_finish(
+    of_traits: Path, fake_slurm: dict[str, list[object]]
+) -> None:
+    assert ask("submit", of_traits)[0] == 0
+    fake_slurm["states"] = [JobState(101, None, "PENDING")]
+    code, said = ask("run", of_traits)
+    assert code == 1
+    assert "still in Slurm's queue; wait for them, or end them by: scancel 101" in said
+    fake_slurm["states"] = [JobState(101, None, "TIMEOUT")]
+    code, said = ask("status", of_traits)
+    assert code == 3
+    assert "failed in Slurm: prepare: over its time limit" in said
+    assert ask("run", of_traits)[0] == 0
+    code, said = ask("status", of_traits)
+    assert code == 0, said
+    assert "Slurm" not in said
+
+
+def test_submit__goes_on_after_another_version(
+    submitted: Path, fake_slurm: dict[str, list[object]]
+) -> None:
+    cluster.resubmit_study(read_study(submitted), None, dry_run=False)
+    file = submitted.parent / "out" / "work" / "slurm" / "submission.json"
+    file.write_text(file.read_text().replace('"n_scans"', '"n_pictures"'))
+    code, said = ask("status", submitted)
+    assert code == 3
+    assert "nothing is told of its jobs in Slurm" in said
+    assert "run axoloci submit again" in said
+    fake_slurm["states"] = [JobState(101, 0, "RUNNING")]
+    assert "still in Slurm's queue" in ask("submit", submitted)[1]
+    fake_slurm["states"] = []
+    assert ask("submit", submitted)[0] == 0
+    assert "nothing is told" not in ask("status", submitted)[1]
 
 
 def test_script__nothing_of_the_data_becomes_a_command(submitted: Path) -> None:
@@ -627,8 +662,12 @@ def test_status__where_slurm_cannot_be_asked_nothing_is_cancelled(
     assert "failed" not in said.replace(" failed ", "")
 
 
+@pytest.mark.parametrize("error", [InputError("Slurm refuses it"), KeyboardInterrupt()])
 def test_submit__half_a_chain_is_taken_back(
-    submitted: Path, fake_slurm: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
+    submitted: Path,
+    fake_slurm: dict[str, list[object]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
 ) -> None:
     cancelled: list[int] = []
     monkeypatch.setattr(slurm, "cancel", cancelled.extend)
@@ -636,11 +675,11 @@ def test_submit__half_a_chain_is_taken_back(
 
     def refuse_the_fourth(command: list[str]) -> int:
         if len(fake_slurm["submitted"]) == 3:
-            raise InputError("Slurm refuses it")
+            raise error
         return submit_job(command)
 
     monkeypatch.setattr(slurm, "submit_job", refuse_the_fourth)
-    with pytest.raises(InputError, match="refuses it"):
+    with pytest.raises(type(error)):
         cluster.resubmit_study(read_study(submitted), None, dry_run=False)
     assert cancelled == [101, 102, 103]
 
