@@ -151,6 +151,12 @@ def test_run__crate_and_trace_know_the_step(native: Path, env: dict[str, str]) -
     assert sum("\tasymmetry\t" in job for job in jobs) == 3
 
 
+def test_run__methods_of_the_report_name_the_step(native: Path, env: dict[str, str]) -> None:
+    axoloci("run", native, "--stage", "participants", env=env)
+    page = (native.parent / "out" / "report.html").read_text(encoding="utf-8")
+    assert "the step asymmetry 0.1.0, which is not part of axoloci" in page
+
+
 def settings_with(maps: Path, out: Path, extra: Any = None, **door: str) -> StudySettings:
     """A study of the maps, or of another source."""
     source = door or {"fa": "{participant_id}_FA.nii.gz"}

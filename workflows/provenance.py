@@ -160,8 +160,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
     Returns
     -------
     facts
-        `scans` (finished, people) and, of what ran, `preprocess`, `dti`, `normalize`, `cohort`,
-        `encoder`, `gwas`, `loci`; JSON. Lengths in mm, b-values in s/mm².
+        `scans` (finished, people) and, of what ran, `preprocess`, `dti`, `normalize`, `outside`,
+        `cohort`, `encoder`, `gwas`, `loci`; JSON. Lengths in mm, b-values in s/mm².
     """
     paths = cohort.paths
     chosen = {outcome.scan for outcome in choose_scans(cohort.outcomes)}
@@ -232,6 +232,16 @@ def _scan_facts(used: Sequence[Scan], settings: StudySettings) -> dict[str, Any]
             }
         else:
             facts[step] = {"voxel_size": chosen["voxel_size"]}
+    if settings.extra:
+        known = installed_steps()
+        facts["outside"] = {
+            name: {
+                "version": step_version(name),
+                "summary": known[name].summary,
+                "reference": known[name].reference,
+            }
+            for name in settings.extra
+        }
     return facts
 
 

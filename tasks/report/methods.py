@@ -94,9 +94,9 @@ def methods_text(
     Parameters
     ----------
     facts
-        By part: `scans`, `preprocess`, `dti`, `normalize`, `cohort`, `encoder`, `gwas`, `joint`,
-        `loci`, as `axoloci.workflows.provenance.study_facts` and the joint test give them. Lengths
-        in mm, b-values in s/mm², distances along the genome in kb.
+        By part: `scans`, `preprocess`, `dti`, `normalize`, `outside`, `cohort`, `encoder`, `gwas`,
+        `joint`, `loci`, as `axoloci.workflows.provenance.study_facts` and the joint test give them.
+        Lengths in mm, b-values in s/mm², distances along the genome in kb.
     versions
         Of packages; without them no version is told.
 
@@ -117,6 +117,7 @@ def methods_text(
         *_preprocessing(facts, cite),
         *_tensor(facts, cite),
         *_normalization(facts, cite),
+        *_outside(facts),
     ]
     representation = _representation(facts, cite)
     genetics = [
@@ -214,6 +215,18 @@ def _normalization(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[st
     ]
     if cohort:
         sentences.append(f"The cohort has FA maps of {cohort['people']:,} people, one scan each.")
+    return sentences
+
+
+def _outside(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Steps of other packages: what they say of themselves."""
+    sentences = []
+    for name, step in facts.get("outside", {}).items():
+        source = f", doi:{step['reference']}" if step["reference"] else ""
+        sentences.append(
+            f"Each scan was also given to the step {name} {step['version']}, which is not part of "
+            f"axoloci ({step['summary']}{source})."
+        )
     return sentences
 
 

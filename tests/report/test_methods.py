@@ -15,6 +15,7 @@ FACTS: dict[str, Any] = {
     "preprocess": {"already_preprocessed": False, "masks": ["made"], "eddy_corrected": True},
     "dti": {"method": "WLS", "max_bval": 1500.0, "higher_shells": False},
     "normalize": {"voxel_size": None},
+    "outside": {"lesions": {"version": "2.1", "summary": "Lesion load", "reference": "10.1/x"}},
     "cohort": {"people": 29, "voxel_size": [2.0, 2.0, 2.0]},
     "encoder": {
         **{"n_latents": 8, "channels": [8, 16], "epochs": 6, "learning_rate": 5e-4},
@@ -36,6 +37,7 @@ CLAIMS = {  # words that only the part of this name may bring
     "preprocess": ("motion", "eddy", "Brain masks", "Gaussian process"),
     "dti": ("diffusion tensor", "b ≤", "DIPY"),
     "normalize": ("template", "SyN"),
+    "outside": ("not part of axoloci", "lesions"),
     "encoder": ("autoencoder", "UDIP-FA", "epochs", "PyTorch"),
     "gwas": ("linear regression", "plink2", "genotype principal", "adjusted"),
     "joint": ("F test", "λ"),
@@ -56,6 +58,7 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
         "weighted linear least squares",
         "b ≤ 1500 s/mm²",
         "voxels of 2 mm",
+        "the step lesions 2.1, which is not part of axoloci (Lesion load, doi:10.1/x)",
         "FA maps of 29 people",
         "on 26 people, with 3 held out, for 6 epochs",
         "8 latents",
