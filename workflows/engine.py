@@ -180,11 +180,14 @@ def followed(path: Path | None) -> Path | None:
     """Where a link leads, for Pydra remembers a file's digest by the time of the link.
 
     Links into a git-annex stay: they change with their content, and the names behind them are none.
+    Their folder is followed, from which they lead on: a container knows no links of folders.
     """
     if path is None or not path.is_symlink():
         return path
     target = path.resolve()
-    return path if "annex" in target.parts or target.suffix != path.suffix else target
+    if "annex" in target.parts or target.suffix != path.suffix:
+        return path.parent.resolve() / path.name
+    return target
 
 
 def prepare_pydra(paths: StudyPaths) -> Path:

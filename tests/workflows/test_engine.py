@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from axoloci.engines import folders_of
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths
 from axoloci.workflows import engine
@@ -221,4 +222,17 @@ def test_followed__links_lead_to_their_file_but_into_an_annex(tmp_path: Path) ->
     assert followed(tmp_path / "a.nii.gz") == plain
     assert followed(tmp_path / "b.nii.gz") == tmp_path / "b.nii.gz"
     assert followed(plain) == plain
+
+
+def test_followed__links_into_an_annex_lead_on_from_where_their_folder_lies(tmp_path: Path) -> None:
+    store = tmp_path / "store" / ".git" / "annex"
+    store.mkdir(parents=True)
+    (store / "key.nii.gz").touch()
+    (tmp_path / "store" / "sub-1").mkdir()
+    (tmp_path / "store" / "sub-1" / "a.nii.gz").symlink_to("../.git/annex/key.nii.gz")
+    (tmp_path / "bids").mkdir()
+    (tmp_path / "bids" / "sub-1").symlink_to(tmp_path / "store" / "sub-1")
+    found = followed(tmp_path / "bids" / "sub-1" / "a.nii.gz")
+    assert found == tmp_path / "store" / "sub-1" / "a.nii.gz"
+    assert folders_of([found]) == {tmp_path / "store" / "sub-1", store}
     assert followed(None) is None
