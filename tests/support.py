@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from axoloci.steps import installed_steps, is_outside
@@ -59,6 +59,21 @@ def install(source: Path, target: Path) -> dict[str, str]:
     before = {name: os.environ[name] for name in paths if os.environ.get(name)}
     whole = {name: f"{path}{os.pathsep}{before.get(name, '')}" for name, path in paths.items()}
     return {**os.environ, **{name: path.rstrip(os.pathsep) for name, path in whole.items()}}
+
+
+def write_trait_study(folder: Path, cohort: Path, **traits: Callable[[int], object]) -> Path:
+    """Write a study of the people of a cohort and of traits, which depend on a person's number."""
+    people = [line.split()[1] for line in (cohort / "genotypes.fam").read_text().splitlines()]
+    rows = [[person, *(f(n) for f in traits.values())] for n, person in enumerate(people)]
+    lines = ["\t".join(map(str, row)) for row in (["IID", *traits], *rows)]
+    (folder / "traits.tsv").write_text("\n".join(lines) + "\n")
+    study = folder / "study.toml"
+    study.write_text(
+        'out = "out"\nmin_participants = 10\ntraits = "traits.tsv"\n'
+        f'genotypes = "{cohort}/genotypes"\n'
+        f'covariates = "{cohort}/covariates.tsv"\n[gwas]\nn_pcs = 0\n'
+    )
+    return study
 
 
 def write_study(folder: Path, cohort: Path, min_participants: int = 10) -> Path:

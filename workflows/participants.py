@@ -37,7 +37,7 @@ from axoloci.errors import InputError, raise_all
 from axoloci.extra import named_files, task_fields
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.nifti import read_nifti
-from axoloci.io.tables import read_table
+from axoloci.io.tables import read_ids, read_table
 from axoloci.job import (
     damage,
     fingerprint,
@@ -110,7 +110,7 @@ class Cohort:
         if traits is None:
             return {scan.sample_id for scan in self.scans}
         people = set(read_table(traits).index)
-        return people if keep is None else people & set(read_table(keep).index)
+        return people if keep is None else people & set(read_ids(keep))
 
 
 def chain_of(settings: StudySettings) -> tuple[str, ...]:

@@ -38,7 +38,13 @@ from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotypes import genotype_problems, read_people
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
-from axoloci.io.tables import alike_hint, minus_nine_warnings, read_table, read_traits
+from axoloci.io.tables import (
+    alike_hint,
+    minus_nine_warnings,
+    read_ids,
+    read_table,
+    read_traits,
+)
 from axoloci.scans import LABEL, TOLD_BY, Scan, find_scans, passed_over, pattern_folder, scan_faults
 from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
 from axoloci.workflows.graph import group_jobs, study_graph
@@ -170,7 +176,7 @@ def check(
         where = f"[{name}] " if several else ""
         kept = True
         if cohort.keep is not None:
-            kept = found.collect(read_table, cohort.keep, where=f"{where}keep: ") is not None
+            kept = found.collect(read_ids, cohort.keep, where=f"{where}keep: ") is not None
         scans = found.collect(find_scans, cohort, where=where) if kept else None
         if scans is not None:
             found.cohorts[name] = Cohort(cohort, scans)
@@ -406,14 +412,14 @@ def _check_tables(
     found: Preflight, name: str, settings: StudySettings, stage: str, where: str
 ) -> None:
     """Genotypes, covariates and traits of one cohort, and who is in all of them."""
-    cohort = found.cohorts.get(name)
+    cohort, traits = found.cohorts.get(name), None
     if settings.traits is not None:
         traits = found.collect(_read_traits, settings, found.warnings, where=where)
         if traits is None:
             cohort = None
             found.cohorts.pop(name, None)
     if cohort is not None and settings.keep is not None:
-        kept = set(read_table(settings.keep).index)
+        kept = set(read_ids(settings.keep))
         unknown = kept - cohort.people
         if unknown:
             hint = alike_hint(unknown, cohort.people)
@@ -458,6 +464,8 @@ def _check_tables(
     if columns is not None:
         shared &= set(columns.index)
         columns = columns.loc[[person for person in columns.index if person in shared]]
+    if traits is not None:
+        shared = _check_missing(found, settings, traits.loc[sorted(shared)], where)
     _check_size(found, settings, len(shared), "are in all tables", stage, where)
     if shared and stage != "participants":
         _check_design(found, settings, columns, len(shared), where)
@@ -512,6 +520,36 @@ def _read_traits(settings: StudySettings, warnings: list[str]) -> pd.DataFrame:
     warnings += minus_nine_warnings(traits, path)
     raise_all(problems, f"{path}:")
     return traits
+
+
+def _check_missing(
+    found: Preflight, settings: StudySettings, traits: pd.DataFrame, where: str
+) -> set[str]:
+    """Who of the people with genotypes and covariates is tested, and with which traits jointly."""
+    known = traits.loc[:, traits.min() < traits.max()].notna()  # of the others it is said already
+    tested = traits.index[traits.notna().any(axis=1)]
+    if settings.gwas.complete_traits:
+        tested = traits.index[known.all(axis=1)]
+    lacking = [str(name) for name in known if not known[name].all()]
+    if len(tested) < len(traits):
+        which = "a trait" if settings.gwas.complete_traits else "all traits"
+        found.warnings.append(
+            f"{where}{settings.traits}: {len(traits) - len(tested)} people lack {which} and are "
+            f"left out, such as {_examples(traits.index.difference(tested))}"
+        )
+    if lacking and not settings.gwas.complete_traits:  # the association would do, not what follows
+        mend = "complete_traits = true in [gwas] leaves out the people instead"
+        if len(lacking) == known.shape[1]:
+            found.problems.append(
+                f"{where}{settings.traits}: each trait is lacked by someone, and the joint test "
+                f"needs traits of the same people: {mend}"
+            )
+        else:
+            found.warnings.append(
+                f"{where}{settings.traits}: left out of the joint test, for some people lack them: "
+                f"{_examples(lacking)}; {mend}"
+            )
+    return set(tested)
 
 
 def _nearest(name: str, known: Iterable[Any]) -> str:

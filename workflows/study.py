@@ -16,7 +16,7 @@ from axoloci.environments import StepEnvironment, StepError, image_identity
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import read_people
-from axoloci.io.tables import read_table, read_traits
+from axoloci.io.tables import read_ids, read_table, read_traits
 from axoloci.job import read_records
 from axoloci.scans import TOLD_BY
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
@@ -237,7 +237,7 @@ def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
     if not write:
         return path
     traits = read_traits(settings.traits)
-    kept = traits[traits.index.isin(read_table(settings.keep).index)]
+    kept = traits[traits.index.isin(read_ids(settings.keep))]
     write_text(path, kept.to_csv(sep="\t", na_rep="NA", lineterminator="\n"))
     return path
 

@@ -29,7 +29,7 @@ import bids2table
 from axoloci.errors import InputError, raise_all
 from axoloci.io.files import unreadable
 from axoloci.io.gradients import B0_THRESHOLD
-from axoloci.io.tables import read_table
+from axoloci.io.tables import read_ids
 from axoloci.study import Inputs
 
 log = logging.getLogger("axoloci")
@@ -546,7 +546,7 @@ def find_scans(inputs: Inputs, participants: Sequence[str] = ()) -> list[Scan]:
     else:
         scans = read_scan_table(where, participants, source)
     if inputs.keep is not None:
-        wanted = set(read_table(inputs.keep).index)
+        wanted = set(read_ids(inputs.keep))
         scans = [scan for scan in scans if scan.sample_id in wanted]
         if not scans:
             raise InputError(f"{inputs.keep}: none of these people has a scan in {where}")

@@ -97,6 +97,11 @@ class GwasSettings(Section):
         (), description="numeric columns that are categories (text columns always are)"
     )
     n_pcs: int = Field(10, ge=0, description="genotype principal components used as covariates")
+    complete_traits: bool = Field(
+        False,
+        description="leave out people who lack a trait, so that all traits are tested jointly; "
+        "without it the joint test is of the traits that no one lacks",
+    )
     device: Literal["auto", "cpu", "cuda"] | None = Field(
         None, description="where the arithmetic is done"
     )

@@ -59,8 +59,8 @@ SUMSTATS = click.option(
 @click.option(
     "--traits",
     default=None,
-    help="Names with commas between them; without it all. Few that matter have more power than "
-    "many that do not.",
+    help="Names with commas between them; without it all that no one lacks. Few that matter have "
+    "more power than many that do not.",
 )
 @click.option(
     "--out",
@@ -71,7 +71,7 @@ SUMSTATS = click.option(
 def joint(sumstats: Path, traits: str | None, out: Path) -> None:
     """Exact F test of each variant with all traits at once; remixing the traits changes nothing."""
     store = read_sumstats(sumstats)
-    names = store.traits if traits is None else [name.strip() for name in traits.split(",")]
+    names = _complete(store) if traits is None else [name.strip() for name in traits.split(",")]
     columns = _columns(store, names)
     whitening = kernel.whiten_traits(store.trait_correlation[np.ix_(columns, columns)], names)
     neg_log10_p = [np.empty(0, dtype=np.float32)]
@@ -282,6 +282,21 @@ LOCI_COLUMNS = [
 ]
 
 
+def _complete(store: Sumstats) -> list[str]:
+    """The traits that no one lacks: a joint test is of the same people in all of them."""
+    lacked = store.info.get("traits_with_missing", [])
+    names = [name for name in store.traits if name not in lacked]
+    if not names:
+        raise InputError(
+            f"{store.path}: each trait is lacked by someone, and the joint test needs traits of "
+            "the same people: run the association again with --complete-traits, in a study by "
+            "complete_traits = true in [gwas]"
+        )
+    if lacked:
+        log.warning("left out of the joint test, for some people lack them: %s", ", ".join(lacked))
+    return names
+
+
 def _columns(store: Sumstats, names: Sequence[str]) -> list[int]:
     """Places of the named traits in the store."""
     unknown = [name for name in names if name not in store.traits]
@@ -300,7 +315,7 @@ def _nothing_tested(store: Sumstats, names: Sequence[str], n_too_few: int) -> st
     if incomplete:
         return (
             f"{store.path}: the joint test needs traits of the same people, and some lack "
-            f"{', '.join(incomplete)}; leave them out with --traits"
+            f"{', '.join(incomplete)}; leave them out of --traits"
         )
     return (
         f"{store.path}: no variant can be tested jointly; {n_too_few} are missing in too many "

@@ -256,6 +256,12 @@ def samples(
     help="Numeric column that holds categories (site codes, say); columns of words always do.",
 )
 @click.option(
+    "--complete-traits",
+    is_flag=True,
+    help="Leave out people who lack a trait, so that all traits are of the same people and can be "
+    "tested jointly. Without it a person is left out of the traits that they lack.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
@@ -297,6 +303,7 @@ def associate(
     covariates: tuple[Path, ...],
     covariate: tuple[str, ...],
     categorical: tuple[str, ...],
+    complete_traits: bool,
     device: str,
     threads: int | None,
     out: Path,
@@ -319,7 +326,7 @@ def associate(
     for warning in minus_nine_warnings(trait_table, traits):
         log.warning("%s", warning)
     covariate_table = _read_covariates(covariates, covariate, categorical)
-    people = _shared_people(source, traits, trait_table, covariate_table)
+    people = _shared_people(source, traits, trait_table, covariate_table, complete_traits)
     columns = pd.DataFrame(index=people) if covariate_table is None else covariate_table.loc[people]
     matrix, covariate_names, left_out = design_matrix(columns)
     for name, why in left_out.items():
@@ -353,6 +360,7 @@ def associate(
         "covariates": [sha256(path) for path in covariates],
         "covariate": list(covariate),
         "categorical": sorted(categorical),
+        "complete_traits": complete_traits,
         "device": device,
     }
     writer = SumstatsWriter(out, plan, parts, replace, joins=chromosome is not None)
@@ -475,16 +483,29 @@ def _read_covariates(
 
 
 def _shared_people(
-    source: Genotypes, traits: Path, trait_table: pd.DataFrame, covariates: pd.DataFrame | None
+    source: Genotypes,
+    traits: Path,
+    trait_table: pd.DataFrame,
+    covariates: pd.DataFrame | None,
+    complete: bool,
 ) -> list[str]:
-    """People with genotypes, all covariates and a trait or more, in the order of the genotypes."""
+    """People with genotypes, all covariates and a trait or more, in the order of the genotypes.
+
+    If `complete`, with all traits that are neither constant nor missing for everyone.
+    """
     sources = {str(source.path): source.samples["iid"], str(traits): trait_table.index}
     if covariates is not None:
         sources["the covariates"] = covariates.index
     people = match_samples(sources)
-    has_trait = trait_table.loc[people].notna().any(axis=1).to_numpy()
+    own = trait_table.loc[people]
+    has_trait = own.notna().any(axis=1).to_numpy()
     if not has_trait.any():
         raise InputError(f"{traits}: no one with genotypes and covariates has a trait")
+    if complete:
+        has_trait = own.loc[:, own.min() < own.max()].notna().all(axis=1).to_numpy()
+        log.info("%d of %d people have all traits", has_trait.sum(), len(people))
+        if not has_trait.any():
+            raise InputError(f"{traits}: no one with genotypes and covariates has all traits")
     return [person for person, has in zip(people, has_trait, strict=True) if has]
 
 

@@ -87,6 +87,9 @@ class RunGwas(shell.Task["RunGwas.Outputs"]):
     categorical: list[str] | None = shell.arg(
         argstr="--categorical ...", default=None, help="numeric columns that are categories"
     )
+    complete_traits: bool = shell.arg(
+        argstr="--complete-traits", default=False, help="leave out people who lack a trait"
+    )
     device: str | None = shell.arg(argstr="--device", default=None, help="auto, cpu or cuda")
     out: str = shell.arg(argstr="--out", default="sumstats", help="folder of the store")
     replace: bool = shell.arg(

@@ -73,6 +73,30 @@ def associate(folder: Path, out: Path, *more: object, fails: bool = False) -> Re
     return gwas("associate", *inputs, "--out", out, *more, fails=fails)
 
 
+def test_associate__complete_traits_are_those_of_the_people_who_have_all(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, data = study
+    traits = data["traits"].set_index("IID")
+    # a constant trait is not tested, whoever lacks it
+    traits["flat"] = np.where(np.arange(len(traits)) < 9, np.nan, 1.0)
+    traits.to_csv(tmp_path / "all.tsv", sep="\t", na_rep="NA")
+    complete = traits[traits[["a", "b"]].notna().all(axis=1)]
+    assert 2 < len(complete) < len(traits)
+    complete.to_csv(tmp_path / "complete.tsv", sep="\t", na_rep="NA")
+    stores = {}
+    for name, *flag in (("all", "--complete-traits"), ("complete",)):
+        table = ("--traits", tmp_path / f"{name}.tsv")
+        inputs = ("--genotypes", folder / "g", *table, "--device", "cpu")
+        gwas("associate", *inputs, "--out", tmp_path / name, *flag)
+        stores[name] = read_sumstats(tmp_path / name)
+    assert stores["all"].info["traits_with_missing"] == []
+    assert stores["all"].n_samples == len(complete)
+    for one, other in zip(stores["all"].blocks(), stores["complete"].blocks(), strict=True):
+        np.testing.assert_array_equal(one.beta, other.beta)
+        np.testing.assert_array_equal(one.se, other.se)
+
+
 def test_associate__equals_the_kernel_on_the_same_people(
     study: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from axoloci.io.tables import (
     alike_ids,
     match_samples,
     minus_nine_warnings,
+    read_ids,
     read_table,
     read_traits,
     write_latents,
@@ -39,6 +40,9 @@ def write(folder: Path, text: str, name: str = "t.tsv") -> Path:
         "sample_id\tage\tsite\n01\t 7\ta \n02\tna\t.\n",
         "\ufeffIID\tage\tsite\r\n01\t7\ta\r\n02\tNA\tNA\r\n",
         "age\tIID\tsite\n7\t01\ta\nNA\t02\tNA",
+        "eid,age,site\n01,7,a\n02,,\n",
+        '"fid" "Iid" "age" "site"\n"f" "01" 7 "a"\n"f"  "02" NA NA\n',
+        "IID\tparticipant_id\tage\tsite\n01\tx\t7\ta\n02\ty\tNA\tNA\n",
     ],
 )
 def test_read_table__headers_in_use(tmp_path: Path, text: str) -> None:
@@ -59,9 +63,26 @@ def test_read_table__text_keeps_codes(tmp_path: Path) -> None:
     assert list(table["age"]) == [5, 6, 7, 8]
 
 
-def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path, 'IID\tnote\n1\t"a\n2\tb\n'))
-    assert list(table["note"]) == ['"a', "b"]
+def test_read_table__quotation_marks_are_no_part_of_a_value(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, 'IID,note\n1,"a, b"\n2,b\n'))
+    assert list(table["note"]) == ["a, b", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["f 1\nf  02\n", "1\nsub-02\n", "#FID IID\nf 1\nf 02\n", "iid\tx\ty\n1\t2\t3\n02\t1\t1\n"],
+)
+def test_read_ids__headers_are_not_needed(tmp_path: Path, text: str) -> None:
+    assert read_ids(write(tmp_path, text)) == ["1", "02"]
+
+
+def test_read_ids__names_faults(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"t\.tsv: row 2 has not 2 fields as the first row has"):
+        read_ids(write(tmp_path, "f 1\n2\n"))
+    with pytest.raises(InputError, match="no such file"):
+        read_ids(tmp_path / "none.tsv")
+    with pytest.raises(InputError, match="no column of ids"):
+        read_ids(write(tmp_path, "a b c\n1 2 3\n"))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +101,8 @@ def test_read_table__quotation_marks_are_characters(tmp_path: Path) -> None:
         ("IID\ta\n1\t2\nNA\t3\n", "row 3: no IID"),
         ("ID\ta\n1\t2\n", "no column of ids; .* found ID, a"),
         ("IID\ta\ta\n1\t2\t3\n", "the column 'a' occurs twice"),
-        ("IID,a\n1,2\n", "separated by commas"),
+        ("IID,a\n1,2,5\n", "row 2 has 3 fields, the header 2"),
+        ('IID\ta\n1\t"x\n', "row 2 has a quotation mark without its other one"),
         ("IID;age of scan;b\n1;2,5;3\n", "separated by semicolons; tables are separated by tabs"),
         ("IID\ta\n", "a header and at least one row"),
         ("", "a header and at least one row"),

@@ -8,9 +8,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from support import axoloci, write_study
+from support import axoloci, write_study, write_trait_study
 
 from axoloci.io.genotypes import open_genotypes
 from axoloci.io.nifti import write_nifti
@@ -167,3 +168,23 @@ def test_run__an_encoder_of_other_people(two_cohorts: Path) -> None:
     latents = pd.read_parquet(out / "discovery" / "group" / "latents.parquet")
     assert latents.shape == (N_DISCOVERY, 3)
     assert not (out / "train" / "group" / "sumstats").exists()
+
+
+def test_run__traits_that_some_lack_are_not_tested_jointly(cohort: Path, tmp_path: Path) -> None:
+    study = write_trait_study(
+        tmp_path, cohort, height=lambda n: n % 7, weight=lambda n: n % 5 if n else "NA"
+    )
+    text = study.read_text()
+    joint, people = {}, {}
+    for name in ("false", "true"):
+        study.write_text(f"{text}complete_traits = {name}\n")
+        done = axoloci("run", study)
+        assert ("left out of the joint test, for some people lack them: weight" in done.stderr) == (
+            name == "false"
+        )
+        group = tmp_path / "out" / "group"
+        about = json.loads(pq.read_schema(group / "joint.parquet").metadata[b"axoloci"])
+        joint[name] = about["traits"]
+        people[name] = json.loads((group / "sumstats" / "sumstats.json").read_text())["n_samples"]
+    assert joint == {"false": ["height"], "true": ["height", "weight"]}
+    assert people["false"] - people["true"] == 1

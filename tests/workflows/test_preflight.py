@@ -638,6 +638,13 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         lambda s: s.traits(["IID\ta", *(f"{n}\tx" for n in LABELS)]),
         "row 2, column 'a': 'x' is not a number; traits are quantitative",
     ),
+    "every trait lacked by someone": (
+        lambda s: s.traits(
+            ["IID\ta\tb", *(f"{n}\t{i or 'NA'}\t{i - 1 or 'NA'}" for i, n in enumerate(LABELS))]
+        ),
+        "each trait is lacked by someone, and the joint test needs traits of the same people: "
+        "complete_traits = true in [gwas]",
+    ),
     "traits all missing": (
         lambda s: s.traits(["IID\ta", *(f"{n}\tNA" for n in LABELS)]),
         "every trait is missing or constant; none can be tested",
@@ -743,6 +750,21 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "constant trait": (
         lambda s: s.traits(["IID\ta\tb", *(f"{n}\t{i}\t1" for i, n in enumerate(LABELS))]),
         "left out, for the same for everyone: b",
+    ),
+    "trait that some lack": (
+        lambda s: s.traits(
+            ["IID\ta\tb", *(f"{n}\t{i}\t{i or 'NA'}" for i, n in enumerate(LABELS))]
+        ),
+        "left out of the joint test, for some people lack them: b; complete_traits = true in",
+    ),
+    "people who lack a trait": (
+        both(
+            lambda s: s.traits(
+                ["IID\ta\tb", *(f"{n}\t{i}\t{i or 'NA'}" for i, n in enumerate(LABELS))]
+            ),
+            gwas(complete_traits=True),
+        ),
+        "1 people lack a trait and are left out, such as",
     ),
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from faults import records, results
-from support import ROOT, axoloci, write_study
+from support import ROOT, axoloci, write_study, write_trait_study
 
 from axoloci import slurm
 from axoloci.cli import main
@@ -298,15 +298,7 @@ def test_submit__several_cohorts(cohort: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def of_traits(cohort: Path, tmp_path: Path) -> Path:
     """A study of a trait, without scans."""
-    fam = (cohort / "genotypes.fam").read_text().split("\n")
-    rows = [f"{line.split()[1]}\t{number % 7}" for number, line in enumerate(fam) if line]
-    (tmp_path / "traits.tsv").write_text("\n".join(["IID\theight", *rows]) + "\n")
-    study = tmp_path / "study.toml"
-    study.write_text(
-        f'out = "out"\ntraits = "traits.tsv"\ngenotypes = "{cohort}/genotypes"\n'
-        f'covariates = "{cohort}/covariates.tsv"\n[gwas]\nn_pcs = 0\n'
-    )
-    return study
+    return write_trait_study(tmp_path, cohort, height=lambda number: number % 7)
 
 
 def test_submit__traits_need_no_scans(of_traits: Path) -> None:

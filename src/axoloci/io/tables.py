@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import logging
@@ -21,16 +22,17 @@ log = logging.getLogger("axoloci")
 
 LATENTS_FORMAT = "axoloci-latents"
 LATENTS_VERSION = 1
-_ID_COLUMNS = ("IID", "participant_id", "sample_id")
+ID_COLUMNS = ("IID", "participant_id", "sample_id", "eid")  # in any case; UK Biobank has eid
 _MISSING = {"", "na", "nan", "n/a", "."}  # compared in lower case
 
 
 def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.DataFrame:
     """Read a table of people.
 
-    Parquet, or text with a header: separated by tabs (or by blanks where the header has no tab),
-    with `#FID IID`, `FID IID`, `IID`, `participant_id` or `sample_id` first; `sub-` before an id is
-    dropped. Missing values are empty, NA, NaN, n/a or a dot.
+    Parquet, or text with a header, separated by what separates the header: tabs, commas or blanks.
+    The ids are the first of `IID`, `participant_id`, `sample_id` and `eid` that there is, without a
+    `sub-` before them; the others of these and `FID` are no columns. Missing values are empty, NA,
+    NaN, n/a or a dot. Quotation marks around a value are none of it.
 
     Parameters
     ----------
@@ -60,12 +62,14 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
         raise InputError(f"{path}: the column '{names[names.duplicated()][0]}' occurs twice")
     raw.columns = names
 
-    id_column = next((name for name in _ID_COLUMNS if name in raw), None)
-    if id_column is None:
+    by_name = {name.casefold(): name for name in names}
+    id_columns = [by_name[name.casefold()] for name in ID_COLUMNS if name.casefold() in by_name]
+    if not id_columns:
         raise InputError(
-            f"{path}: no column of ids; its header needs one of {', '.join(_ID_COLUMNS)}, found "
+            f"{path}: no column of ids; its header needs one of {', '.join(ID_COLUMNS)}, found "
             f"{', '.join(names[:5])}"
         )
+    id_column = id_columns[0]
     ids = raw[id_column].astype(str).str.strip().str.removeprefix("sub-")
     problems = []
     empty = ids.str.lower().isin(_MISSING) | raw[id_column].isna()
@@ -84,13 +88,36 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
         )
     columns = {}
     for name in raw.columns:
-        if name not in (id_column, "FID"):
+        if name not in id_columns and name.casefold() != "fid":
             try:
                 columns[name] = _column(path, raw[name], name in text)
             except InputError as error:
                 problems.append(str(error))
     raise_all(problems, f"{path}: the table has faults:")
     return pd.DataFrame(columns).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
+
+
+def read_ids(path: str | os.PathLike[str]) -> list[str]:
+    """Read who is named in a table of people, or in PLINK's own list: FID and IID without a header.
+
+    Raises
+    ------
+    InputError
+        As `read_table`.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet" or not path.is_file():
+        return list(read_table(path).index)
+    lines = _lines(path)
+    first = [word.casefold() for word in lines[0].removeprefix("#").split()] if lines else []
+    if not 1 <= len(first) <= 2 or {name.casefold() for name in ID_COLUMNS} & set(first):
+        return list(read_table(path).index)
+    ragged = [n for n, line in enumerate(lines, start=1) if len(line.split()) != len(first)]
+    if ragged:
+        raise InputError(
+            f"{path}: row {ragged[0]} has not {len(first)} fields as the first row has"
+        )
+    return [line.split()[-1].removeprefix("sub-") for line in lines]
 
 
 def read_traits(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -279,7 +306,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def _lines(path: Path) -> list[str]:
+    """Lines of a text without the empty ones at its end."""
     try:
         content = path.read_text(encoding="utf-8-sig")  # drops a byte order mark, and \r of \r\n
     except UnicodeDecodeError as error:
@@ -287,20 +315,35 @@ def _read_text(path: Path) -> pd.DataFrame:
     lines = content.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
+    return lines
+
+
+def _fields(line: str, separator: str | None) -> list[str]:
+    """Fields of a line, those in quotation marks without them."""
+    if '"' not in line:
+        return line.split(separator)
+    if separator is None:
+        line, separator = " ".join(line.split()), " "
+    return next(csv.reader([line], delimiter=separator))
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    lines = _lines(path)
     if len(lines) < 2:
         raise InputError(
             f"{path}: a header and at least one row are needed, found {len(lines)} lines"
         )
-    separator = "\t" if "\t" in lines[0] else None
-    header = [name.strip() for name in lines[0].split(separator)]
-    for other, what in ((";", "semicolons"), (",", "commas")):
-        if separator is None and other in header[0]:
-            raise InputError(
-                f"{path}: separated by {what}; tables are separated by tabs: save it as "
-                "tab-separated text"
-            )
-    header[0] = header[0].removeprefix("#")
-    n_fields = [len(line.split(separator)) for line in lines[1:]]
+    separator = next((mark for mark in "\t," if mark in lines[0]), None)
+    header = [name.strip() for name in _fields(lines[0].removeprefix("#"), separator)]
+    if separator is None and ";" in header[0]:
+        raise InputError(
+            f"{path}: separated by semicolons; tables are separated by tabs or commas: save it as "
+            "tab-separated text"
+        )
+    open_marks = [number for number, line in enumerate(lines, start=1) if line.count('"') % 2]
+    if open_marks:
+        raise InputError(f"{path}: row {open_marks[0]} has a quotation mark without its other one")
+    n_fields = [len(_fields(line, separator)) for line in lines[1:]]
     ragged = [number for number, n in enumerate(n_fields, start=2) if n != len(header)]
     if ragged:
         more = f" (and {len(ragged) - 1} more such rows)" if len(ragged) > 1 else ""
@@ -310,13 +353,12 @@ def _read_text(path: Path) -> pd.DataFrame:
         )
     return pd.read_csv(
         io.StringIO("\n".join(lines[1:])),
-        sep="\t" if separator else r"\s+",
+        sep=separator or r"\s+",
         header=None,
         names=header if len(set(header)) == len(header) else None,
         dtype=str,
         keep_default_na=False,
         skip_blank_lines=False,
-        quoting=3,  # csv.QUOTE_NONE: a quotation mark is a character like others
     ).set_axis(header, axis=1)
 
 
