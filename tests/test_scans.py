@@ -105,6 +105,8 @@ def test_find_bids_scans__field_maps_and_phase_are_passed_over(tmp_path: Path) -
         },
     )
     assert [scan.prefix for scan in find_bids_scans(root)] == ["sub-01_dir-AP"]
+    (root / "dwi.bval").write_text("0 1 1\n")  # then it is no field map, but a fault
+    assert [scan.prefix for scan in find_bids_scans(root)] == ["sub-01_dir-AP", "sub-01_dir-PA"]
 
 
 def test_find_bids_scans__sidecars_are_inherited(tmp_path: Path) -> None:

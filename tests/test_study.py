@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.study import parse_settings, read_study, step_settings
+from axoloci.study import parse_settings, read_study, step_settings, whole_path
 
 
 def write(folder: Path, text: str) -> Path:
@@ -138,3 +138,20 @@ def test_step_settings__no_covariates_are_none() -> None:
     assert step_settings(parse_settings(content, "x", Path()))["gwas"] == {}
     content["gwas"] = {}
     assert step_settings(parse_settings(content, "x", Path()))["gwas"] == {}
+
+
+def test_whole_path__has_no_way_up_and_keeps_other_links(tmp_path: Path) -> None:
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "deep")
+    assert whole_path("a/../b", tmp_path) == tmp_path / "b"
+    assert whole_path("link/x", tmp_path) == tmp_path / "link" / "x"
+    assert whole_path("link/../x", tmp_path) == tmp_path / "there" / "x"
+    assert whole_path("/a/b/../../c", tmp_path) == Path("/c")
+
+
+def test_parse_settings__no_path_leads_up(tmp_path: Path) -> None:
+    content = {"out": "../o", "fa": "../m/{participant_id}.nii.gz", "genotypes": "a/../g.bed"}
+    settings = parse_settings(content, "test", tmp_path / "study")
+    assert settings.out == tmp_path / "o"
+    assert settings.fa == tmp_path / "m" / "{participant_id}.nii.gz"
+    assert settings.genotypes == tmp_path / "study" / "g"

@@ -36,7 +36,7 @@ from axoloci.environments import StepError, die_with_parent, image_identity
 from axoloci.errors import InputError, raise_all
 from axoloci.extra import named_files, task_fields
 from axoloci.io.files import sha256, write_json, write_text
-from axoloci.io.nifti import read_nifti
+from axoloci.io.nifti import read_header, read_nifti
 from axoloci.io.tables import read_ids, read_table
 from axoloci.job import (
     damage,
@@ -212,10 +212,13 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     paths = StudyPaths(settings.out)
     out_dir, log_dir = paths.out / scan.folder, paths.logs / scan.prefix
     about: dict[str, Any] = {"scan": scan.prefix, "sample_id": scan.sample_id}
-    about |= {"log": str(log_dir.relative_to(paths.out)), "made_by": recipe(settings, env)}
+    about |= {"made_by": recipe(settings, env)}
     try:
         raise_all(scan_faults(scan, settings.start), f"{scan.prefix}: files are missing")
         if settings.start in STEPS:
+            for image, ndim in ((scan.dwi, 4), (scan.fa, 3)):
+                if image is not None:  # else Pydra refuses the file, in words of its own
+                    read_header(image, ndim)
             out_dir.mkdir(parents=True, exist_ok=True)
             start = first_step(scan, settings, env)
             files = {name: getattr(scan, name) for name in (*DWI_FILES, "fa")}
@@ -248,6 +251,8 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
         known = isinstance(error, (StepError, InputError))
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         outcome = Outcome(status="failed", reason=" ".join(reason.split()), **about)
+    if log_dir.is_dir():
+        outcome = replace(outcome, log=str(log_dir.relative_to(paths.out)))
     write_outcome(outcome, paths)
     return outcome
 

@@ -63,6 +63,8 @@ MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
 GPU_IMAGE = "gwas-cuda"
 HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
+FAR = 10  # times the interquartile range from the median
+MOST_COVARIATES, MOST_LEVELS = 20, 8  # that are described
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]
@@ -85,8 +87,8 @@ class Preflight:
     cohorts
         The cohorts by name, with their scans; only those whose source could be read.
     lacking
-        By cohort, one row a person who is not in all tables: `sample_id`, and for each table "yes"
-        or "no".
+        By cohort, one row a person who is not tested: `sample_id`, and for each table "yes", "no"
+        or, where a value is missing that is needed, "incomplete".
     """
 
     problems: list[str] = field(default_factory=list)
@@ -447,25 +449,45 @@ def _check_tables(
             tables[fam] = set(read_people(fam))
     columns = _read_covariates(found, settings, where)
     if columns is not None and settings.covariates is not None:
-        complete = columns.notna().all(axis=1)
-        if not complete.all():
+        whole = columns.notna().all(axis=1)
+        if not whole.all():
             found.warnings.append(
-                f"{where}{settings.covariates}: {int((~complete).sum())} people have a missing "
-                f"covariate and are left out, such as {_examples(columns.index[~complete])}"
+                f"{where}{settings.covariates}: {int((~whole).sum())} people have a missing "
+                f"covariate and are left out, such as {_examples(columns.index[~whole])}"
             )
         tables[settings.covariates] = set(columns.index)
-        columns = columns[complete]
+        columns = columns[whole]
     if cohort is None:
         return
     _check_sidecars(found, cohort, columns, where)
-    shared = _match(found, name, cohort, tables, where)
+    shared = _match(found, cohort, tables, where)
     if shared is None:
         return
-    if columns is not None:
-        shared &= set(columns.index)
-        columns = columns.loc[[person for person in columns.index if person in shared]]
-    if traits is not None:
+    complete = dict(tables)
+    if columns is not None and settings.covariates is not None:
+        complete[settings.covariates] = set(columns.index)
+        shared &= complete[settings.covariates]
+    if traits is not None and settings.traits is not None:
+        tables[settings.traits] = cohort.people
         shared = _check_missing(found, settings, traits.loc[sorted(shared)], where)
+        complete[settings.traits] = shared
+        found.warnings += far_values(traits.loc[sorted(shared)], f"{where}{settings.traits}")
+    if columns is not None and settings.covariates is not None:
+        columns = columns.loc[sorted(shared)]
+        found.counts += [f"{where}covariate {line}" for line in described(columns)]
+        found.warnings += far_values(columns, f"{where}{settings.covariates}")
+        found.warnings += alike_levels(columns, f"{where}{settings.covariates}")
+    if left_out := sorted(cohort.people - shared):
+        found.lacking[name] = [
+            {"sample_id": person}
+            | {
+                path.name: "no"
+                if person not in people
+                else ("yes" if person in complete[path] else "incomplete")
+                for path, people in tables.items()
+            }
+            for person in left_out
+        ]
     _check_size(found, settings, len(shared), "are in all tables", stage, where)
     if shared and stage != "participants":
         _check_design(found, settings, columns, len(shared), where)
@@ -630,8 +652,67 @@ def _check_sidecars(
             )
 
 
+def described(columns: pd.DataFrame) -> list[str]:
+    """A line a covariate: the range of numbers, the levels of words.
+
+    >>> described(pd.DataFrame({"age": [50.0, 60, 70], "sex": ["F", "M", "F"]}))
+    ['age: 50 to 70, median 60', 'sex: F 2, M 1']
+    """
+    lines = []
+    for name, values in columns.iloc[:, :MOST_COVARIATES].items():
+        if values.dtype != object:
+            low, middle, high = values.min(), values.median(), values.max()
+            lines.append(f"{name}: {low:g} to {high:g}, median {middle:g}")
+            continue
+        counts = values.value_counts()
+        levels = ", ".join(f"{level} {n}" for level, n in counts.iloc[:MOST_LEVELS].items())
+        more = f" and {len(counts) - MOST_LEVELS} levels more" if len(counts) > MOST_LEVELS else ""
+        lines.append(f"{name}: {levels}{more}")
+    if columns.shape[1] > MOST_COVARIATES:
+        lines.append(f"columns: {columns.shape[1] - MOST_COVARIATES} more")
+    return lines
+
+
+def far_values(table: pd.DataFrame, where: str) -> list[str]:
+    """What to say of values that are so far from the others that they may be codes or slips.
+
+    >>> far_values(pd.DataFrame({"age": [50.0, 55, 60, 65, 999]}, index=list("abcde")), "t")
+    ["t: column 'age': 999 of e is far from the others (half: 55 to 65); NA means missing"]
+    """
+    warnings = []
+    numbers = table.select_dtypes("number")
+    quarters = numbers.quantile([0.25, 0.5, 0.75])
+    for name, values in numbers.items():
+        low, middle, high = quarters[name]
+        far = values[(values - middle).abs() > FAR * (high - low)].dropna()
+        if high > low and len(far):
+            what = f"{far.iloc[0]:g} of {far.index[0]}"
+            what += f" and {len(far) - 1} more are" if len(far) > 1 else " is"
+            what += f" far from the others (half: {low:g} to {high:g})"
+            warnings.append(f"{where}: column '{name}': {what}; NA means missing")
+    return warnings
+
+
+def alike_levels(columns: pd.DataFrame, where: str) -> list[str]:
+    """What to say of words that differ only by case: each is a level of its own.
+
+    >>> alike_levels(pd.DataFrame({"sex": ["F", "f", "M"]}), "t.tsv")
+    ["t.tsv: column 'sex': F and f are levels of their own; write them alike if they mean the same"]
+    """
+    warnings = []
+    for name, values in columns.select_dtypes("object").items():
+        spellings = pd.Series(sorted(values.unique()))
+        for _, alike in spellings.groupby(spellings.str.casefold()):
+            if len(alike) > 1:
+                warnings.append(
+                    f"{where}: column '{name}': {' and '.join(alike)} are levels of their own; "
+                    "write them alike if they mean the same"
+                )
+    return warnings
+
+
 def _match(
-    found: Preflight, name: str, cohort: Cohort, tables: dict[Path, set[str]], where: str
+    found: Preflight, cohort: Cohort, tables: dict[Path, set[str]], where: str
 ) -> set[str] | None:
     """People in the images or traits and in all tables; none if a table shares no one with them."""
     first = str(cohort.settings.traits or "the scans")
@@ -666,12 +747,6 @@ def _match(
         + "".join(f"{len(people)} in {path}; " for path, people in tables.items())
         + f"{len(shared)} in all"
     )
-    if sound and shared != ours:
-        found.lacking[name] = [
-            {"sample_id": person}
-            | {path.name: "yes" if person in people else "no" for path, people in tables.items()}
-            for person in sorted(ours - shared)
-        ]
     return shared if sound else None
 
 

@@ -596,7 +596,10 @@ def run_study(
             write_crate(cohort, env)
         write_whole_crate(settings, env)
     failed = [
-        replace(outcome, log=str(cohort.paths.out.relative_to(paths.out) / outcome.log))
+        replace(
+            outcome,
+            log=outcome.log and str(cohort.paths.out.relative_to(paths.out) / outcome.log),
+        )
         for cohort in cohorts.values()
         for outcome in cohort.outcomes
         if outcome.status == "failed"

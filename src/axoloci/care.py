@@ -235,7 +235,7 @@ def status(study: Path, env: str | None) -> None:
         for outcome in cohort.scans:
             if outcome.status == "failed":
                 where = StudyPaths(out / cohort.name if cohort.name and len(cohorts) > 1 else out)
-                log = f"{where.out / outcome.log}"
+                log = f"{where.out / outcome.log}" if outcome.log else ""
                 failed.append(
                     (outcome.scan, outcome.reason, log, run_alone(words, outcome.sample_id))
                 )
@@ -253,7 +253,8 @@ def status(study: Path, env: str | None) -> None:
             states = ", ".join(f"{job.job} ({job.status})" for job in waiting)
             click.echo(f"{cohort.name or 'study'}, still to do: {states}")
     for name, reason, log, again in failed[:SHOWN]:
-        click.echo(f"failed: {name}: {reason}\n  log: {log}\n  alone: {again}")
+        log_line = f"\n  log: {log}" if log else ""  # it failed before anything was run
+        click.echo(f"failed: {name}: {reason}{log_line}\n  alone: {again}")
     if len(failed) > SHOWN:
         click.echo(f"and {len(failed) - SHOWN} more failed: see scans.tsv")
     for stage in stages:

@@ -51,8 +51,8 @@ def _finish(result: StudyResult, paths: StudyPaths, words: Sequence[str]) -> Non
     if result.report is not None:
         click.echo(f"report: {result.report}", err=True)
     for outcome in result.failed[:SHOWN]:
-        where = (paths.out / outcome.log).absolute()
-        click.echo(f"failed: {outcome.scan}: {outcome.reason} (log: {where})", err=True)
+        where = f" (log: {(paths.out / outcome.log).absolute()})" if outcome.log else ""
+        click.echo(f"failed: {outcome.scan}: {outcome.reason}{where}", err=True)
         click.echo(f"  alone: {run_alone(words, outcome.sample_id)}", err=True)
     if len(result.failed) > SHOWN:
         click.echo(

@@ -12,7 +12,7 @@ from pydra.utils.general import get_fields
 from axoloci.errors import InputError
 from axoloci.io.files import unreadable
 from axoloci.steps import load_task
-from axoloci.study import nearest
+from axoloci.study import nearest, whole_path
 
 GIVEN = ("prefix", "out_dir", "image")
 """Fields of a task that axoloci fills in, never a study."""
@@ -56,7 +56,7 @@ def whole_paths(tables: Tables, folder: Path) -> dict[str, dict[str, Any]]:
             if isinstance(value, list):
                 return [resolve(one) for one in value]
             is_text = isinstance(value, str)
-            return str(Path(folder, Path(value).expanduser()).absolute()) if is_text else value
+            return str(whole_path(value, folder)) if is_text else value
 
         whole[name] = {k: resolve(v) if k in files else v for k, v in table.items()}
     return whole

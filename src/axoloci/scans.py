@@ -30,7 +30,7 @@ from axoloci.errors import InputError, raise_all
 from axoloci.io.files import unreadable
 from axoloci.io.gradients import B0_THRESHOLD
 from axoloci.io.tables import read_ids
-from axoloci.study import Inputs
+from axoloci.study import Inputs, whole_path
 
 log = logging.getLogger("axoloci")
 
@@ -191,8 +191,8 @@ def find_bids_scans(root: Path, participants: Sequence[str] = ()) -> list[Scan]:
     Returns
     -------
     list of Scan
-        Sorted by name. Field maps (`dwi` files without a weighted volume) and phase images are
-        passed over and said in the log.
+        Sorted by name. Field maps (`dwi` files without a weighted volume of people who have others)
+        and phase images are passed over and said in the log.
 
     Raises
     ------
@@ -241,7 +241,12 @@ def _subject_scans(folder: str, shared: Sidecars) -> list[Scan]:
                 continue
             if "dwi" in within:
                 scans += _folder_scans(f"{session}/dwi", [_sidecars(session, within), *above])
-    return scans
+    field_maps = [scan for scan in scans if scan.bval is not None and not _is_weighted(scan.bval)]
+    if len(field_maps) == len(scans):  # more likely b-values of another unit: that is to be said
+        return scans
+    for scan in field_maps:
+        log.info("%s: only b=0 volumes, passed over", scan.dwi)
+    return [scan for scan in scans if scan not in field_maps]
 
 
 def _folder_scans(folder: str, above: Sequence[Sidecars]) -> list[Scan]:
@@ -264,9 +269,6 @@ def _folder_scans(folder: str, above: Sequence[Sidecars]) -> list[Scan]:
         prefix = stem.removesuffix("_dwi")
         tables = {ext: _applicable(wanted, levels, ext) for ext in (".bval", ".bvec")}
         bval, bvec = (Path(paths[0]) if paths else None for paths in tables.values())
-        if bval is not None and not _is_weighted(bval):
-            log.info("%s: only b=0 volumes, passed over", dwi)
-            continue
         lacking = [ext for ext, paths in tables.items() if not paths]
         fault = ""
         if lacking:
@@ -382,7 +384,7 @@ def read_scan_table(
                 "an image"
             )
         files = {
-            name: Path(path.parent, named).absolute()
+            name: whole_path(named, path.parent)
             for name in (*needed, *optional)
             if (named := (row.get(name) or "").strip())
         }

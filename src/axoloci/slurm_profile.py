@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from axoloci.errors import raise_all
 from axoloci.steps import installed_steps
-from axoloci.study import Section, nearest, read_toml, validated
+from axoloci.study import Section, nearest, read_toml, validated, whole_path
 
 # What axoloci writes into its scripts itself.
 RESERVED = (
@@ -167,7 +167,6 @@ def read_profile(path: Path) -> Profile:
         f"{path}:",
     )
     if (images := profile.slurm.images) is not None:
-        whole = Path(path.absolute().parent, images.expanduser())
-        slurm = profile.slurm.model_copy(update={"images": whole})
+        slurm = profile.slurm.model_copy(update={"images": whole_path(images, path.parent)})
         profile = profile.model_copy(update={"slurm": slurm})
     return profile

@@ -97,8 +97,8 @@ class GwasSettings(Section):
         (), description="numeric columns that are categories (text columns always are)"
     )
     n_pcs: int = Field(10, ge=0, description="genotype principal components used as covariates")
-    complete_traits: bool = Field(
-        False,
+    complete_traits: bool | None = Field(
+        None,
         description="leave out people who lack a trait, so that all traits are tested jointly; "
         "without it the joint test is of the traits that no one lacks",
     )
@@ -309,6 +309,17 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as {what} (TOML): {error}") from error
 
 
+def whole_path(path: str | Path, folder: Path) -> Path:
+    """An absolute path without `..`, which containers do not know; relative ones start at a folder.
+
+    Links that a `..` comes after are followed, others stay.
+    """
+    whole = Path()
+    for part in Path(folder, Path(path).expanduser()).absolute().parts:
+        whole = whole.resolve().parent if part == ".." else whole / part
+    return whole
+
+
 def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> StudySettings:
     """Settings from parsed TOML or from the command line.
 
@@ -333,7 +344,7 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
         raise InputError(f"{source}:", problems)
 
     def resolve(path: Path | None) -> Path | None:
-        return None if path is None else Path(folder, path.expanduser()).absolute()
+        return None if path is None else whole_path(path, folder)
 
     def resolved(inputs: Inputs) -> dict[str, Path | None]:
         paths = {name: resolve(getattr(inputs, name)) for name in Inputs.model_fields}

@@ -485,9 +485,9 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         "row 5, column 'age': '6,5' has a decimal comma; write a",
     ),
     "infinite": (field(5, 1, "inf"), "row 5, column 'age': an infinite number"),
-    "commas": (
-        patched("covariates.tsv", lambda b: b.replace(b"\t", b",")),
-        "separated by commas; tables are separated by tabs",
+    "semicolons": (
+        patched("covariates.tsv", lambda b: b.replace(b"\t", b";")),
+        "separated by semicolons; tables are separated by tabs or commas",
     ),
     "ragged": (field(5, 1, "6\t5"), "row 5 has 5 fields, the header 4"),
     "unknown covariate": (
@@ -783,6 +783,20 @@ def test_check__lists_who_is_not_in_all_tables(site: Site) -> None:
     assert site.check().lacking["discovery"] == [
         {"sample_id": "0003", "g.fam": "no", "covariates.tsv": "yes"}
     ]
+    field(5, 1, "NA")(site)
+    assert site.check().lacking["discovery"] == [
+        {"sample_id": "0003", "g.fam": "no", "covariates.tsv": "yes"},
+        {"sample_id": "0004", "g.fam": "yes", "covariates.tsv": "incomplete"},
+    ]
+
+
+def test_check__describes_covariates(site: Site) -> None:
+    field(5, 1, "999")(site)
+    found = site.check()
+    (age,) = [line for line in found.counts if line.startswith("covariate age: ")]
+    assert " to 999, median " in age
+    (warning,) = [line for line in found.warnings if "far from the others" in line]
+    assert "covariates.tsv: column 'age': 999 of 0004 is far from the others" in warning
 
 
 def link_elsewhere(site: Site) -> None:
@@ -798,6 +812,7 @@ ACCEPTED: dict[str, Callable[[Site], Any]] = {
     "Windows line ends and a byte order mark": patched(
         "covariates.tsv", lambda b: b"\xef\xbb\xbf" + b.replace(b"\n", b"\r\n")
     ),
+    "commas": patched("covariates.tsv", lambda b: b.replace(b"\t", b",")),
     "Windows line ends in a fam": patched("g.fam", lambda b: b.replace(b"\n", b"\r\n")),
     "gradients with a byte order mark": lambda s: s.dwi(extension=".bval").write_bytes(
         b"\xef\xbb\xbf" + BVAL.replace("\n", "\r\n").encode()
