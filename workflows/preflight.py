@@ -63,6 +63,7 @@ MANY = 2000  # scans from which on several processes are worth their start
 THREADS = 8  # of each process: a network file system answers several as fast as one
 GPU_IMAGE = "gwas-cuda"
 HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds them out
+FEW_FREE = 10  # degrees of freedom that are worth a warning
 FAR = 10  # times the interquartile range from the median
 MOST_COVARIATES, MOST_LEVELS = 20, 8  # that are described
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
@@ -783,6 +784,12 @@ def _check_design(
         found.problems.append(
             f"{where}{n_people} people are in all tables, too few for {n_columns} covariates "
             f"({what}); name fewer in [gwas] covariates, or lower n_pcs"
+        )
+    elif (free := n_people - n_columns - 1) < FEW_FREE:
+        found.warnings.append(
+            f"{where}{n_people} people and {n_columns} covariates ({what}) leave {free} degrees of "
+            "freedom: effects will look large by chance; name fewer in [gwas] covariates, or lower "
+            "n_pcs"
         )
 
 

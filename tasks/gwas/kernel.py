@@ -26,6 +26,7 @@ from axoloci.tasks.gwas.complete_case import STATUS_NAMES, TESTED, decode, regre
 __all__ = ["STATUS_NAMES", "Association", "NullModel", "TraitGroup", "associate", "fit_null"]
 
 Precision = Literal["float32", "float64"]
+FEW_PEOPLE = 1000  # fits may be nearly perfect by chance; float32 would lose what is left of them
 CPU_BLOCK, GPU_BLOCK = 256, 2048  # variants at once: a CPU's caches, a GPU's many cores
 RANK_TOLERANCE = 1e-7  # of a covariate that the ones before it leave over
 
@@ -208,7 +209,7 @@ def associate(
     *,
     device: str = "cpu",
     n_threads: int = 1,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
 ) -> Generator[Association, None, None]:
     """Test every trait against every variant of each block, in order.
 
@@ -226,8 +227,11 @@ def associate(
     n_threads
         Blocks in work at once on the CPU.
     precision
-        Of the products of genotypes and traits, and of the results.
+        Of the products of genotypes and traits, and of the results; without it float32, or float64
+        for less than `FEW_PEOPLE`.
     """
+    if precision is None:
+        precision = "float64" if model.n_samples < FEW_PEOPLE else "float32"
     regressions: list[_Regression] = [
         _CpuRegression(group, precision) if device == "cpu" else _torch(group, precision, device)
         for group in model.groups

@@ -135,6 +135,15 @@ def test_associate__equals_statsmodels_in_float64(missing: float) -> None:
             np.testing.assert_allclose(result.se[v, k], fit.bse[0], rtol=1e-9)
 
 
+def test_associate__keeps_what_is_left_of_a_nearly_perfect_fit() -> None:
+    dosage, traits, covariates = simulate(30, 40, 0.0, seed=5)
+    traits = traits[:, :1] * 1e-4 + dosage[:1].T  # one variant explains nearly all
+    result = run(dosage, traits, covariates)
+    fit = sm.OLS(traits[:, 0], np.column_stack([dosage[0], covariates])).fit()
+    assert fit.rsquared > 1 - 1e-4
+    np.testing.assert_allclose(result.se[0, 0], fit.bse[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_torch_regression__equals_the_cpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs on a GPU, run by torch on the CPU, in several gathers."""

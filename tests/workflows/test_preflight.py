@@ -751,6 +751,10 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
         lambda s: s.traits(["IID\ta\tb", *(f"{n}\t{i}\t1" for i, n in enumerate(LABELS))]),
         "left out, for the same for everyone: b",
     ),
+    "few degrees of freedom": (
+        gwas(n_pcs=11),
+        "leave 7 degrees of freedom: effects will look large by chance",
+    ),
     "trait that some lack": (
         lambda s: s.traits(
             ["IID\ta\tb", *(f"{n}\t{i}\t{i or 'NA'}" for i, n in enumerate(LABELS))]

@@ -256,7 +256,7 @@ class SumstatsWriter:
         effect_allele_frequency, n : (n_variants,)
             Among the people with a genotype; how many they are.
         beta, se : (n_variants, n_traits)
-            NaN where not tested.
+            NaN where not tested; kept as float32.
         n_by_trait
             For each trait with missing values: people with genotype and trait, (n_variants,).
         counts
@@ -280,7 +280,7 @@ class SumstatsWriter:
         for k, name in enumerate(traits):
             for statistic, values in (("beta", beta), ("se", se)):
                 floats.append(f"{statistic}_{name}")
-                arrays[floats[-1]] = pa.array(np.ascontiguousarray(values[:, k]))
+                arrays[floats[-1]] = pa.array(np.ascontiguousarray(values[:, k], dtype=np.float32))
         metadata = {"axoloci": json.dumps({"counts": dict(counts or {})})}
         table = pa.table(arrays).replace_schema_metadata(metadata)
         with whole_file(self.path / part.name) as temporary:
