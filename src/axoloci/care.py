@@ -147,7 +147,8 @@ def init(folder: Path, out: Path, slurm: Path | None) -> None:
 
     It looks for BIDS data sets with raw DWI, corrected DWI or FA maps by the names of BIDS
     derivatives, PLINK 1 genotypes and tables of people, a few folders deep. Of several it takes the
-    first, and names the others in a comment. Look at the file before you run it.
+    first, of tables of people that which alone has a column age or sex, as covariates; the others
+    are in comments. Look at the file before you run it.
 
     Exit codes: 0 written and complete, 3 written, but something is missing.
     """

@@ -684,10 +684,39 @@ def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path)
     (tmp_path / "raw/sub-01/dwi").mkdir(parents=True)
     (tmp_path / "raw/sub-01/dwi/sub-01_dwi.nii.gz").touch()
     found = find_data(tmp_path)
-    assert found.choices["fa"] == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
-    assert found.choices["covariates"] == [tmp_path / "covar.txt"]
+    assert list(found.choices["fa"]) == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
+    assert list(found.choices["covariates"]) == [tmp_path / "covar.txt"]
     assert any("people.csv: looks like a table of people, but" in note for note in found.notes)
     assert any('"BIDSVersion": "1.9.0"' in line for line in found.missing)
+
+
+@pytest.mark.parametrize(
+    ("columns", "taken"),
+    [
+        ({"brain_idps.tsv": "fa_1"}, "brain_idps.tsv"),
+        ({"brain_idps.tsv": "fa_1", "pheno_covs.tsv": "Age"}, "pheno_covs.tsv"),
+        ({"brain_idps.tsv": "fa_1", "participants.tsv": "sex"}, "participants.tsv"),
+        ({"covariates.tsv": "age", "participants.tsv": "age"}, "covariates.tsv"),
+        ({"brain_idps.tsv": "fa_1", "other.tsv": "fa_2"}, None),
+        ({"brain_idps.tsv": "age", "other.tsv": "sex"}, None),
+    ],
+)
+def test_init__covariates_are_a_table_that_is_so_without_doubt(
+    tmp_path: Path, columns: dict[str, str], taken: str | None
+) -> None:
+    for name, column in columns.items():
+        (tmp_path / name).write_text(f"IID\t{column}\n1\t2\n")
+    code, said = ask("init", tmp_path, "--out", tmp_path / "s.toml")
+    assert code == 3
+    assert "or study a table of traits without images" in said
+    assert ("which of" in said) == (taken is None)
+    text = (tmp_path / "s.toml").read_text()
+    assert tomllib.loads(text).get("covariates") == taken
+    for name in columns:
+        assert (f'#covariates = "{name}"' in text) == (name != taken)
+        assert f'#traits = "{name}"' in text
+    (tmp_path / "maps.tsv").write_text("participant_id\tfa\n1\ta.nii.gz\n")
+    assert "traits" not in find_data(tmp_path).choices  # where there are images
 
 
 def test_completion__study_files_and_folders(tmp_path: Path) -> None:
