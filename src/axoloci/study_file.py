@@ -11,7 +11,6 @@ import json
 import os
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from axoloci.errors import InputError
+from axoloci.io.nifti import check_grid, read_header
 from axoloci.scans import LABEL, in_common_space
 from axoloci.slurm_profile import Profile, SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
@@ -177,20 +178,35 @@ def _look_at_table(found: FoundData, path: Path) -> None:
             found.with_age.add(path)
 
 
+def _on_one_grid(maps: list[Path]) -> bool:
+    """Whether the headers of images can be read and have one shape and affine."""
+    try:
+        first = read_header(maps[0], ndim=3)
+        for path in maps[1:]:
+            own = read_header(path, ndim=3)
+            check_grid(path, own.shape, own.affine, first.shape, first.affine, maps[0])
+    except InputError:
+        return False
+    return True
+
+
 def _look_at_maps(found: FoundData, folder: Path, names: list[str]) -> None:
     """FA maps of single people that lie in one folder, such as 0011_FA.nii.gz."""
-    fits = [match for name in names if (match := FA_MAP.fullmatch(name))]
-    for rest, number in Counter(match["rest"] for match in fits).items():
-        if number > 1:
-            pattern = folder / f"{LABEL}{rest}"
-            note = f"{number:,} FA maps; name them by fa_common if they are in one space already"
-            found.add("fa", pattern, note)
+    kinds: dict[str, list[Path]] = {}
+    for name in names:
+        if match := FA_MAP.fullmatch(name):
+            kinds.setdefault(match["rest"], []).append(folder / name)
+    for rest, maps in kinds.items():
+        if len(maps) > 1:
+            grid = ", all of one grid (shape and affine)" if _on_one_grid(maps) else ""
+            note = f"FA maps{grid}; name them by fa_common if they are in one space already"
+            found.add("fa", folder / f"{LABEL}{rest}", f"{len(maps):,} {note}")
 
 
 def find_data(folder: Path) -> FoundData:
     """Look for the data of a study in a folder and in the folders below, but for those of people.
 
-    Nothing is written, and of a table only the columns are read.
+    Nothing is written; of tables only the columns are read, of FA maps the headers.
     """
     found = FoundData()
     for where, inside, names in _folders(folder):

@@ -23,6 +23,7 @@ from axoloci import study as study_schema
 from axoloci.cli import main
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
+from axoloci.io.nifti import write_nifti
 from axoloci.job import read_record, remove_output
 from axoloci.scans import find_scans
 from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
@@ -673,6 +674,27 @@ def test_init__takes_what_lies_nearest_to_the_scanner(processed: Path, tmp_path:
     assert len(find_scans(settings)) == 2
     (tmp_path / "made" / "dataset_description.json").write_text("not json")
     assert find_data(tmp_path).source == "preprocessed"
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [((2, 2, 3), True), ((2, 2, 4), False), (None, False)],
+    ids=["one grid", "two", "damaged"],
+)
+def test_init__says_in_the_file_whether_maps_are_of_one_grid(
+    tmp_path: Path, second: tuple[int, ...] | None, said: bool
+) -> None:
+    write_nifti(tmp_path / "0011_FA.nii.gz", np.zeros((2, 2, 3), np.float32), np.eye(4))
+    (tmp_path / "0012_FA.nii.gz").touch()
+    if second is not None:
+        write_nifti(tmp_path / "0012_FA.nii.gz", np.zeros(second, np.float32), np.eye(4))
+    ask("init", tmp_path, "--out", tmp_path / "s.toml")
+    text = (tmp_path / "s.toml").read_text()
+    (note,) = (line for line in text.splitlines() if line.startswith("# found: 2 FA maps"))
+    assert ("all of one grid" in note) == said
+    assert "name them by fa_common if they are in one space already" in " ".join(
+        line.lstrip("# ") for line in text.splitlines()
+    )
 
 
 def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path) -> None:
