@@ -203,12 +203,22 @@ def _look_at_maps(found: FoundData, folder: Path, names: list[str]) -> None:
             found.add("fa", folder / f"{LABEL}{rest}", f"{len(maps):,} {note}")
 
 
+def _raw_dwi(folder: Path, names: list[str]) -> Iterator[Path]:
+    """Images of one folder with gradient tables of their names beside them."""
+    there = set(names)
+    for name in names:
+        stem = name.removesuffix(".gz").removesuffix(".nii")
+        if stem != name and {f"{stem}.bval", f"{stem}.bvec"} <= there:
+            yield folder / name
+
+
 def find_data(folder: Path) -> FoundData:
     """Look for the data of a study in a folder and in the folders below, but for those of people.
 
     Nothing is written; of tables only the columns are read, of FA maps the headers.
     """
     found = FoundData()
+    dwi: list[Path] = []
     for where, inside, names in _folders(folder):
         people = [name for name in inside if name.startswith("sub-")]
         derived = bool(people) and _look_at_people(found, where, people)
@@ -227,9 +237,15 @@ def find_data(folder: Path) -> FoundData:
             if is_table and not of_bids and not derived:  # those are tables of a pipeline's own
                 _look_at_table(found, where / name)
         _look_at_maps(found, where, names)
+        dwi += _raw_dwi(where, names)
     known = StudySettings.model_fields
     tables = found.choices.get("covariates", {})
     if found.source is None:
+        if dwi:
+            found.notes.append(
+                f"{dwi[0]}: one of {len(dwi):,} DWI with .bval and .bvec beside them, but not in a "
+                f"BIDS data set; name them by scans ({known['scans'].description})"
+            )
         doors = "; ".join(f"{key} ({known[key].description})" for key in DOORS if key != "traits")
         found.missing.append(
             f"images; name one of: {doors}; or study a table of traits without images, by the key "

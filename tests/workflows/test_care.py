@@ -712,6 +712,18 @@ def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path)
     assert any('"BIDSVersion": "1.9.0"' in line for line in found.missing)
 
 
+def test_init__raw_dwi_that_is_not_bids_needs_a_table_of_scans(tmp_path: Path) -> None:
+    for person in ("11", "12"):
+        (tmp_path / person).mkdir()
+        for name in ("x.nii.gz", "x.bval", "x.bvec", "t1.nii.gz", "t1.bval"):
+            (tmp_path / person / name).touch()
+    said = ask("init", tmp_path, "--out", tmp_path / "s.toml")[1]
+    assert f"{tmp_path}/11/x.nii.gz: one of 2 DWI" in said
+    assert "name them by scans (raw DWI: table participant_id, dwi, bval, bvec" in said
+    (tmp_path / "scans.tsv").write_text("participant_id\tdwi\tbval\tbvec\n1\ta\tb\tc\n")
+    assert not any("one of 2 DWI" in note for note in find_data(tmp_path).notes)
+
+
 @pytest.mark.parametrize(
     ("columns", "taken"),
     [
