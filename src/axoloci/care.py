@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +116,13 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
-out_argument = click.argument(
-    "out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT"
-)
+def output_of(_: click.Context, __: click.Parameter, study: Path) -> Path:
+    """The output folder of a study, which is named itself or by its study file."""
+    return study if study.is_dir() else read_study(study).out
+
+
+study_or_out = partial(click.argument, type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
+out_argument = study_or_out("out", callback=output_of)
 env_option = click.option(
     "--env",
     type=click.Choice(KINDS),
@@ -174,7 +179,7 @@ def init(folder: Path, out: Path, slurm: Path | None) -> None:
 
 
 @click.command()
-@click.argument("study", type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
+@study_or_out("study")
 @env_option
 def status(study: Path, env: str | None) -> None:
     """Say what of a study is done, running, failed or not run.
@@ -357,7 +362,7 @@ def _say_submitted(lines: Sequence[str], study: Path, dry_run: bool) -> None:
 
 
 @click.command(hidden=True)
-@out_argument
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT")
 @click.argument("stage")
 @click.argument("jobs", type=int, nargs=-1)
 @click.option(
@@ -401,6 +406,8 @@ def job(
 )
 def trace(out: Path, table: Path | None, timeline: Path | None) -> None:
     """Tell what each job of a study took: a table with one row a job, and a picture.
+
+    STUDY.toml is a study file, OUT its output folder.
 
     Columns: cohort, scan ("group": a job of the cohort), step, started (UTC), seconds of wall
     clock and of CPU, peak memory of its largest process (MB), exit code, why it was run, version
@@ -471,8 +478,8 @@ def graph(study: Path, out: Path | None) -> None:
 def clean(out: Path, intermediates: bool, dry_run: bool) -> None:
     """Free space in the output folder of a study.
 
-    Removes what no resume needs: Pydra's cache of killed runs, and files that killed jobs left half
-    written. Refused while the study is run.
+    STUDY.toml is a study file, OUT its output folder. Removes what no resume needs: Pydra's cache
+    of killed runs, and files that killed jobs left half written. Refused while the study is run.
     """
     from axoloci.workflows.clean import clean_study
 

@@ -131,7 +131,7 @@ def test_clean__removed_volumes_are_made_again_only_when_needed(
     assert code == 0
     assert f"would free: {expected} bytes" in said
     assert all(path.exists() for path in volumes)
-    code, said = ask("clean", out, "--intermediates")
+    code, said = ask("clean", processed, "--intermediates")
     assert code == 0
     assert f"freed: {expected} bytes" in said
     assert not any(path.exists() for path in volumes)
@@ -403,9 +403,10 @@ def test_trace__one_row_a_job(processed: Path, tmp_path: Path) -> None:
     assert row["cpu_seconds"] == known["cpu_seconds"]
     assert row["code"] == known["image"]
     assert row["why"] == known["why"]
-    code, said = ask("trace", out)
-    assert code == 0
-    assert said.splitlines() == table.read_text().splitlines()
+    for study in (out, processed):
+        code, said = ask("trace", study)
+        assert code == 0
+        assert said.splitlines() == table.read_text().splitlines()
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png", ".html"])
@@ -779,7 +780,7 @@ def test_completion__study_files_and_folders(tmp_path: Path) -> None:
 
 
 def test_inputs_of_the_commands__faults_are_named(tmp_path: Path) -> None:
-    for command in ("status", "graph"):
+    for command in ("status", "graph", "trace", "clean"):
         (tmp_path / "s.toml").write_text("bidz = 1\n")
         code, said = ask(command, tmp_path / "s.toml")
         assert code == 1
