@@ -505,7 +505,9 @@ def plan(study: Path, n_procs: int, env: str | None) -> None:
 
     From the headers of the images (voxels × volumes), the number of people, variants and latents,
     and constants measured on one machine: right within a factor of three at best. Time is of what
-    is left to do, on CPUs; disk is of all. Nothing is written.
+    is left to do, on CPUs; disk is of all. Scans count as done while they fit the settings, jobs of
+    the cohort as they were last run, though a setting that changed may make them run again. Nothing
+    is written.
 
     Exit codes: 0 nothing is missing, 3 an input or a program is.
     """

@@ -595,6 +595,18 @@ def test_plan__names_what_is_missing(tmp_path: Path, cohort: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_plan__jobs_of_the_cohort_are_done_as_they_were_last_run(
+    tmp_path: Path, cohort: Path
+) -> None:
+    record = tmp_path / "out" / "logs" / "group" / "gwas.json"
+    record.parent.mkdir(parents=True)
+    write_json(record, {"job": "gwas", "exit_code": 0, "settings": "others than now"})
+    said = ask("plan", write_study(tmp_path, cohort))[1]
+    assert re.search(r"discovery +gwas +1 +1 +0 s", said), said
+    assert re.search(r"discovery +dti +20 +0 ", said), said
+    assert "jobs of the cohort as they were last run" in " ".join(ask("plan", "--help")[1].split())
+
+
 def test_wall_seconds__scans_side_by_side() -> None:
     steps = [StepPlan("", "dti", 6.0, of_scans=True), StepPlan("", "gwas", 4.0)]
     for _ in range(10):
