@@ -113,7 +113,9 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console(markup=False, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = 200  # a file is not cut at a terminal's edge
-    console.print(table)
+    with console.capture() as text:  # rich has an end of its own for a closed pipe
+        console.print(table)
+    click.echo(text.get(), nl=False)
 
 
 def output_of(_: click.Context, __: click.Parameter, study: Path) -> Path:

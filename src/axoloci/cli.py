@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axoloci.care import COMMANDS, StudyFile, env_option, key_help, run_alone
+from axoloci.care import COMMANDS, StudyFile, env_option, key_help, run_alone, show_table
 from axoloci.command import StepGroup, command_group
 from axoloci.environments import CPU_LIMIT, MEMORY_LIMIT, StepError, chosen_environment
 from axoloci.errors import InputError
@@ -299,12 +299,7 @@ def simulate(arguments: tuple[str, ...]) -> None:
 @main.command()
 def steps() -> None:
     """List the steps that are installed, ours and third parties'."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("step", "command", "image", "summary"):
-        table.add_column(column)
-    for step in installed_steps().values():
-        table.add_row(step.name, step.command, step.image, step.summary)
-    Console().print(table)
+    show_table(
+        ("step", "command", "image", "summary"),
+        [(one.name, one.command, one.image, one.summary) for one in installed_steps().values()],
+    )
