@@ -6,6 +6,7 @@ the command is run, so that `axoloci --help` stays quick.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 
 EXIT_NOT_ALL = 3
 SHOWN = 20  # failures named on the screen
+PLACEHOLDER = "STUDY.toml"  # in commands that are suggested
+STUDY_OPTIONS = {
+    "bids": "",
+    "scans": "",
+    "genotypes": "",
+    "covariates": "all columns are used",
+    "out": "",
+}
+"""Keys of the study file that are options of `axoloci run` as well, with what their help adds."""
 
 
 class StudyFile(click.Path):
@@ -81,6 +91,19 @@ def run_alone(words: Sequence[str], sample_id: str) -> str:
     """
     one = ("--stage", "participants", "--participant-label", sample_id)
     return shlex.join(["axoloci", "run", *words, *one])
+
+
+def _words_of(out: Path) -> list[str] | None:
+    """The options that name the study of a folder to `axoloci run`, if they say all of it."""
+    try:
+        known = json.loads(StudyPaths(out).report_inputs.read_text(encoding="utf-8"))
+        settings = StudySettings.model_validate(known["study_settings"])
+    except (OSError, ValueError, KeyError, TypeError):  # no report yet, or that of another version
+        return None
+    named = settings.model_dump(mode="json", exclude_defaults=True)
+    if settings.out.resolve() != out.resolve() or not named.keys() <= STUDY_OPTIONS.keys():
+        return None
+    return [word for key, value in named.items() for word in (f"--{key}", value)]
 
 
 def size(n_bytes: float) -> str:
@@ -196,7 +219,7 @@ def status(study: Path, env: str | None) -> None:
     from axoloci.workflows.records import study_state
 
     if study.is_dir():
-        out, words = study, ["STUDY.toml"]
+        out, words = study, _words_of(study) or [PLACEHOLDER]
         cohorts = study_state(out)
     else:
         from axoloci.scans import find_scans
@@ -264,6 +287,8 @@ def status(study: Path, env: str | None) -> None:
         click.echo(f"failed: {name}: {reason}\n  log: {log}\n  alone: {again}")
     if len(failed) > SHOWN:
         click.echo(f"and {len(failed) - SHOWN} more failed: see scans.tsv")
+    if failed and study.is_dir() and words == [PLACEHOLDER]:
+        click.echo(f"{PLACEHOLDER} stands for the study's own file, which this folder cannot name")
     for stage in stages:
         for reason in stage.failed[:SHOWN]:
             click.echo(f"failed in Slurm: {stage.name}: {reason}\n  logs: {out / 'slurm' / 'logs'}")

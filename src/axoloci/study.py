@@ -504,6 +504,11 @@ class StudyPaths:
         return self.work / "maps.tsv"
 
     @property
+    def report_inputs(self) -> Path:
+        """What the report was last made of, the study's settings among it (JSON)."""
+        return self.work / "report.json"
+
+    @property
     def env(self) -> Path:
         """Where the steps were last run: one of `environments.KINDS`."""
         return self.work / "env"

@@ -319,8 +319,11 @@ def test_status__of_a_study(processed: Path, people: list[str]) -> None:
     assert f"failed: {people[2]}: axoloci-preprocess run" in said
     assert f"--participant-label {people[2].removeprefix('sub-')}" in said
     assert "truncated" in said
+    assert "STUDY.toml" not in said
     code, said = ask("status", processed.parent / "out")
     assert code == 3
+    assert "run STUDY.toml --stage participants" in said  # its settings are more than options
+    assert "STUDY.toml stands for the study's own file" in said
     assert re.search(r"discovery\s+scans\s+2\s+0\s+1\s+0", said), said
 
 
@@ -384,6 +387,21 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     assert {job.status for job in states["discovery"].jobs} == {"not run"}
     (scan,) = study_state(tmp_path)[1].scans  # without the study file: it was begun, and killed
     assert (scan.scan, scan.status) == ("sub-1", "not run")
+
+
+def test_status__of_a_folder_names_the_options_of_its_study(tmp_path: Path) -> None:
+    out = tmp_path / "an out"
+    record(out / "logs" / "group", "gwas", "2026-01-01", exit_code=1)
+    given = {"bids": "b", "genotypes": "g", "out": str(out)}
+    settings = parse_settings(given, "command line", tmp_path)
+    about = {"study_settings": settings.model_dump(mode="json", exclude_none=True)}
+    write_json(StudyPaths(out).report_inputs, about)
+    expected = f"run --bids {tmp_path}/b --genotypes {tmp_path}/g --out '{out}' --stage group"
+    assert expected in ask("status", out)[1]
+    out.rename(tmp_path / "moved")
+    said = ask("status", tmp_path / "moved")[1]
+    assert "run STUDY.toml --stage group" in said
+    assert "STUDY.toml stands for" in said
 
 
 def test_trace__one_row_a_job(processed: Path, tmp_path: Path) -> None:
