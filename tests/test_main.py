@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+from support import BIN
 
 from axoloci import cli
 from axoloci.study import StudyPaths
@@ -27,3 +31,14 @@ def test_run__a_failure_is_named_with_its_log_and_how_to_run_it_alone(
     assert f"failed: sub-1: no b0 (log: {out / 'logs' / 'sub-1'})" in said
     assert "run --bids b --out o --env docker --stage participants --participant-label 1" in said
     assert "report:" not in said
+
+
+@pytest.mark.parametrize("command", [("steps",), ("run", "--help")])
+def test_main__a_closed_pipe_ends_it_quietly(command: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does when it has seen enough
+    with open(writing, "w") as closed:
+        done = subprocess.run(
+            [str(BIN / "axoloci"), *command], stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")

@@ -69,6 +69,15 @@ def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
             r"voxel_size': .*0\.5, found 0\.4",
         ),
         ('out = "o"\nbids = "b"\n[normalize]\nvoxel_size = 11', r"voxel_size': .*equal to 10"),
+        (
+            'out = "o"\nbids = "b"\n[gwas]\ncovariates = "age"',
+            r"'gwas\.covariates': write a list: \[\"age\"\]$",
+        ),
+        ('out = "o"\nbids = "b"\n[encoder]\nchannels = 8', r"channels': write a list: \[8\]$"),
+        (
+            'out = "o"\ngenotypes = ../x',
+            r'study\.toml: .*line 2, column \d+\); text stands in quotes, as in key = "text"',
+        ),
         ('out = "o"\nbids = "b"\n[encoder]\nchannels = [8, 0]', r"channels\.1': .*equal to 1"),
         ('out = "o"\nbids = "b"\n[encoder]\nbatch_size = 1', r"batch_size': .*equal to 2"),
         ('out = "o"\nbids = "b"\n[genetics]\np_threshold = 0', r"p_threshold': .*greater than 0"),

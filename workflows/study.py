@@ -426,9 +426,8 @@ def make_report(
     facts = study_facts(discovery, with_group=not group)
     if "replication" in parts and (about := parts["replication"].with_suffix(".json")).exists():
         facts["replication"] = json.loads(about.read_text(encoding="utf-8"))
-    inputs = paths.work / "report.json"
     write_json(
-        inputs,
+        paths.report_inputs,
         {
             "title": settings.title or settings.out.name,
             "other_scans": others,
@@ -445,7 +444,9 @@ def make_report(
     for page, shared in pages.items():
         log_file = paths.logs / "group" / f"{page.stem}.log"
         submit(
-            MakeReport(inputs_file=inputs, out=str(page), shareable=shared, image=image),
+            MakeReport(
+                inputs_file=paths.report_inputs, out=str(page), shareable=shared, image=image
+            ),
             paths,
             # the tables that it names may have changed under the same names
             environment=StepEnvironment(

@@ -6,11 +6,13 @@ the command is run, so that `axoloci --help` stays quick.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 
 EXIT_NOT_ALL = 3
 SHOWN = 20  # failures named on the screen
+PLACEHOLDER = "STUDY.toml"  # in commands that are suggested
+STUDY_OPTIONS = {
+    "bids": "",
+    "scans": "",
+    "genotypes": "",
+    "covariates": "all columns are used",
+    "out": "",
+}
+"""Keys of the study file that are options of `axoloci run` as well, with what their help adds."""
 
 
 class StudyFile(click.Path):
@@ -82,6 +93,19 @@ def run_alone(words: Sequence[str], sample_id: str) -> str:
     return shlex.join(["axoloci", "run", *words, *one])
 
 
+def _words_of(out: Path) -> list[str] | None:
+    """The options that name the study of a folder to `axoloci run`, if they say all of it."""
+    try:
+        known = json.loads(StudyPaths(out).report_inputs.read_text(encoding="utf-8"))
+        settings = StudySettings.model_validate(known["study_settings"])
+    except (OSError, ValueError, KeyError, TypeError):  # no report yet, or that of another version
+        return None
+    named = settings.model_dump(mode="json", exclude_defaults=True)
+    if settings.out.resolve() != out.resolve() or not named.keys() <= STUDY_OPTIONS.keys():
+        return None
+    return [word for key, value in named.items() for word in (f"--{key}", value)]
+
+
 def size(n_bytes: float) -> str:
     """A number of bytes in its largest decimal unit."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -112,12 +136,18 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console(markup=False, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = 200  # a file is not cut at a terminal's edge
-    console.print(table)
+    with console.capture() as text:  # rich has an end of its own for a closed pipe
+        console.print(table)
+    click.echo(text.get(), nl=False)
 
 
-out_argument = click.argument(
-    "out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT"
-)
+def output_of(_: click.Context, __: click.Parameter, study: Path) -> Path:
+    """The output folder of a study, which is named itself or by its study file."""
+    return study if study.is_dir() else read_study(study).out
+
+
+study_or_out = partial(click.argument, type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
+out_argument = study_or_out("out", callback=output_of)
 env_option = click.option(
     "--env",
     type=click.Choice(KINDS),
@@ -147,7 +177,8 @@ def init(folder: Path, out: Path, slurm: Path | None) -> None:
 
     It looks for BIDS data sets with raw DWI, corrected DWI or FA maps by the names of BIDS
     derivatives, PLINK 1 genotypes and tables of people, a few folders deep. Of several it takes the
-    first, and names the others in a comment. Look at the file before you run it.
+    first, of tables of people that which alone has a column age or sex, as covariates; the others
+    are in comments. Look at the file before you run it.
 
     Exit codes: 0 written and complete, 3 written, but something is missing.
     """
@@ -173,7 +204,7 @@ def init(folder: Path, out: Path, slurm: Path | None) -> None:
 
 
 @click.command()
-@click.argument("study", type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
+@study_or_out("study")
 @env_option
 def status(study: Path, env: str | None) -> None:
     """Say what of a study is done, running, failed or not run.
@@ -188,7 +219,7 @@ def status(study: Path, env: str | None) -> None:
     from axoloci.workflows.records import study_state
 
     if study.is_dir():
-        out, words = study, ["STUDY.toml"]
+        out, words = study, _words_of(study) or [PLACEHOLDER]
         cohorts = study_state(out)
     else:
         from axoloci.scans import find_scans
@@ -257,6 +288,8 @@ def status(study: Path, env: str | None) -> None:
         click.echo(f"failed: {name}: {reason}{log_line}\n  alone: {again}")
     if len(failed) > SHOWN:
         click.echo(f"and {len(failed) - SHOWN} more failed: see scans.tsv")
+    if failed and study.is_dir() and words == [PLACEHOLDER]:
+        click.echo(f"{PLACEHOLDER} stands for the study's own file, which this folder cannot name")
     for stage in stages:
         for reason in stage.failed[:SHOWN]:
             click.echo(f"failed in Slurm: {stage.name}: {reason}\n  logs: {out / 'slurm' / 'logs'}")
@@ -357,7 +390,7 @@ def _say_submitted(lines: Sequence[str], study: Path, dry_run: bool) -> None:
 
 
 @click.command(hidden=True)
-@out_argument
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT")
 @click.argument("stage")
 @click.argument("jobs", type=int, nargs=-1)
 @click.option(
@@ -401,6 +434,8 @@ def job(
 )
 def trace(out: Path, table: Path | None, timeline: Path | None) -> None:
     """Tell what each job of a study took: a table with one row a job, and a picture.
+
+    STUDY.toml is a study file, OUT its output folder.
 
     Columns: cohort, scan ("group": a job of the cohort), step, started (UTC), seconds of wall
     clock and of CPU, peak memory of its largest process (MB), exit code, why it was run, version
@@ -471,8 +506,8 @@ def graph(study: Path, out: Path | None) -> None:
 def clean(out: Path, intermediates: bool, dry_run: bool) -> None:
     """Free space in the output folder of a study.
 
-    Removes what no resume needs: Pydra's cache of killed runs, and files that killed jobs left half
-    written. Refused while the study is run.
+    STUDY.toml is a study file, OUT its output folder. Removes what no resume needs: Pydra's cache
+    of killed runs, and files that killed jobs left half written. Refused while the study is run.
     """
     from axoloci.workflows.clean import clean_study
 
@@ -498,7 +533,9 @@ def plan(study: Path, n_procs: int, env: str | None) -> None:
 
     From the headers of the images (voxels × volumes), the number of people, variants and latents,
     and constants measured on one machine: right within a factor of three at best. Time is of what
-    is left to do, on CPUs; disk is of all. Nothing is written.
+    is left to do, on CPUs; disk is of all. Scans count as done while they fit the settings, jobs of
+    the cohort as they were last run, though a setting that changed may make them run again. Nothing
+    is written.
 
     Exit codes: 0 nothing is missing, 3 an input or a program is.
     """

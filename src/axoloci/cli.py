@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axoloci.care import COMMANDS, StudyFile, env_option, key_help, run_alone
+from axoloci.care import (
+    COMMANDS,
+    STUDY_OPTIONS,
+    StudyFile,
+    env_option,
+    key_help,
+    run_alone,
+    show_table,
+)
 from axoloci.command import StepGroup, command_group
 from axoloci.environments import CPU_LIMIT, MEMORY_LIMIT, StepError, chosen_environment
 from axoloci.errors import InputError
@@ -79,13 +87,10 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
     path = click.Path(path_type=Path)
     options = (
         click.argument("study", required=False, type=StudyFile(dir_okay=False)),
-        click.option("--bids", type=path, help=key_help("bids")),
-        click.option("--scans", type=path, help=key_help("scans")),
-        click.option("--genotypes", type=path, help=key_help("genotypes")),
-        click.option(
-            "--covariates", type=path, help=key_help("covariates", "all columns are used")
+        *(
+            click.option(f"--{key}", type=path, help=key_help(key, more))
+            for key, more in STUDY_OPTIONS.items()
         ),
-        click.option("--out", type=path, help=key_help("out")),
         env_option,
         n_procs_option,
         click.option(
@@ -299,12 +304,7 @@ def simulate(arguments: tuple[str, ...]) -> None:
 @main.command()
 def steps() -> None:
     """List the steps that are installed, ours and third parties'."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("step", "command", "image", "summary"):
-        table.add_column(column)
-    for step in installed_steps().values():
-        table.add_row(step.name, step.command, step.image, step.summary)
-    Console().print(table)
+    show_table(
+        ("step", "command", "image", "summary"),
+        [(one.name, one.command, one.image, one.summary) for one in installed_steps().values()],
+    )

@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -55,6 +56,9 @@ class StepGroup(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # as of `| head`: end as every program does, by the signal
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGPIPE)
         except OSError as error:  # such as a full disk
             if error.filename is None and error.errno is None:
                 raise

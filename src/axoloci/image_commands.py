@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from axoloci import image_build
+from axoloci.care import show_table
 from axoloci.engines import find_engine
 from axoloci.errors import InputError, raise_all
 from axoloci.images import (
@@ -73,17 +74,12 @@ def chosen(names: Iterable[str], among: Iterable[str]) -> list[str]:
 @folder_option
 def list_images(folder: Path | None) -> None:
     """Show the pinned images, and which of them are on this machine."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("image", "variant", "digest", "MB", "podman", "SIF"):
-        table.add_column(column, justify="right" if column == "MB" else "left")
+    rows = []
     locked = locked_images()
     for name in sorted(image_build.recipes().keys() | locked.keys()):
         image = locked.get(name)
         if image is None:
-            table.add_row(name, "", "not pinned", "", "", "")
+            rows.append((name, "", "not pinned", "", "", ""))
             continue
         try:
             checked_sif(image, folder)
@@ -92,8 +88,8 @@ def list_images(folder: Path | None) -> None:
             sif = "no" if not sif_path(image, folder).exists() else "damaged"
         here = "here" if is_here(image) else "no"
         size = f"{image.size / 1e6:.0f}"
-        table.add_row(name, image.variant, image.config_digest[7:19], size, here, sif)
-    Console().print(table)
+        rows.append((name, image.variant, image.config_digest[7:19], size, here, sif))
+    show_table(("image", "variant", "digest", " MB", "podman", "SIF"), rows)
 
 
 @images.command()

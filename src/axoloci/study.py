@@ -7,6 +7,7 @@ optional: what a study leaves out, the step's own default decides.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -284,13 +285,15 @@ def validated(model: type[Model], content: Mapping[str, Any], source: str) -> Mo
     except ValidationError as error:
         problems = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
+            key, given = ".".join(map(str, problem["loc"])), problem["input"]
             if problem["type"] == "extra_forbidden":
                 known = _known_keys(model, problem["loc"])
                 hint = nearest(str(problem["loc"][-1]), known)
                 problems.append(f"unknown key '{key}'; {hint}")
+            elif problem["type"] == "tuple_type" and isinstance(given, str | int | float):
+                problems.append(f"'{key}': write a list: {json.dumps([given], ensure_ascii=False)}")
             else:
-                found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+                found = "" if problem["type"] == "missing" else f", found {given!r}"
                 problems.append(f"'{key}': {problem['msg']}{found}")
         raise InputError(f"{source}:", problems) from error
 
@@ -306,7 +309,9 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as {what} (TOML): {error}") from error
+        is_syntax = isinstance(error, tomllib.TOMLDecodeError)
+        hint = '; text stands in quotes, as in key = "text"' if is_syntax else ""
+        raise InputError(f"{path}: cannot be read as {what} (TOML): {error}{hint}") from error
 
 
 def whole_path(path: str | Path, folder: Path) -> Path:
@@ -513,6 +518,11 @@ class StudyPaths:
     def maps(self) -> Path:
         """Table of the maps that the cohort is made of."""
         return self.work / "maps.tsv"
+
+    @property
+    def report_inputs(self) -> Path:
+        """What the report was last made of, the study's settings among it (JSON)."""
+        return self.work / "report.json"
 
     @property
     def env(self) -> Path:

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from axoloci.errors import InputError
+from axoloci.io.nifti import check_grid, read_header
 from axoloci.scans import LABEL, in_common_space
 from axoloci.slurm_profile import Profile, SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
@@ -27,6 +28,7 @@ DEPTH = 4
 """Folders below the one that is looked at."""
 
 ID_COLUMNS = ("IID", "participant_id", "sample_id")
+TOLD_OF_PEOPLE = {"age", "sex"}  # columns, in any case, that tell covariates from traits
 WIDTH = 100
 OUT = "derivatives/axoloci"
 EXTENSIONS = (".bed", ".bim", ".fam")
@@ -44,25 +46,45 @@ class FoundData:
     Attributes
     ----------
     choices
-        By key of the study file, what could be named there, the best first.
+        By key of the study file, what could be named there, the nearest first, with what it is.
     notes
         What was found, one line each.
     missing
         What a study needs and was not found, one line each.
+    with_age
+        Tables of people with a column age or sex.
     """
 
-    choices: dict[str, list[Path]] = field(default_factory=dict)
+    choices: dict[str, dict[Path, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    with_age: set[Path] = field(default_factory=set)
 
     @property
     def source(self) -> str | None:
         """The key of the source of images: that nearest to the scanner."""
-        return next((key for key in DOORS if key in self.choices), None)
+        return next((key for key in DOORS if key != "traits" and key in self.choices), None)
+
+    @property
+    def covariates(self) -> Path | None:
+        """The table that is of covariates without doubt: traits taken for them would be lost."""
+        tables = list(self.choices.get("covariates", ()))
+        if len(tables) > 1:
+            tables = [path for path in tables if path in self.with_age]
+        if len(tables) > 1:  # a table beside the data set is meant for this, BIDS's own is not
+            tables = [path for path in tables if path.name != "participants.tsv"]
+        return tables[0] if len(tables) == 1 else None
+
+    @property
+    def chosen(self) -> dict[str, Path]:
+        """What a study file of these data names, by key."""
+        keys = [key for key in (self.source, "genotypes") if key and key in self.choices]
+        chosen = {key: next(iter(self.choices[key])) for key in keys}
+        return chosen | ({"covariates": self.covariates} if self.covariates else {})
 
     def add(self, key: str, path: Path, note: str) -> None:
         """One more choice."""
-        self.choices.setdefault(key, []).append(path)
+        self.choices.setdefault(key, {})[path] = note
         self.notes.append(f"{path}: {note}")
 
 
@@ -152,24 +174,51 @@ def _look_at_table(found: FoundData, path: Path) -> None:
     else:
         names = ", ".join(others[:6]) + (", …" if len(others) > 6 else "")
         found.add("covariates", path, f"table of {n_rows:,} people: {names}")
+        if TOLD_OF_PEOPLE & {name.lower() for name in others}:
+            found.with_age.add(path)
+
+
+def _on_one_grid(maps: list[Path]) -> bool:
+    """Whether the headers of images can be read and have one shape and affine."""
+    try:
+        first = read_header(maps[0], ndim=3)
+        for path in maps[1:]:
+            own = read_header(path, ndim=3)
+            check_grid(path, own.shape, own.affine, first.shape, first.affine, maps[0])
+    except InputError:
+        return False
+    return True
 
 
 def _look_at_maps(found: FoundData, folder: Path, names: list[str]) -> None:
     """FA maps of single people that lie in one folder, such as 0011_FA.nii.gz."""
-    fits = [match for name in names if (match := FA_MAP.fullmatch(name))]
-    for rest, number in Counter(match["rest"] for match in fits).items():
-        if number > 1:
-            pattern = folder / f"{LABEL}{rest}"
-            note = f"{number:,} FA maps; name them by fa_common if they are in one space already"
-            found.add("fa", pattern, note)
+    kinds: dict[str, list[Path]] = {}
+    for name in names:
+        if match := FA_MAP.fullmatch(name):
+            kinds.setdefault(match["rest"], []).append(folder / name)
+    for rest, maps in kinds.items():
+        if len(maps) > 1:
+            grid = ", all of one grid (shape and affine)" if _on_one_grid(maps) else ""
+            note = f"FA maps{grid}; name them by fa_common if they are in one space already"
+            found.add("fa", folder / f"{LABEL}{rest}", f"{len(maps):,} {note}")
+
+
+def _raw_dwi(folder: Path, names: list[str]) -> Iterator[Path]:
+    """Images of one folder with gradient tables of their names beside them."""
+    there = set(names)
+    for name in names:
+        stem = name.removesuffix(".gz").removesuffix(".nii")
+        if stem != name and {f"{stem}.bval", f"{stem}.bvec"} <= there:
+            yield folder / name
 
 
 def find_data(folder: Path) -> FoundData:
     """Look for the data of a study in a folder and in the folders below, but for those of people.
 
-    Nothing is written, and of a table only the columns are read.
+    Nothing is written; of tables only the columns are read, of FA maps the headers.
     """
     found = FoundData()
+    dwi: list[Path] = []
     for where, inside, names in _folders(folder):
         people = [name for name in inside if name.startswith("sub-")]
         derived = bool(people) and _look_at_people(found, where, people)
@@ -188,16 +237,30 @@ def find_data(folder: Path) -> FoundData:
             if is_table and not of_bids and not derived:  # those are tables of a pipeline's own
                 _look_at_table(found, where / name)
         _look_at_maps(found, where, names)
-    # a table beside the data set is meant for this; BIDS's own comes last
-    tables = found.choices.get("covariates", [])
-    tables.sort(key=lambda path: (path.name == "participants.tsv", "covar" not in path.name))
+        dwi += _raw_dwi(where, names)
+    known = StudySettings.model_fields
+    tables = found.choices.get("covariates", {})
     if found.source is None:
-        known = StudySettings.model_fields
-        doors = "; ".join(f"{key} ({known[key].description})" for key in DOORS)
-        found.missing.append(f"images; name one of: {doors}")
+        if dwi:
+            found.notes.append(
+                f"{dwi[0]}: one of {len(dwi):,} DWI with .bval and .bvec beside them, but not in a "
+                f"BIDS data set; name them by scans ({known['scans'].description})"
+            )
+        doors = "; ".join(f"{key} ({known[key].description})" for key in DOORS if key != "traits")
+        found.missing.append(
+            f"images; name one of: {doors}; or study a table of traits without images, by the key "
+            "traits"
+        )
+        if tables:
+            found.choices["traits"] = tables
     for key in ("genotypes", "covariates"):
         if key not in found.choices:
-            found.missing.append(f"{key} ({StudySettings.model_fields[key].description})")
+            found.missing.append(f"{key} ({known[key].description})")
+    if tables and found.covariates is None:
+        found.missing.append(
+            f"covariates: which of {', '.join(map(str, tables))} holds them is not clear (a column "
+            "age or sex in one of them alone would tell); in the study file remove the # of one"
+        )
     return found
 
 
@@ -307,17 +370,16 @@ def study_text(found: FoundData, folder: Path) -> str:
         "",
     ]
     tables = {name for name, _ in _sections()} | {*COHORTS, "extra"}
-    given: dict[str, Any] = {"out": OUT}
-    for key in ([found.source] if found.source else []) + ["genotypes", "covariates"]:
-        if found.choices.get(key):
-            given[key] = relative(found.choices[key][0])
     order = ["out", *Inputs.model_fields, *(k for k in fields if k not in Inputs.model_fields)]
     for name in dict.fromkeys(order):
         if name in tables:
             continue
-        lines += _key(name, fields[name], schema[name], given.get(name))
-        others = found.choices.get(name, [])[1 if name in given else 0 :]
-        lines += [f"#{name} = {_toml(relative(path))}" for path in others]
+        *about, key = _key(name, fields[name], schema[name], OUT if name == "out" else None)
+        choices = found.choices.get(name, {})
+        lines += about if choices else [*about, key]
+        for path, note in choices.items():
+            sign = "" if found.chosen.get(name) == path else "#"
+            lines += [*_comment(f"found: {note}"), f"{sign}{name} = {_toml(relative(path))}"]
         lines.append("")
     for name in COHORTS:
         lines += [*_comment(f"{fields[name].description}: keys as above, instead of those above")]

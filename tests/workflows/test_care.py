@@ -23,6 +23,7 @@ from axoloci import study as study_schema
 from axoloci.cli import main
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
+from axoloci.io.nifti import write_nifti
 from axoloci.job import read_record, remove_output
 from axoloci.scans import find_scans
 from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
@@ -130,7 +131,7 @@ def test_clean__removed_volumes_are_made_again_only_when_needed(
     assert code == 0
     assert f"would free: {expected} bytes" in said
     assert all(path.exists() for path in volumes)
-    code, said = ask("clean", out, "--intermediates")
+    code, said = ask("clean", processed, "--intermediates")
     assert code == 0
     assert f"freed: {expected} bytes" in said
     assert not any(path.exists() for path in volumes)
@@ -318,8 +319,11 @@ def test_status__of_a_study(processed: Path, people: list[str]) -> None:
     assert f"failed: {people[2]}: axoloci-preprocess run" in said
     assert f"--participant-label {people[2].removeprefix('sub-')}" in said
     assert "truncated" in said
+    assert "STUDY.toml" not in said
     code, said = ask("status", processed.parent / "out")
     assert code == 3
+    assert "run STUDY.toml --stage participants" in said  # its settings are more than options
+    assert "STUDY.toml stands for the study's own file" in said
     assert re.search(r"discovery\s+scans\s+2\s+0\s+1\s+0", said), said
 
 
@@ -385,6 +389,21 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     assert (scan.scan, scan.status) == ("sub-1", "not run")
 
 
+def test_status__of_a_folder_names_the_options_of_its_study(tmp_path: Path) -> None:
+    out = tmp_path / "an out"
+    record(out / "logs" / "group", "gwas", "2026-01-01", exit_code=1)
+    given = {"bids": "b", "genotypes": "g", "out": str(out)}
+    settings = parse_settings(given, "command line", tmp_path)
+    about = {"study_settings": settings.model_dump(mode="json", exclude_none=True)}
+    write_json(StudyPaths(out).report_inputs, about)
+    expected = f"run --bids {tmp_path}/b --genotypes {tmp_path}/g --out '{out}' --stage group"
+    assert expected in ask("status", out)[1]
+    out.rename(tmp_path / "moved")
+    said = ask("status", tmp_path / "moved")[1]
+    assert "run STUDY.toml --stage group" in said
+    assert "STUDY.toml stands for" in said
+
+
 def test_trace__one_row_a_job(processed: Path, tmp_path: Path) -> None:
     out = processed.parent / "out"
     table = tmp_path / "trace.tsv"
@@ -402,9 +421,10 @@ def test_trace__one_row_a_job(processed: Path, tmp_path: Path) -> None:
     assert row["cpu_seconds"] == known["cpu_seconds"]
     assert row["code"] == known["image"]
     assert row["why"] == known["why"]
-    code, said = ask("trace", out)
-    assert code == 0
-    assert said.splitlines() == table.read_text().splitlines()
+    for study in (out, processed):
+        code, said = ask("trace", study)
+        assert code == 0
+        assert said.splitlines() == table.read_text().splitlines()
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png", ".html"])
@@ -593,6 +613,18 @@ def test_plan__names_what_is_missing(tmp_path: Path, cohort: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_plan__jobs_of_the_cohort_are_done_as_they_were_last_run(
+    tmp_path: Path, cohort: Path
+) -> None:
+    record = tmp_path / "out" / "logs" / "group" / "gwas.json"
+    record.parent.mkdir(parents=True)
+    write_json(record, {"job": "gwas", "exit_code": 0, "settings": "others than now"})
+    said = ask("plan", write_study(tmp_path, cohort))[1]
+    assert re.search(r"discovery +gwas +1 +1 +0 s", said), said
+    assert re.search(r"discovery +dti +20 +0 ", said), said
+    assert "jobs of the cohort as they were last run" in " ".join(ask("plan", "--help")[1].split())
+
+
 def test_wall_seconds__scans_side_by_side() -> None:
     steps = [StepPlan("", "dti", 6.0, of_scans=True), StepPlan("", "gwas", 4.0)]
     for _ in range(10):
@@ -675,6 +707,27 @@ def test_init__takes_what_lies_nearest_to_the_scanner(processed: Path, tmp_path:
     assert find_data(tmp_path).source == "preprocessed"
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [((2, 2, 3), True), ((2, 2, 4), False), (None, False)],
+    ids=["one grid", "two", "damaged"],
+)
+def test_init__says_in_the_file_whether_maps_are_of_one_grid(
+    tmp_path: Path, second: tuple[int, ...] | None, said: bool
+) -> None:
+    write_nifti(tmp_path / "0011_FA.nii.gz", np.zeros((2, 2, 3), np.float32), np.eye(4))
+    (tmp_path / "0012_FA.nii.gz").touch()
+    if second is not None:
+        write_nifti(tmp_path / "0012_FA.nii.gz", np.zeros(second, np.float32), np.eye(4))
+    ask("init", tmp_path, "--out", tmp_path / "s.toml")
+    text = (tmp_path / "s.toml").read_text()
+    (note,) = (line for line in text.splitlines() if line.startswith("# found: 2 FA maps"))
+    assert ("all of one grid" in note) == said
+    assert "name them by fa_common if they are in one space already" in " ".join(
+        line.lstrip("# ") for line in text.splitlines()
+    )
+
+
 def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     for name in ("0011_FA.nii.gz", "0012_FA.nii.gz", "0011_MD.nii.gz"):
@@ -684,10 +737,51 @@ def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path)
     (tmp_path / "raw/sub-01/dwi").mkdir(parents=True)
     (tmp_path / "raw/sub-01/dwi/sub-01_dwi.nii.gz").touch()
     found = find_data(tmp_path)
-    assert found.choices["fa"] == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
-    assert found.choices["covariates"] == [tmp_path / "covar.txt"]
+    assert list(found.choices["fa"]) == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
+    assert list(found.choices["covariates"]) == [tmp_path / "covar.txt"]
     assert any("people.csv: looks like a table of people, but" in note for note in found.notes)
     assert any('"BIDSVersion": "1.9.0"' in line for line in found.missing)
+
+
+def test_init__raw_dwi_that_is_not_bids_needs_a_table_of_scans(tmp_path: Path) -> None:
+    for person in ("11", "12"):
+        (tmp_path / person).mkdir()
+        for name in ("x.nii.gz", "x.bval", "x.bvec", "t1.nii.gz", "t1.bval"):
+            (tmp_path / person / name).touch()
+    said = ask("init", tmp_path, "--out", tmp_path / "s.toml")[1]
+    assert f"{tmp_path}/11/x.nii.gz: one of 2 DWI" in said
+    assert "name them by scans (raw DWI: table participant_id, dwi, bval, bvec" in said
+    (tmp_path / "scans.tsv").write_text("participant_id\tdwi\tbval\tbvec\n1\ta\tb\tc\n")
+    assert not any("one of 2 DWI" in note for note in find_data(tmp_path).notes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "taken"),
+    [
+        ({"brain_idps.tsv": "fa_1"}, "brain_idps.tsv"),
+        ({"brain_idps.tsv": "fa_1", "pheno_covs.tsv": "Age"}, "pheno_covs.tsv"),
+        ({"brain_idps.tsv": "fa_1", "participants.tsv": "sex"}, "participants.tsv"),
+        ({"covariates.tsv": "age", "participants.tsv": "age"}, "covariates.tsv"),
+        ({"brain_idps.tsv": "fa_1", "other.tsv": "fa_2"}, None),
+        ({"brain_idps.tsv": "age", "other.tsv": "sex"}, None),
+    ],
+)
+def test_init__covariates_are_a_table_that_is_so_without_doubt(
+    tmp_path: Path, columns: dict[str, str], taken: str | None
+) -> None:
+    for name, column in columns.items():
+        (tmp_path / name).write_text(f"IID\t{column}\n1\t2\n")
+    code, said = ask("init", tmp_path, "--out", tmp_path / "s.toml")
+    assert code == 3
+    assert "or study a table of traits without images" in said
+    assert ("which of" in said) == (taken is None)
+    text = (tmp_path / "s.toml").read_text()
+    assert tomllib.loads(text).get("covariates") == taken
+    for name in columns:
+        assert (f'#covariates = "{name}"' in text) == (name != taken)
+        assert f'#traits = "{name}"' in text
+    (tmp_path / "maps.tsv").write_text("participant_id\tfa\n1\ta.nii.gz\n")
+    assert "traits" not in find_data(tmp_path).choices  # where there are images
 
 
 def test_completion__study_files_and_folders(tmp_path: Path) -> None:
@@ -716,7 +810,7 @@ def test_completion__study_files_and_folders(tmp_path: Path) -> None:
 
 
 def test_inputs_of_the_commands__faults_are_named(tmp_path: Path) -> None:
-    for command in ("status", "graph"):
+    for command in ("status", "graph", "trace", "clean"):
         (tmp_path / "s.toml").write_text("bidz = 1\n")
         code, said = ask(command, tmp_path / "s.toml")
         assert code == 1
