@@ -6,7 +6,6 @@ here.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import check_grid, read_header
+from axoloci.io.tables import ID_COLUMNS, split_header
 from axoloci.scans import LABEL, in_common_space
 from axoloci.slurm_profile import Profile, SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
@@ -27,7 +27,6 @@ from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 DEPTH = 4
 """Folders below the one that is looked at."""
 
-ID_COLUMNS = ("IID", "participant_id", "sample_id")
 TOLD_OF_PEOPLE = {"age", "sex"}  # columns, in any case, that tell covariates from traits
 WIDTH = 100
 OUT = "derivatives/axoloci"
@@ -146,26 +145,22 @@ def _look_at_people(found: FoundData, folder: Path, people: list[str]) -> bool:
 def _look_at_table(found: FoundData, path: Path) -> None:
     """What a table with a column of ids may be: scans, or covariates."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig") as file:
             first = file.readline()
-            file.seek(0)
-            if "\t" not in first and path.suffix != ".tsv":
-                words = [word.strip("\"'#") for word in re.split(r"[,;\s]+", first.strip())]
-                if {"participant_id", "dwi", "bval", "bvec"} <= set(words) and "," in first:
-                    found.add("scans", path, "table of scans")
-                elif set(words) & set(ID_COLUMNS):
-                    found.notes.append(
-                        f"{path}: looks like a table of people, but its columns are not separated "
-                        "by tabs; save it so, as .tsv"
-                    )
-                return
-            rows = csv.reader(file, delimiter="\t")
-            columns = [name.lstrip("#") for name in next(rows, [])]
-            n_rows = sum(1 for _ in rows)
-    except (OSError, UnicodeDecodeError, csv.Error):
+            n_rows = sum(1 for line in file if line.strip())
+    except (OSError, UnicodeDecodeError):
         return
-    others = [name for name in columns if name not in (*ID_COLUMNS, "FID")]
-    if len(others) == len(columns) or not others or not n_rows:
+    columns, _ = split_header(first)
+    ids = {name.casefold() for name in ID_COLUMNS}
+    others = [name for name in columns if name.casefold() not in ids | {"fid"}]
+    if not ids & {name.casefold() for name in columns}:
+        if ids & set(re.split(r"[;\"'#]+", first.casefold())):
+            found.notes.append(
+                f"{path}: looks like a table of people, but its columns are separated by "
+                "semicolons; save it with tabs, as .tsv"
+            )
+        return
+    if not others or not n_rows:
         return
     if {"dwi", "bval", "bvec"} <= set(others):
         found.add("scans", path, f"table of {n_rows:,} scans")

@@ -732,13 +732,13 @@ def test_init__maps_by_a_pattern_and_tables_that_are_not_of_tabs(tmp_path: Path)
     (tmp_path / "maps").mkdir()
     for name in ("0011_FA.nii.gz", "0012_FA.nii.gz", "0011_MD.nii.gz"):
         (tmp_path / "maps" / name).touch()
-    (tmp_path / "people.csv").write_text("IID,age\n1,2\n")
-    (tmp_path / "covar.txt").write_text("IID\tage\n1\t2\n")
+    (tmp_path / "people.csv").write_text("IID;age\n1;2\n")
+    (tmp_path / "covar.csv").write_text("IID,age\n1,2\n")
     (tmp_path / "raw/sub-01/dwi").mkdir(parents=True)
     (tmp_path / "raw/sub-01/dwi/sub-01_dwi.nii.gz").touch()
     found = find_data(tmp_path)
     assert list(found.choices["fa"]) == [tmp_path / "maps" / "{participant_id}_FA.nii.gz"]
-    assert list(found.choices["covariates"]) == [tmp_path / "covar.txt"]
+    assert list(found.choices["covariates"]) == [tmp_path / "covar.csv"]
     assert any("people.csv: looks like a table of people, but" in note for note in found.notes)
     assert any('"BIDSVersion": "1.9.0"' in line for line in found.missing)
 

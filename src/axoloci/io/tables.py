@@ -327,14 +327,19 @@ def _fields(line: str, separator: str | None) -> list[str]:
     return next(csv.reader([line], delimiter=separator))
 
 
+def split_header(line: str) -> tuple[list[str], str | None]:
+    """Names of the columns in the first line of a table, and what separates them; none: blanks."""
+    separator = next((mark for mark in "\t," if mark in line), None)
+    return [name.strip() for name in _fields(line.removeprefix("#"), separator)], separator
+
+
 def _read_text(path: Path) -> pd.DataFrame:
     lines = _lines(path)
     if len(lines) < 2:
         raise InputError(
             f"{path}: a header and at least one row are needed, found {len(lines)} lines"
         )
-    separator = next((mark for mark in "\t," if mark in lines[0]), None)
-    header = [name.strip() for name in _fields(lines[0].removeprefix("#"), separator)]
+    header, separator = split_header(lines[0])
     if separator is None and ";" in header[0]:
         raise InputError(
             f"{path}: separated by semicolons; tables are separated by tabs or commas: save it as "
