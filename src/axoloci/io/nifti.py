@@ -166,7 +166,7 @@ def _uncompressed_size(path: Path) -> int:
     size = 0
     try:
         with gzip.open(path) as file:
-            while chunk := file.read(2**20):
+            while chunk := file.read1(2**20):  # which gives what is left of a truncated one
                 size += len(chunk)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
