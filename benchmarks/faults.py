@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.results_file import markdown_table, write_result
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from faults import fill_disk, harm, kill_until_finished, made_files, mount_small, results
+from faults import fill_disk, harm, kill_driver, made_files, mount_small, results
 from support import axoloci, write_study
 
 N_KILLS = 100
@@ -35,7 +35,7 @@ def main() -> None:
             studies[kind] = write_study(folder / kind, cohort)
         axoloci("run", studies["calm"], "--n-procs", 2)
         expected = results(folder / "calm" / "out")
-        killed = kill_until_finished(studies["killed"], N_KILLS, seconds=12, seed=1)
+        kill_driver(studies["killed"], N_KILLS, seconds=12, seed=1)
         out = folder / "killed" / "out"
         axoloci("run", studies["killed"], "--n-procs", 2)
         assert results(out) == expected
@@ -62,7 +62,11 @@ def main() -> None:
         assert results(out) == expected
     rows = [
         {"fault": "a full disk", "tried": N_SIZES, "survived": N_SIZES},
-        {"fault": "kill -9 of the driver at a random moment", "tried": killed, "survived": killed},
+        {
+            "fault": "kill -9 of the driver at a random moment",
+            "tried": N_KILLS,
+            "survived": N_KILLS,
+        },
         *(
             {"fault": f"{kind} a finished file", "tried": n, "survived": n}
             for kind, n in sorted(harmed.items())

@@ -52,19 +52,17 @@ def run_and_kill(study: Path, seconds: float) -> int | None:
         return None
 
 
-def kill_until_finished(study: Path, n_kills: int, seconds: float, seed: int) -> int:
-    """Kill the driver at random moments, go on each time; the kills that hit a running one.
+def kill_driver(study: Path, n_kills: int, seconds: float, seed: int) -> None:
+    """Kill a running driver so many times at random moments, and go on each time.
 
     A study that finishes before all kills is begun anew.
     """
-    rng, done = random.Random(seed), 0
-    for _ in range(n_kills):
-        code = run_and_kill(study, rng.uniform(0.5, seconds))
-        if code is None:
-            done += 1
+    rng = random.Random(seed)
+    while n_kills:
+        if run_and_kill(study, rng.uniform(0.5, seconds)) is None:
+            n_kills -= 1
         else:
             shutil.rmtree(study.parent / "out")
-    return done
 
 
 def made_files(out: Path) -> list[Path]:
