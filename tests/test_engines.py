@@ -179,7 +179,7 @@ def test_locate__says_how_to_get_a_missing_image(only: Path) -> None:
     [("docker", "neither podman nor docker"), ("singularity", "neither apptainer nor singularity")],
 )
 def test_find_engine__says_what_is_missing(kind: str, names: str) -> None:
-    with pytest.raises(InputError, match=f"{names} is installed; use --env native"):
+    with pytest.raises(InputError, match=rf"{names} is installed\. .*`module load`"):
         find_engine(kind)
 
 

@@ -117,7 +117,12 @@ def submit_study(
     profile = with_images(profile, env)
     # whether there is a GPU, the nodes must say
     gwas = settings.gwas.model_copy(update={"device": None})
-    found = check(settings.model_copy(update={"gwas": gwas}), env=env, n_procs=n_procs)
+    found = check(
+        settings.model_copy(update={"gwas": gwas}),
+        env=env,
+        n_procs=n_procs,
+        loads_engine=bool(profile.slurm.setup),
+    )
     found.stop()
     found.log()
     submission = freeze(settings, profile, env, {n: c.scans for n, c in found.cohorts.items()})

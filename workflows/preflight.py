@@ -136,6 +136,7 @@ def check(
     n_procs: int = 1,
     participants: Sequence[str] = (),
     read_all: bool = False,
+    loads_engine: bool = False,
 ) -> Preflight:
     """Look for every fault of a study; nothing is written.
 
@@ -153,12 +154,16 @@ def check(
         Labels of the people whose scans are looked at; empty for all.
     read_all
         Read all images in full.
+    loads_engine
+        As for `environment_problems`.
     """
     found = Preflight()
     found.problems += extra_problems(settings)
     if found.problems:  # the rest is looked at without these steps
         settings = settings.model_copy(update={"extra": {}})
-    found.problems += environment_problems(env, steps_needed(settings, stage))
+    found.problems += environment_problems(
+        env, steps_needed(settings, stage), loads_engine=loads_engine
+    )
     found.problems += _output_problems(settings)
     if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu(env)):
         found.problems.append(f"'gwas.device' is 'cuda': {why}; set device = \"auto\" or \"cpu\"")

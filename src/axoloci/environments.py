@@ -28,7 +28,7 @@ import attrs
 from pydra.environments import base
 
 from axoloci.command import DRIVEN
-from axoloci.engines import VISIBLE_GPUS, Mount, find_engine, folders_of, has_gpu
+from axoloci.engines import VISIBLE_GPUS, Engine, Mount, find_engine, folders_of, has_gpu
 from axoloci.engines import Job as ContainerJob
 from axoloci.errors import InputError
 from axoloci.images import Image, locked_images
@@ -129,18 +129,34 @@ def image_identity(kind: str, step: str) -> str:
 
 @cache
 def _located(kind: str, step: str) -> str:
-    """The pinned image of a step, as the engine calls it."""
-    return find_engine(kind).locate(pinned_image(step))
+    """The pinned image of a step, as the engine calls it; SIF files are found without one."""
+    engine = Engine(kind, "") if kind == "singularity" else find_engine(kind)
+    return engine.locate(pinned_image(step))
 
 
-def environment_problems(kind: str, steps: Iterable[str]) -> list[str]:
-    """What keeps an environment from running some steps: no engine, no image, another image."""
+def environment_problems(
+    kind: str, steps: Iterable[str], *, loads_engine: bool = False
+) -> list[str]:
+    """What keeps an environment from running some steps: no engine, no image, another image.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    steps
+        Their names.
+    loads_engine
+        They run in jobs that load their engine first: here it may be missing.
+    """
     if kind == "native":
         return []
     try:
         find_engine(kind)
     except InputError as error:
-        return [str(error)]
+        if not loads_engine:
+            return [str(error)]
+        if kind == "docker":  # its images only it knows
+            return []
     problems = []
     for step in steps:
         try:

@@ -20,7 +20,7 @@ from support import ROOT, axoloci, write_study, write_trait_study
 
 from axoloci import slurm
 from axoloci.cli import main
-from axoloci.engines import Engine
+from axoloci.engines import Engine, find_engine
 from axoloci.errors import InputError
 from axoloci.images import sif_folder
 from axoloci.io.files import write_json, write_text
@@ -390,6 +390,26 @@ def test_submit__looks_for_images_where_the_jobs_will(study: Path, tmp_path: Pat
     done = axoloci(*words, check=False, env=env)
     assert done.returncode == 1
     assert f"axoloci images sif preprocess --folder {tmp_path / 'shared'}" in done.stderr
+
+
+def test_submit__an_engine_that_the_jobs_load_may_be_missing_here(
+    of_traits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
+    find_engine.cache_clear()
+    profile = tmp_path / "p.toml"
+    words = ("submit", of_traits, "--profile", profile, "--dry-run", "--env")
+    for setup, env, expected in (
+        ("", "singularity", "name that line in 'setup' of the profile"),
+        ('setup = ["module load apptainer"]', "singularity", "axoloci images sif "),  # the files
+        ('setup = ["module load podman"]', "docker", "sbatch"),
+    ):
+        profile.write_text(f"[slurm]\n{setup}\n")
+        code, said = ask(*words, env)
+        assert expected in said, said
+        assert code == (1 if env == "singularity" else 0)
+        assert ("is installed" in said) == (not setup)
 
 
 def test_with_images__names_the_folder_of_the_submitting_shell(
