@@ -41,7 +41,7 @@ from axoloci.job import (
     read_record,
     reason_to_run,
 )
-from axoloci.steps import code_digest, installed_steps
+from axoloci.steps import code_digest, container_folder, installed_steps
 from axoloci.study import COHORTS, StudyPaths
 
 logger = logging.getLogger("axoloci")
@@ -110,6 +110,15 @@ def pinned_image(step: str) -> Image:
         if name in images:
             return images[name]
     raise InputError(f"no image is pinned for the step '{step}'; run it with --env native")
+
+
+def lacks_cuda(kind: str, step: str) -> bool:
+    """Whether a step that can use a GPU computes on a CPU, for its image with CUDA is not pinned.
+
+    Steps without torch have one image for both.
+    """
+    has_variant = (container_folder(step) / "torch-cuda.lock").is_file()
+    return kind != "native" and has_variant and f"{step}-cuda" not in locked_images()
 
 
 def image_identity(kind: str, step: str) -> str:

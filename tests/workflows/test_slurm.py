@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from faults import records, results
 from support import ROOT, axoloci, write_study, write_trait_study
 
-from axoloci import slurm
+from axoloci import environments, slurm
 from axoloci.cli import main
 from axoloci.engines import Engine, find_engine
 from axoloci.errors import InputError
-from axoloci.images import sif_folder
+from axoloci.images import locked_images, sif_folder
 from axoloci.io.files import write_json, write_text
 from axoloci.job import fingerprint
 from axoloci.scans import Scan
@@ -241,6 +241,38 @@ def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Pat
     assert "CUDA_VISIBLE_DEVICES" not in scripts["2_train.sh"]
     assert "#SBATCH --array=0-21%3\n" in scripts["4_associate.sh"]
     assert "scratch" not in scripts["check.sh"]
+
+
+def test_submit__in_containers_a_gpu_is_for_images_with_cuda(
+    submitted: Path,
+    profile: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pinned = {name: image for name, image in locked_images().items() if image.variant == "cpu"}
+    monkeypatch.setattr(environments, "locked_images", lambda: pinned)
+    profile.write_text(f"{profile.read_text()}[steps.gwas]\ngpu = true\n")
+    settings, chosen = read_study(submitted), read_profile(profile)
+
+    def on_gpu() -> dict[str, bool]:
+        caplog.clear()
+        stages = cluster.freeze(settings, chosen, "docker", {}).stages()
+        return {stage.name: stage.request.gpu for stage in stages}
+
+    assert not any(on_gpu().values())
+    assert "encoder, gwas: will compute on CPUs" in caplog.text
+    assert "axoloci images build encoder-cuda gwas-cuda --lock" in caplog.text
+    pinned["encoder-cuda"] = pinned["encoder"]
+    assert [name for name, gpu in on_gpu().items() if gpu] == ["train", "prepare"]
+    assert "images build gwas-cuda --lock" in caplog.text
+    pinned["gwas-cuda"] = pinned["gwas"]
+    assert on_gpu()["associate"]
+    assert "CPUs" not in caplog.text
+    gwas = settings.gwas.model_copy(update={"device": "cuda"})
+    settings = settings.model_copy(update={"gwas": gwas})
+    del pinned["gwas-cuda"]
+    with pytest.raises(InputError, match="axoloci images build gwas-cuda --lock"):
+        on_gpu()
 
 
 def test_submit__scripts_are_clean_shell(submitted: Path, tool: Callable[[str], str]) -> None:
