@@ -261,6 +261,35 @@ def test_execute__the_gpus_of_a_job_are_those_of_its_container(
     assert "--env CUDA_VISIBLE_DEVICES=3 " in (tmp_path / "words").read_text()
 
 
+@pytest.mark.parametrize(
+    ("signal", "limit", "reason"),
+    [
+        (9, "1.5", "killed by SIGKILL: out of memory: over the limit of 1.5 GB (--memory-gb)"),
+        (9, None, "killed by SIGKILL"),
+        (15, "1.5", "killed by SIGTERM"),
+    ],
+)
+def test_execute__what_was_killed_is_not_told_by_its_last_words(
+    signal: int,
+    limit: str | None,
+    reason: str,
+    execute: Callable[[], object],
+    only: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environments, "_located", lambda *_: "image")
+    if limit is not None:
+        monkeypatch.setenv("AXOLOCI_MEMORY_GB", limit)
+    pretend(only, "apptainer", f"echo all goes well >&2; exit {128 + signal}")
+    with pytest.raises(StepError) as error:
+        execute()
+    assert str(error.value) == f"axoloci-dti fit, {reason}"
+    record = json.loads((tmp_path / "logs" / "dti.json").read_text())
+    assert record["reason"] == reason
+    assert record["exit_code"] == -signal
+
+
 @pytest.mark.parametrize(("variant", "given"), [("cuda", True), ("cpu", False)])
 def test_execute__an_image_with_cuda_is_given_the_gpu(
     variant: str,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from axoloci.environments import last_words
 from axoloci.errors import InputError
 from axoloci.job import read_records
 from axoloci.study import COHORTS, StudyPaths
@@ -28,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 """Of the table of jobs."""
 
-KEPT = ("job", "log", "started", "exit_code")
+KEPT = ("job", "log", "started", "exit_code", "reason")
 """Of a job record, what its state is told from."""
 
 JOB_STATES = ("done", "running", "failed", "stopped", "not run")
@@ -202,10 +201,6 @@ def _jobs(
         elif record["exit_code"] == 0:
             states[name] = JobState(name, "done", "", log)
         else:
-            try:
-                reason = last_words(Path(log).read_text(encoding="utf-8", errors="replace"))
-            except OSError:
-                reason = "its log is gone"
-            states[name] = JobState(name, "failed", reason, log)
+            states[name] = JobState(name, "failed", record.get("reason", "see its log"), log)
     named = [states.pop(name, JobState(name, "not run")) for name in wanted]
     return (*named, *(states.values() if not wanted else ()))

@@ -175,6 +175,12 @@ def environment_problems(
     return problems
 
 
+def memory_limit(kind: str) -> float | None:
+    """What the container of a step may take, GB; none if there is no limit, or no container."""
+    limit = os.environ.get(MEMORY_LIMIT)
+    return float(limit) if limit and kind != "native" else None
+
+
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, so that a killed run leaves none.
 
@@ -273,8 +279,10 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 else:
                     left = bool(before) and "exit_code" not in before
                     ended = self._run_in_container(command, job, log, left=left)
-            except (InputError, StepError):  # no engine, no image: without a code it was killed
-                write_json(record_file, record | {"exit_code": NOT_STARTED})
+            except (InputError, StepError) as error:  # no engine, no image
+                # without a code it was killed
+                ended_before = {"exit_code": NOT_STARTED, "reason": str(error)}
+                write_json(record_file, record | ended_before)
                 raise
         record |= {
             "exit_code": ended.exit_code,
@@ -287,18 +295,25 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
             log.write(f"{OURS}exit {ended.exit_code} after {cost}\n".encode())
         if ended.exit_code == 0:
             record["outputs"] = {str(path): fingerprint(path) for path in made_files(job)}
+        else:
+            record["reason"] = self._reason(ended.exit_code)
         write_json(record_file, record)
         if ended.exit_code != 0:
-            reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
-            cause = (
-                f"killed by {signal.Signals(-ended.exit_code).name}"
-                if ended.exit_code < 0
-                else f"exit {ended.exit_code}"
-            )
-            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}", ended.exit_code)
+            raise StepError(f"{command[0]} {command[1]}, {record['reason']}", ended.exit_code)
         if self.announce:
             logger.info("%s: done in %.0f s", self._name, record["seconds"])
         return {"return_code": 0, "stdout": ended.output, "stderr": ""}
+
+    def _reason(self, exit_code: int) -> str:
+        """Why the command failed; what it said before a signal killed it is not why."""
+        if exit_code > 0:
+            said = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
+            return f"exit {exit_code}: {said}"
+        killed = f"killed by {signal.Signals(-exit_code).name}"
+        limit = memory_limit(self.kind)
+        if exit_code == -signal.SIGKILL and limit is not None:
+            killed += f": out of memory: over the limit of {limit:g} GB (--memory-gb)"
+        return killed
 
     @property
     def _name(self) -> str:
@@ -329,7 +344,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         name = f"axoloci-{hashlib.sha256(str(self.log.absolute()).encode()).hexdigest()[:32]}"
         if left:
             engine.remove(name)
-        memory_gb, cpus = map(os.environ.get, (MEMORY_LIMIT, CPU_LIMIT))
+        cpus = os.environ.get(CPU_LIMIT)
         words = engine.words(
             located,
             ContainerJob(
@@ -347,7 +362,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                     "TMPDIR": str(scratch),
                     DRIVEN: str(scratch / USAGE_FILE),
                 },
-                memory_gb=float(memory_gb) if memory_gb else None,
+                memory_gb=memory_limit(self.kind),
                 cpus=float(cpus) if cpus else None,
                 gpu=has_gpu() and (step.resources.gpu or pinned_image(step.name).variant == "cuda"),
             ),

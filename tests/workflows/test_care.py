@@ -358,17 +358,17 @@ def test_status__while_a_driver_works(study: Path) -> None:
 def record(folder: Path, job: str, started: str, **known: Any) -> None:
     """Write a job record."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{job}.log").write_text("Error: no memory\n")
     write_json(folder / f"{job}.json", {"job": job, "started": started, **known})
 
 
 DONE = {"exit_code": 0, "seconds": 2.0, "cpu_seconds": 1.5, "max_rss_mb": 80.0, "image": "native:x"}
+FAILED = DONE | {"exit_code": 1, "reason": "exit 1: no seed"}
 
 
 def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     started = "2026-01-01T00:00:00.000+00:00"
     record(tmp_path / "train" / "logs" / "group", "pack", started, **DONE)
-    record(tmp_path / "train" / "logs" / "group", "train", started, **DONE | {"exit_code": 1})
+    record(tmp_path / "train" / "logs" / "group", "train", started, **FAILED)
     record(tmp_path / "discovery" / "logs" / "sub-1", "dti", started)
     (tmp_path / "work").mkdir()
     settings = parse_settings(
@@ -378,7 +378,7 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
                                              group_jobs(settings))}  # fmt: skip
     assert [(job.job, job.status, job.reason) for job in states["train"].jobs] == [
         ("pack", "done", ""),
-        ("train", "failed", "no memory"),
+        ("train", "failed", "exit 1: no seed"),
     ]
     assert {job.status for job in states["discovery"].jobs} == {"not run"}
     (scan,) = study_state(tmp_path)[1].scans  # without the study file: it was begun, and killed
