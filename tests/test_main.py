@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from support import axoloci
 
 from axoloci import cli
 from axoloci.study import StudyPaths
@@ -27,3 +29,26 @@ def test_run__a_failure_is_named_with_its_log_and_how_to_run_it_alone(
     assert f"failed: sub-1: no b0 (log: {out / 'logs' / 'sub-1'})" in said
     assert "run --bids b --out o --env docker --stage participants --participant-label 1" in said
     assert "report:" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--memory-gb", 0.000001, "is not in the range x>=0.1"),
+        ("--cpus", len(os.sched_getaffinity(0)) + 1, "is not in the range 0.01<=x<="),
+    ],
+)
+def test_run__limits_that_no_engine_could_keep_are_refused(
+    option: str, value: float, words: str
+) -> None:
+    done = axoloci("run", "study.toml", "--env", "docker", option, value, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_run__limits_without_containers_are_said_to_be_none(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('out = "out"\nbids = "none"\n')
+    words = "the steps run natively: without a limit"
+    assert words in axoloci("run", study, "--cpus", 1, check=False).stderr
+    assert words not in axoloci("run", study, check=False).stderr
