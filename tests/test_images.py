@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from support import BIN, STEPS, axoloci
 
-from axoloci import debian, image_build, image_commands, images, steps
+from axoloci import debian, environments, image_build, image_commands, images, steps
 from axoloci.errors import InputError
 from axoloci.image_build import Recipe
 from axoloci.images import Image
@@ -380,6 +380,7 @@ def test_checked_sif__is_given_when_whole(kept_sif: Path) -> None:
         (lambda sif: sif.write_bytes(b"a whole fils"), "damaged"),
         (lambda sif: sif.with_suffix(".json").unlink(), "no SIF of the pinned image"),
         (lambda sif: sif.with_suffix(".json").write_text("{}"), "another image"),
+        (lambda sif: sif.with_suffix(".json").write_text("{"), "cannot be read"),
         (lambda sif: sif.unlink(), "no SIF of the pinned image"),
     ],
 )
@@ -389,6 +390,27 @@ def test_checked_sif__is_refused_when_not(
     damage(kept_sif)
     with pytest.raises(InputError, match=words):
         images.checked_sif(image(recipe()), kept_sif.parent)
+
+
+def test_environment_problems__one_line_for_all_sif_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
+    environments._located.cache_clear()
+
+    def problem() -> str:
+        (found,) = environments.environment_problems(
+            "singularity", ["dti", "gwas"], loads_engine=True
+        )
+        return found
+
+    assert problem().endswith(f"make them: axoloci images sif dti gwas --folder {tmp_path}")
+
+    def forbidden(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert problem().startswith(f"{tmp_path}: no permission to read the SIF files in it")
 
 
 # --- with podman ----------------------------------------------------------------------------------

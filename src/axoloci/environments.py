@@ -31,7 +31,7 @@ from axoloci.command import DRIVEN
 from axoloci.engines import VISIBLE_GPUS, Engine, Mount, find_engine, folders_of, has_gpu
 from axoloci.engines import Job as ContainerJob
 from axoloci.errors import InputError
-from axoloci.images import Image, locked_images
+from axoloci.images import Image, MissingSifError, locked_images, make_sifs, sif_folder
 from axoloci.io.files import write_json
 from axoloci.job import (
     fingerprint,
@@ -166,13 +166,18 @@ def environment_problems(
             return [str(error)]
         if kind == "docker":  # its images only it knows
             return []
-    problems = []
+    problems, without = [], []
     for step in steps:
         try:
             _located(kind, step)
+        except MissingSifError:
+            without.append(pinned_image(step).name)
         except InputError as error:
             problems.append(str(error))
-    return problems
+    if without:
+        mend = make_sifs(without, sif_folder())
+        problems.append(f"{sif_folder()}: lacks SIF files of pinned images; make them: {mend}")
+    return list(dict.fromkeys(problems))
 
 
 def memory_limit(kind: str) -> float | None:

@@ -19,6 +19,7 @@ from axoloci.engines import find_engine
 from axoloci.errors import InputError, raise_all
 from axoloci.images import (
     Image,
+    MissingSifError,
     checked_sif,
     is_here,
     lock_file,
@@ -88,8 +89,10 @@ def list_images(folder: Path | None) -> None:
         try:
             checked_sif(image, folder)
             sif = "here"
+        except MissingSifError:
+            sif = "no"
         except InputError:
-            sif = "no" if not sif_path(image, folder).exists() else "damaged"
+            sif = "unusable"
         here = "here" if is_here(image) else "no"
         size = f"{image.size / 1e6:.0f}"
         table.add_row(name, image.variant, image.config_digest[7:19], size, here, sif)

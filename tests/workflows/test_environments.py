@@ -142,7 +142,9 @@ def test_check__an_image_that_is_not_here_is_named_with_its_command(
     monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
     done = axoloci("run", study, "--env", "singularity", check=False)
     assert done.returncode == 1
-    assert "axoloci images sif preprocess" in done.stderr, done.stderr
+    names = "dti encoder genetics gwas normalize preprocess report"
+    assert f"  {tmp_path}: lacks SIF files" in done.stderr, done.stderr
+    assert f"make them: axoloci images sif {names} --folder {tmp_path}\n" in done.stderr
     assert not (study.parent / "out" / "logs").exists()
 
 

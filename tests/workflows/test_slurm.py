@@ -421,7 +421,7 @@ def test_submit__looks_for_images_where_the_jobs_will(study: Path, tmp_path: Pat
     words = ("submit", study, "--profile", profile, "--env", "singularity", "--dry-run")
     done = axoloci(*words, check=False, env=env)
     assert done.returncode == 1
-    assert f"axoloci images sif preprocess --folder {tmp_path / 'shared'}" in done.stderr
+    assert f" preprocess report --folder {tmp_path / 'shared'}\n" in done.stderr
 
 
 def test_submit__an_engine_that_the_jobs_load_may_be_missing_here(
@@ -430,6 +430,7 @@ def test_submit__an_engine_that_the_jobs_load_may_be_missing_here(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
     find_engine.cache_clear()
+    environments._located.cache_clear()
     profile = tmp_path / "p.toml"
     words = ("submit", of_traits, "--profile", profile, "--dry-run", "--env")
     for setup, env, expected in (
