@@ -413,6 +413,19 @@ def test_environment_problems__one_line_for_all_sif_files(
     assert problem().startswith(f"{tmp_path}: no permission to read the SIF files in it")
 
 
+def test_images__without_podman_name_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    listed = CliRunner().invoke(image_commands.images, ["list", "--folder", str(tmp_path)])
+    assert listed.exit_code == 0, listed.output
+    assert listed.stderr.count("podman is not installed here") == 1
+    made = CliRunner().invoke(image_commands.images, ["sif", "dti", "--folder", str(tmp_path)])
+    assert isinstance(made.exception, InputError)
+    assert str(made.exception).startswith("dti: podman is not installed here")
+    assert "axoloci images bundle" in str(made.exception)
+
+
 # --- with podman ----------------------------------------------------------------------------------
 
 

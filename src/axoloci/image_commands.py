@@ -18,6 +18,7 @@ from axoloci import image_build
 from axoloci.engines import find_engine
 from axoloci.errors import InputError, raise_all
 from axoloci.images import (
+    NO_PODMAN,
     Image,
     MissingSifError,
     checked_sif,
@@ -80,7 +81,7 @@ def list_images(folder: Path | None) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("image", "variant", "digest", "MB", "podman", "SIF"):
         table.add_column(column, justify="right" if column == "MB" else "left")
-    locked = locked_images()
+    locked, has_podman = locked_images(), shutil.which("podman") is not None
     for name in sorted(image_build.recipes().keys() | locked.keys()):
         image = locked.get(name)
         if image is None:
@@ -93,10 +94,12 @@ def list_images(folder: Path | None) -> None:
             sif = "no"
         except InputError:
             sif = "unusable"
-        here = "here" if is_here(image) else "no"
+        here = ("here" if is_here(image) else "no") if has_podman else ""
         size = f"{image.size / 1e6:.0f}"
         table.add_row(name, image.variant, image.config_digest[7:19], size, here, sif)
     Console().print(table)
+    if not has_podman:
+        click.echo(NO_PODMAN, err=True)
 
 
 @images.command()
@@ -299,6 +302,8 @@ def pull(names: tuple[str, ...], registry: str | None) -> None:
 
 def _needed(image: Image) -> None:
     """Stop if podman does not hold a pinned image."""
+    if shutil.which("podman") is None:
+        raise InputError(f"{image.name}: {NO_PODMAN}")
     if not is_here(image):
         raise InputError(
             f"{image.name}: the pinned image is not on this machine: "

@@ -32,6 +32,12 @@ Variant = Literal["cpu", "cuda"]
 IMAGES_VARIABLE = "AXOLOCI_IMAGES"
 """Environment variable: folder of SIF files."""
 
+NO_PODMAN = (
+    "podman is not installed here (on Debian `sudo make system` installs it); SIF files are made "
+    "where it is, by `axoloci images bundle --out FOLDER`: carry that folder here, and name it in "
+    f"{IMAGES_VARIABLE}"
+)
+
 
 class Image(Section):
     """One pinned image, as in `images.lock`.
@@ -167,7 +173,7 @@ def podman(*arguments: str | Path) -> str:
     """
     program = shutil.which("podman")
     if program is None:
-        raise InputError("podman is not installed: sudo make system")
+        raise InputError(NO_PODMAN)
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         reason = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
