@@ -46,6 +46,20 @@ def test_run__limits_that_no_engine_could_keep_are_refused(
     assert words in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("apptainer", "'apptainer' is chosen by --env singularity"),
+        ("podman", "'podman' is chosen by --env docker"),
+        ("slurm", "'slurm' is not one of 'native', 'docker', 'singularity'"),
+    ],
+)
+def test_run__an_environment_by_another_name(name: str, words: str) -> None:
+    done = axoloci("run", "study.toml", "--env", name, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
 def test_run__limits_without_containers_are_said_to_be_none(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text('out = "out"\nbids = "none"\n')

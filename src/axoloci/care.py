@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axoloci.engines import PROGRAMS
 from axoloci.environments import KINDS, chosen_environment
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths, StudySettings, read_study
@@ -115,12 +116,23 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
+class Environment(click.Choice[str]):
+    """Where steps run; who names an engine's program is told the name of its kind."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """One of `KINDS`."""
+        for kind, programs in PROGRAMS.items():
+            if value in programs and value not in KINDS:
+                self.fail(f"'{value}' is chosen by --env {kind}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 out_argument = click.argument(
     "out", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="OUT"
 )
 env_option = click.option(
     "--env",
-    type=click.Choice(KINDS),
+    type=Environment(KINDS),
     help="Where the steps run: native (programs of this machine), or one pinned image a step. "
     "Without it as in the study's last run, at first native.",
 )
