@@ -327,6 +327,24 @@ def read_submission(out: Path) -> Submission:
         ) from error
 
 
+def last_profile(out: Path) -> Profile | None:
+    """The profile of a study's last submission, of another version too; none if there was none.
+
+    Raises
+    ------
+    InputError
+        This version cannot read it.
+    """
+    file = state_folder(StudyPaths(out)) / "submission.json"
+    kept = read_record(file).get("profile")
+    try:
+        return Profile.model_validate(kept) if kept else None
+    except ValidationError as error:
+        raise InputError(
+            f"{file}: its profile is of another version of axoloci; name one by --profile: {error}"
+        ) from error
+
+
 def as_json(model: Section) -> dict[str, Any]:
     """The keys of a model that were set: which ones a cohort names is part of its meaning."""
     content: dict[str, Any] = model.model_dump(mode="json", exclude_unset=True)

@@ -327,12 +327,18 @@ def submit(study: Path, profile: Path | None, env: str | None, n_procs: int, dry
     What runs out of memory or time is submitted again with more, as often as the profile allows.
     Nothing has to stay logged in: axoloci status tells how it stands, axoloci resubmit takes up
     what failed. The same command again does the whole study again, and skips what is finished.
+    Without --profile the one of the last time holds.
     """
     from axoloci.slurm_profile import Profile, read_profile
     from axoloci.workflows.cluster import submit_study
+    from axoloci.workflows.submission import last_profile
 
-    cluster = read_profile(profile) if profile else Profile()
     settings = read_study(study)
+    cluster = read_profile(profile) if profile else last_profile(settings.out)
+    if cluster is None:
+        cluster = Profile()
+    elif profile is None:
+        click.echo("as last time: the profile of the cluster (--profile names another)", err=True)
     env = chosen_environment(env, settings.out)
     _say_submitted(
         submit_study(settings, cluster, env=env, n_procs=n_procs, dry_run=dry_run), study, dry_run

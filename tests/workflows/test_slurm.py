@@ -379,6 +379,30 @@ def test_submit__goes_on_after_another_version(
     assert "nothing is told" not in ask("status", submitted)[1]
 
 
+def test_submit__without_a_profile_the_last_one_holds(
+    of_traits: Path, profile: Path, tmp_path: Path
+) -> None:
+    def said(*words: object) -> str:
+        code, text = ask("submit", of_traits, "--dry-run", *words)
+        assert code == 0, text
+        return text
+
+    script = tmp_path / "out" / "slurm" / "1_prepare.sh"
+    assert "as last time" not in said() + said()
+    assert "account" not in script.read_text()
+    assert "as last time" not in said("--profile", profile)
+    assert "--account=lab\n" in script.read_text()
+    before = read_submission(tmp_path / "out")
+    assert "as last time: the profile of the cluster" in said()
+    assert "--account=lab\n" in script.read_text()
+    assert read_submission(tmp_path / "out") == before
+    file = tmp_path / "out" / "work" / "slurm" / "submission.json"
+    file.write_text(file.read_text().replace('"account"', '"acount"'))
+    code, text = ask("submit", of_traits, "--dry-run")
+    assert code == 1
+    assert "name one by --profile" in text
+
+
 def test_script__nothing_of_the_data_becomes_a_command(submitted: Path) -> None:
     """A chromosome of a .bim may be quoted, over lines; a study file may come from anybody."""
     folder = submitted.parent / "out" / "slurm"
