@@ -6,6 +6,7 @@ Everything here only reads, so it may be asked while a driver works.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -129,8 +130,14 @@ def study_state(
     Raises
     ------
     InputError
-        Nothing of a study lies there.
+        Nothing of a study lies there, or it is another's.
     """
+    work = StudyPaths(out).work
+    if work.is_dir() and not os.access(work, os.R_OK | os.X_OK):
+        raise InputError(
+            f"{work}: no permission to read it, for it names the people; how the study stands can "
+            "be told to its owner only"
+        )
     begun = work_started(StudyPaths(out))
     folders = {"": StudyPaths(out)} if scans is not None else cohort_paths(out)
     if scans is not None:
