@@ -584,7 +584,8 @@ def test_sif__is_made_from_the_pinned_image_and_kept(
 
 def test_bundle__is_whole_and_loads(built: Callable[[str], Image], tmp_path: Path) -> None:
     image = built("preprocess")
-    axoloci("images", "bundle", "preprocess", "--kind", "oci", "--out", tmp_path / "bundle")
+    words = ("images", "bundle", "preprocess", "--kind", "oci", "--out", tmp_path / "bundle")
+    assert f"preprocess: {tmp_path}/bundle/preprocess.tar, " in axoloci(*words).stderr
     subprocess.run(
         ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "bundle", check=True
     )

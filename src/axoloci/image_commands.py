@@ -384,10 +384,12 @@ def bundle(names: tuple[str, ...], out: Path, kind: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for image in wanted:
         if kind == "sif":
-            make_sif(image, out)
+            made = make_sif(image, out)
         else:
             _needed(image)
-            image_build.save(image, out / f"{image.name}.tar")
+            made = out / f"{image.name}.tar"
+            image_build.save(image, made)
+        click.echo(f"{image.name}: {made}, {made.stat().st_size / 1e6:.0f} MB", err=True)
     write_lock(out / "images.lock", {image.name: image for image in wanted})
     use, then = {
         "sif": ("", "export AXOLOCI_IMAGES=THIS_FOLDER; axoloci run … --env singularity"),
