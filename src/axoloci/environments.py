@@ -285,9 +285,9 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                     left = bool(before) and "exit_code" not in before
                     ended = self._run_in_container(command, job, log, left=left)
             except (InputError, StepError) as error:  # no engine, no image
-                # without a code it was killed
-                ended_before = {"exit_code": NOT_STARTED, "reason": str(error)}
-                write_json(record_file, record | ended_before)
+                # a record without a code is of a job that was killed
+                record |= {"exit_code": NOT_STARTED, "reason": str(error)}
+                write_json(record_file, record)
                 raise
         record |= {
             "exit_code": ended.exit_code,
