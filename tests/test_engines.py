@@ -179,7 +179,7 @@ def test_locate__says_how_to_get_a_missing_image(only: Path) -> None:
     [("docker", "neither podman nor docker"), ("singularity", "neither apptainer nor singularity")],
 )
 def test_find_engine__says_what_is_missing(kind: str, names: str) -> None:
-    with pytest.raises(InputError, match=f"{names} is installed; use --env native"):
+    with pytest.raises(InputError, match=rf"{names} is installed\. .*`module load`"):
         find_engine(kind)
 
 
@@ -259,6 +259,35 @@ def test_execute__the_gpus_of_a_job_are_those_of_its_container(
     with pytest.raises(StepError, match="exit 1"):
         execute()
     assert "--env CUDA_VISIBLE_DEVICES=3 " in (tmp_path / "words").read_text()
+
+
+@pytest.mark.parametrize(
+    ("signal", "limit", "reason"),
+    [
+        (9, "1.5", "killed by SIGKILL: out of memory: over the limit of 1.5 GB (--memory-gb)"),
+        (9, None, "killed by SIGKILL"),
+        (15, "1.5", "killed by SIGTERM"),
+    ],
+)
+def test_execute__what_was_killed_is_not_told_by_its_last_words(
+    signal: int,
+    limit: str | None,
+    reason: str,
+    execute: Callable[[], object],
+    only: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environments, "_located", lambda *_: "image")
+    if limit is not None:
+        monkeypatch.setenv("AXOLOCI_MEMORY_GB", limit)
+    pretend(only, "apptainer", f"echo all goes well >&2; exit {128 + signal}")
+    with pytest.raises(StepError) as error:
+        execute()
+    assert str(error.value) == f"axoloci-dti fit, {reason}"
+    record = json.loads((tmp_path / "logs" / "dti.json").read_text())
+    assert record["reason"] == reason
+    assert record["exit_code"] == -signal
 
 
 @pytest.mark.parametrize(("variant", "given"), [("cuda", True), ("cpu", False)])

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from support import BIN, STEPS, axoloci
 
-from axoloci import debian, image_build, image_commands, images, steps
+from axoloci import debian, environments, image_build, image_commands, images, steps
 from axoloci.errors import InputError
 from axoloci.image_build import Recipe
 from axoloci.images import Image
@@ -380,6 +380,7 @@ def test_checked_sif__is_given_when_whole(kept_sif: Path) -> None:
         (lambda sif: sif.write_bytes(b"a whole fils"), "damaged"),
         (lambda sif: sif.with_suffix(".json").unlink(), "no SIF of the pinned image"),
         (lambda sif: sif.with_suffix(".json").write_text("{}"), "another image"),
+        (lambda sif: sif.with_suffix(".json").write_text("{"), "cannot be read"),
         (lambda sif: sif.unlink(), "no SIF of the pinned image"),
     ],
 )
@@ -389,6 +390,40 @@ def test_checked_sif__is_refused_when_not(
     damage(kept_sif)
     with pytest.raises(InputError, match=words):
         images.checked_sif(image(recipe()), kept_sif.parent)
+
+
+def test_environment_problems__one_line_for_all_sif_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
+    environments._located.cache_clear()
+
+    def problem() -> str:
+        (found,) = environments.environment_problems(
+            "singularity", ["dti", "gwas"], loads_engine=True
+        )
+        return found
+
+    assert problem().endswith(f"make them: axoloci images sif dti gwas --folder {tmp_path}")
+
+    def forbidden(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert problem().startswith(f"{tmp_path}: no permission to read the SIF files in it")
+
+
+def test_images__without_podman_name_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    listed = CliRunner().invoke(image_commands.images, ["list", "--folder", str(tmp_path)])
+    assert listed.exit_code == 0, listed.output
+    assert listed.stderr.count("podman is not installed here") == 1
+    made = CliRunner().invoke(image_commands.images, ["sif", "dti", "--folder", str(tmp_path)])
+    assert isinstance(made.exception, InputError)
+    assert str(made.exception).startswith("dti: podman is not installed here")
+    assert "axoloci images bundle" in str(made.exception)
 
 
 # --- with podman ----------------------------------------------------------------------------------
@@ -549,7 +584,8 @@ def test_sif__is_made_from_the_pinned_image_and_kept(
 
 def test_bundle__is_whole_and_loads(built: Callable[[str], Image], tmp_path: Path) -> None:
     image = built("preprocess")
-    axoloci("images", "bundle", "preprocess", "--kind", "oci", "--out", tmp_path / "bundle")
+    words = ("images", "bundle", "preprocess", "--kind", "oci", "--out", tmp_path / "bundle")
+    assert f"preprocess: {tmp_path}/bundle/preprocess.tar, " in axoloci(*words).stderr
     subprocess.run(
         ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "bundle", check=True
     )

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import BIN
+from support import BIN, axoloci
 
 from axoloci import cli
 from axoloci.study import StudyPaths
@@ -42,3 +42,40 @@ def test_main__a_closed_pipe_ends_it_quietly(command: tuple[str, ...]) -> None:
             [str(BIN / "axoloci"), *command], stdout=closed, stderr=subprocess.PIPE, text=True
         )
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--memory-gb", 0.000001, "is not in the range x>=0.1"),
+        ("--cpus", len(os.sched_getaffinity(0)) + 1, "is not in the range 0.01<=x<="),
+    ],
+)
+def test_run__limits_that_no_engine_could_keep_are_refused(
+    option: str, value: float, words: str
+) -> None:
+    done = axoloci("run", "study.toml", "--env", "docker", option, value, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("apptainer", "'apptainer' is chosen by --env singularity"),
+        ("podman", "'podman' is chosen by --env docker"),
+        ("slurm", "'slurm' is not one of 'native', 'docker', 'singularity'"),
+    ],
+)
+def test_run__an_environment_by_another_name(name: str, words: str) -> None:
+    done = axoloci("run", "study.toml", "--env", name, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_run__limits_without_containers_are_said_to_be_none(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('out = "out"\nbids = "none"\n')
+    words = "the steps run natively: without a limit"
+    assert words in axoloci("run", study, "--cpus", 1, check=False).stderr
+    assert words not in axoloci("run", study, check=False).stderr

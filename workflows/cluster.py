@@ -117,7 +117,12 @@ def submit_study(
     profile = with_images(profile, env)
     # whether there is a GPU, the nodes must say
     gwas = settings.gwas.model_copy(update={"device": None})
-    found = check(settings.model_copy(update={"gwas": gwas}), env=env, n_procs=n_procs)
+    found = check(
+        settings.model_copy(update={"gwas": gwas}),
+        env=env,
+        n_procs=n_procs,
+        loads_engine=bool(profile.slurm.setup),
+    )
     found.stop()
     found.log()
     submission = freeze(settings, profile, env, {n: c.scans for n, c in found.cohorts.items()})
@@ -191,10 +196,22 @@ def _cost(step: StepPlan) -> Cost:
 
 def _check_profile(submission: Submission) -> None:
     on_gpu = any(s.request.gpu for s in submission.stages() if s.action == "associate")
+    without = submission.without_cuda()
     if submission.settings.gwas.device == "cuda" and not on_gpu:
         raise InputError(
-            "'gwas.device' of the study is 'cuda', but the profile gives the association no GPU: "
-            "set gpu = true in its [steps.gwas]"
+            "'gwas.device' of the study is 'cuda', but "
+            + (
+                "no image with CUDA is pinned for the association: "
+                "axoloci images build gwas-cuda --lock"
+                if "gwas" in without
+                else "the profile gives the association no GPU: set gpu = true in its [steps.gwas]"
+            )
+        )
+    if without:
+        log.warning(
+            "%s: will compute on CPUs, for no image with CUDA is pinned; axoloci images build %s "
+            "--lock makes one",
+            *(", ".join(without), " ".join(f"{step}-cuda" for step in without)),
         )
 
 

@@ -30,6 +30,9 @@ STALE_SECONDS = 100.0
 CACHE_VARIABLE = "AXOLOCI_CACHE"
 """Environment variable: folder for Pydra's cache in place of the study's, which is shared."""
 
+HASHES_VARIABLE = "PYDRA_HASH_CACHE"
+"""Environment variable: folder in which Pydra remembers the digests of files."""
+
 
 @contextmanager
 def study_lock(paths: StudyPaths, part: str = "", patience: float = 1.0) -> Iterator[None]:
@@ -140,9 +143,16 @@ def _held(paths: StudyPaths, lock: Path) -> InputError:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of the file system that it lies on."""
-    with tempfile.NamedTemporaryFile(dir=path.parent) as now:
-        return Path(now.name).stat().st_mtime - path.stat().st_mtime
+    """Seconds since a file was touched, by the clock of the file system that it lies on.
+
+    Who may only read there has this machine's clock.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+            now = Path(file.name).stat().st_mtime
+    except OSError:
+        now = time.time()
+    return now - path.stat().st_mtime
 
 
 def _shows_life_elsewhere(lock: Path) -> bool:
@@ -199,7 +209,7 @@ def prepare_pydra(paths: StudyPaths) -> Path:
     """
     os.environ["NO_ET"] = "1"  # Pydra must not call home for its newest version
     own = os.environ.get(CACHE_VARIABLE)
-    os.environ["PYDRA_HASH_CACHE"] = str(Path(own, "hashes") if own else paths.work / "hashes")
+    os.environ[HASHES_VARIABLE] = str(Path(own, "hashes") if own else paths.work / "hashes")
     cache = Path(own) if own else paths.cache
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     return cache

@@ -6,10 +6,13 @@ would be run.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from pydra.utils.general import attrs_values, get_fields
 
 from axoloci.errors import InputError
 from axoloci.study import MADE_COVARIATES, StudySettings, step_settings
+from axoloci.workflows.engine import HASHES_VARIABLE
 from axoloci.workflows.group import Group, Training
 from axoloci.workflows.participant import DWI_FILES, STEPS, Participant
 
@@ -70,6 +74,20 @@ def _file_name(node: Any, output: str) -> str:
     return Path(made.callable(values, Path())).name
 
 
+@contextmanager
+def _no_home() -> Iterator[None]:
+    """Keep Pydra from making its folder of digests in the user's home, which may not be there."""
+    if HASHES_VARIABLE in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[HASHES_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[HASHES_VARIABLE]
+
+
 def _add(
     graph: StudyGraph,
     cohort: str,
@@ -99,7 +117,8 @@ def _add(
     -------
     Names in the graph of its jobs.
     """
-    workflow = Workflow.construct(task, dont_cache=True, lazy=lazy)
+    with _no_home():
+        workflow = Workflow.construct(task, dont_cache=True, lazy=lazy)
     jobs = graph.jobs.setdefault(cohort, {})
     names = {node.name: f"{cohort}_{node.name}" for node in workflow.nodes}
     for node in workflow.nodes:

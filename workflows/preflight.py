@@ -30,7 +30,7 @@ import pandas as pd
 from axoloci.care import size
 from axoloci.covariates import design_matrix
 from axoloci.engines import has_gpu
-from axoloci.environments import die_with_parent, environment_problems
+from axoloci.environments import die_with_parent, environment_problems, memory_limit
 from axoloci.errors import InputError, raise_all
 from axoloci.extra import table_problems, task_fields
 from axoloci.images import locked_images
@@ -139,6 +139,7 @@ def check(
     n_procs: int = 1,
     participants: Sequence[str] = (),
     read_all: bool = False,
+    loads_engine: bool = False,
 ) -> Preflight:
     """Look for every fault of a study; nothing is written.
 
@@ -156,12 +157,16 @@ def check(
         Labels of the people whose scans are looked at; empty for all.
     read_all
         Read all images in full.
+    loads_engine
+        As for `environment_problems`.
     """
     found = Preflight()
     found.problems += extra_problems(settings)
     if found.problems:  # the rest is looked at without these steps
         settings = settings.model_copy(update={"extra": {}})
-    found.problems += environment_problems(env, steps_needed(settings, stage))
+    found.problems += environment_problems(
+        env, steps_needed(settings, stage), loads_engine=loads_engine
+    )
     found.problems += _output_problems(settings)
     if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu(env)):
         found.problems.append(f"'gwas.device' is 'cuda': {why}; set device = \"auto\" or \"cpu\"")
@@ -969,7 +974,7 @@ def _check_scans(
             found.problems.append(
                 f"{prefix}none of the {len(scans)} scans can be used; the first: {first}"
             )
-    _check_disk(found, settings, stage, env, chosen, findings)
+    _check_room(found, settings, stage, env, chosen, findings)
 
 
 def _look_at_values(
@@ -1007,7 +1012,7 @@ def _check_directions(found: Preflight, scans: Sequence[Scan], where: str) -> No
         )
 
 
-def _check_disk(
+def _check_room(
     found: Preflight,
     settings: StudySettings,
     stage: str,
@@ -1015,7 +1020,7 @@ def _check_disk(
     chosen: dict[str, list[Scan]],
     findings: dict[str, list[Finding]],
 ) -> None:
-    """Whether what is still to be made has room, by the estimate of `axoloci plan`."""
+    """Whether what is to be made has room on the disk and in memory, as `axoloci plan` has it."""
     sound: dict[str, list[Scan]] = {}
     shapes: dict[Path, tuple[int, ...]] = {}
     for name, cohort in found.cohorts.items():
@@ -1038,6 +1043,15 @@ def _check_disk(
             f"most of them by {largest.job} ({size(largest.n_bytes_to_come)}; axoloci plan tells "
             "the others); choose a larger disk, or process fewer people"
         )
+    limit = memory_limit(env)
+    if limit is not None:
+        large = {s.job: s.memory_mb * 1e6 for s in steps if s.memory_mb > 1000 * limit}
+        if large:
+            found.warnings.append(
+                f"--memory-gb {limit:g}: may be too little, and what takes more is killed; "
+                f"{', '.join(f'{job} {size(taken)}' for job, taken in large.items())} "
+                "by the estimate of axoloci plan, which may be wrong by a factor of three"
+            )
 
 
 def _mark_odd_grids(

@@ -6,13 +6,13 @@ Everything here only reads, so it may be asked while a driver works.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from axoloci.environments import last_words
 from axoloci.errors import InputError
 from axoloci.job import read_records
 from axoloci.study import COHORTS, StudyPaths
@@ -28,7 +28,7 @@ COLUMNS = (
 )  # fmt: skip
 """Of the table of jobs."""
 
-KEPT = ("job", "log", "started", "exit_code")
+KEPT = ("job", "log", "started", "exit_code", "reason")
 """Of a job record, what its state is told from."""
 
 JOB_STATES = ("done", "running", "failed", "stopped", "not run")
@@ -130,8 +130,14 @@ def study_state(
     Raises
     ------
     InputError
-        Nothing of a study lies there.
+        Nothing of a study lies there, or it is another's.
     """
+    work = StudyPaths(out).work
+    if work.is_dir() and not os.access(work, os.R_OK | os.X_OK):
+        raise InputError(
+            f"{work}: no permission to read it, for it names the people; how the study stands can "
+            "be told to its owner only"
+        )
     begun = work_started(StudyPaths(out))
     folders = {"": StudyPaths(out)} if scans is not None else cohort_paths(out)
     if scans is not None:
@@ -202,10 +208,6 @@ def _jobs(
         elif record["exit_code"] == 0:
             states[name] = JobState(name, "done", "", log)
         else:
-            try:
-                reason = last_words(Path(log).read_text(encoding="utf-8", errors="replace"))
-            except OSError:
-                reason = "its log is gone"
-            states[name] = JobState(name, "failed", reason, log)
+            states[name] = JobState(name, "failed", record.get("reason", "see its log"), log)
     named = [states.pop(name, JobState(name, "not run")) for name in wanted]
     return (*named, *(states.values() if not wanted else ()))

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from axoloci import slurm
+from axoloci.environments import lacks_cuda
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.job import read_record
@@ -196,8 +197,7 @@ class Submission(Section):
                 minutes += own.minutes or TIME_MARGIN * cost.seconds / 60
             of_scans = action == "participants"
             cpus = max(cpus, own.cpus or (1 if of_scans else asks.cpus))
-            wanted = asks.gpu and cluster.gpu_partition is not None
-            gpu = gpu or (wanted if own.gpu is None else own.gpu)
+            gpu = gpu or (self._wants_gpu(step) and not lacks_cuda(self.env, step))
             partition = partition or own.partition
         overhead = OVERHEAD_MB
         if action == "participants":
@@ -210,6 +210,20 @@ class Submission(Section):
             gpu=gpu,
             partition=partition or (cluster.gpu_partition if gpu else None) or cluster.partition,
         )
+
+    def _wants_gpu(self, step: str) -> bool:
+        """Whether the profile gives a step a GPU."""
+        own = self.profile.request(step).gpu
+        if own is not None:
+            return own
+        return (
+            installed_steps()[step].resources.gpu and self.profile.slurm.gpu_partition is not None
+        )
+
+    def without_cuda(self) -> list[str]:
+        """Steps that the profile gives a GPU in vain, for the images that they have."""
+        steps = dict.fromkeys(step for stage in self.stages() for step in stage.steps)
+        return [step for step in steps if self._wants_gpu(step) and lacks_cuda(self.env, step)]
 
     def run_settings(self) -> StudySettings:
         """The study as the jobs run it: all of one association on one kind of device."""
@@ -310,6 +324,24 @@ def read_submission(out: Path) -> Submission:
     except ValidationError as error:
         raise InputError(
             f"{file}: is of another version of axoloci; run axoloci submit again: {error}"
+        ) from error
+
+
+def last_profile(out: Path) -> Profile | None:
+    """The profile of a study's last submission, of another version too; none if there was none.
+
+    Raises
+    ------
+    InputError
+        This version cannot read it.
+    """
+    file = state_folder(StudyPaths(out)) / "submission.json"
+    kept = read_record(file).get("profile")
+    try:
+        return Profile.model_validate(kept) if kept else None
+    except ValidationError as error:
+        raise InputError(
+            f"{file}: its profile is of another version of axoloci; name one by --profile: {error}"
         ) from error
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axoloci.engines import PROGRAMS
 from axoloci.environments import KINDS, chosen_environment
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths, StudySettings, read_study
@@ -148,9 +149,22 @@ def output_of(_: click.Context, __: click.Parameter, study: Path) -> Path:
 
 study_or_out = partial(click.argument, type=StudyFile(exists=True), metavar="STUDY.toml|OUT")
 out_argument = study_or_out("out", callback=output_of)
+
+
+class Environment(click.Choice[str]):
+    """Where steps run; who names an engine's program is told the name of its kind."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """One of `KINDS`."""
+        for kind, programs in PROGRAMS.items():
+            if value in programs and value not in KINDS:
+                self.fail(f"'{value}' is chosen by --env {kind}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 env_option = click.option(
     "--env",
-    type=click.Choice(KINDS),
+    type=Environment(KINDS),
     help="Where the steps run: native (programs of this machine), or one pinned image a step. "
     "Without it as in the study's last run, at first native.",
 )
@@ -349,12 +363,18 @@ def submit(study: Path, profile: Path | None, env: str | None, n_procs: int, dry
     What runs out of memory or time is submitted again with more, as often as the profile allows.
     Nothing has to stay logged in: axoloci status tells how it stands, axoloci resubmit takes up
     what failed. The same command again does the whole study again, and skips what is finished.
+    Without --profile the one of the last time holds.
     """
     from axoloci.slurm_profile import Profile, read_profile
     from axoloci.workflows.cluster import submit_study
+    from axoloci.workflows.submission import last_profile
 
-    cluster = read_profile(profile) if profile else Profile()
     settings = read_study(study)
+    cluster = read_profile(profile) if profile else last_profile(settings.out)
+    if cluster is None:
+        cluster = Profile()
+    elif profile is None:
+        click.echo("as last time: the profile of the cluster (--profile names another)", err=True)
     env = chosen_environment(env, settings.out)
     _say_submitted(
         submit_study(settings, cluster, env=env, n_procs=n_procs, dry_run=dry_run), study, dry_run

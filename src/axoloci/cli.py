@@ -142,16 +142,17 @@ def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
 )
 @click.option(
     "--memory-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0.1),  # less than Python takes, and engines round to none
     envvar=MEMORY_LIMIT,
     help="Memory that the container of a step may take, GB: one that takes more is killed, and its "
     "scan fails by name. Not natively.",
 )
 @click.option(
     "--cpus",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0.01, max=len(os.sched_getaffinity(0))),  # as Apptainer has it
     envvar=CPU_LIMIT,
-    help="CPU cores that the container of a step may use. Not natively, where --n-procs decides.",
+    help="CPU cores that the container of a step may use, at most those that are here. Not "
+    "natively, where --n-procs decides.",
 )
 def run(
     study: Path | None,
@@ -174,9 +175,15 @@ def run(
     """
     settings = chosen_study(study, **options)
     env = chosen_environment(env, settings.out)
-    for name, limit in ((MEMORY_LIMIT, memory_gb), (CPU_LIMIT, cpus)):
-        if limit is not None:
-            os.environ[name] = str(limit)  # the processes that work on scans inherit it
+    limits = ((MEMORY_LIMIT, memory_gb), (CPU_LIMIT, cpus))
+    # the processes that work on scans inherit it
+    os.environ |= {name: str(limit) for name, limit in limits if limit is not None}
+    if env == "native" and (memory_gb or cpus):
+        click.echo(
+            "warning: --memory-gb and --cpus limit containers, and the steps run natively: "
+            "without a limit",
+            err=True,
+        )
 
     from axoloci.workflows.study import run_study
 

@@ -247,7 +247,12 @@ def find_engine(kind: str) -> Engine:
         refusals.append(f"{name}: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
     names = " nor ".join(PROGRAMS[kind])
     if not refusals:
-        raise InputError(f"--env {kind}: neither {names} is installed; use --env native")
+        raise InputError(
+            f"--env {kind}: neither {names} is installed. On a cluster load it first, such as by "
+            "`module load`; for jobs of Slurm name that line in 'setup' of the profile. To install "
+            "it: `sudo make system` on Debian, elsewhere as podman.io or apptainer.org say. "
+            "--env native does without"
+        )
     raise InputError(
         f"--env {kind}: {'; '.join(refusals)}. Is the daemon running, and may you use it (on many "
         "systems by the group docker)?"

@@ -28,10 +28,10 @@ import attrs
 from pydra.environments import base
 
 from axoloci.command import DRIVEN
-from axoloci.engines import VISIBLE_GPUS, Mount, find_engine, folders_of, has_gpu
+from axoloci.engines import VISIBLE_GPUS, Engine, Mount, find_engine, folders_of, has_gpu
 from axoloci.engines import Job as ContainerJob
 from axoloci.errors import InputError
-from axoloci.images import Image, locked_images
+from axoloci.images import Image, MissingSifError, locked_images, make_sifs, sif_folder
 from axoloci.io.files import write_json
 from axoloci.job import (
     fingerprint,
@@ -41,7 +41,7 @@ from axoloci.job import (
     read_record,
     reason_to_run,
 )
-from axoloci.steps import code_digest, installed_steps
+from axoloci.steps import code_digest, container_folder, installed_steps
 from axoloci.study import COHORTS, StudyPaths
 
 logger = logging.getLogger("axoloci")
@@ -112,6 +112,15 @@ def pinned_image(step: str) -> Image:
     raise InputError(f"no image is pinned for the step '{step}'; run it with --env native")
 
 
+def lacks_cuda(kind: str, step: str) -> bool:
+    """Whether a step that can use a GPU computes on a CPU, for its image with CUDA is not pinned.
+
+    Steps without torch have one image for both.
+    """
+    has_variant = (container_folder(step) / "torch-cuda.lock").is_file()
+    return kind != "native" and has_variant and f"{step}-cuda" not in locked_images()
+
+
 def image_identity(kind: str, step: str) -> str:
     """What a result of `step` depends on beside its inputs: its pinned image, or its code.
 
@@ -129,25 +138,52 @@ def image_identity(kind: str, step: str) -> str:
 
 @cache
 def _located(kind: str, step: str) -> str:
-    """The pinned image of a step, as the engine calls it."""
-    return find_engine(kind).locate(pinned_image(step))
+    """The pinned image of a step, as the engine calls it; SIF files are found without one."""
+    engine = Engine(kind, "") if kind == "singularity" else find_engine(kind)
+    return engine.locate(pinned_image(step))
 
 
-def environment_problems(kind: str, steps: Iterable[str]) -> list[str]:
-    """What keeps an environment from running some steps: no engine, no image, another image."""
+def environment_problems(
+    kind: str, steps: Iterable[str], *, loads_engine: bool = False
+) -> list[str]:
+    """What keeps an environment from running some steps: no engine, no image, another image.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    steps
+        Their names.
+    loads_engine
+        They run in jobs that load their engine first: here it may be missing.
+    """
     if kind == "native":
         return []
     try:
         find_engine(kind)
     except InputError as error:
-        return [str(error)]
-    problems = []
+        if not loads_engine:
+            return [str(error)]
+        if kind == "docker":  # its images only it knows
+            return []
+    problems, without = [], []
     for step in steps:
         try:
             _located(kind, step)
+        except MissingSifError:
+            without.append(pinned_image(step).name)
         except InputError as error:
             problems.append(str(error))
-    return problems
+    if without:
+        mend = make_sifs(without, sif_folder())
+        problems.append(f"{sif_folder()}: lacks SIF files of pinned images; make them: {mend}")
+    return list(dict.fromkeys(problems))
+
+
+def memory_limit(kind: str) -> float | None:
+    """What the container of a step may take, GB; none if there is no limit, or no container."""
+    limit = os.environ.get(MEMORY_LIMIT)
+    return float(limit) if limit and kind != "native" else None
 
 
 def die_with_parent(parent: int) -> None:
@@ -248,8 +284,10 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 else:
                     left = bool(before) and "exit_code" not in before
                     ended = self._run_in_container(command, job, log, left=left)
-            except (InputError, StepError):  # no engine, no image: without a code it was killed
-                write_json(record_file, record | {"exit_code": NOT_STARTED})
+            except (InputError, StepError) as error:  # no engine, no image
+                # a record without a code is of a job that was killed
+                record |= {"exit_code": NOT_STARTED, "reason": str(error)}
+                write_json(record_file, record)
                 raise
         record |= {
             "exit_code": ended.exit_code,
@@ -262,18 +300,25 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
             log.write(f"{OURS}exit {ended.exit_code} after {cost}\n".encode())
         if ended.exit_code == 0:
             record["outputs"] = {str(path): fingerprint(path) for path in made_files(job)}
+        else:
+            record["reason"] = self._reason(ended.exit_code)
         write_json(record_file, record)
         if ended.exit_code != 0:
-            reason = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
-            cause = (
-                f"killed by {signal.Signals(-ended.exit_code).name}"
-                if ended.exit_code < 0
-                else f"exit {ended.exit_code}"
-            )
-            raise StepError(f"{command[0]} {command[1]}, {cause}: {reason}", ended.exit_code)
+            raise StepError(f"{command[0]} {command[1]}, {record['reason']}", ended.exit_code)
         if self.announce:
             logger.info("%s: done in %.0f s", self._name, record["seconds"])
         return {"return_code": 0, "stdout": ended.output, "stderr": ""}
+
+    def _reason(self, exit_code: int) -> str:
+        """Why the command failed; what it said before a signal killed it is not why."""
+        if exit_code > 0:
+            said = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
+            return f"exit {exit_code}: {said}"
+        killed = f"killed by {signal.Signals(-exit_code).name}"
+        limit = memory_limit(self.kind)
+        if exit_code == -signal.SIGKILL and limit is not None:
+            killed += f": out of memory: over the limit of {limit:g} GB (--memory-gb)"
+        return killed
 
     @property
     def _name(self) -> str:
@@ -304,7 +349,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         name = f"axoloci-{hashlib.sha256(str(self.log.absolute()).encode()).hexdigest()[:32]}"
         if left:
             engine.remove(name)
-        memory_gb, cpus = map(os.environ.get, (MEMORY_LIMIT, CPU_LIMIT))
+        cpus = os.environ.get(CPU_LIMIT)
         words = engine.words(
             located,
             ContainerJob(
@@ -322,7 +367,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                     "TMPDIR": str(scratch),
                     DRIVEN: str(scratch / USAGE_FILE),
                 },
-                memory_gb=float(memory_gb) if memory_gb else None,
+                memory_gb=memory_limit(self.kind),
                 cpus=float(cpus) if cpus else None,
                 gpu=has_gpu() and (step.resources.gpu or pinned_image(step.name).variant == "cuda"),
             ),

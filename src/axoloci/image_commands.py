@@ -19,7 +19,9 @@ from axoloci.care import show_table
 from axoloci.engines import find_engine
 from axoloci.errors import InputError, raise_all
 from axoloci.images import (
+    NO_PODMAN,
     Image,
+    MissingSifError,
     checked_sif,
     is_here,
     lock_file,
@@ -75,7 +77,7 @@ def chosen(names: Iterable[str], among: Iterable[str]) -> list[str]:
 def list_images(folder: Path | None) -> None:
     """Show the pinned images, and which of them are on this machine."""
     rows = []
-    locked = locked_images()
+    locked, has_podman = locked_images(), shutil.which("podman") is not None
     for name in sorted(image_build.recipes().keys() | locked.keys()):
         image = locked.get(name)
         if image is None:
@@ -84,12 +86,16 @@ def list_images(folder: Path | None) -> None:
         try:
             checked_sif(image, folder)
             sif = "here"
+        except MissingSifError:
+            sif = "no"
         except InputError:
-            sif = "no" if not sif_path(image, folder).exists() else "damaged"
-        here = "here" if is_here(image) else "no"
+            sif = "unusable"
+        here = ("here" if is_here(image) else "no") if has_podman else ""
         size = f"{image.size / 1e6:.0f}"
         rows.append((name, image.variant, image.config_digest[7:19], size, here, sif))
     show_table(("image", "variant", "digest", " MB", "podman", "SIF"), rows)
+    if not has_podman:
+        click.echo(NO_PODMAN, err=True)
 
 
 @images.command()
@@ -292,6 +298,8 @@ def pull(names: tuple[str, ...], registry: str | None) -> None:
 
 def _needed(image: Image) -> None:
     """Stop if podman does not hold a pinned image."""
+    if shutil.which("podman") is None:
+        raise InputError(f"{image.name}: {NO_PODMAN}")
     if not is_here(image):
         raise InputError(
             f"{image.name}: the pinned image is not on this machine: "
@@ -372,10 +380,12 @@ def bundle(names: tuple[str, ...], out: Path, kind: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for image in wanted:
         if kind == "sif":
-            make_sif(image, out)
+            made = make_sif(image, out)
         else:
             _needed(image)
-            image_build.save(image, out / f"{image.name}.tar")
+            made = out / f"{image.name}.tar"
+            image_build.save(image, made)
+        click.echo(f"{image.name}: {made}, {made.stat().st_size / 1e6:.0f} MB", err=True)
     write_lock(out / "images.lock", {image.name: image for image in wanted})
     use, then = {
         "sif": ("", "export AXOLOCI_IMAGES=THIS_FOLDER; axoloci run … --env singularity"),

@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +31,12 @@ Variant = Literal["cpu", "cuda"]
 
 IMAGES_VARIABLE = "AXOLOCI_IMAGES"
 """Environment variable: folder of SIF files."""
+
+NO_PODMAN = (
+    "podman is not installed here (on Debian `sudo make system` installs it); SIF files are made "
+    "where it is, by `axoloci images bundle --out FOLDER`: carry that folder here, and name it in "
+    f"{IMAGES_VARIABLE}"
+)
 
 
 class Image(Section):
@@ -167,7 +173,7 @@ def podman(*arguments: str | Path) -> str:
     """
     program = shutil.which("podman")
     if program is None:
-        raise InputError("podman is not installed: sudo make system")
+        raise InputError(NO_PODMAN)
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         reason = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
@@ -210,21 +216,40 @@ def remember_sif(image: Image, sif: Path) -> None:
     )
 
 
+class MissingSifError(InputError):
+    """A pinned image has no SIF in the folder of these."""
+
+
+def make_sifs(names: Iterable[str], folder: Path) -> str:
+    """The command that makes the SIF files of images in a folder."""
+    return f"axoloci images sif {' '.join(names)} --folder {shlex.quote(str(folder))}"
+
+
 def checked_sif(image: Image, folder: Path | None = None) -> Path:
     """The SIF of a pinned image, whole and made from no other image.
 
     Raises
     ------
+    MissingSifError
+        It is not there.
     InputError
-        It is not there, was cut short or changed, or was made from another image.
+        It cannot be read, was cut short or changed, or was made from another image.
     """
     sif = sif_path(image, folder)
-    mend = f"make it again: axoloci images sif {image.name} --folder {shlex.quote(str(sif.parent))}"
+    mend = f"make it again: {make_sifs([image.name], sif.parent)}"
     try:
         made = json.loads(sif.with_suffix(".json").read_text(encoding="utf-8"))
-        size = sif.stat().st_size
+        with open(sif, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        raise MissingSifError(f"{sif}: no SIF of the pinned image; {mend}") from error
+    except PermissionError as error:
+        raise InputError(
+            f"{sif.parent}: no permission to read the SIF files in it; whoever made them can give "
+            f"it (chmod -R a+rX), or make your own in another folder, named by {IMAGES_VARIABLE}"
+        ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{sif}: no SIF of the pinned image ({error}); {mend}") from error
+        raise InputError(f"{sif}: cannot be read ({error}); {mend}") from error
     if made.get("config_digest") != image.config_digest:
         raise InputError(f"{sif}: was made from another image than the pinned one; {mend}")
     if size != made.get("size"):

@@ -102,7 +102,7 @@ class StepRequest(Section):
     gpu: bool | None = Field(
         None,
         description="whether it uses a GPU; without it, if step.toml says so and there is a "
-        "gpu_partition",
+        "gpu_partition; in containers only by a pinned image with CUDA",
     )
     partition: str | None = Field(None, description="partition, if not that of [slurm]")
 

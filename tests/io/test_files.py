@@ -31,6 +31,13 @@ def test_whole_file__keeps_the_suffixes(tmp_path: Path) -> None:
     assert (tmp_path / "new folder" / "map.nii.gz").read_bytes() == b"x"
 
 
+def test_whole_file__an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 255)  # the temporary name is longer than names may be
+    with pytest.raises(OSError, match="too long") as error:
+        write_text(path, "x")
+    assert error.value.filename == str(path)
+
+
 def test_write_json__refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})

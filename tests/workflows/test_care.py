@@ -362,17 +362,27 @@ def test_status__while_a_driver_works(study: Path) -> None:
 def record(folder: Path, job: str, started: str, **known: Any) -> None:
     """Write a job record."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{job}.log").write_text("Error: no memory\n")
     write_json(folder / f"{job}.json", {"job": job, "started": started, **known})
 
 
 DONE = {"exit_code": 0, "seconds": 2.0, "cpu_seconds": 1.5, "max_rss_mb": 80.0, "image": "native:x"}
+FAILED = DONE | {"exit_code": 1, "reason": "exit 1: no seed"}
+
+
+def test_study_state__of_another_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    assert study_state(tmp_path) == []
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="work: no permission to read it, for it names the people"):
+        study_state(tmp_path)
 
 
 def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     started = "2026-01-01T00:00:00.000+00:00"
     record(tmp_path / "train" / "logs" / "group", "pack", started, **DONE)
-    record(tmp_path / "train" / "logs" / "group", "train", started, **DONE | {"exit_code": 1})
+    record(tmp_path / "train" / "logs" / "group", "train", started, **FAILED)
     record(tmp_path / "discovery" / "logs" / "sub-1", "dti", started)
     (tmp_path / "work").mkdir()
     settings = parse_settings(
@@ -382,7 +392,7 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
                                              group_jobs(settings))}  # fmt: skip
     assert [(job.job, job.status, job.reason) for job in states["train"].jobs] == [
         ("pack", "done", ""),
-        ("train", "failed", "no memory"),
+        ("train", "failed", "exit 1: no seed"),
     ]
     assert {job.status for job in states["discovery"].jobs} == {"not run"}
     (scan,) = study_state(tmp_path)[1].scans  # without the study file: it was begun, and killed
@@ -530,6 +540,18 @@ def test_graph__svg_by_graphviz(
     dot.chmod(0o755)
     assert ask("graph", processed, "--out", tmp_path / "g.svg")[0] == 0
     assert (tmp_path / "g.svg").read_text() == '<svg>digraph "out" { -Tsvg</svg>\n'
+
+
+def test_study_graph__leaves_the_home_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYDRA_HASH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "home").write_text("no folder can be made here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings = parse_settings({"out": "o", "bids": "b", "genotypes": "g"}, "x", Path("/"))
+    assert study_graph(settings).jobs
+    assert "PYDRA_HASH_CACHE" not in os.environ
 
 
 def test_study_graph__cohorts_and_doors() -> None:

@@ -78,6 +78,19 @@ def test_study_lock__a_live_driver_of_another_host_is_respected(paths: StudyPath
         pass
 
 
+def test_is_locked__for_who_may_only_read(
+    paths: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(paths.work))
+
+    monkeypatch.setattr(engine.tempfile, "NamedTemporaryFile", forbidden)
+    leave_lock(paths, "elsewhere", engine.HEARTBEAT_SECONDS)
+    assert is_locked(paths)
+    os.utime(paths.work / "lock", (0, 0))
+    assert not is_locked(paths)
+
+
 def elsewhere(paths: StudyPaths, part: str, words: str) -> str:
     """What another process says that locks a part of the study; empty if it could."""
     code = (

@@ -102,9 +102,11 @@ def test_run__a_step_beyond_its_memory_is_named(env: str, cohort: Path, tmp_path
     one = ("--stage", "participants", "--participant-label", label, "--env", env)
     done = axoloci("run", study, *one, "--memory-gb", 0.2, check=False)
     assert done.returncode == 1
-    assert re.search(r"axoloci-\w+ \w+, killed by SIGKILL", done.stderr), done.stderr
+    reason = r"axoloci-\w+ \w+, killed by SIGKILL: out of memory: over the limit of 0\.2 GB"
+    assert re.search(reason, done.stderr), done.stderr
+    assert "--memory-gb 0.2: may be too little" in done.stderr
     said = axoloci("status", study, check=False).stdout  # which knows the environment
-    assert re.search(rf"failed: {label}: axoloci-\w+ \w+, killed by SIGKILL", said), said
+    assert re.search(rf"failed: {label}: {reason}", said), said
     image.write_bytes(small)
     axoloci("run", study, *one)
 
@@ -140,7 +142,9 @@ def test_check__an_image_that_is_not_here_is_named_with_its_command(
     monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
     done = axoloci("run", study, "--env", "singularity", check=False)
     assert done.returncode == 1
-    assert "axoloci images sif preprocess" in done.stderr, done.stderr
+    names = "dti encoder genetics gwas normalize preprocess report"
+    assert f"  {tmp_path}: lacks SIF files" in done.stderr, done.stderr
+    assert f"make them: axoloci images sif {names} --folder {tmp_path}\n" in done.stderr
     assert not (study.parent / "out" / "logs").exists()
 
 

@@ -860,6 +860,19 @@ def test_check__too_little_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
     assert site.check().problems == []
 
 
+def test_check__a_limit_below_what_a_step_takes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "environment_problems", lambda *_, **__: [])
+    largest = max(plan_study(site.settings()).steps, key=lambda step: step.memory_mb)
+    for limit, beyond in ((largest.memory_mb - 1, True), (largest.memory_mb + 1, False)):
+        monkeypatch.setenv("AXOLOCI_MEMORY_GB", str(limit / 1000))
+        for env in ("docker", "native"):
+            warnings = [w for w in site.check(env=env).warnings if "--memory-gb" in w]
+            assert len(warnings) == (beyond and env == "docker")
+            assert all(f" {largest.job} " in warning for warning in warnings)
+
+
 def test_check__output_that_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != 3 and allowed(path, mode))

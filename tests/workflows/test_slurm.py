@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from faults import records, results
 from support import ROOT, axoloci, write_study, write_trait_study
 
-from axoloci import slurm
+from axoloci import environments, slurm
 from axoloci.cli import main
-from axoloci.engines import Engine
+from axoloci.engines import Engine, find_engine
 from axoloci.errors import InputError
-from axoloci.images import sif_folder
+from axoloci.images import locked_images, sif_folder
 from axoloci.io.files import write_json, write_text
 from axoloci.job import fingerprint
 from axoloci.scans import Scan
@@ -243,6 +243,38 @@ def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Pat
     assert "scratch" not in scripts["check.sh"]
 
 
+def test_submit__in_containers_a_gpu_is_for_images_with_cuda(
+    submitted: Path,
+    profile: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pinned = {name: image for name, image in locked_images().items() if image.variant == "cpu"}
+    monkeypatch.setattr(environments, "locked_images", lambda: pinned)
+    profile.write_text(f"{profile.read_text()}[steps.gwas]\ngpu = true\n")
+    settings, chosen = read_study(submitted), read_profile(profile)
+
+    def on_gpu() -> dict[str, bool]:
+        caplog.clear()
+        stages = cluster.freeze(settings, chosen, "docker", {}).stages()
+        return {stage.name: stage.request.gpu for stage in stages}
+
+    assert not any(on_gpu().values())
+    assert "encoder, gwas: will compute on CPUs" in caplog.text
+    assert "axoloci images build encoder-cuda gwas-cuda --lock" in caplog.text
+    pinned["encoder-cuda"] = pinned["encoder"]
+    assert [name for name, gpu in on_gpu().items() if gpu] == ["train", "prepare"]
+    assert "images build gwas-cuda --lock" in caplog.text
+    pinned["gwas-cuda"] = pinned["gwas"]
+    assert on_gpu()["associate"]
+    assert "CPUs" not in caplog.text
+    gwas = settings.gwas.model_copy(update={"device": "cuda"})
+    settings = settings.model_copy(update={"gwas": gwas})
+    del pinned["gwas-cuda"]
+    with pytest.raises(InputError, match="axoloci images build gwas-cuda --lock"):
+        on_gpu()
+
+
 def test_submit__scripts_are_clean_shell(submitted: Path, tool: Callable[[str], str]) -> None:
     scripts = sorted((submitted.parent / "out" / "slurm").glob("*.sh"))
     done = subprocess.run([tool("shellcheck"), *scripts], capture_output=True, text=True)
@@ -347,6 +379,30 @@ def test_submit__goes_on_after_another_version(
     assert "nothing is told" not in ask("status", submitted)[1]
 
 
+def test_submit__without_a_profile_the_last_one_holds(
+    of_traits: Path, profile: Path, tmp_path: Path
+) -> None:
+    def said(*words: object) -> str:
+        code, text = ask("submit", of_traits, "--dry-run", *words)
+        assert code == 0, text
+        return text
+
+    script = tmp_path / "out" / "slurm" / "1_prepare.sh"
+    assert "as last time" not in said() + said()
+    assert "account" not in script.read_text()
+    assert "as last time" not in said("--profile", profile)
+    assert "--account=lab\n" in script.read_text()
+    before = read_submission(tmp_path / "out")
+    assert "as last time: the profile of the cluster" in said()
+    assert "--account=lab\n" in script.read_text()
+    assert read_submission(tmp_path / "out") == before
+    file = tmp_path / "out" / "work" / "slurm" / "submission.json"
+    file.write_text(file.read_text().replace('"account"', '"acount"'))
+    code, text = ask("submit", of_traits, "--dry-run")
+    assert code == 1
+    assert "name one by --profile" in text
+
+
 def test_script__nothing_of_the_data_becomes_a_command(submitted: Path) -> None:
     """A chromosome of a .bim may be quoted, over lines; a study file may come from anybody."""
     folder = submitted.parent / "out" / "slurm"
@@ -389,7 +445,28 @@ def test_submit__looks_for_images_where_the_jobs_will(study: Path, tmp_path: Pat
     words = ("submit", study, "--profile", profile, "--env", "singularity", "--dry-run")
     done = axoloci(*words, check=False, env=env)
     assert done.returncode == 1
-    assert f"axoloci images sif preprocess --folder {tmp_path / 'shared'}" in done.stderr
+    assert f" preprocess report --folder {tmp_path / 'shared'}\n" in done.stderr
+
+
+def test_submit__an_engine_that_the_jobs_load_may_be_missing_here(
+    of_traits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("AXOLOCI_IMAGES", str(tmp_path))
+    find_engine.cache_clear()
+    environments._located.cache_clear()
+    profile = tmp_path / "p.toml"
+    words = ("submit", of_traits, "--profile", profile, "--dry-run", "--env")
+    for setup, env, expected in (
+        ("", "singularity", "name that line in 'setup' of the profile"),
+        ('setup = ["module load apptainer"]', "singularity", "axoloci images sif "),  # the files
+        ('setup = ["module load podman"]', "docker", "sbatch"),
+    ):
+        profile.write_text(f"[slurm]\n{setup}\n")
+        code, said = ask(*words, env)
+        assert expected in said, said
+        assert code == (1 if env == "singularity" else 0)
+        assert ("is installed" in said) == (not setup)
 
 
 def test_with_images__names_the_folder_of_the_submitting_shell(

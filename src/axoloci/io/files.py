@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from typing import Any
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name only if the block succeeds.
 
-    The temporary name keeps all suffixes of `path`, because writers choose a format by them.
+    The temporary name keeps all suffixes of `path`, because writers choose a format by them. An
+    `OSError` of the temporary file is one of `path`, the only name that the user knows.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +27,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing may be written it is not there
+            temporary.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
