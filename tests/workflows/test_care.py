@@ -58,7 +58,7 @@ def people(cohort: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def processed(tmp_path_factory: pytest.TempPathFactory, cohort: Path, people: list[str]) -> Path:
-    """A study of three people whose scans are finished, one of them truncated; tests copy it."""
+    """A study of three people, processed, of whom one has a damaged scan; tests copy it."""
     folder = tmp_path_factory.mktemp("care")
     small = folder / "cohort"
     shutil.copytree(cohort, small, ignore=shutil.ignore_patterns("truth"))
@@ -66,7 +66,9 @@ def processed(tmp_path_factory: pytest.TempPathFactory, cohort: Path, people: li
         if path.name not in people:
             shutil.rmtree(path)
     victim = next((small / "bids" / people[2]).rglob("*_dwi.nii.gz"))
-    victim.write_bytes(victim.read_bytes()[:5000])
+    content = bytearray(victim.read_bytes())
+    content[5000:5100] = bytes(100)
+    victim.write_bytes(content)
     study = write_study(folder, small)
     done = axoloci("run", study, "--stage", "participants", "--n-procs", 2, check=False)
     assert done.returncode == 3, done.stderr
@@ -316,7 +318,9 @@ def test_status__of_a_study(processed: Path, people: list[str]) -> None:
     assert "no driver is working on it" in said
     assert re.search(r"discovery\s+scans\s+2\s+0\s+1\s+0", said), said
     assert re.search(r"discovery\s+jobs\s+1\s+0\s+0\s+9", said), said  # the report alone is made
-    assert re.search(rf"failed: {people[2]}: .*truncated or damaged after [1-9]", said), said
+    assert re.search(
+        rf"failed: {people[2]}: axoloci-preprocess run, exit 1: .*cannot be read", said
+    ), said
     assert f"--participant-label {people[2].removeprefix('sub-')}" in said
     assert "truncated" in said
     assert "STUDY.toml" not in said
