@@ -64,10 +64,10 @@ from axoloci.workflows.submission import (
     Submission,
     as_json,
     forget_submission,
+    own_study,
     read_scans,
     read_state,
     read_submission,
-    refuse_if_queued,
     scan_line,
     state_folder,
     submitted_jobs,
@@ -126,8 +126,7 @@ def submit_study(
     found.stop()
     found.log()
     submission = freeze(settings, profile, env, {n: c.scans for n, c in found.cohorts.items()})
-    with study_lock(paths):
-        refuse_if_queued(paths)
+    with own_study(paths):
         if dry_run and submitted_jobs(paths):
             raise InputError(
                 f"{paths.out}: was submitted, and a dry run would forget how its jobs ended; "
@@ -317,8 +316,7 @@ def resubmit_study(settings: StudySettings, profile: Profile | None, *, dry_run:
         update = {"profile": with_images(profile, submission.env)}
         submission = submission.model_copy(update=update)
         _check_profile(submission)
-    with study_lock(submission.paths):
-        refuse_if_queued(submission.paths)
+    with own_study(submission.paths):
         write_json(state_folder(submission.paths) / "submission.json", as_json(submission))
         write_scripts(submission)
         wanted = _unfinished(submission)

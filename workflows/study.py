@@ -21,7 +21,7 @@ from axoloci.job import read_records
 from axoloci.scans import TOLD_BY
 from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeReport
-from axoloci.workflows.engine import followed, study_lock, submit
+from axoloci.workflows.engine import followed, submit
 from axoloci.workflows.graph import group_parts
 from axoloci.workflows.group import Group, Training
 from axoloci.workflows.participants import (
@@ -41,7 +41,7 @@ from axoloci.workflows.provenance import (
     write_crate,
     write_whole_crate,
 )
-from axoloci.workflows.submission import forget_submission, refuse_if_queued
+from axoloci.workflows.submission import forget_submission, own_study
 
 log = logging.getLogger("axoloci")
 
@@ -563,8 +563,7 @@ def run_study(
     paths, cohorts = StudyPaths(settings.out), found.cohorts
     wanted = {label.removeprefix("sub-") for label in participants}
     attempted = []
-    with study_lock(paths):
-        refuse_if_queued(paths)
+    with own_study(paths):
         begin(found, paths, env)
         for cohort in cohorts.values():
             if cohort.settings.start == "gwas":

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from axoloci.scans import Scan
 from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import Section, StudyPaths, StudySettings
+from axoloci.workflows.engine import study_lock
 from axoloci.workflows.graph import group_parts, group_programs
 from axoloci.workflows.participants import steps_of
 
@@ -301,6 +303,21 @@ def refuse_if_queued(paths: StudyPaths) -> None:
             f"{paths.out}: jobs of this study are still in Slurm's queue; wait for them, or end "
             f"them by: scancel {numbers}"
         )
+
+
+@contextmanager
+def own_study(paths: StudyPaths) -> Iterator[None]:
+    """Lock a study of which no job is to come.
+
+    Raises
+    ------
+    InputError
+        Another process works on it, or jobs are in Slurm's queue.
+    """
+    refuse_if_queued(paths)  # says more than the lock of a job that runs already
+    with study_lock(paths):
+        refuse_if_queued(paths)
+        yield
 
 
 def forget_submission(paths: StudyPaths) -> None:
