@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def bids_folder(folder: Path) -> Path:
 
 def run_chain(bids: Path, out: Path, env: str) -> dict[str, float]:
     """Run the scan in an environment: seconds of each step, and of the whole command."""
-    command = ["axoloci", "run", "--bids", bids, "--out", out, "--stage", "participants"]
+    axoloci = Path(sys.executable).parent / "axoloci"
+    command = [axoloci, "run", "--bids", bids, "--out", out, "--stage", "participants"]
     started = time.monotonic()
     subprocess.run([*command, "--env", env], check=True, capture_output=True)
     seconds = {"command": time.monotonic() - started}
