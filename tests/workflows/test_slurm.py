@@ -1129,7 +1129,7 @@ def test_slurm__only_what_was_killed_is_tried_again(on_cluster: OnCluster) -> No
 
 
 def test_slurm__no_driver_may_work_beside_it(on_cluster: OnCluster) -> None:
-    assert "another axoloci is working on its part participants-" in on_cluster.said["run"]
+    assert "jobs of this study are still in Slurm's queue" in on_cluster.said["run"]
 
 
 def test_slurm__the_group_equals_a_local_run_of_the_same_people(on_cluster: OnCluster) -> None:
