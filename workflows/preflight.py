@@ -475,8 +475,9 @@ def _check_tables(
         shared &= complete[settings.covariates]
     if traits is not None and settings.traits is not None:
         tables[settings.traits] = cohort.people
-        shared = _check_missing(found, settings, traits.loc[sorted(shared)], where)
-        complete[settings.traits] = shared
+        tested = _check_missing(found, settings, traits.loc[sorted(shared)], where)
+        complete[settings.traits] = cohort.people - (shared - tested)
+        shared = tested
         found.warnings += far_values(traits.loc[sorted(shared)], f"{where}{settings.traits}")
     if columns is not None and settings.covariates is not None:
         columns = columns.loc[sorted(shared)]
@@ -558,7 +559,8 @@ def _check_missing(
     tested = traits.index[traits.notna().any(axis=1)]
     if settings.gwas.complete_traits:
         tested = traits.index[known.all(axis=1)]
-    lacking = [str(name) for name in known if not known[name].all()]
+    # a person without any trait is left out, and makes no trait one that some lack
+    lacking = [str(name) for name in known if not known.loc[tested, name].all()]
     if len(tested) < len(traits):
         which = "a trait" if settings.gwas.complete_traits else "all traits"
         found.warnings.append(

@@ -794,6 +794,17 @@ def test_check__lists_who_is_not_in_all_tables(site: Site) -> None:
     ]
 
 
+def test_check__lists_who_lacks_a_trait_and_who_only_something_else(site: Site) -> None:
+    site.traits(["IID\ta", *(f"{n}\t{'NA' if n == '0005' else i}" for i, n in enumerate(LABELS))])
+    site.fam(lambda i, n: "other" if i == 2 else n)
+    found = site.check()
+    assert found.problems == []  # who has no trait is left out, and the trait is everyone's
+    assert found.lacking["discovery"] == [
+        {"sample_id": "0003", "g.fam": "no", "covariates.tsv": "yes", "traits.tsv": "yes"},
+        {"sample_id": "0005", "g.fam": "yes", "covariates.tsv": "yes", "traits.tsv": "incomplete"},
+    ]
+
+
 def test_check__describes_covariates(site: Site) -> None:
     field(5, 1, "999")(site)
     found = site.check()
