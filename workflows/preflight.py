@@ -560,14 +560,14 @@ def _check_missing(
     if settings.gwas.complete_traits:
         tested = traits.index[known.all(axis=1)]
     # a person without any trait is left out, and makes no trait one that some lack
-    lacking = [str(name) for name in known if not known.loc[tested, name].all()]
+    lacking = [str(name) for name in known.columns[~known.loc[tested].all()]]
     if len(tested) < len(traits):
         which = "a trait" if settings.gwas.complete_traits else "all traits"
         found.warnings.append(
             f"{where}{settings.traits}: {len(traits) - len(tested)} people lack {which} and are "
             f"left out, such as {_examples(traits.index.difference(tested))}"
         )
-    if lacking and not settings.gwas.complete_traits:  # the association would do, not what follows
+    if lacking:  # the association would do, not what follows
         mend = "complete_traits = true in [gwas] leaves out the people instead"
         if len(lacking) == known.shape[1]:
             found.problems.append(
