@@ -21,6 +21,7 @@ from axoloci.scans import Scan
 from axoloci.study import StudySettings
 from axoloci.workflows.participants import Outcome, recipe
 
+DEAD = 2**22 + 1  # above all process numbers of Linux
 # What holds times, and what is not a result.
 WITH_TIMES = ("logs", "work", "report.html", "ro-crate-metadata.json")
 
@@ -73,8 +74,12 @@ def made_files(out: Path) -> list[Path]:
 
 
 def harm(path: Path, rng: random.Random) -> str:
-    """Flip a bit of a file, cut it, or delete it; what was done."""
+    """Flip a bit of a file, cut it, or delete it; what was done.
+
+    Beside it is left what a process that was killed while it wrote the file leaves.
+    """
     content = bytearray(path.read_bytes())
+    path.with_name(f".{DEAD}.tmp.{path.name}").write_bytes(content[:100])
     kind = rng.choice(["flip", "truncate", "delete"])
     if kind == "flip":
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)

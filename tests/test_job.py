@@ -106,6 +106,7 @@ def test_read_record__reads_what_was_written(tmp_path: Path) -> None:
 def test_read_records__one_at_a_time(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         (tmp_path / f"{name}.json").write_text(json.dumps(record()) if name != "b" else "{")
+    (tmp_path / ".123.tmp.a.json").write_text(json.dumps(record()))  # of a killed process
     found = read_records(tmp_path)
     assert next(found)["log"] == str(tmp_path / "a.log")
     (tmp_path / "c.json").unlink()  # it has not been read yet

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from axoloci.errors import InputError
-from axoloci.job import read_record, remove_output
+from axoloci.job import HALF, read_record, remove_output
 from axoloci.study import StudyPaths
 from axoloci.workflows.engine import is_locked, study_lock
 from axoloci.workflows.records import cohort_paths
@@ -20,7 +19,6 @@ from axoloci.workflows.records import cohort_paths
 log = logging.getLogger("axoloci")
 
 CORRECTED = "_desc-preproc_dwi.nii.gz"
-TEMPORARY = re.compile(r"\.(\d+)\.tmp\.")
 
 
 @dataclass
@@ -103,10 +101,10 @@ def _temporary_files(out: Path) -> Freed:
     freed = Freed("files that killed jobs left half written")
     for folder, folders, files in os.walk(out):
         for name in (*folders, *files):
-            half = TEMPORARY.match(name)
+            half = HALF.fullmatch(name)
             if half and not _lives(int(half[1])):
                 freed.add(Path(folder, name))
-        folders[:] = [name for name in folders if not TEMPORARY.match(name)]
+        folders[:] = [name for name in folders if not HALF.fullmatch(name)]
     return freed
 
 

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from pydra.engine.submitter import Submitter
 
 from axoloci.errors import InputError
+from axoloci.job import remove_halves
 from axoloci.study import COHORTS, StudyPaths
 
 HEARTBEAT_SECONDS = 20.0
@@ -122,12 +123,16 @@ def _rival(paths: StudyPaths, lock: Path, file: TextIO) -> Path | None:
 
 
 def _clear(paths: StudyPaths) -> None:
-    """Remove what a killed driver left: Pydra's cache, and locks and halves of its digests.
+    """Remove what a killed driver left: Pydra's cache, its locks, and halves of files of its own.
+
+    Those of a job go with its next run.
 
     The folders of all cohorts are cleared: they have no lock of their own.
     """
     for own in (paths, *(StudyPaths(paths.out / cohort) for cohort in COHORTS)):
         shutil.rmtree(own.cache, ignore_errors=True)
+        for folder in (own.out, own.work, own.work / "scans"):
+            remove_halves(folder)
         for file in (own.work / "hashes").glob("*"):
             if file.suffix == ".lock" or file.stat().st_size == 0:
                 file.unlink()

@@ -8,7 +8,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -44,6 +43,7 @@ from axoloci.job import (
     input_digests,
     read_record,
     reason_to_run,
+    remove_halves,
     was_removed,
     without_removed,
 )
@@ -430,11 +430,7 @@ def _end(threads: Sequence[threading.Thread]) -> None:
 def _remove_halves(scan: Scan, paths: StudyPaths) -> None:
     """Remove what a killed step of a scan has left half written."""
     for folder in (paths.out / scan.folder, paths.logs / scan.prefix):
-        for half in folder.glob(".*.tmp.*"):
-            if half.is_dir():
-                shutil.rmtree(half, ignore_errors=True)
-            else:
-                half.unlink(missing_ok=True)
+        remove_halves(folder)
 
 
 def run_participants(

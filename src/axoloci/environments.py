@@ -38,8 +38,10 @@ from axoloci.job import (
     input_digests,
     input_files,
     made_files,
+    output_paths,
     read_record,
     reason_to_run,
+    remove_halves,
 )
 from axoloci.steps import code_digest, container_folder, installed_steps
 from axoloci.study import COHORTS, StudyPaths
@@ -299,6 +301,9 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
             cost = f"{record['seconds']:.1f} s, {record['max_rss_mb']:.0f} MB"
             log.write(f"{OURS}exit {ended.exit_code} after {cost}\n".encode())
         if ended.exit_code == 0:
+            # of killed runs; not before this one, for a container may outlive its driver a while
+            for path in (record_file, *output_paths(job)):
+                remove_halves(path.parent, {path.name})
             record["outputs"] = {str(path): fingerprint(path) for path in made_files(job)}
         else:
             record["reason"] = self._reason(ended.exit_code)

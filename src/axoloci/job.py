@@ -8,7 +8,9 @@ decides: a job is skipped when its inputs, its code and every file that it made 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from fileformats.generic import FileSet
 from pydra.utils.general import get_fields
 
 from axoloci.io.files import sha256, write_json
+
+HALF = re.compile(r"\.(\d+)\.tmp\.(.+)")
+"""A file that is being written: the number of the process, and the name that it will take."""
 
 
 def reason_to_run(record: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -96,7 +101,7 @@ def read_records(logs: Path) -> Iterator[dict[str, Any]]:
     One at a time: those of 50,000 scans together are more than a gigabyte.
     """
     for path in sorted(logs.rglob("*.json")):
-        if record := read_record(path):
+        if not HALF.fullmatch(path.name) and (record := read_record(path)):
             yield {**record, "log": str(path.with_suffix(".log"))}
 
 
@@ -146,16 +151,40 @@ def input_files(job: Any) -> list[Path]:
     return [Path(path) for one in given for path in getattr(one, "genotype_files", one.fspaths)]
 
 
-def made_files(job: Any) -> list[Path]:
-    """The files that a finished job has made, those within folders too."""
-    made = [
+def output_paths(job: Any) -> list[Path]:
+    """The files and folders that a job makes."""
+    return [
         Path(field.callable(job.inputs, job.cache_dir))
         for field in get_fields(job.task.Outputs)
         if callable(getattr(field, "callable", None))
     ]
+
+
+def made_files(job: Any) -> list[Path]:
+    """The files that a finished job has made, those within folders too."""
     return sorted(
         file
-        for path in made
+        for path in output_paths(job)
         for file in (path.rglob("*") if path.is_dir() else [path])
         if file.is_file()
     )
+
+
+def remove_halves(folder: Path, names: Set[str] | None = None) -> None:
+    """Remove what killed processes have left half written in a folder.
+
+    Parameters
+    ----------
+    folder
+        Nobody may be writing into it.
+    names
+        Of the files and folders that were to be; all without it.
+    """
+    for path in folder.glob(".*.tmp.*"):
+        half = HALF.fullmatch(path.name)
+        if half is None or not (names is None or half[2] in names):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

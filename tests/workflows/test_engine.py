@@ -137,6 +137,21 @@ def test_study_lock__a_part_of_another_host(paths: StudyPaths) -> None:
             pass
 
 
+def test_study_lock__halves_of_a_killed_driver_go(paths: StudyPaths) -> None:
+    (paths.work / "scans").mkdir(parents=True)
+    halves = [folder / ".123.tmp.a" for folder in (paths.out, paths.work, paths.work / "scans")]
+    for half in halves:
+        half.touch()
+    store, own = paths.out / ".123.tmp.b.zarr", paths.out / ".own.tmp.a"
+    store.mkdir()
+    own.touch()
+    with study_lock(paths, "scans-1"):
+        assert all(half.exists() for half in halves)  # the driver may be at work on them
+    with study_lock(paths):
+        assert not any(half.exists() for half in (*halves, store))
+        assert own.exists()
+
+
 def test_study_lock__a_part_leaves_the_caches_of_others(paths: StudyPaths) -> None:
     (paths.cache / "of another").mkdir(parents=True)
     with study_lock(paths, "scans-1"):
