@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from axoloci.errors import InputError
-from axoloci.job import HALF, read_record, remove_output
+from axoloci.job import HALF, lives, read_record, remove_output
 from axoloci.study import StudyPaths
 from axoloci.workflows.engine import is_locked, study_lock
 from axoloci.workflows.records import cohort_paths
@@ -102,21 +102,10 @@ def _temporary_files(out: Path) -> Freed:
     for folder, folders, files in os.walk(out):
         for name in (*folders, *files):
             half = HALF.fullmatch(name)
-            if half and not _lives(int(half[1])):
+            if half and not lives(int(half[1])):
                 freed.add(Path(folder, name))
         folders[:] = [name for name in folders if not HALF.fullmatch(name)]
     return freed
-
-
-def _lives(process: int) -> bool:
-    """Whether a process of this machine lives: a step may also be run by hand."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _corrected_volumes(cohorts: Iterable[StudyPaths]) -> Freed:

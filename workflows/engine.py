@@ -132,7 +132,7 @@ def _clear(paths: StudyPaths) -> None:
     for own in (paths, *(StudyPaths(paths.out / cohort) for cohort in COHORTS)):
         shutil.rmtree(own.cache, ignore_errors=True)
         for folder in (own.out, own.work, own.work / "scans"):
-            remove_halves(folder)
+            remove_halves(folder, spare_living=True)
         for file in (own.work / "hashes").glob("*"):
             if file.suffix == ".lock" or file.stat().st_size == 0:
                 file.unlink()

@@ -8,6 +8,7 @@ decides: a job is skipped when its inputs, its code and every file that it made 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Set
@@ -170,19 +171,37 @@ def made_files(job: Any) -> list[Path]:
     )
 
 
-def remove_halves(folder: Path, names: Set[str] | None = None) -> None:
+def lives(process: int) -> bool:
+    """Whether a process of this machine lives."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove_halves(
+    folder: Path, names: Set[str] | None = None, *, spare_living: bool = False
+) -> None:
     """Remove what killed processes have left half written in a folder.
 
     Parameters
     ----------
     folder
-        Nobody may be writing into it.
+        Where they were at work.
     names
         Of the files and folders that were to be; all without it.
+    spare_living
+        Leave those whose process lives: a step may also be run by hand. In a container processes
+        have other numbers than here.
     """
     for path in folder.glob(".*.tmp.*"):
         half = HALF.fullmatch(path.name)
         if half is None or not (names is None or half[2] in names):
+            continue
+        if spare_living and lives(int(half[1])):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

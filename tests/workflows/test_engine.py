@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import DEAD
 
 from axoloci.engines import folders_of
 from axoloci.errors import InputError
@@ -139,10 +140,10 @@ def test_study_lock__a_part_of_another_host(paths: StudyPaths) -> None:
 
 def test_study_lock__halves_of_a_killed_driver_go(paths: StudyPaths) -> None:
     (paths.work / "scans").mkdir(parents=True)
-    halves = [folder / ".123.tmp.a" for folder in (paths.out, paths.work, paths.work / "scans")]
+    halves = [folder / f".{DEAD}.tmp.a" for folder in (paths.out, paths.work, paths.work / "scans")]
     for half in halves:
         half.touch()
-    store, own = paths.out / ".123.tmp.b.zarr", paths.out / ".own.tmp.a"
+    store, own = paths.out / f".{DEAD}.tmp.b.zarr", paths.out / f".{os.getpid()}.tmp.a"
     store.mkdir()
     own.touch()
     with study_lock(paths, "scans-1"):
