@@ -123,9 +123,9 @@ def _rival(paths: StudyPaths, lock: Path, file: TextIO) -> Path | None:
 
 
 def _clear(paths: StudyPaths) -> None:
-    """Remove what a killed driver left: Pydra's cache, its locks, and halves of files of its own.
+    """Remove what a killed driver left: Pydra's cache, and halves of files.
 
-    Those of a job go with its next run.
+    Of its digests also the locks. Halves of a job's files go when that job is run again.
 
     The folders of all cohorts are cleared: they have no lock of their own.
     """

@@ -476,6 +476,7 @@ def _check_tables(
     if traits is not None and settings.traits is not None:
         tables[settings.traits] = cohort.people
         tested = _check_missing(found, settings, traits.loc[sorted(shared)], where)
+        # of who is not in all tables, the traits are not what is amiss
         complete[settings.traits] = cohort.people - (shared - tested)
         shared = tested
         found.warnings += far_values(traits.loc[sorted(shared)], f"{where}{settings.traits}")

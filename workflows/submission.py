@@ -316,7 +316,7 @@ def own_study(paths: StudyPaths) -> Iterator[None]:
     """
     refuse_if_queued(paths)  # says more than the lock of a job that runs already
     with study_lock(paths):
-        refuse_if_queued(paths)
+        refuse_if_queued(paths)  # none was submitted in between
         yield
 
 
