@@ -1,4 +1,4 @@
-"""PLINK 1 files for tests: made, unpacked, and associated by plink2."""
+"""PLINK 1 files for tests: made, unpacked, and associated by GEMMA."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from axoloci.io.genotypes import open_genotypes
 
 
 def write_plink(
@@ -39,29 +41,34 @@ def write_plink(
     )
 
 
-def plink2_glm(
-    plink2: str,
-    prefix: Path,
-    traits: NDArray[np.float64],
-    covariates: NDArray[np.float64],
-    *options: str,
-) -> dict[int, pd.DataFrame]:
-    """`plink2 --glm` for the effect allele, one table a trait, indexed by variant id."""
-    fam = pd.read_csv(Path(f"{prefix}.fam"), sep=r"\s+", header=None, dtype=str)
-    ids = fam[[0, 1]].set_axis(["#FID", "IID"], axis=1)
-    names = [f"t{k}" for k in range(traits.shape[1])]
-    pheno = pd.concat([ids, pd.DataFrame(traits, columns=names)], axis=1)
-    pheno.to_csv(Path(f"{prefix}.pheno"), sep="\t", index=False, na_rep="NA")
-    covar = pd.concat([ids, pd.DataFrame(covariates[:, 1:]).add_prefix("c")], axis=1)
-    covar.to_csv(Path(f"{prefix}.covar"), sep="\t", index=False)
-    command = [plink2, "--bfile", prefix, "--glm", "hide-covar", "omit-ref", "--covar"]
-    command += [Path(f"{prefix}.covar"), "--covar-variance-standardize", "--pheno"]
-    command += [Path(f"{prefix}.pheno"), "--threads", "1", "--out", prefix, *options]
-    subprocess.run(command, check=True, capture_output=True)
-    return {
-        k: pd.read_csv(f"{prefix}.{name}.glm.linear", sep="\t", index_col="ID")
-        for k, name in enumerate(names)
-    }
+def gemma_loco(
+    gemma: str, folder: Path, prefix: Path, trait: pd.Series, chromosomes: list[str]
+) -> pd.DataFrame:
+    """GEMMA's mixed model of some chromosomes, each without itself in the relationship.
+
+    It leaves a chromosome out only of genotypes in BIMBAM's format. Variants with a minor allele
+    frequency of 0.01 or more; indexed by id, with a column chi2.
+    """
+    source = open_genotypes(prefix)
+    dosage, variants = source.read_calls(0, source.n_variants), source.variants
+    with open(folder / "geno", "w") as file:
+        for row, variant in zip(dosage, variants.itertuples(), strict=True):
+            values = ["NA" if value < 0 else str(value) for value in row]
+            alleles = [variant.variant_id, variant.effect_allele, variant.other_allele]
+            file.write(", ".join([*alleles, *values]) + "\n")
+    columns = ["variant_id", "base_pair_location", "chromosome"]
+    variants[columns].to_csv(folder / "anno", index=False, header=False)
+    trait.to_csv(folder / "pheno", index=False, header=False, na_rep="NA")
+    files = ["-g", "geno", "-p", "pheno", "-a", "anno", "-maf", "0.01", "-outdir", "."]
+    tables = []
+    for name in chromosomes:
+        for options in (["-gk", "1", "-o", "k"], ["-lmm", "1", "-k", "k.cXX.txt", "-o", "l"]):
+            command = [gemma, *files, *options, "-loco", name]
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        tables.append(pd.read_csv(folder / "l.assoc.txt", sep="\t", dtype={"chr": str}))
+    table = pd.concat(tables).set_index("rs")
+    assert set(table["chr"]) == set(chromosomes)
+    return table.assign(chi2=np.square(table["beta"] / table["se"]))
 
 
 def unpack(folder: Path, name: str, prefix: Path) -> Path:
@@ -75,3 +82,20 @@ def unpack(folder: Path, name: str, prefix: Path) -> Path:
         )
         Path(f"{prefix}{suffix}").write_bytes(content)
     return prefix
+
+
+def split_by_chromosome(prefix: Path, pattern: Path) -> list[str]:
+    """A PLINK 1 set as one set a chromosome, which `{chromosome}` in the pattern stands for."""
+    bed = Path(f"{prefix}.bed").read_bytes()[3:]
+    rows = Path(f"{prefix}.bim").read_text().splitlines(keepends=True)
+    fam = Path(f"{prefix}.fam").read_bytes()
+    width = len(bed) // len(rows)
+    chromosomes = list(dict.fromkeys(row.split()[0] for row in rows))
+    for chromosome in chromosomes:
+        own = [i for i, row in enumerate(rows) if row.split()[0] == chromosome]
+        out = str(pattern).replace("{chromosome}", chromosome)
+        packed = b"".join(bed[width * i : width * (i + 1)] for i in own)
+        Path(f"{out}.bed").write_bytes(b"\x6c\x1b\x01" + packed)
+        Path(f"{out}.bim").write_text("".join(rows[i] for i in own))
+        Path(f"{out}.fam").write_bytes(fam)
+    return chromosomes

@@ -12,19 +12,36 @@ from fileformats.generic import File
 from fileformats.medimage import Bval, NiftiGz
 from pydra.utils.hash import hash_function
 
-from axoloci.formats import CohortStore, PlinkBed, SumstatsStore
+from axoloci.formats import CohortStore, GenotypeData, SumstatsStore
 
 
 def test_plink_bed__any_of_its_files_changes_it(tmp_path: Path) -> None:
     for name in ("g.bed", "g.bim", "g.fam"):
         (tmp_path / name).write_text("x")
     bed = tmp_path / "g.bed"
-    hashes = [hash_function(PlinkBed(bed)), hash_function(PlinkBed(bed))]
+    hashes = [hash_function(GenotypeData(bed)), hash_function(GenotypeData(bed))]
     for name in ("g.bed", "g.bim", "g.fam"):
         (tmp_path / name).write_text(f"changed {name}")
-        hashes.append(hash_function(PlinkBed(bed)))
+        hashes.append(hash_function(GenotypeData(bed)))
     assert hashes[0] == hashes[1]
     assert len(set(hashes[1:])) == 4
+
+
+def test_genotypes__any_file_of_any_chromosome_changes_a_pattern(tmp_path: Path) -> None:
+    names = [f"c{number}.{suffix}" for number in (1, 2) for suffix in ("bed", "bim", "fam")]
+    for name in names:
+        (tmp_path / name).write_text("x")
+    pattern = GenotypeData(tmp_path / "c{chromosome}.bed")
+    assert str(pattern) == str(tmp_path / "c{chromosome}.bed")
+    assert sorted(path.name for path in pattern.genotype_files) == names
+    hashes = [hash_function(pattern)]
+    for name in names:
+        (tmp_path / name).write_text(f"changed {name}")
+        hashes.append(hash_function(GenotypeData(tmp_path / "c{chromosome}.bed")))
+    for suffix in ("bed", "bim", "fam"):
+        (tmp_path / f"cX.{suffix}").write_text("x")
+    hashes.append(hash_function(GenotypeData(tmp_path / "c{chromosome}.bed")))
+    assert len(set(hashes)) == len(names) + 2
 
 
 def test_stores__their_manifest_decides(tmp_path: Path) -> None:

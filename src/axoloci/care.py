@@ -190,7 +190,7 @@ def init(folder: Path, out: Path, slurm: Path | None) -> None:
     """Write a study file for the data in FOLDER, with all keys, their defaults and units.
 
     It looks for BIDS data sets with raw DWI, corrected DWI or FA maps by the names of BIDS
-    derivatives, PLINK 1 genotypes and tables of people, a few folders deep. Of several it takes the
+    derivatives, genotypes and tables of people, a few folders deep. Of several it takes the
     first, of tables of people that which alone has a column age or sex, as covariates; the others
     are in comments. Look at the file before you run it.
 

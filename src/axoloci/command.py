@@ -23,7 +23,7 @@ import click
 
 from axoloci import __version__
 from axoloci.errors import InputError
-from axoloci.io.files import sha256, write_json
+from axoloci.io.files import DISK_IS_FULL, sha256, write_json
 
 log = logging.getLogger("axoloci")
 
@@ -63,7 +63,10 @@ class StepGroup(click.Group):
             if error.filename is None and error.errno is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            mend = "; make room, and run the same command again"
+            raise click.ClickException(
+                f"{where}{error.strerror or error}{mend if error.errno in DISK_IS_FULL else ''}"
+            ) from error
 
 
 def _end_with_driver() -> None:

@@ -1,8 +1,11 @@
-"""The one exception of axoloci that a user is meant to read."""
+"""The one exception of axoloci that a user is meant to read, and what helps to word it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+
+MOST_NAMED = 40
 
 
 class InputError(ValueError):
@@ -27,3 +30,13 @@ def raise_all(problems: Sequence[str], heading: str) -> None:
         raise InputError(problems[0])
     if problems:
         raise InputError(heading, problems)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, else the first of them."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    more = ", …" if len(known) > MOST_NAMED else ""
+    return (
+        f"did you mean '{found[0]}'?" if found else f"known: {', '.join(known[:MOST_NAMED])}{more}"
+    )

@@ -12,21 +12,30 @@ from fileformats.generic import Directory, File
 from fileformats.medimage import Nifti1, NiftiGz
 from pydra.utils.hash import Cache, bytes_repr_fileset, register_serializer
 
+from axoloci.io.genotype_files import CHROMOSOME, genotype_set
 from axoloci.job import file_state
 
 Nifti = Nifti1 | NiftiGz
 
 
-class PlinkBed(File):
-    """A PLINK 1 `.bed` file with its `.bim` and `.fam`: the set is one input."""
+class GenotypeData(File):
+    """Genotypes with their tables of variants and people: the set is one input.
+
+    So it is where it has one file a chromosome and its path is their pattern.
+    """
 
     ext = ".bed"
+    alternate_exts = (".pgen", ".bgen")
     _valid_class = True  # fileformats asks that formats live in its own namespace
+
+    def _validate_fspaths(self) -> None:
+        if not all(CHROMOSOME in str(path) for path in self.fspaths):  # a pattern is no file
+            super()._validate_fspaths()
 
     @property
     def genotype_files(self) -> list[Path]:
-        """All three: each may be a link to another folder."""
-        return [self.fspath.with_suffix(suffix) for suffix in (".bed", ".bim", ".fam")]
+        """All files of the set: each may be a link to another folder."""
+        return genotype_set(self.fspath).files
 
 
 class CohortStore(Directory):
@@ -43,6 +52,13 @@ class SumstatsStore(Directory):
     _valid_class = True
 
 
+class LocoStore(Directory):
+    """What a mixed model leaves of each trait, by chromosome, see `axoloci.io.loco`."""
+
+    manifest = "loco.json"
+    _valid_class = True
+
+
 @register_serializer(FileSet)
 def bytes_repr_files(files: FileSet, cache: Cache) -> Iterator[tuple[str, ...] | bytes]:
     """Pydra's own digest of the content, remembered by more than path and time of modification.
@@ -56,17 +72,20 @@ def bytes_repr_files(files: FileSet, cache: Cache) -> Iterator[tuple[str, ...] |
 
 
 @register_serializer
-def bytes_repr_plink(bed: PlinkBed, cache: Cache) -> Iterator[bytes]:
-    """Path, size and time of modification of the three files."""
-    yield b"PlinkBed:"
-    for path in bed.genotype_files:
+def bytes_repr_genotypes(genotypes: GenotypeData, cache: Cache) -> Iterator[bytes]:
+    """Path, size and time of modification of all files of the set."""
+    yield b"GenotypeData:"
+    for path in genotypes.genotype_files:
         state = path.stat()
         yield f"{path}:{state.st_size}:{state.st_mtime_ns};".encode()
 
 
 @register_serializer(CohortStore)
 @register_serializer(SumstatsStore)
-def bytes_repr_store(store: CohortStore | SumstatsStore, cache: Cache) -> Iterator[bytes]:
+@register_serializer(LocoStore)
+def bytes_repr_store(
+    store: CohortStore | SumstatsStore | LocoStore, cache: Cache
+) -> Iterator[bytes]:
     """The manifest, which is written last and holds the checksums of all that is in the store."""
     yield f"{type(store).__name__}:".encode()
     yield (store.fspath / store.manifest).read_bytes()

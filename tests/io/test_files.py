@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_whole_file__an_error_names_the_file_that_was_asked_for(tmp_path: Path) 
     with pytest.raises(OSError, match="too long") as error:
         write_text(path, "x")
     assert error.value.filename == str(path)
+
+
+def test_whole_file__a_full_disk_names_the_file(tmp_path: Path) -> None:
+    """Arrow's errors do not say of which file they are."""
+    with pytest.raises(OSError, match="room") as error, whole_file(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "no room")
+    assert error.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match="else") as error, whole_file(tmp_path / "a"):
+        raise OSError(errno.EACCES, "something else")
+    assert error.value.filename is None
 
 
 def test_write_json__refuses_nan(tmp_path: Path) -> None:

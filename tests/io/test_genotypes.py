@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from plink_files import unpack, write_plink
+from plink_files import split_by_chromosome, unpack, write_plink
 
 from axoloci.errors import InputError
-from axoloci.io.genotypes import (
+from axoloci.io.genotype_files import (
     count_variants,
     genotype_problems,
-    open_genotypes,
-    read_people,
+    genotype_set,
+    n_variants,
+    read_pgen_header,
 )
+from axoloci.io.genotypes import MISSING, PackedCalls, open_genotypes
+from axoloci.io.variant_choice import VariantChoice
 
 
 @pytest.fixture
@@ -52,6 +55,20 @@ def test_read__blocks_and_people(prefix: Path, dosage: NDArray[np.int8]) -> None
             source.read(start, stop, people)
 
 
+def test_select_variants__as_if_there_were_no_others(
+    prefix: Path, dosage: NDArray[np.int8]
+) -> None:
+    source = open_genotypes(prefix)
+    source.select_variants(np.array([False, True, True, False, True, True, True]))
+    chosen = dosage[[1, 2, 4, 5, 6]]
+    assert list(source.variants["variant_id"]) == ["rs1", "rs2", "rs4", "rs5", "rs6"]
+    np.testing.assert_array_equal(source.read(0, 5), chosen)
+    np.testing.assert_array_equal(source.read(2, 5, [7, 1]), chosen[2:, [7, 1]])
+    source.select_variants(np.array([True, False, True, True, False]))
+    np.testing.assert_array_equal(source.read(0, 3), chosen[[0, 2, 3]])
+    assert source.n_variants == 3
+
+
 def test_sample_index__is_the_place_of_each_person(prefix: Path) -> None:
     source = open_genotypes(prefix)
     np.testing.assert_array_equal(source.sample_index(["i9", "i0", "i4"]), [9, 0, 4])
@@ -75,7 +92,7 @@ def test_open_genotypes__tables(prefix: Path) -> None:
     rows[1] = "f1 1e5 0 0 3 -9"
     Path(f"{prefix}.fam").write_text("\n".join(rows))
     source = open_genotypes(prefix)
-    assert list(source.variants["chromosome"]) == ["1", "1", "01", "X", "MT", "X", "26"]
+    assert list(source.variants["chromosome"]) == ["1", "1", "1", "X", "MT", "X", "26"]
     assert list(source.variants["variant_id"])[:4] == ["rs1", ".", "rs3", "NA"]
     assert list(source.variants["effect_allele"])[:3] == ["A", "0", "AT"]
     assert list(source.variants["other_allele"])[-1] == "NA"
@@ -125,15 +142,15 @@ def replace(path: Path, old: bytes, new: bytes) -> None:
         (".bed", b"\x6c\x1b\x01", b"\x6c\x1b\x01\x00", "25 bytes, but 7 variants .* need 24"),
         (
             ".fam",
-            b"i3\t0",
-            b"i2\t0",
-            r"v1\.fam: row 4: the IID 'i2' occurs twice, first in row 3; ",
+            b"f3\ti3",
+            b"f2\ti2",
+            r"v1\.fam: row 4: the IID 'i2' occurs twice in one family, first in row 3; ",
         ),
         (
             ".fam",
-            b"i3\t0",
-            b"sub-i2\t0",
-            "'i2' occurs twice, first in row 3, for sub- before an id",
+            b"f3\ti3",
+            b"f2\tsub-i2",
+            "'i2' occurs twice in one family, first in row 3, for sub- before an id",
         ),
         (".fam", b"i3\t0", b"NA\t0", "row 4: the IID is missing"),
         (
@@ -160,12 +177,12 @@ def test_open_genotypes__names_faults(
 def test_genotype_problems__are_named_all_at_once(prefix: Path) -> None:
     replace(Path(f"{prefix}.bed"), b"\x6c\x1b", b"xx")
     replace(Path(f"{prefix}.bim"), b"1004", b"1e3")
-    replace(Path(f"{prefix}.fam"), b"i3\t0", b"i2\t0")
-    problems = genotype_problems(Path(f"{prefix}.bed"))
+    replace(Path(f"{prefix}.fam"), b"f3\ti3", b"f2\ti2")
+    problems = genotype_problems(genotype_set(f"{prefix}.bed"))
     assert len(problems) == 3
-    assert "bim: row 5: the position is '1e3'" in problems[0]
-    assert "not a PLINK 1 bed" in problems[1]
-    assert "row 4: the IID 'i2' occurs twice" in problems[2]
+    assert "row 4: the IID 'i2' occurs twice" in problems[0]
+    assert "bim: row 5: the position is '1e3'" in problems[1]
+    assert "not a PLINK 1 bed" in problems[2]
     with pytest.raises(InputError) as caught:
         open_genotypes(f"{prefix}.bed")
     assert caught.value.problems == tuple(problems)
@@ -173,7 +190,15 @@ def test_genotype_problems__are_named_all_at_once(prefix: Path) -> None:
 
 def test_read_people__without_the_prefix_of_bids(tmp_path: Path) -> None:
     (tmp_path / "a.fam").write_bytes(b"\xef\xbb\xbfsub-1 sub-01 0 0 0 0\r\n2 02 0 0 0 0\r\n")
-    assert read_people(tmp_path / "a.fam") == ["01", "02"]
+    assert list(genotype_set(tmp_path / "a").people["iid"]) == ["01", "02"]
+
+
+def test_read_people__of_one_iid_in_two_families(prefix: Path) -> None:
+    replace(Path(f"{prefix}.fam"), b"f3\ti3", b"f3\ti2")
+    source = open_genotypes(prefix)
+    assert list(source.samples.index[:5]) == ["i0", "i1", "f2 i2", "f3 i2", "i4"]
+    assert list(source.samples["iid"][2:4]) == ["i2", "i2"]
+    np.testing.assert_array_equal(source.sample_index(["f3 i2", "i9"]), [3, 9])
 
 
 def test_open_genotypes__names_a_file_that_is_not_there(prefix: Path) -> None:
@@ -182,6 +207,21 @@ def test_open_genotypes__names_a_file_that_is_not_there(prefix: Path) -> None:
         open_genotypes(prefix)
     with pytest.raises(InputError, match=r"nothing\.bed: no such file"):
         open_genotypes("nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("g.vcf.gz", "plink2 --vcf g.vcf.gz --make-pgen makes the second of it"),
+        ("g.fam", "give the name before the suffix"),
+        ("g_chr{chrom}", "one file a chromosome is named by {chromosome} in place of its number"),
+    ],
+)
+def test_open_genotypes__says_what_to_give_instead(name: str, mend: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_genotypes(name)
+    assert str(caught.value).startswith(f"{name}.bed: no such file; genotypes are a .bed with")
+    assert str(caught.value).endswith(mend)
 
 
 def test_open_genotypes__names_an_empty_table(prefix: Path) -> None:
@@ -193,6 +233,331 @@ def test_open_genotypes__names_an_empty_table(prefix: Path) -> None:
 def test_count_variants__names_are_those_of_the_variants(tmp_path: Path) -> None:
     dosage = np.zeros((5, 4), np.int8)
     write_plink(tmp_path / "g", dosage, ["chr2", "Chr2", "X", "1", "NA"])
-    counts = count_variants(tmp_path / "g.bim")
+    counts = count_variants(genotype_set(tmp_path / "g"))
     assert counts == {"2": 2, "X": 1, "1": 1, "0": 1}
     assert list(counts) == list(open_genotypes(tmp_path / "g").variants["chromosome"].unique())
+
+
+def test_variant_choice__counts_as_the_genotypes_choose(tmp_path: Path) -> None:
+    write_plink(tmp_path / "g", np.zeros((6, 4), np.int8), ["2", "2", "chr2", "X", "X", "1"])
+    (tmp_path / "in.txt").write_text("rs0\nrs1\nrs2\nrs5\nrs77\n")
+    (tmp_path / "out.tsv").write_text("#CHROM\tID\n2\trs1\n")
+    choice = VariantChoice(("2:1001-1002", "1"), tmp_path / "in.txt", tmp_path / "out.tsv")
+    source = open_genotypes(tmp_path / "g")
+    assert np.flatnonzero(choice.of(source.variants, source.path)).tolist() == [2, 5]
+    assert choice.count(genotype_set(tmp_path / "g")) == {"2": 1, "1": 1}
+    nothing = VariantChoice(("X:1-2",))
+    with pytest.raises(InputError, match=r"g\.bed: no variant is left of 6"):
+        nothing.count(genotype_set(tmp_path / "g"))
+    assert VariantChoice().is_all
+    assert not choice.is_all
+
+
+# --- one file a chromosome ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def split(tmp_path: Path, dosage: NDArray[np.int8]) -> Path:
+    """Seven variants of chromosomes 10, 2 and X, in one file each; the pattern of these."""
+    write_plink(tmp_path / "whole", dosage, ["10"] * 3 + ["2"] + ["X"] * 3)
+    pattern = tmp_path / "by chr [v3]" / "ukb_c{chromosome}_b0"
+    pattern.parent.mkdir()
+    split_by_chromosome(tmp_path / "whole", pattern)
+    return pattern
+
+
+def test_open_genotypes__one_file_a_chromosome(
+    split: Path, dosage: NDArray[np.int8], caplog: pytest.LogCaptureFixture
+) -> None:
+    split.with_name("ukb_call_b0.bed").touch()  # no chromosome
+    source = open_genotypes(split)
+    expected = dosage[[3, 0, 1, 2, 4, 5, 6]]  # in the order of the chromosomes
+    assert [path.name for path in source.files[::3]] == [
+        f"ukb_c{name}_b0.bed" for name in ("2", "10", "X")
+    ]
+    assert "no file of chromosome 1, 3, 4, 5, 6, 7, 8, 9; what is there is read" in caplog.text
+    assert list(source.variants["chromosome"]) == ["2"] + ["10"] * 3 + ["X"] * 3
+    np.testing.assert_array_equal(source.read(0, 7), expected)
+    np.testing.assert_array_equal(source.read(0, 3, [9, 1]), expected[:3, [9, 1]])
+    np.testing.assert_array_equal(source.read(2, 2), expected[:0])
+    np.testing.assert_array_equal(source.read_calls_at([0, 3, 6], [2, 5]), expected[::3, [2, 5]])
+    for rows in ([3, 0], [1, 1], [0, 7], [-1]):
+        with pytest.raises(IndexError):
+            source.read_calls_at(rows)
+    within = source.read_packed(1, 4)
+    alone = open_genotypes(source.files[3]).read_packed(0, 3)
+    assert isinstance(within, PackedCalls)
+    assert isinstance(alone, PackedCalls)
+    np.testing.assert_array_equal(within.read(), alone.read())
+    np.testing.assert_array_equal(source.read_packed(0, 4), expected[:4])  # across two files
+    source.select_variants(np.array([True, False, True, True, True, False, False]))
+    np.testing.assert_array_equal(source.read(0, 4), expected[[0, 2, 3, 4]])
+    genotypes = genotype_set(f"{split}.bed")
+    assert n_variants(genotypes) == 7
+    assert count_variants(genotypes) == {"2": 1, "10": 3, "X": 3}
+
+
+def test_open_genotypes__whole_numbers_and_dosages_together(
+    split: Path, imputed: tuple[Path, NDArray[np.float32]], tool: Callable[[str], str]
+) -> None:
+    """Of one file the genotypes are whole numbers, of the other they are not."""
+    prefix, values = imputed
+    calls = prefix.with_name("c1")
+    plink2(tool, "--pfile", prefix, "--make-pgen", "erase-dosage", "--out", calls)
+    for suffix in (".pgen", ".pvar", ".psam"):
+        prefix.with_suffix(suffix).rename(prefix.with_name(f"c2{suffix}"))
+    source = open_genotypes(prefix.with_name("c{chromosome}.pgen"))
+    assert source.dtype == np.float32
+    one, two = open_genotypes(calls), open_genotypes(prefix.with_name("c2"))
+    assert one.dtype == np.int8
+    np.testing.assert_array_equal(source.read(0, 18), np.vstack([one.read(0, 9), two.read(0, 9)]))
+    np.testing.assert_array_equal(source.read(9, 18) == MISSING, values == MISSING)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("10_b0.fam", b"f9\ti9\t0\t0\t0\t-9\n", b"", r"c10_b0\.fam: other .*: 9, there 10; "),
+        ("X_b0.fam", b"f3\ti3", b"f3\tj3", r"other people than in .*c2_b0\.fam: person 4 has the "),
+        ("X_b0.fam", b"f3\ti3", b"e3\ti3", "person 4 has the FID 'e3', there 'f3'; give all"),
+        ("X_b0.fam", b"i3\t0\t0\t0", b"i3\t0\t0\t2", "the sex '2', there '0'"),
+        ("X_b0.fam", b"f0", b"f10 i10 0 0 0 0\nf11 i11 0 0 0 0\nf0", "than in .*: 12, there 10; "),
+    ],
+)
+def test_open_genotypes__names_faults_of_a_chromosome(
+    split: Path, name: str, old: bytes, new: bytes, message: str
+) -> None:
+    replace(split.with_name(f"ukb_c{name}"), old, new)
+    with pytest.raises(InputError, match=message):
+        open_genotypes(split)
+
+
+def test_open_genotypes__names_what_a_pattern_lacks(split: Path) -> None:
+    split.with_name("ukb_cX_b0.bim").unlink()
+    split.with_name("ukb_c2_b0.fam").unlink()
+    problems = genotype_problems(genotype_set(split))
+    assert len(problems) == 2
+    assert "ukb_c2_b0.fam: no such file" in problems[0]
+    assert "ukb_cX_b0.bim: no such file" in problems[1]
+    with pytest.raises(InputError, match=r"\{chromosome\}\.bgen: no such file; in a name, \{chrom"):
+        open_genotypes(split.with_name("{chromosome}.bgen"))
+    for name in ("23", "chr2"):
+        for suffix in (".bed", ".bim", ".fam"):
+            split.with_name(f"ukb_c{name}_b0{suffix}").touch()
+        with pytest.raises(InputError, match=rf"ukb_c{name}_b0.* are of the same chromosome"):
+            open_genotypes(split)
+        split.with_name(f"ukb_c{name}_b0.bed").unlink()
+
+
+# --- PLINK 2 and BGEN ----------------------------------------------------------------------------
+
+VCF = """\
+##fileformat=VCFv4.2
+##contig=<ID=1>
+##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
+##FORMAT=<ID=DS,Number=1,Type=Float,Description="Dosage">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t{people}
+{rows}
+"""
+
+
+def plink2(tool: Callable[[str], str], *options: object) -> None:
+    command = [tool("plink2"), *map(str, options), "--threads", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def write_vcf(path: Path, genotypes: list[list[str]], alleles: list[tuple[str, str]]) -> None:
+    """Rows of GT or GT:DS; the format is that of the first entry."""
+    kind = "GT:DS" if ":" in genotypes[0][0] else "GT"
+    rows = [
+        "\t".join(["1", str(100 + i), f"rs{i}", *alleles[i], ".", ".", ".", kind, *row])
+        for i, row in enumerate(genotypes)
+    ]
+    people = "\t".join(f"p{i}" for i in range(len(genotypes[0])))
+    path.write_text(VCF.format(people=people, rows="\n".join(rows)))
+
+
+@pytest.fixture
+def imputed(tmp_path: Path, tool: Callable[[str], str]) -> tuple[Path, NDArray[np.float32]]:
+    """PLINK 2 files of fractional dosages, some missing, and what they should be."""
+    rng = np.random.default_rng(1)
+    values = np.round(rng.uniform(0, 2, size=(9, 13)), 3).astype(np.float32)
+    missing = rng.random(values.shape) < 0.1
+    rows = [
+        [
+            "./.:." if m else f"{('0/0', '0/1', '1/1')[round(v)]}:{v}"
+            for v, m in zip(*of, strict=True)
+        ]
+        for of in zip(values.tolist(), missing, strict=True)
+    ]
+    write_vcf(tmp_path / "imputed.vcf", rows, [("C", "A")] * len(rows))
+    plink2(
+        tool,
+        *("--vcf", tmp_path / "imputed.vcf", "dosage=DS", "--make-pgen"),
+        *("--out", tmp_path / "imputed"),
+    )
+    values[missing] = MISSING
+    return tmp_path / "imputed", values
+
+
+def test_read__whole_numbers_of_plink2(
+    prefix: Path, dosage: NDArray[np.int8], tool: Callable[[str], str]
+) -> None:
+    for packed in ([], ["vzs"]):
+        out = prefix.with_name("of2" + "".join(packed))
+        plink2(tool, "--bfile", prefix, "--make-pgen", *packed, "--out", out)
+        source = open_genotypes(f"{out}.pgen")
+        assert source.dtype == np.int8
+        np.testing.assert_array_equal(source.read(0, 7), dosage)
+        np.testing.assert_array_equal(source.read(2, 5, [9, 0, 4]), dosage[2:5, [9, 0, 4]])
+        assert list(source.variants["effect_allele"].unique()) == ["A"]
+        pd.testing.assert_frame_equal(source.variants, open_genotypes(f"{prefix}.bed").variants)
+        assert list(source.samples["iid"]) == [f"i{i}" for i in range(10)]
+        assert list(source.samples["fid"]) == [f"f{i}" for i in range(10)]
+        assert n_variants(genotype_set(out)) == 7
+        assert count_variants(genotype_set(out)) == {"1": 7}
+        assert VariantChoice(("1",)).count(genotype_set(out)) == {"1": 7}
+
+
+def test_read__dosages_of_plink2(imputed: tuple[Path, NDArray[np.float32]]) -> None:
+    prefix, values = imputed
+    source = open_genotypes(prefix)
+    assert source.dtype == np.float32
+    ours = source.read(0, 9)
+    np.testing.assert_array_equal(ours == MISSING, values == MISSING)
+    np.testing.assert_allclose(ours, values, atol=2**-15)  # PLINK 2 keeps 1/16384
+    np.testing.assert_array_equal(source.read(3, 5, [12, 0]), ours[3:5, [12, 0]])
+
+
+def test_read__each_of_several_alternative_alleles(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    rows = [
+        ["0/0", "0/1", "1/1", "./."],
+        ["0/2", "1/2", "2/2", "0/1"],
+        ["0/0", "0/1", "3/1", "2/0"],
+        ["1/1", "0/0", "0/1", "1/1"],
+    ]
+    alleles = [("C", "A"), ("C", "A,G"), ("C", "A,G,T"), ("G", "T")]
+    write_vcf(tmp_path / "m.vcf", rows, alleles)
+    plink2(tool, "--vcf", tmp_path / "m.vcf", "--make-pgen", "--out", tmp_path / "m")
+    source = open_genotypes(tmp_path / "m")
+    assert list(source.variants["variant_id"]) == ["rs0", "rs1", "rs1", "rs2", "rs2", "rs2", "rs3"]
+    assert list(source.variants["effect_allele"]) == ["A", "A", "G", "A", "G", "T", "T"]
+    assert list(source.variants["other_allele"]) == ["C"] * 6 + ["G"]
+    expected = [
+        [0, 1, 2, -9],
+        [0, 1, 0, 1],
+        [1, 1, 2, 0],
+        [0, 1, 1, 0],
+        [0, 0, 0, 1],
+        [0, 0, 1, 0],
+        [2, 0, 1, 2],
+    ]
+    np.testing.assert_array_equal(source.read(0, 7), expected)
+    np.testing.assert_array_equal(source.read(2, 4, [3, 0]), np.array(expected)[2:4, [3, 0]])
+    source.select_variants(source.variants["effect_allele"].to_numpy() == "T")
+    np.testing.assert_array_equal(source.read(0, 2), np.array(expected)[5:])
+    assert count_variants(genotype_set(tmp_path / "m")) == {"1": 7}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_read__dosages_of_bgen(
+    imputed: tuple[Path, NDArray[np.float32]], tool: Callable[[str], str], bits: int
+) -> None:
+    prefix, values = imputed
+    out = prefix.with_name("of_bgen")
+    options = ["--export", "bgen-1.2", f"bits={bits}", "ref-first"]
+    plink2(tool, "--pfile", prefix, *options, "--out", out)
+    source = open_genotypes(f"{out}.bgen")
+    ours = source.read(0, 9)
+    np.testing.assert_array_equal(ours == MISSING, values == MISSING)
+    # PLINK 2 keeps 1/16384, and each of two probabilities is rounded
+    np.testing.assert_allclose(ours, values, atol=2**-15 + 2 / (2**bits - 1))
+    np.testing.assert_array_equal(source.read(3, 5, [12, 0]), ours[3:5, [12, 0]])
+    pd.testing.assert_frame_equal(source.variants, open_genotypes(f"{prefix}.pgen").variants)
+    assert list(source.samples["iid"]) == [f"p{i}" for i in range(13)]
+    calls = np.where(np.abs(ours - np.round(ours)) <= 0.1, np.round(ours), MISSING)
+    np.testing.assert_array_equal(source.read_calls(0, 9), calls)
+    source.select_variants(np.arange(9) % 2 == 0)
+    np.testing.assert_array_equal(source.read(1, 3), ours[[2, 4]])
+    Path(f"{out}.sample").unlink()
+    if genotype_set(out).parts[0].samples is None:  # it names its people itself
+        assert list(open_genotypes(out).samples["iid"]) == [f"p{i}" for i in range(13)]
+
+
+def test_genotype_set__a_name_of_several_sets(prefix: Path) -> None:
+    Path(f"{prefix}.pgen").touch()
+    with pytest.raises(InputError, match=r"several sets \(\.bed, \.pgen\); give one"):
+        genotype_set(prefix)
+    assert genotype_set(f"{prefix}.bed").format == "PLINK 1"
+
+
+def test_read_people__columns_of_a_psam(tmp_path: Path) -> None:
+    psam = tmp_path / "a.psam"
+    (tmp_path / "a.pgen").touch()
+    psam.write_text("##x\n#IID\tPAT\tMAT\tSEX\nsub-1\t0\t2\tF\n2\t0\t0\tNA\n")
+    people = genotype_set(tmp_path / "a").people
+    assert people.to_numpy().tolist() == [["0", "1", "0", "2", 2], ["0", "2", "0", "0", 0]]
+    psam.write_text("#FID IID SEX\n1 2\n")
+    with pytest.raises(InputError, match=r"row 2 has 2 fields, expected 3 \(FID IID SEX\)"):
+        _ = genotype_set(tmp_path / "a").people
+    psam.write_text("#FID SEX\n1 2\n")
+    with pytest.raises(InputError, match="no column IID"):
+        _ = genotype_set(tmp_path / "a").people
+    psam.write_text("f 1 0 0 2 -9\n")  # as a .fam
+    assert genotype_set(tmp_path / "a").people.to_numpy().tolist() == [["f", "1", "0", "0", 2]]
+
+
+def test_open_genotypes__names_faults_of_plink2(imputed: tuple[Path, NDArray[np.float32]]) -> None:
+    prefix, _ = imputed
+    pgen, psam, pvar = (prefix.with_suffix(s) for s in (".pgen", ".psam", ".pvar"))
+    whole = pgen.read_bytes()
+    header = read_pgen_header(pgen)
+    assert (header.n_variants, header.n_samples, header.has_dosages) == (9, 13, True)
+    assert header.n_bytes == len(whole)
+    pgen.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=rf"cut off: .* records end at {len(whole)}"):
+        open_genotypes(prefix)
+    pgen.write_bytes(whole[:25])
+    with pytest.raises(InputError, match="cut off within its header"):
+        open_genotypes(prefix)
+    pgen.write_bytes(b"x" + whole)
+    with pytest.raises(InputError, match="not a PLINK 2 file"):
+        open_genotypes(prefix)
+    pgen.write_bytes(whole)
+    rows = psam.read_text().splitlines(keepends=True)
+    psam.write_text("".join(rows[:-1]))
+    with pytest.raises(InputError, match=r"holds 13 people, .*imputed\.psam 12"):
+        open_genotypes(prefix)
+    psam.write_text("".join(rows))
+    rows = pvar.read_text().splitlines(keepends=True)
+    pvar.write_text("".join(rows[:-1]))
+    with pytest.raises(InputError, match=r"holds 9 variants, .*imputed\.pvar 8"):
+        open_genotypes(prefix)
+    pvar.write_text("".join(rows[:-1]) + "1\tx\trs\tC\tA\n")
+    with pytest.raises(InputError, match=r"pvar: row .*: the position is 'x'"):
+        open_genotypes(prefix)
+
+
+def test_open_genotypes__names_faults_of_bgen(
+    imputed: tuple[Path, NDArray[np.float32]], tool: Callable[[str], str]
+) -> None:
+    prefix, _ = imputed
+    out = prefix.with_name("b")
+    plink2(tool, "--pfile", prefix, "--export", "bgen-1.1", "--out", out)
+    with pytest.raises(InputError, match=r"b\.bgen: BGEN of layout 1; only BGEN 1\.2"):
+        open_genotypes(out)
+    plink2(tool, "--pfile", prefix, "--export", "bgen-1.2", "--out", out)
+    sample, bgen = Path(f"{out}.sample"), Path(f"{out}.bgen")
+    rows = sample.read_text().splitlines(keepends=True)
+    sample.write_text("".join(rows[:-1]))
+    with pytest.raises(InputError, match=r"holds 13 people, .*b\.sample 12"):
+        open_genotypes(out)
+    sample.write_text("".join(rows))
+    bgen.write_bytes(bgen.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"b\.bgen: .*cut off"):
+        open_genotypes(out)
+    bgen.write_bytes(b"nothing of the kind, and long enough to be looked at")
+    with pytest.raises(InputError, match="not a BGEN file"):
+        open_genotypes(out)

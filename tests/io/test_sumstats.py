@@ -22,8 +22,8 @@ from axoloci.io.sumstats import (
     neg_log10_p,
     plan_parts,
     read_sumstats,
-    write_gwas_ssf,
 )
+from axoloci.io.sumstats_text import write_sumstats_text
 
 CHROMOSOME = ["1"] * 5 + ["2"] * 3 + ["X"] * 2
 TRAITS = ["height", "weight"]
@@ -121,6 +121,7 @@ def make(
     stop_after: int | None = None,
     seed: int = 1,
     replace: bool = False,
+    of_chromosome: dict[str, np.ndarray] | None = None,
 ) -> SumstatsWriter:
     parts = plan_parts(CHROMOSOME, 2)
     writer = SumstatsWriter(path, {"seed": seed}, parts, replace)
@@ -130,12 +131,14 @@ def make(
         variants, arrays, n_by_trait = results(part, own_n)
         n_nan = int(np.isnan(arrays["beta"][:, 0]).sum())
         counts = {"tested": len(variants) - n_nan, "monomorphic": n_nan}
-        writer.write(part, variants, TRAITS, **arrays, n_by_trait=n_by_trait, counts=counts)
+        writer.write(
+            part, variants, TRAITS, **arrays, n_covariates=3, n_by_trait=n_by_trait, counts=counts
+        )
     about: dict[str, Any] = {"n_covariates": 3}
     if own_n:
         about["traits_with_missing"] = ["weight"]
     correlation, sd = np.array([[1, 0.5], [0.5, 1]]), np.array([7.1, 1 / 3])
-    writer.finish(TRAITS, PEOPLE, correlation, sd, about)
+    writer.finish(TRAITS, PEOPLE, correlation, sd, about, of_chromosome)
     return writer
 
 
@@ -179,6 +182,28 @@ def test_read_sumstats__gives_back_what_was_written(tmp_path: Path, own_n: bool)
     assert [len(block.variants) for block in store.blocks("X")] == [2]
 
 
+def test_read_sumstats__of_a_mixed_model_each_chromosome_has_its_correlation(
+    tmp_path: Path,
+) -> None:
+    own = {name: np.array([[1, r], [r, 1]]) for name, r in zip("12X", (0.1, 0.2, 0.3), strict=True)}
+    make(tmp_path / "s", of_chromosome=own)
+    store = read_sumstats(tmp_path / "s")
+    assert store.of_mixed_model
+    for name, correlation in own.items():
+        np.testing.assert_array_equal(store.correlation_of(name), correlation)
+    np.testing.assert_array_equal(store.trait_correlation, [[1, 0.5], [0.5, 1]])
+    assert [block.chromosome for block in store.blocks()] == ["1", "1", "2", "X"]
+    (tmp_path / "s" / "trait_correlation" / "chr2.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"chr2\.npy: missing or changed since"):
+        store.correlation_of("2")
+    make(tmp_path / "s", seed=2, replace=True)  # nothing of it stays
+    make(tmp_path / "plain", seed=2)
+    assert contents(tmp_path / "s") == contents(tmp_path / "plain")
+    plain = read_sumstats(tmp_path / "s")
+    assert not plain.of_mixed_model
+    assert plain.correlation_of("2") is plain.trait_correlation
+
+
 def test_trait__regions(tmp_path: Path) -> None:
     make(tmp_path / "s")
     store = read_sumstats(tmp_path / "s")
@@ -190,7 +215,7 @@ def test_trait__regions(tmp_path: Path) -> None:
         store.trait("height", "7")
     with pytest.raises(InputError, match="write it as 7 or 7:100000-250000"):
         store.trait("height", "7:1")
-    with pytest.raises(InputError, match="no trait 'iq'; it has height, weight"):
+    with pytest.raises(InputError, match="no trait 'iq'; known: height, weight"):
         store.trait("iq")
 
 
@@ -288,6 +313,8 @@ def test_sumstats_writer__leaves_other_files_alone(tmp_path: Path, replace: bool
         with pytest.raises(InputError, match="a folder with other files in it"):
             SumstatsWriter(tmp_path / "other", {}, [], replace)
     assert len(contents(tmp_path / "other")) == 2
+    with pytest.raises(InputError, match=r"thesis\.doc: a file; the results need a folder"):
+        SumstatsWriter(tmp_path / "other" / "thesis.doc", {}, [], replace)
 
 
 def test_sumstats_writer__replaces_nothing_that_is_not_of_a_store(tmp_path: Path) -> None:
@@ -325,14 +352,15 @@ def test_read_sumstats__names_files_that_changed(tmp_path: Path) -> None:
         read_sumstats(tmp_path / "s")
 
 
-def test_write_gwas_ssf__columns_and_rows(tmp_path: Path) -> None:
+def test_write_sumstats_text__gwas_ssf(tmp_path: Path) -> None:
     make(tmp_path / "s")
     frame = read_sumstats(tmp_path / "s").trait("height")
     frame.loc[9, "effect_allele"] = "<DEL>"
-    counts = write_gwas_ssf(tmp_path / "out.tsv.gz", frame)
+    counts = write_sumstats_text(tmp_path / "out.tsv.gz", frame)
     assert counts == {
         "written": 6,
         "without_result": 1,
+        "perfect_fit": 0,
         "without_position": 2,
         "other_chromosome": 0,
         "alleles_not_acgt": 1,
@@ -351,7 +379,48 @@ def test_write_gwas_ssf__columns_and_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows["neg_log_10_p_value"], kept["neg_log10_p"], rtol=1e-6)
     np.testing.assert_allclose(rows["beta"], kept["beta"], rtol=1e-6)
     first = (tmp_path / "out.tsv.gz").read_bytes()
-    write_gwas_ssf(tmp_path / "out.tsv.gz", frame)
+    write_sumstats_text(tmp_path / "out.tsv.gz", frame)
     assert (tmp_path / "out.tsv.gz").read_bytes() == first
-    write_gwas_ssf(tmp_path / "out.tsv", frame)
+    write_sumstats_text(tmp_path / "out.tsv", frame)
     assert (tmp_path / "out.tsv").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize("own_n", [False, True])
+def test_hits__are_the_results_of_all_traits_from_a_threshold_on(
+    tmp_path: Path, own_n: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sumstats, "HIT_NEG_LOG10_P", 40.0)
+    make(tmp_path / "s", own_n=own_n)
+    store = read_sumstats(tmp_path / "s")
+    every = pd.concat([store.trait(name).assign(trait=name) for name in TRAITS])
+    for threshold in (0.0, 40.0, 60.0, 1000.0):
+        found = store.hits(threshold)
+        expected = every[every["neg_log10_p"] >= threshold].sort_index(kind="stable")
+        expected = expected[list(sumstats.HIT_COLUMNS)].reset_index(drop=True)
+        assert len(found) == len(expected)
+        if len(found):
+            pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    table = pd.read_csv(tmp_path / "s" / "hits.tsv", sep="\t", keep_default_na=False)
+    assert list(table.columns) == list(sumstats.HIT_COLUMNS)
+    assert 0 < len(table) == len(store.hits(40.0)) < len(every)
+    np.testing.assert_allclose(table["neg_log10_p"], store.hits(40.0)["neg_log10_p"], rtol=1e-5)
+    strongest = pd.concat(
+        pd.read_parquet(tmp_path / "s" / part["name"]) for part in store.info["parts"]
+    )[sumstats.STRONGEST]
+    best = every.groupby(level=0)["neg_log10_p"].max()
+    np.testing.assert_allclose(strongest.to_numpy(), best, rtol=1e-6)
+
+
+@pytest.mark.parametrize("own_n", [False, True])
+def test_inflation__is_the_median_over_that_of_no_association(tmp_path: Path, own_n: bool) -> None:
+    make(tmp_path / "s", own_n=own_n)
+    store = read_sumstats(tmp_path / "s")
+    assert "10 variants, 2 traits, 1,000 people" in repr(store)
+    for n_values, stop in ((100, 10), (1, 3)):
+        results = [store.trait(name)[:stop] for name in TRAITS]
+        expected = [
+            ((rows["beta"] / rows["se"]) ** 2).median()
+            / stats.f.ppf(0.5, 1, rows["n"].median() - 4)
+            for rows in results
+        ]
+        np.testing.assert_allclose(store.inflation(n_values), expected, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_read_ids__names_faults(tmp_path: Path) -> None:
         ("IID\ta\n1\t2\nNA\t3\n", "row 3: no IID"),
         ("ID\ta\n1\t2\n", "no column of ids; .* found ID, a"),
         ("IID\ta\ta\n1\t2\t3\n", "the column 'a' occurs twice"),
+        ("f1 i1 0 0 1 1\nf2 i2 0 0 2 1\n", "no column of ids; its header needs one of IID"),
         ("IID,a\n1,2,5\n", "row 2 has 3 fields, the header 2"),
         ('IID\ta\n1\t"x\n', "row 2 has a quotation mark without its other one"),
         ("IID;age of scan;b\n1;2,5;3\n", "separated by semicolons; tables are separated by tabs"),
@@ -122,6 +124,12 @@ def test_read_table__names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.tsv").write_bytes(b"IID\ta\n1\t\xe9\n")
     with pytest.raises(InputError, match=r"latin\.tsv: not UTF-8"):
         read_table(tmp_path / "latin.tsv")
+    (tmp_path / "t.tsv.gz").write_bytes(gzip.compress(b"IID\ta\n1\t2\n"))
+    with pytest.raises(InputError, match=r"t\.tsv\.gz: compressed by gzip; unpack it first"):
+        read_table(tmp_path / "t.tsv.gz")
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match=r"t\.xlsx: a zip archive, as spreadsheets are; save"):
+        read_table(tmp_path / "t.xlsx")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_table(write(tmp_path, "IID\n1\n", "t.parquet"))
 
@@ -199,6 +207,19 @@ def test_match_samples__shows_ids_of_both_sides() -> None:
     message = r"no id shared by a\.fam and t\.tsv; first ids there '1', '2', here '01', '02', '03'"
     with pytest.raises(InputError, match=message):
         match_samples({"a.fam": ["1", "2"], "t.tsv": ["01", "02", "03", "04"]})
+    for ours, theirs in ((["a", "b"], ["f_a", "f_b"]), (["f_a", "f_b"], ["a", "c"])):
+        with pytest.raises(InputError, match="'f_a' is FID_IID of 'a', or so it seems: write the"):
+            match_samples({"a.fam": ours, "t.tsv": theirs})
+
+
+def test_read_table__says_that_fid_and_iid_are_swapped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = pd.DataFrame({"fid": ["f1", "f2", "c"], "iid": ["a", "b", "c"]}, index=["a", "b", "c"])
+    read_table(write(tmp_path, "FID\tIID\tx\nf1\ta\t1\nf2\tnobody\t2\n"), people=people)
+    assert "swapped" not in caplog.text
+    read_table(write(tmp_path, "FID\tIID\tx\na\tf1\t1\nb\tf2\t2\nc\tc\t3\n"), people=people)
+    assert "FID and IID seem to be swapped: the FID of 2 people, such as 'a'" in caplog.text
 
 
 @settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,13 +12,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or the user's share of it is
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name only if the block succeeds.
 
     The temporary name keeps all suffixes of `path`, because writers choose a format by them. An
-    `OSError` of the temporary file is one of `path`, the only name that the user knows.
+    `OSError` of the temporary file is one of `path`, the only name that the user knows; so is a
+    full disk, of which some libraries do not say the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,12 +32,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if str(error.filename) == str(temporary):
+        nameless = error.filename is None and error.errno in DISK_IS_FULL
+        if nameless or str(error.filename) == str(temporary):
             error.filename = str(path)
         raise
     finally:
         with suppress(OSError):  # where nothing may be written it is not there
             temporary.unlink()
+
+
+def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """Files in a folder, but not in those below, that killed processes were writing."""
+    return list(Path(folder).glob(".[0-9]*.tmp.*"))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -1,61 +1,143 @@
-"""Genotypes in place: PLINK 1 bed/bim/fam, read in blocks of variants."""
+"""Genotypes in place: PLINK 1, PLINK 2 and BGEN sets, read in blocks of variants."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError, raise_all
-from axoloci.io.files import unreadable
+from axoloci.io.genotype_files import (
+    VARIANT_COLUMNS,
+    GenotypeFiles,
+    GenotypeSet,
+    chromosome_names,
+    genotype_problems,
+    genotype_set,
+    open_variants,
+    pvar_columns,
+    read_bgen_header,
+    read_pgen_header,
+)
 
 log = logging.getLogger("axoloci")
 
+MAX_UNCERTAINTY = 0.1  # from a called genotype, as in plink2
+BED_HEADER = 3  # bytes before the genotypes
 MISSING = -9  # value of a missing genotype in every block
-_BED_MAGIC = b"\x6c\x1b"
-_TABLE_FIELDS = {
-    ".fam": "FID IID father mother sex trait",
-    ".bim": "chromosome id cM position allele1 allele2",
-}
+
+Dosage = NDArray[np.int8] | NDArray[np.float32]
 
 
-class Genotypes:
-    """A genotype file set: its people, its variants and blocks of dosages.
+@dataclass(frozen=True)
+class PackedCalls:
+    """Some variants of a `.bed`, to be read and unpacked by whoever uses them.
+
+    Attributes
+    ----------
+    path
+        The file.
+    rows : int64, (n_variants,)
+        Variants by their place in it.
+    n_samples
+        People in it.
+    sample_index : int64, (n,) or None
+        Those that are meant, in their order; None for everyone.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+    n_samples: int
+    sample_index: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        """Number of variants."""
+        return len(self.rows)
+
+    def __getitem__(self, chosen: slice) -> PackedCalls:
+        """Some of the variants."""
+        return replace(self, rows=self.rows[chosen])
+
+    def read(self) -> NDArray[np.uint8]:
+        """The bytes; for any number of threads at once.
+
+        Returns
+        -------
+        uint8, (n_variants, ⌈n_samples / 4⌉)
+            Two bits a person, the first in the lowest: 0 two, 2 one, 3 no copies of allele 1, 1
+            missing.
+        """
+        width = -(-self.n_samples // 4)
+        packed = np.empty((len(self), width), dtype=np.uint8)
+        breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
+        for place, run in zip([0, *breaks], np.split(self.rows, breaks), strict=True):
+            if len(run) == 0:
+                continue
+            found = np.fromfile(
+                self.path, np.uint8, len(run) * width, offset=BED_HEADER + int(run[0]) * width
+            )
+            if len(found) < len(run) * width:
+                raise InputError(f"{self.path}: has been cut off while it was read")
+            packed[place : place + len(run)] = found.reshape(len(run), width)
+        return packed
+
+
+class Genotypes(ABC):
+    """A set of genotypes: its people, its variants and blocks of dosages.
 
     Attributes
     ----------
     path : pathlib.Path
-        The `.bed` file.
+        The `.bed`, `.pgen` or `.bgen` file, or the pattern of several.
+    files : list of pathlib.Path
+        All files of the set, the genotypes first.
+    names_people : pathlib.Path
+        The file that names the people, the first of several.
     samples : pandas.DataFrame
-        One row per person in file order: `fid`, `iid`, `father`, `mother` (strings, "0" if
-        unknown), `sex` (1 male, 2 female, 0 unknown).
+        One row per person in file order, indexed by `sample_id` (see `axoloci.io.people`): `fid`,
+        `iid`, `father`, `mother` (strings, "0" if unknown), `sex` (1 male, 2 female, 0 unknown).
     variants : pandas.DataFrame
-        One row per variant in file order: `chromosome` (string, without a leading "chr"),
-        `base_pair_location`, `variant_id`, `effect_allele` (allele 1 of the bim, its fifth column:
-        the one that dosages count, whichever is rarer) and `other_allele`.
+        One row per alternative allele in file order: `chromosome` (string, without a leading
+        "chr"), `base_pair_location`, `variant_id`, `effect_allele` (the one that dosages count,
+        whichever is rarer: allele 1 of a `.bim`, ALT of a `.pvar`, any but the first allele of
+        BGEN) and `other_allele`. A variant of several alternative alleles has a row for each, in
+        which all its other alleles count as the other one.
+    dtype : numpy.dtype
+        Of the blocks: int8 if all genotypes are whole numbers, else float32.
     """
 
-    def __init__(self, path: Path, samples: pd.DataFrame, variants: pd.DataFrame) -> None:
-        from pgenlib import PgenReader
+    dtype: np.dtype[Any]
 
-        self.path = path
+    def __init__(
+        self, files: GenotypeFiles | GenotypeSet, samples: pd.DataFrame, variants: pd.DataFrame
+    ) -> None:
+        self.path = files.data
+        self.files = files.files
+        self.names_people = files.names_people
         self.samples = samples
         self.variants = variants
-        self._reader = PgenReader(
-            os.fsencode(path), raw_sample_ct=len(samples), variant_ct=len(variants)
-        )
-        self._subset: NDArray[np.uint32] | None = None
+        self._rows: NDArray[np.int64] | None = None  # those of the files, where some are left out
 
-    @property
-    def files(self) -> list[Path]:
-        """The files of the set."""
-        return [self.path.with_suffix(suffix) for suffix in (".bed", ".bim", ".fam")]
+    def select_variants(self, chosen: NDArray[np.bool_]) -> None:
+        """Go on with some of the variants, as if the files had no others.
+
+        Parameters
+        ----------
+        chosen : (n_variants,)
+            Which rows of `variants` stay.
+        """
+        rows = np.flatnonzero(chosen)
+        self._rows = rows if self._rows is None else self._rows[rows]
+        self.variants = self.variants[chosen].reset_index(drop=True)
 
     @property
     def n_samples(self) -> int:
@@ -64,7 +146,7 @@ class Genotypes:
 
     @property
     def n_variants(self) -> int:
-        """Number of variants in the files."""
+        """Number of rows in `variants`."""
         return len(self.variants)
 
     def sample_index(self, sample_id: Sequence[str]) -> NDArray[np.int64]:
@@ -73,7 +155,7 @@ class Genotypes:
         Parameters
         ----------
         sample_id : (n,)
-            People by their `iid`.
+            People.
 
         Returns
         -------
@@ -85,20 +167,36 @@ class Genotypes:
         InputError
             Some of them have no genotypes.
         """
-        place = {iid: position for position, iid in enumerate(self.samples["iid"])}
-        index = np.array([place.get(person, -1) for person in sample_id], dtype=np.int64)
+        index = self.samples.index.get_indexer(pd.Index(sample_id, dtype=object)).astype(np.int64)
         absent = np.flatnonzero(index < 0)
         if len(absent):
             examples = ", ".join(f"'{sample_id[i]}'" for i in absent[:3])
             raise InputError(
-                f"{self.path.with_suffix('.fam')}: lacks {len(absent)} of {len(index)} people, "
+                f"{self.names_people}: lacks {len(absent)} of {len(index)} people, "
                 f"such as {examples}; give the genotypes of the study"
             )
         return index
 
-    def read(
+    def read_calls(
         self, start: int, stop: int, sample_index: ArrayLike | None = None
     ) -> NDArray[np.int8]:
+        """As `read`, but whole numbers: the called genotypes, or dosages close to one.
+
+        Those farther than 0.1 from a whole number are missing.
+        """
+        return self._read(self._range(start, stop), sample_index, np.dtype(np.int8))
+
+    def read_calls_at(
+        self, rows: NDArray[np.int64], sample_index: ArrayLike | None = None
+    ) -> NDArray[np.int8]:
+        """As `read_calls`, of the variants at some rows of `variants`, in increasing order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if (np.diff(rows, prepend=-1, append=self.n_variants) <= 0).any():
+            raise IndexError(f"rows that do not increase, or are beyond 0:{self.n_variants}")
+        rows = rows if self._rows is None else self._rows[rows]
+        return self._read(rows, sample_index, np.dtype(np.int8))
+
+    def read(self, start: int, stop: int, sample_index: ArrayLike | None = None) -> Dosage:
         """Dosages of the variants `start` to `stop` (exclusive).
 
         Not for several threads at once: the reader behind it keeps a state.
@@ -113,11 +211,33 @@ class Genotypes:
 
         Returns
         -------
-        dosage : int8, (stop - start, n)
-            Count of `effect_allele`, `MISSING` (-9) where there is none.
+        dosage : int8 or float32, (stop - start, n)
+            Count of `effect_allele` from 0 to 2, `MISSING` (-9) where there is none. A haploid
+            genotype counts twice.
         """
+        return self._read(self._range(start, stop), sample_index, self.dtype)
+
+    def read_packed(
+        self, start: int, stop: int, sample_index: NDArray[np.int64] | None = None
+    ) -> PackedCalls | Dosage:
+        """As `read`, but left packed where the files are: whoever uses it reads and unpacks it."""
+        found = self._in_bed(self._range(start, stop))
+        if found is None:
+            return self.read(start, stop, sample_index)
+        everyone = sample_index is not None and np.array_equal(
+            sample_index, np.arange(self.n_samples)
+        )
+        return PackedCalls(*found, self.n_samples, None if everyone else sample_index)
+
+    def _range(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows of the files."""
         if not 0 <= start <= stop <= self.n_variants:
             raise IndexError(f"variants {start}:{stop} of {self.n_variants}")
+        return np.arange(start, stop) if self._rows is None else self._rows[start:stop]
+
+    def _read(
+        self, rows: NDArray[np.int64], sample_index: ArrayLike | None, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
         subset = order = None
         n = self.n_samples
         if sample_index is not None:
@@ -132,11 +252,82 @@ class Genotypes:
                 order = inverse
             if n != self.n_samples:
                 subset = increasing.astype(np.uint32)
-        dosage = np.empty((stop - start, n), dtype=np.int8)  # (variants, people)
+        dosage = np.empty((len(rows), n), dtype=dtype)  # (variants, people)
         if dosage.size:
-            self._select(subset)
-            self._reader.read_range(start, stop, dosage)
+            self._fill(dosage, rows, subset)
         return dosage if order is None else np.ascontiguousarray(dosage[:, order])
+
+    @abstractmethod
+    def _fill(
+        self, dosage: NDArray[Any], rows: NDArray[np.int64], subset: NDArray[np.uint32] | None
+    ) -> None:
+        """Read rows of the files of some people (positions in file order), or of all.
+
+        Into int8 the called genotypes, else dosages. Rows increase.
+        """
+
+    def _in_bed(self, rows: NDArray[np.int64]) -> tuple[Path, NDArray[np.int64]] | None:
+        """The `.bed` that holds rows of the files, and their places in it; None without one."""
+        return None
+
+
+class PlinkGenotypes(Genotypes):
+    """PLINK 1 or PLINK 2, by pgenlib.
+
+    Parameters
+    ----------
+    files, samples, variants
+        As in `Genotypes`.
+    row_alleles : (n_variants, 2), optional
+        Variant in the file and its allele, of each row; needed where some variants have more than
+        two alleles.
+    has_dosages
+        Whether some genotypes are not whole numbers.
+    """
+
+    def __init__(
+        self,
+        files: GenotypeFiles,
+        samples: pd.DataFrame,
+        variants: pd.DataFrame,
+        row_alleles: NDArray[np.int64] | None = None,
+        *,
+        has_dosages: bool = False,
+    ) -> None:
+        from pgenlib import PgenReader
+
+        super().__init__(files, samples, variants)
+        self.dtype = np.dtype(np.float32 if has_dosages else np.int8)
+        self._row_alleles = row_alleles
+        settings: dict[str, Any] = {"variant_ct": len(variants)}
+        if row_alleles is not None:
+            n_alleles = 1 + np.bincount(row_alleles[:, 0])  # the reference one, and its rows
+            settings = {
+                "variant_ct": len(n_alleles),
+                "allele_idx_offsets": np.cumsum([0, *n_alleles], dtype=np.uintp),
+            }
+        self._reader = PgenReader(os.fsencode(self.path), raw_sample_ct=len(samples), **settings)
+        self._subset: NDArray[np.uint32] | None = None
+        self._is_bed = files.format == "PLINK 1"
+
+    def _in_bed(self, rows: NDArray[np.int64]) -> tuple[Path, NDArray[np.int64]] | None:
+        return (self.path, rows) if self._is_bed else None
+
+    def _fill(
+        self, dosage: NDArray[Any], rows: NDArray[np.int64], subset: NDArray[np.uint32] | None
+    ) -> None:
+        self._select(subset)
+        reader, whole = self._reader, dosage.dtype == np.int8
+        if self._row_alleles is not None:
+            read_one = reader.read if whole else reader.read_dosages
+            for row, (variant, allele) in zip(dosage, self._row_alleles[rows], strict=True):
+                read_one(variant, row, allele)
+        elif _is_range(rows):
+            read = reader.read_range if whole else reader.read_dosages_range
+            read(rows[0], rows[-1] + 1, dosage)
+        else:
+            read = reader.read_list if whole else reader.read_dosages_list
+            read(rows.astype(np.uint32), dosage)
 
     def _select(self, subset: NDArray[np.uint32] | None) -> None:
         """Tell the reader which people to decode, if that differs from last time."""
@@ -150,193 +341,237 @@ class Genotypes:
             self._subset = subset
 
 
-def open_genotypes(prefix: str | os.PathLike[str]) -> Genotypes:
-    """Open a genotype file set and check that its files belong together.
+def _is_range(rows: NDArray[np.int64]) -> bool:
+    """Whether increasing rows are neighbours."""
+    return len(rows) > 0 and bool(rows[-1] - rows[0] == len(rows) - 1)
+
+
+class BgenGenotypes(Genotypes):
+    """BGEN 1.2 or 1.3, by the library bgen."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, files: GenotypeFiles, samples: pd.DataFrame) -> None:
+        from bgen import BgenReader
+
+        try:
+            self._reader = BgenReader(files.data)
+            rows = list(_bgen_rows(self._reader))
+            end = self._reader[len(self._reader) - 1].next_variant_offset
+        except (ValueError, IndexError, OSError) as error:
+            raise InputError(f"{files.data}: is cut off or damaged: {error}") from error
+        n_variants = read_bgen_header(files.data).n_variants
+        if end > files.data.stat().st_size or len(self._reader) < n_variants:
+            raise InputError(
+                f"{files.data}: is cut off: it has {len(self._reader)} of {n_variants} variants, "
+                "the last of them not whole"
+            )
+        self._row_alleles = np.array([row[:2] for row in rows], dtype=np.int64)
+        variants = pd.DataFrame([row[2:] for row in rows], columns=VARIANT_COLUMNS)
+        variants["chromosome"] = chromosome_names(variants["chromosome"])
+        super().__init__(files, samples, variants)
+
+    def _fill(
+        self, dosage: NDArray[Any], rows: NDArray[np.int64], subset: NDArray[np.uint32] | None
+    ) -> None:
+        for row, (place, allele) in zip(dosage, self._row_alleles[rows], strict=True):
+            variant = self._reader[int(place)]
+            if len(variant.alleles) == 2:
+                values = variant.alt_dosage
+                haploid = variant.ploidy == 1
+                if haploid.any():
+                    values = np.where(haploid, 2 * values, values)
+            else:
+                values = _allele_dosage(variant, allele)
+            if subset is not None:
+                values = values[subset]
+            if row.dtype == np.int8:
+                call = np.round(values)
+                values = np.where(np.abs(values - call) <= MAX_UNCERTAINTY, call, np.nan)
+            row[:] = np.where(np.isnan(values), MISSING, values)
+
+
+def _bgen_rows(reader: Any) -> Iterator[tuple[int, int, str, int, str, str, str]]:
+    """Place, allele, and what the table of variants says, of each alternative allele."""
+    for place in range(len(reader)):
+        variant = reader[place]
+        name = variant.rsid if variant.rsid not in ("", ".") else variant.varid
+        reference, *others = variant.alleles
+        for allele, effect in enumerate(others, start=1):
+            yield place, allele, variant.chrom, variant.pos, name or "NA", effect, reference
+
+
+def _allele_dosage(variant: Any, allele: int) -> NDArray[np.float32]:
+    """Expected count of one of more than two alleles, from the probabilities of its genotypes."""
+    n_alleles, probabilities = len(variant.alleles), variant.probabilities
+    if variant.is_phased:  # one probability an allele, for each of two haplotypes in turn
+        by_haplotype = probabilities.reshape(len(probabilities), -1, n_alleles)
+        return np.asarray(by_haplotype[:, :, allele].sum(axis=1), dtype=np.float32)
+    # unordered pairs in the order 00, 01, 11, 02, 12, 22, …
+    count = [(i == allele) + (j == allele) for j in range(n_alleles) for i in range(j + 1)]
+    return np.asarray(probabilities @ np.array(count, dtype=np.float32), dtype=np.float32)
+
+
+class JoinedGenotypes(Genotypes):
+    """One file a chromosome, read as one set.
 
     Parameters
     ----------
-    prefix
-        Path of the `.bed` file, or the same without its suffix.
+    files
+        All of them.
+    parts
+        The sets of each, of the same people in the same order.
+    """
+
+    def __init__(self, files: GenotypeSet, parts: Sequence[Genotypes]) -> None:
+        variants = pd.concat([part.variants for part in parts], ignore_index=True)
+        super().__init__(files, parts[0].samples, variants)
+        self.parts = list(parts)
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+        self._starts = np.cumsum([0, *(part.n_variants for part in parts)])
+
+    def _fill(
+        self, dosage: NDArray[Any], rows: NDArray[np.int64], subset: NDArray[np.uint32] | None
+    ) -> None:
+        of_part = self._of_part(rows)
+        for number in np.unique(of_part):
+            first, last = np.searchsorted(of_part, [number, number + 1])
+            own = rows[first:last] - self._starts[number]
+            self.parts[number]._fill(dosage[first:last], own, subset)
+
+    def _in_bed(self, rows: NDArray[np.int64]) -> tuple[Path, NDArray[np.int64]] | None:
+        numbers = np.unique(self._of_part(rows))
+        if len(numbers) != 1:  # a block is of one chromosome, which is in one file
+            return None
+        number = int(numbers[0])
+        return self.parts[number]._in_bed(rows - self._starts[number])
+
+    def _of_part(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which part each row is of; they increase, as rows do."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+
+def open_genotypes(path: str | os.PathLike[str]) -> Genotypes:
+    """Open a genotype set and check that its files belong together.
+
+    Parameters
+    ----------
+    path
+        As for `genotype_set`: the `.bed`, `.pgen` or `.bgen` file, the name before these, or the
+        pattern of one file a chromosome.
 
     Raises
     ------
     InputError
-        A file is not there, not a variant-major PLINK 1 bed, of another size than its bim and fam
-        ask for, a table row is malformed, or a person occurs twice.
+        A file is not there, of another kind or size than its tables ask for, a table row is
+        malformed, a person occurs twice, or files of one pattern are of different people.
     """
-    bed = Path(prefix)
-    if bed.suffix != ".bed":
-        bed = bed.with_name(bed.name + ".bed")
-    bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
-    raise_all(genotype_problems(bed), f"{bed.with_suffix('')}: the genotypes have faults:")
-    if _count_rows(fam)[1] == 6:
-        samples, variants = _read_tables(bed, bim, fam)
-    else:  # GEMMA's habit: one more column per trait, which pandas-plink would mistake for an index
-        with tempfile.TemporaryDirectory() as folder:
-            narrow = Path(folder) / fam.name
-            with open(fam, "rb") as wide:
-                narrow.write_bytes(b"".join(b" ".join(line.split()[:6]) + b"\n" for line in wide))
-            samples, variants = _read_tables(bed, bim, narrow)
-
-    n_negative = int((variants["base_pair_location"] < 0).sum())
-    if n_negative:
-        log.warning("%s: %d variants have a negative position; they are kept", bim, n_negative)
-    return Genotypes(bed, samples, variants)
-
-
-def genotype_problems(bed: Path) -> list[str]:
-    """Everything wrong with a file set that is seen without reading its genotypes.
-
-    Files that are not there, malformed rows, a person who occurs twice, a `.bed` of another kind or
-    size. One sentence each, with file and row.
-    """
-    bim, fam = bed.with_suffix(".bim"), bed.with_suffix(".fam")
-    problems = [fault for path in (bed, bim, fam) if (fault := unreadable(path))]
-    if problems:
-        return [
-            f"{fault}; genotypes are a .bed, a .bim and a .fam of one name" for fault in problems
-        ]
-    rows = {}
-    for path in (fam, bim):
-        try:
-            rows[path], _ = _count_rows(path)
-        except InputError as error:
-            problems.append(str(error))
-    try:
-        _check_bed(bed, rows.get(fam), rows.get(bim))
-    except InputError as error:
-        problems.append(str(error))
-    if fam in rows:
-        try:
-            read_people(fam)
-        except InputError as error:
-            problems.append(str(error))
-    return problems
-
-
-def read_people(fam: Path) -> list[str]:
-    """IIDs of a `.fam` in the order of its rows, without "sub-".
-
-    Raises
-    ------
-    InputError
-        Not UTF-8 text, a person without an IID, or one who occurs twice.
-    """
-    try:
-        text = fam.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{fam}: not UTF-8 text: {error}") from error
-    written = [fields[1] for row in text.split("\n") if (fields := row.split())]
-    people = [name.removeprefix("sub-") for name in written]
-    if "NA" in people:
-        raise InputError(f"{fam}: row {people.index('NA') + 1}: the IID is missing (NA)")
-    if len(set(people)) < len(people):
-        row = int(np.argmax(pd.Series(people).duplicated().to_numpy())) + 1
-        first = people.index(people[row - 1]) + 1
-        prefix = written[row - 1] != written[first - 1]
-        n_more = len(people) - len(set(people)) - 1
-        raise InputError(
-            f"{fam}: row {row}: the IID '{people[row - 1]}' occurs twice, first in row {first}"
-            f"{', for sub- before an id is ignored' if prefix else ''}"
-            f"{f' (and {n_more} more such rows)' if n_more else ''}; people are "
-            "matched by IID, so each must be its own (plink2 --update-ids renames them)"
+    files = genotype_set(path)
+    raise_all(genotype_problems(files), f"{files.data.with_suffix('')}: the genotypes have faults:")
+    parts = [_open(part) for part in files.parts]
+    source = parts[0] if len(parts) == 1 else JoinedGenotypes(files, parts)
+    if files.absent:
+        log.warning(
+            "%s: no file of chromosome %s; what is there is read",
+            *(files.data, ", ".join(files.absent)),
         )
-    return people
-
-
-def count_variants(bim: Path) -> dict[str, int]:
-    """Variants of each chromosome of a `.bim`, in file order; named as in `Genotypes.variants`."""
-    column = pd.read_csv(bim, sep=r"\s+", header=None, usecols=[0], dtype=str)[0]
-    counts = _chromosomes(column).value_counts(sort=False)
-    return {str(name): int(number) for name, number in counts.items()}
-
-
-def _chromosomes(column: pd.Series) -> pd.Series:
-    """Names of chromosomes as a `.bim` has them, without "chr"; "0" where there is none."""
-    return column.fillna("0").str.replace(r"^chr", "", case=False, regex=True)
-
-
-def _count_rows(path: Path) -> tuple[int, int]:
-    """Rows and fields of a bim or fam; a bim has six fields, a fam six or more, all rows alike."""
-    names = _TABLE_FIELDS[path.suffix].split()
-    n_rows, expected = 0, len(names)
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            fields = line.split()
-            n_fields = len(fields)
-            if n_rows == 0 and path.suffix == ".fam":
-                expected = max(n_fields, expected)
-            if n_fields == expected:
-                n_rows += 1
-                if path.suffix == ".bim" and not fields[3].lstrip(b"-").isdigit():
-                    raise InputError(
-                        f"{path}: row {number}: the position is "
-                        f"'{fields[3].decode(errors='replace')}'; positions must be whole numbers"
-                    )
-            elif n_fields:
-                raise InputError(
-                    f"{path}: row {number} has {n_fields} fields, expected {expected} "
-                    f"({' '.join(names)}{' and more' if expected > len(names) else ''})"
+    owner: dict[str, Path] = {}
+    for part in parts:
+        for name in part.variants["chromosome"].unique():
+            if name in owner:
+                log.warning(
+                    "%s and %s both have variants of chromosome %s, and all of them are read",
+                    *(owner[name], part.path, name),
                 )
-    if n_rows == 0:
-        raise InputError(f"{path}: the file has no rows")
-    return n_rows, expected
-
-
-def _check_bed(bed: Path, n_samples: int | None, n_variants: int | None) -> None:
-    """Magic number, order and, where the rows of its tables are known, size of a bed file."""
-    with open(bed, "rb") as file:
-        magic = file.read(3)
-    if magic[:2] != _BED_MAGIC:
-        raise InputError(
-            f"{bed}: not a PLINK 1 bed file (its first bytes are {magic[:2].hex(' ')}, not 6c 1b)"
+            owner[name] = part.path
+    n_negative = int((source.variants["base_pair_location"] < 0).sum())
+    if n_negative:
+        named = files.parts[0].variants if len(parts) == 1 else None
+        log.warning(
+            "%s: %d variants have a negative position; they are kept",
+            named or source.path,
+            n_negative,
         )
-    if magic[2:] != b"\x01":
-        raise InputError(
-            f"{bed}: stored person by person; plink1.9 --bfile … --make-bed stores it by variant"
-        )
-    if n_samples is None or n_variants is None:
-        return
-    bytes_per_variant = -(-n_samples // 4)  # four people a byte
-    expected, found = 3 + bytes_per_variant * n_variants, bed.stat().st_size
-    if found != expected:
-        whole = (found - 3) / bytes_per_variant
-        raise InputError(
-            f"{bed}: {found} bytes, but {n_variants} variants (.bim) of {n_samples} people (.fam) "
-            f"need {expected}; it holds {whole:g} variants of that many people: the file is cut "
-            "off, or the .bim or .fam is of another set"
-        )
+    return source
 
 
-def _read_tables(bed: Path, bim: Path, fam: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _open(files: GenotypeFiles) -> Genotypes:
+    """One file of genotypes in which no fault was found."""
+    if files.format == "BGEN":
+        return BgenGenotypes(files, files.people)
+    if files.format == "PLINK 2":
+        assert files.variants is not None
+        variants, row_alleles = _read_pvar(files.variants)
+        has_dosages = read_pgen_header(files.data).has_dosages
+        return PlinkGenotypes(files, files.people, variants, row_alleles, has_dosages=has_dosages)
+    return PlinkGenotypes(files, *_read_plink1(files))
+
+
+def _read_plink1(files: GenotypeFiles) -> tuple[pd.DataFrame, pd.DataFrame]:
     """People and variants, by pandas-plink."""
     from pandas_plink import Chunk, read_plink1_bin
 
-    try:  # the genotypes stay unread: they are a lazy array of one chunk
-        table = read_plink1_bin(
-            bed, bim, fam, verbose=False, chunk=Chunk(nsamples=None, nvariants=None)
-        )
-    except (ValueError, OverflowError) as error:
-        raise InputError(
-            f"{bim} or {fam}: {error}; positions must be whole numbers, sexes 0, 1 or 2"
-        ) from error
+    bed, bim, fam = files.files
+    with tempfile.TemporaryDirectory() as folder:
+        # GEMMA's .fam has one more column per trait, which pandas-plink would mistake for an index
+        narrow = Path(folder) / "six.fam"
+        people = files.people
+        table = people.assign(trait="-9")
+        table.to_csv(narrow, sep=" ", header=False, index=False)
+        try:  # the genotypes stay unread: they are a lazy array of one chunk
+            table = read_plink1_bin(
+                bed, bim, narrow, verbose=False, chunk=Chunk(nsamples=None, nvariants=None)
+            )
+        except (ValueError, OverflowError) as error:
+            raise InputError(
+                f"{bim} or {fam}: {error}; positions must be whole numbers, sexes 0, 1 or 2"
+            ) from error
 
     def text(name: str) -> pd.Series:
         return pd.Series(np.asarray(table[name]), dtype=object)
 
-    samples = pd.DataFrame({name: text(name) for name in ("fid", "iid", "father", "mother")})
-    samples = samples.fillna("0")
-    samples["iid"] = samples["iid"].str.removeprefix("sub-")  # as in every table of people
-    sex = pd.to_numeric(text("gender"), errors="coerce").fillna(0).astype(np.int8)
-    samples["sex"] = sex.where(sex.isin([1, 2]), 0)
-
     variants = pd.DataFrame(
         {
-            "chromosome": _chromosomes(text("chrom")),
+            "chromosome": chromosome_names(text("chrom")),
             "base_pair_location": np.asarray(table["pos"], dtype=np.int64),
             "variant_id": text("snp").fillna("NA"),
             "effect_allele": text("a0").fillna("NA"),
             "other_allele": text("a1").fillna("NA"),
         }
     )
-    return samples, variants
+    return people, variants
+
+
+def _read_pvar(path: Path) -> tuple[pd.DataFrame, NDArray[np.int64] | None]:
+    """Variants of PLINK 2; if some have several alternative alleles, which one each row is of."""
+    names, n_before = pvar_columns(path)
+    wanted = ["CHROM", "POS", "ID", "REF", "ALT"]
+    with open_variants(path) as file:
+        table = pd.read_csv(
+            file,
+            sep=r"\s+",
+            header=None,
+            skiprows=n_before,
+            names=names,
+            usecols=wanted,
+            dtype={name: str for name in wanted if name != "POS"} | {"POS": np.int64},
+            keep_default_na=False,
+        )
+    row_alleles = None
+    n_alternative = table["ALT"].str.count(",").to_numpy() + 1
+    if (n_alternative > 1).any():
+        allele = np.concatenate([np.arange(1, n + 1) for n in n_alternative])
+        variant = np.repeat(np.arange(len(table)), n_alternative)
+        row_alleles = np.stack([variant, allele], axis=1)
+        alleles = table["ALT"].str.split(",").explode()
+        table = table.loc[alleles.index].assign(ALT=alleles.to_numpy()).reset_index(drop=True)
+    variants = pd.DataFrame(
+        {
+            "chromosome": chromosome_names(table["CHROM"]),
+            "base_pair_location": table["POS"],
+            "variant_id": table["ID"],
+            "effect_allele": table["ALT"],
+            "other_allele": table["REF"],
+        }
+    )
+    return variants, row_alleles

@@ -3,14 +3,18 @@
 `plan.json`
     All that decides the content; a folder of another plan is not gone on with.
 `chr<CHROMOSOME>/part-00000.parquet`
-    A fixed range of variants: columns of the variant, then beta and se of each trait. A part is
-    whole or not there, so a run that was killed goes on at a part. Until the store is finished,
-    `part-00000.json` beside it keeps its size and SHA-256.
+    A fixed range of variants: columns of the variant, `neg_log10_p_max` of the strongest trait,
+    then beta and se of each. A part is whole or not there, so a run that was killed goes on at a
+    part. Until the store is finished, `part-00000.json` beside it keeps its size and SHA-256.
+`hits.tsv`
+    A row for each variant and trait with p below 5e-8.
 `samples.tsv`
     `sample_id` of the people analysed, in the order of the analysis.
 `trait_correlation.npy`
     Correlation of the covariate-adjusted traits, float64. Their covariance is this times the
     `trait_residual_sd` of both traits.
+`trait_correlation/chr<CHROMOSOME>.npy`
+    Of a mixed model: correlation of the traits' statistics for a variant there without an effect.
 `sumstats.json`
     Written last: traits, `trait_residual_sd` (one number a trait, in units of the trait: the square
     root of the residual sum of squares on the covariates over n, where n counts the people who have
@@ -19,7 +23,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -29,35 +32,30 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from axoloci.errors import InputError
-from axoloci.io.files import sha256, whole_file, write_json, write_text
+from axoloci.errors import InputError, nearest
+from axoloci.io.files import leftovers, sha256, whole_file, write_json, write_text
+from axoloci.io.genotype_files import VARIANT_COLUMNS
+from axoloci.io.variant_choice import parse_region
 from axoloci.statistics import neg_log10_f_tail
 
 FORMAT = "axoloci-sumstats"
 FORMAT_VERSION = 1
 PART_VARIANTS = 16_384  # most variants in a part
 PART_BYTES = 64 * 2**20  # most bytes of beta and se in a part, held in memory at once
-VARIANT_COLUMNS = [
-    "chromosome",
-    "base_pair_location",
-    "variant_id",
-    "effect_allele",
-    "other_allele",
-]
 _FIRST_COLUMNS = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
+STRONGEST = "neg_log10_p_max"
+HIT_NEG_LOG10_P = float(-np.log10(5e-8))
+HIT_COLUMNS = (*_FIRST_COLUMNS, "trait", "beta", "se", "neg_log10_p")
 _OUR_FILES = re.compile(
-    r"plan\.json|sumstats\.json|samples\.tsv|trait_correlation\.npy"
+    r"plan\.json|sumstats\.json|samples\.tsv|hits\.tsv|trait_correlation(/chr[^/]+)?\.npy"
     r"|chr[^/]+/part-\d+\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
 )
-# From plink's names and numbers, where 25 and XY are the pseudo-autosomal region of X.
-_SSF_CHROMOSOMES = {str(k): k for k in range(1, 25)} | {"X": 23, "XY": 23, "25": 23, "Y": 24}
-_SSF_CHROMOSOMES |= dict.fromkeys(("26", "M", "MT"), 25)
 
 
 def neg_log10_p(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
@@ -145,6 +143,8 @@ class SumstatsWriter:
         Delete a store of another plan first.
     joins
         Other processes write other parts of the store: it must have been planned before.
+    precision
+        Of `beta` and `se`.
 
     Raises
     ------
@@ -161,18 +161,23 @@ class SumstatsWriter:
         replace: bool = False,
         *,
         joins: bool = False,
+        precision: Literal["float32", "float64"] = "float32",
     ) -> None:
         self.path = Path(path)
+        self.precision = precision
         self.parts = list(parts)
         text = json.dumps(plan, sort_keys=True, allow_nan=False)
         self.plan_sha256 = hashlib.sha256(text.encode()).hexdigest()
         stored = self._stored_plan()
-        if stored is None and self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: a file; the results need a folder of their own")
+        there = set(self.path.iterdir()) if self.path.is_dir() else set()
+        if stored is None and there - set(leftovers(self.path)):  # of a kill before the plan
             raise InputError(f"{self.path}: a folder with other files in it; choose another one")
         if joins and stored != self.plan_sha256:
             raise InputError(
                 f"{self.path}: is not planned for these inputs and settings; run the same command "
-                "with --plan-only and --replace first"
+                "with --plan-only and --replace first; to test some variants only, use --region"
             )
         if stored not in (None, self.plan_sha256):
             if not replace:
@@ -207,7 +212,7 @@ class SumstatsWriter:
         for file in sorted(files, key=lambda file: file.name == "sumstats.json"):
             if file.name != "plan.json":
                 file.unlink()
-        for folder in self.path.glob("chr*"):
+        for folder in (*self.path.glob("chr*"), *self.path.glob("trait_correlation")):
             folder.rmdir()
 
     def pending(self, chromosome: str | None = None) -> list[Part]:
@@ -222,8 +227,8 @@ class SumstatsWriter:
                 continue
             file = self.path / part.name
             # of the part itself first: it is the newer one where a finished store is mended
-            record = _read_record(self.path / part.record_name) or recorded.get(part.name)
-            if not file.is_file() or record != self._describe(part):
+            record = _read_record(self.path / part.record_name) or recorded.get(part.name, {})
+            if not file.is_file() or not self._describe(part).items() <= record.items():
                 missing.append(part)
                 continue
             self._written[part.name] = record
@@ -240,6 +245,7 @@ class SumstatsWriter:
         n: NDArray[np.int32],
         beta: NDArray[np.floating],
         se: NDArray[np.floating],
+        n_covariates: int,
         n_by_trait: Mapping[str, NDArray[np.int32]] | None = None,
         counts: Mapping[str, int] | None = None,
     ) -> None:
@@ -256,7 +262,9 @@ class SumstatsWriter:
         effect_allele_frequency, n : (n_variants,)
             Among the people with a genotype; how many they are.
         beta, se : (n_variants, n_traits)
-            NaN where not tested; kept as float32.
+            NaN where not tested.
+        n_covariates
+            That these variants were tested with, the intercept included.
         n_by_trait
             For each trait with missing values: people with genotype and trait, (n_variants,).
         counts
@@ -276,11 +284,15 @@ class SumstatsWriter:
         arrays["n"] = pa.array(n.astype(np.int32))
         for name, own_n in (n_by_trait or {}).items():
             arrays[f"n_{name}"] = pa.array(own_n.astype(np.int32))
+        strongest = _strongest(traits, n, beta, se, n_covariates, n_by_trait or {})
+        arrays[STRONGEST] = pa.array(strongest.astype(np.float32))
         floats = []
         for k, name in enumerate(traits):
             for statistic, values in (("beta", beta), ("se", se)):
                 floats.append(f"{statistic}_{name}")
-                arrays[floats[-1]] = pa.array(np.ascontiguousarray(values[:, k], dtype=np.float32))
+                arrays[floats[-1]] = pa.array(
+                    np.ascontiguousarray(values[:, k], dtype=self.precision)
+                )
         metadata = {"axoloci": json.dumps({"counts": dict(counts or {})})}
         table = pa.table(arrays).replace_schema_metadata(metadata)
         with whole_file(self.path / part.name) as temporary:
@@ -294,7 +306,7 @@ class SumstatsWriter:
                 write_statistics=["chromosome", "base_pair_location"],
             )
         self._counts[part.name] = dict(counts or {})
-        self._written[part.name] = self._describe(part)
+        self._written[part.name] = {**self._describe(part), "n_variants": len(variants)}
         write_json(self.path / part.record_name, self._written[part.name])
 
     def _describe(self, part: Part) -> dict[str, Any]:
@@ -303,7 +315,6 @@ class SumstatsWriter:
         return {
             "name": part.name,
             "chromosome": part.chromosome,
-            "n_variants": part.stop - part.start,
             "size": file.stat().st_size,
             "sha256": sha256(file),
         }
@@ -315,6 +326,7 @@ class SumstatsWriter:
         trait_correlation: NDArray[np.float64],
         trait_residual_sd: NDArray[np.float64],
         about: Mapping[str, Any],
+        correlation_of_chromosome: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
         """Write what holds for the whole store; `sumstats.json` last.
 
@@ -331,6 +343,9 @@ class SumstatsWriter:
             counts the people who have the trait.
         about
             What goes into `sumstats.json` besides: `n_covariates` (with the intercept), …
+        correlation_of_chromosome
+            Of a mixed model, by chromosome: (n_traits, n_traits), of the traits' statistics for a
+            variant without an effect.
         """
         counts: dict[str, int] = {}
         for part in self.parts:
@@ -338,16 +353,35 @@ class SumstatsWriter:
                 counts[name] = counts.get(name, 0) + value
         with whole_file(self.path / "trait_correlation.npy") as temporary:
             np.save(temporary, np.asarray(trait_correlation, dtype=np.float64))
+        own = {}
+        for chromosome, correlation in (correlation_of_chromosome or {}).items():
+            name = f"trait_correlation/chr{chromosome}.npy"
+            with whole_file(self.path / name) as temporary:
+                np.save(temporary, np.asarray(correlation, dtype=np.float64))
+            own[chromosome] = {"name": name, "sha256": sha256(self.path / name)}
         write_text(self.path / "samples.tsv", "\n".join(["sample_id", *sample_id]) + "\n")
-        for stale in self.path.rglob(".*.tmp.*"):  # of runs that were killed
-            stale.unlink()
+        of_chromosome = about.get("n_covariates_of_chromosome", {})
+        with (
+            whole_file(self.path / "hits.tsv") as temporary,
+            open(temporary, "w", encoding="utf-8") as file,
+        ):
+            file.write("\t".join(HIT_COLUMNS) + "\n")
+            for part in self.parts:
+                n_covariates = of_chromosome.get(part.chromosome, about["n_covariates"])
+                found = _hits(self.path / part.name, traits, n_covariates, HIT_NEG_LOG10_P)
+                if found is not None:
+                    found.to_csv(file, sep="\t", header=False, index=False, float_format="%.6g")
+        of_parts = {(self.path / part.name).parent for part in self.parts}
+        for folder in (self.path, self.path / "trait_correlation", *of_parts):
+            for stale in leftovers(folder):
+                stale.unlink()
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "traits": list(traits),
             "n_samples": len(sample_id),
             **about,
-            "n_variants": sum(part.stop - part.start for part in self.parts),
+            "n_variants": sum(self._written[part.name]["n_variants"] for part in self.parts),
             "variants": counts,
             "plan_sha256": self.plan_sha256,
             "trait_residual_sd": np.asarray(trait_residual_sd, dtype=np.float64).tolist(),
@@ -356,13 +390,69 @@ class SumstatsWriter:
                 for key, name in (
                     ("trait_correlation", "trait_correlation.npy"),
                     ("samples", "samples.tsv"),
+                    ("hits", "hits.tsv"),
                 )
             },
+            **({"trait_correlation_of_chromosome": own} if own else {}),
             "parts": [self._written[part.name] for part in self.parts],
         }
         write_json(self.path / "sumstats.json", content)
         for part in self.parts:
             (self.path / part.record_name).unlink(missing_ok=True)
+
+
+def _strongest(
+    traits: Sequence[str],
+    n: NDArray[np.int32],
+    beta: NDArray[np.floating],
+    se: NDArray[np.floating],
+    n_covariates: int,
+    n_by_trait: Mapping[str, NDArray[np.int32]],
+) -> NDArray[np.float64]:
+    """Largest −log10 p of all traits, (n_variants,); NaN where none was tested."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = np.square(beta / se)
+    if not n_by_trait:  # of the same degrees of freedom the largest t has the smallest p
+        largest = np.fmax.reduce(square, axis=1, initial=np.nan)
+        return neg_log10_p(np.sqrt(largest), n - n_covariates - 1.0)
+    of_trait = np.stack([n_by_trait.get(name, n) for name in traits], axis=1)
+    df = of_trait - n_covariates - 1.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        score = (df - 0.5) * np.log1p(square / df)  # nearly the square of the normal score
+    best = np.nan_to_num(score, nan=-1.0).argmax(axis=1)[:, None]
+    t, own_df = (np.take_along_axis(a, best, axis=1)[:, 0] for a in (np.sqrt(square), df))
+    return neg_log10_p(t, own_df)
+
+
+def _hits(
+    file: Path, traits: Sequence[str], n_covariates: int, threshold: float
+) -> pd.DataFrame | None:
+    """Results of a part with −log10 p of the threshold or more, `HIT_COLUMNS`; None if none has."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    strongest = pq.read_table(file, columns=[STRONGEST])[STRONGEST]
+    # the column is float32: what it rounds down by is looked at all the same
+    rows = np.flatnonzero(pc.greater_equal(strongest, threshold * (1 - 1e-6)).to_numpy())
+    if len(rows) == 0:
+        return None
+    table = pq.read_table(file).take(rows)
+    variants = table.select(_FIRST_COLUMNS).to_pandas(ignore_metadata=True)
+    frames = []
+    for name in traits:
+        own = f"n_{name}" if f"n_{name}" in table.column_names else "n"
+        frame = variants.assign(
+            trait=name,
+            n=table[own].to_numpy(),
+            beta=table[f"beta_{name}"].to_numpy(),
+            se=table[f"se_{name}"].to_numpy(),
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = frame["beta"].to_numpy(np.float64) / frame["se"].to_numpy(np.float64)
+        frame["neg_log10_p"] = neg_log10_p(t, frame["n"] - n_covariates - 1.0)
+        frames.append(frame[frame["neg_log10_p"] >= threshold])
+    found = pd.concat(frames).sort_index(kind="stable")
+    return found[list(HIT_COLUMNS)] if len(found) else None
 
 
 @dataclass(frozen=True)
@@ -371,19 +461,22 @@ class SumstatsBlock:
 
     Attributes
     ----------
+    chromosome : str
+        Its name.
     variants : pandas.DataFrame
         chromosome, base_pair_location, variant_id, effect_allele, other_allele,
         effect_allele_frequency, n.
-    beta, se : (n_variants, n_traits)
-        NaN where not tested.
+    beta, se : float32 or float64, (n_variants, n_traits)
+        NaN where not tested; of the precision of the association.
     df : float64, (n_variants, n_traits)
         Residual degrees of freedom, n − n_covariates − 1; a view of one column where no trait has
         missing values.
     """
 
+    chromosome: str
     variants: pd.DataFrame
-    beta: NDArray[np.float32]
-    se: NDArray[np.float32]
+    beta: NDArray[np.floating]
+    se: NDArray[np.floating]
     df: NDArray[np.float64]
 
 
@@ -399,9 +492,12 @@ class Sumstats:
     traits : list of str
         Names.
     n_samples, n_covariates, n_variants : int
-        People, covariates with the intercept, variants.
+        People, covariates with the intercept (of the autosomes), variants.
     trait_correlation : float64, (n_traits, n_traits)
         Correlation of the covariate-adjusted traits.
+    of_mixed_model : bool
+        Whether relatives were accounted for: the joint law of the traits is that of
+        `correlation_of` then.
     trait_residual_sd : float64, (n_traits,)
         Standard deviation of the covariate-adjusted traits, in units of the trait: √(residual sum
         of squares / n), where n counts the people who have the trait.
@@ -414,19 +510,48 @@ class Sumstats:
         self.n_samples: int = info["n_samples"]
         self.n_covariates: int = info["n_covariates"]
         self.n_variants: int = info["n_variants"]
-        self.trait_correlation: NDArray[np.float64] = np.load(self._checked("trait_correlation"))
+        self.trait_correlation: NDArray[np.float64] = np.load(
+            self._checked(info["trait_correlation"])
+        )
         self.trait_residual_sd = np.array(info["trait_residual_sd"], dtype=np.float64)
+        self._own_correlation: dict[str, Any] = info.get("trait_correlation_of_chromosome", {})
+        self.of_mixed_model = bool(self._own_correlation)
         self._own_n = set(info.get("traits_with_missing", []))
+        self._covariates_by_name: dict[str, int] = info.get("n_covariates_of_chromosome", {})
+
+    def __repr__(self) -> str:
+        return (
+            f"<Sumstats {self.path}: {self.n_variants:,} variants, {len(self.traits)} traits, "
+            f"{self.n_samples:,} people>"
+        )
 
     @cached_property
     def sample_id(self) -> list[str]:
         """People analysed, in the order of the analysis; read when first asked for."""
-        return self._checked("samples").read_text(encoding="utf-8").split("\n")[1:-1]
+        file = self._checked(self.info["samples"])
+        return file.read_text(encoding="utf-8").split("\n")[1:-1]
 
-    def _checked(self, key: str) -> Path:
+    def correlation_of(self, chromosome: str) -> NDArray[np.float64]:
+        """Correlation of the traits' statistics for a variant without an effect.
+
+        Parameters
+        ----------
+        chromosome
+            On which it lies.
+
+        Returns
+        -------
+        float64, (n_traits, n_traits)
+            Of a mixed model that of the chromosome, else `trait_correlation`.
+        """
+        if not self.of_mixed_model:
+            return self.trait_correlation
+        return np.asarray(np.load(self._checked(self._own_correlation[chromosome])))
+
+    def _checked(self, entry: Mapping[str, Any]) -> Path:
         """A file of the store that is as `sumstats.json` says."""
-        file: Path = self.path / self.info[key]["name"]
-        if not file.is_file() or sha256(file) != self.info[key]["sha256"]:
+        file: Path = self.path / entry["name"]
+        if not file.is_file() or sha256(file) != entry["sha256"]:
             raise InputError(
                 f"{file}: missing or changed since it was written; run the same association again "
                 "to mend it"
@@ -457,18 +582,15 @@ class Sumstats:
         import pyarrow.parquet as pq
 
         if name not in self.traits:
-            raise InputError(
-                f"{self.path}: no trait '{name}'; it has {', '.join(self.traits[:5])}"
-                f"{', …' if len(self.traits) > 5 else ''}"
-            )
-        chromosome, first, last = _parse_region(region)
+            raise InputError(f"{self.path}: no trait '{name}'; {nearest(name, self.traits)}")
+        chromosome, first, last = parse_region(region)
         own_n = [f"n_{name}"] if name in self._own_n else []
         columns = [*_FIRST_COLUMNS, *own_n, f"beta_{name}", f"se_{name}"]
         frames = []
-        for file in self._files(chromosome):
-            frame: pd.DataFrame = pq.read_table(file, columns=columns).to_pandas(
-                ignore_metadata=True
-            )
+        for part in self._parts(chromosome):
+            frame: pd.DataFrame = pq.read_table(
+                self.path / part["name"], columns=columns
+            ).to_pandas(ignore_metadata=True)
             position = frame["base_pair_location"]
             frames.append(
                 frame if region is None else frame[(position >= first) & (position <= last)]
@@ -477,40 +599,104 @@ class Sumstats:
         if own_n:
             result["n"] = result.pop(own_n[0])
         result = result.rename(columns={f"beta_{name}": "beta", f"se_{name}": "se"})
-        df = result["n"].to_numpy(np.float64) - self.n_covariates - 1
+        df = result["n"].to_numpy(np.float64) - self.n_covariates_of(result["chromosome"]) - 1
         with np.errstate(divide="ignore", invalid="ignore"):
             t = result["beta"].to_numpy(np.float64) / result["se"].to_numpy(np.float64)
         result["neg_log10_p"] = neg_log10_p(t, df)
         return result
 
+    def hits(self, threshold: float = HIT_NEG_LOG10_P) -> pd.DataFrame:
+        """Results of all traits from a −log10 p on, in the order of the genotypes.
+
+        Only the parts that hold one are read. Those from 5e-8 on also stand in `hits.tsv`.
+
+        Parameters
+        ----------
+        threshold
+            Least −log10 p.
+
+        Returns
+        -------
+        pandas.DataFrame
+            chromosome, base_pair_location, variant_id, effect_allele, other_allele,
+            effect_allele_frequency, n, trait, beta, se, neg_log10_p.
+        """
+        frames = []
+        for part in self.info["parts"]:
+            n_covariates = self._covariates_by_name.get(part["chromosome"], self.n_covariates)
+            frames.append(_hits(self.path / part["name"], self.traits, n_covariates, threshold))
+        found = [frame for frame in frames if frame is not None]
+        empty = pd.DataFrame(columns=list(HIT_COLUMNS))
+        return pd.concat(found, ignore_index=True) if found else empty
+
+    def inflation(self, n_values: int = 2**23) -> NDArray[np.float64]:
+        """Genomic inflation λ of each trait: its median t² over that of no association.
+
+        Parameters
+        ----------
+        n_values
+            Most results that are looked at: of more, those of some parts, evenly spread.
+
+        Returns
+        -------
+        float64, (n_traits,)
+            1 where nothing is associated; NaN where nothing was tested.
+        """
+        from scipy import special
+
+        parts = self.info["parts"]
+        of_part = max(1, self.n_variants * len(self.traits) // len(parts))
+        n_parts = min(len(parts), max(1, n_values // of_part))
+        chosen = np.linspace(0, len(parts) - 1, n_parts).astype(int)
+        blocks = [self._block(parts[k]) for k in chosen]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            square = np.concatenate([np.square(block.beta / block.se) for block in blocks])
+        df = np.concatenate([block.df for block in blocks])
+        found = np.full(len(self.traits), np.nan)
+        for k in range(len(found)):
+            tested = np.isfinite(square[:, k])
+            if tested.any():  # degrees of freedom hardly differ between variants
+                expected = special.stdtrit(np.median(df[tested, k]), 0.75) ** 2
+                found[k] = np.median(square[tested, k]) / expected
+        return found
+
     def blocks(self, chromosome: str | None = None) -> Iterator[SumstatsBlock]:
         """The parts in file order, of one chromosome or of all."""
+        for part in self._parts(chromosome):
+            yield self._block(part)
+
+    def _block(self, part: Mapping[str, Any]) -> SumstatsBlock:
         import pyarrow.parquet as pq
 
-        for file in self._files(chromosome):
-            table = pq.read_table(file)
+        table = pq.read_table(self.path / part["name"])
 
-            def stack(statistic: str, table: Any = table) -> NDArray[np.float32]:
-                return np.stack([table[f"{statistic}_{k}"].to_numpy() for k in self.traits], axis=1)
+        def stack(statistic: str) -> NDArray[np.floating]:
+            return np.stack([table[f"{statistic}_{k}"].to_numpy() for k in self.traits], axis=1)
 
-            variants = table.select(_FIRST_COLUMNS).to_pandas(ignore_metadata=True)
-            n = variants["n"].to_numpy(np.float64)
-            df = np.broadcast_to(n[:, None] - self.n_covariates - 1, (len(n), len(self.traits)))
-            if self._own_n:
-                df = df.copy()
-                for k, name in enumerate(self.traits):
-                    if name in self._own_n:
-                        df[:, k] = table[f"n_{name}"].to_numpy() - self.n_covariates - 1.0
-            yield SumstatsBlock(variants, stack("beta"), stack("se"), df)
+        variants = table.select(_FIRST_COLUMNS).to_pandas(ignore_metadata=True)
+        n = variants["n"].to_numpy(np.float64)
+        n_covariates = self.n_covariates_of(variants["chromosome"])
+        df = np.broadcast_to((n - n_covariates - 1)[:, None], (len(n), len(self.traits)))
+        if self._own_n:
+            df = df.copy()
+            for k, name in enumerate(self.traits):
+                if name in self._own_n:
+                    df[:, k] = table[f"n_{name}"].to_numpy() - n_covariates - 1
+        return SumstatsBlock(part["chromosome"], variants, stack("beta"), stack("se"), df)
 
-    def _files(self, chromosome: str | None) -> list[Path]:
+    def n_covariates_of(self, chromosome: pd.Series) -> NDArray[np.float64]:
+        """Covariates that variants were tested with: on X also sex, on Y those men differ in."""
+        own = chromosome.map(self._covariates_by_name)
+        return np.asarray(own.fillna(self.n_covariates), dtype=np.float64)
+
+    def _parts(self, chromosome: str | None) -> list[dict[str, Any]]:
         parts = [part for part in self.info["parts"] if chromosome in (None, part["chromosome"])]
         if not parts:
             there = dict.fromkeys(part["chromosome"] for part in self.info["parts"])
             raise InputError(
                 f"{self.path}: no chromosome '{chromosome}'; it has {', '.join(there)}"
             )
-        return [self.path / part["name"] for part in parts]
+        return parts
 
 
 def read_sumstats(path: str | os.PathLike[str]) -> Sumstats:
@@ -547,66 +733,6 @@ def read_sumstats(path: str | os.PathLike[str]) -> Sumstats:
     return Sumstats(path, info)
 
 
-def write_gwas_ssf(path: str | os.PathLike[str], results: pd.DataFrame) -> dict[str, int]:
-    """Write results of one trait as GWAS-SSF text (gzip where the name ends in .gz).
-
-    Rows that the format cannot hold (no result, no position, chromosome beyond 1-22, X, Y, MT) are
-    left out.
-
-    Parameters
-    ----------
-    path
-        Text file.
-    results
-        From `Sumstats.trait`.
-
-    Returns
-    -------
-    dict
-        Rows written and rows left out, by reason.
-
-    References
-    ----------
-    Hayhurst et al. 2022, doi:10.1101/2022.07.15.500230.
-    """
-    chromosome = results["chromosome"].map(_SSF_CHROMOSOMES)
-    # the first reason that holds counts
-    reasons = {
-        "without_result": results["neg_log10_p"].isna(),
-        "without_position": results["base_pair_location"] <= 0,
-        "other_chromosome": chromosome.isna(),
-        "alleles_not_acgt": ~(
-            results["effect_allele"].str.fullmatch("[ACGT]+")
-            & results["other_allele"].str.fullmatch("[ACGT]+")
-        ),
-    }
-    usable = pd.Series(True, index=results.index)
-    counts = {}
-    for reason, bad in reasons.items():
-        counts[reason] = int((usable & bad).sum())
-        usable &= ~bad
-    rows, numbers = results[usable], chromosome[usable].astype(int)
-    table = pd.DataFrame(
-        {
-            "chromosome": numbers,
-            "base_pair_location": rows["base_pair_location"],
-            "effect_allele": rows["effect_allele"],
-            "other_allele": rows["other_allele"],
-            "beta": rows["beta"],
-            "standard_error": rows["se"],
-            "effect_allele_frequency": rows["effect_allele_frequency"],
-            "neg_log_10_p_value": rows["neg_log10_p"],
-            "rsid": rows["variant_id"].where(rows["variant_id"].str.fullmatch(r"rs\d+"), "#NA"),
-            "n": rows["n"],
-        }
-    ).sort_values(["chromosome", "base_pair_location"], kind="stable")
-    text = table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n").encode()
-    with whole_file(path) as temporary:
-        compressed = gzip.compress(text, compresslevel=6, mtime=0)
-        temporary.write_bytes(compressed if Path(path).suffix == ".gz" else text)
-    return {"written": len(table), **counts}
-
-
 def _read_record(path: Path) -> dict[str, Any]:
     """Content of a JSON file; empty if it is not there or not JSON."""
     try:
@@ -614,17 +740,3 @@ def _read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _parse_region(region: str | None) -> tuple[str | None, int, int]:
-    """Chromosome, first and last position."""
-    everything = 2**62
-    if region is None:
-        return None, -everything, everything
-    match = re.fullmatch(r"(?:chr)?([^:]+)(?::([\d,]+)-([\d,]+))?", region)
-    if match is None:
-        raise InputError(f"region '{region}': write it as 7 or 7:100000-250000")
-    chromosome, first, last = match.groups()
-    if first is None:
-        return chromosome, -everything, everything
-    return chromosome, int(first.replace(",", "")), int(last.replace(",", ""))

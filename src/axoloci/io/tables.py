@@ -17,22 +17,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError, raise_all
 from axoloci.io.files import whole_file
+from axoloci.io.people import match_people
 
 log = logging.getLogger("axoloci")
 
 LATENTS_FORMAT = "axoloci-latents"
 LATENTS_VERSION = 1
 ID_COLUMNS = ("IID", "participant_id", "sample_id", "eid")  # in any case; UK Biobank has eid
+_PACKED = {  # by their first bytes
+    b"\x1f\x8b": "compressed by gzip; unpack it first (gunzip)",
+    b"PK": "a zip archive, as spreadsheets are; save the table as tab-separated text",
+}
 _MISSING = {"", "na", "nan", "n/a", "."}  # compared in lower case
 
 
-def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | os.PathLike[str], text: Collection[str] = (), people: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Read a table of people.
 
     Parquet, or text with a header, separated by what separates the header: tabs, commas or blanks.
     The ids are the first of `IID`, `participant_id`, `sample_id` and `eid` that there is, without a
-    `sub-` before them; the others of these and `FID` are no columns. Missing values are empty, NA,
-    NaN, n/a or a dot. Quotation marks around a value are none of it.
+    `sub-` before them; the others of these are no columns. A column `FID` tells people of the same
+    IID apart (see `axoloci.io.people`). Missing values are empty, NA, NaN, n/a or a dot. Quotation
+    marks around a value are none of it.
 
     Parameters
     ----------
@@ -40,6 +48,8 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
         The table.
     text
         Columns to keep as text though they may look like numbers; they need not be there.
+    people
+        Those of the genotypes (`Genotypes.samples`), if the table is to be matched with them.
 
     Returns
     -------
@@ -50,17 +60,14 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
     Raises
     ------
     InputError
-        No id column, an id that occurs twice, a ragged row, a column that mixes numbers and words,
-        an infinite number: with file, row and column.
+        No id column, an id that occurs twice or is of several people of the genotypes, a ragged
+        row, a column that mixes numbers and words, an infinite number: with file, row and column.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     raw = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
     names = pd.Index([str(name) for name in raw.columns])
-    if names.duplicated().any():
-        raise InputError(f"{path}: the column '{names[names.duplicated()][0]}' occurs twice")
-    raw.columns = names
 
     by_name = {name.casefold(): name for name in names}
     id_columns = [by_name[name.casefold()] for name in ID_COLUMNS if name.casefold() in by_name]
@@ -69,10 +76,14 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
             f"{path}: no column of ids; its header needs one of {', '.join(ID_COLUMNS)}, found "
             f"{', '.join(names[:5])}"
         )
+    if names.duplicated().any():
+        raise InputError(f"{path}: the column '{names[names.duplicated()][0]}' occurs twice")
+    raw.columns = names
     id_column = id_columns[0]
-    ids = raw[id_column].astype(str).str.strip().str.removeprefix("sub-")
-    problems = []
-    empty = ids.str.lower().isin(_MISSING) | raw[id_column].isna()
+    iids = raw[id_column].astype(str).str.strip().str.removeprefix("sub-")
+    fids = raw[by_name["fid"]] if "fid" in by_name else None
+    ids, problems = _matched(path, id_column, iids, fids, people)
+    empty = iids.str.lower().isin(_MISSING) | raw[id_column].isna()
     if empty.any():
         problems.append(f"{path}: {_row(path, empty)}: no {id_column}{_more(empty, 'rows')}")
     repeated = ids.duplicated() & ~empty
@@ -80,8 +91,9 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
         person = ids[repeated].iloc[0]
         same = ids == person
         prefixed = set(raw[id_column][same].astype(str).str.strip().str.startswith("sub-"))
+        what = id_column if person == iids[repeated].iloc[0] else "FID and IID"
         problems.append(
-            f"{path}: {_row(path, repeated)}: the {id_column} '{person}' occurs twice, first in "
+            f"{path}: {_row(path, repeated)}: the {what} '{person}' occurs twice, first in "
             f"{_row(path, same)}"
             f"{', for sub- before an id is ignored' if len(prefixed) > 1 else ''}"
             f"{_more(repeated, 'rows')}"
@@ -97,8 +109,56 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
     return pd.DataFrame(columns).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
 
 
-def read_ids(path: str | os.PathLike[str]) -> list[str]:
+def _matched(
+    path: Path,
+    id_column: str,
+    iids: pd.Series,
+    fids: pd.Series | None,
+    people: pd.DataFrame | None,
+    first_row: int | None = None,
+) -> tuple[pd.Series, list[str]]:
+    """Ids of the people of a table, and who cannot be told from another; contradictions are said.
+
+    `first_row` is the number of the first row in the file.
+    """
+    ids, ambiguous, contradicts = match_people(iids, fids, people)
+    if contradicts.any() and people is not None and fids is not None:
+        person = iids[contradicts].iloc[0]
+        family = people["fid"][(people["iid"] == person).to_numpy()].iloc[0]
+        log.warning(
+            "%s: %d people have another FID than in the genotypes, such as '%s': '%s', and '%s' "
+            "there; they are matched by their IID alone, which is of one person",
+            *(path, contradicts.sum(), person, fids[contradicts].iloc[0], family),
+        )
+    if people is not None and fids is not None:
+        swapped = fids.astype(str).isin(people["iid"]) & ~iids.isin(people["iid"])
+        if swapped.any():
+            log.warning(
+                "%s: FID and %s seem to be swapped: the FID of %d people, such as '%s', is an IID "
+                "of the genotypes, and theirs is not",
+                *(path, id_column, swapped.sum(), fids[swapped].iloc[0]),
+            )
+    problems = []
+    if ambiguous.any():
+        names = list(dict.fromkeys(iids[ambiguous]))
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        problems.append(
+            f"{path}: {_row(path, pd.Series(ambiguous), first_row)}: no FID, and the genotypes "
+            f"have people of several families under the {id_column} {_examples(names)}{more}: give "
+            "the columns FID and IID, as in the genotypes"
+        )
+    return pd.Series(ids, index=iids.index), problems
+
+
+def read_ids(path: str | os.PathLike[str], people: pd.DataFrame | None = None) -> list[str]:
     """Read who is named in a table of people, or in PLINK's own list: FID and IID without a header.
+
+    Parameters
+    ----------
+    path
+        The table or list.
+    people
+        As for `read_table`.
 
     Raises
     ------
@@ -107,21 +167,33 @@ def read_ids(path: str | os.PathLike[str]) -> list[str]:
     """
     path = Path(path)
     if path.suffix == ".parquet" or not path.is_file():
-        return list(read_table(path).index)
+        return list(read_table(path, people=people).index)
     lines = _lines(path)
     first = [word.casefold() for word in lines[0].removeprefix("#").split()] if lines else []
     if not 1 <= len(first) <= 2 or {name.casefold() for name in ID_COLUMNS} & set(first):
-        return list(read_table(path).index)
+        return list(read_table(path, people=people).index)
     ragged = [n for n, line in enumerate(lines, start=1) if len(line.split()) != len(first)]
     if ragged:
         raise InputError(
             f"{path}: row {ragged[0]} has not {len(first)} fields as the first row has"
         )
-    return [line.split()[-1].removeprefix("sub-") for line in lines]
+    rows = [line.split() for line in lines]
+    iids = pd.Series([row[-1].removeprefix("sub-") for row in rows], dtype=object)
+    fids = pd.Series([row[0] for row in rows], dtype=object) if len(first) == 2 else None
+    ids, problems = _matched(path, "IID", iids, fids, people, first_row=1)
+    raise_all(problems, f"{path}:")
+    return list(ids)
 
 
-def read_traits(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_traits(path: str | os.PathLike[str], people: pd.DataFrame | None = None) -> pd.DataFrame:
     """Read a table of traits: every column is a number.
+
+    Parameters
+    ----------
+    path
+        The table.
+    people
+        As for `read_table`.
 
     Returns
     -------
@@ -133,7 +205,7 @@ def read_traits(path: str | os.PathLike[str]) -> pd.DataFrame:
     InputError
         As `read_table`; or there is no column of numbers, or a column of words.
     """
-    table = read_table(path)
+    table = read_table(path, people=people)
     if table.shape[1] == 0:
         raise InputError(f"{path}: no column besides the ids; a table of traits needs numbers")
     for name, column in table.items():
@@ -229,7 +301,11 @@ def match_samples(sources: Mapping[str, Iterable[str]]) -> list[str]:
         there = set(sources[name])
         kept = [person for person in shared if person in there]
         if not kept:
-            hint = alike_hint(shared, there) or "ids must be the same text, with leading zeros"
+            hint = (
+                alike_hint(shared, there)
+                or _joined_hint(shared, there)
+                or "ids must be the same text, with leading zeros"
+            )
             raise InputError(
                 f"no id shared by {before} and {name}; first ids there {_examples(shared)}, "
                 f"here {_examples(sources[name])}; {hint}"
@@ -273,6 +349,17 @@ def alike_hint(ours: Iterable[str], theirs: Iterable[str]) -> str:
     )
 
 
+def _joined_hint(ours: Iterable[str], theirs: Iterable[str]) -> str:
+    """What to do about ids of one side that are FID_IID of the other; empty if none are."""
+    ours, theirs = set(ours), set(theirs)
+    for here, there in ((ours, theirs), (theirs, ours)):
+        for name in sorted(there):
+            iid = name.partition("_")[2]
+            if iid in here:
+                return f"'{name}' is FID_IID of '{iid}', or so it seems: write the IID alone"
+    return ""
+
+
 def _examples(ids: Iterable[str]) -> str:
     return ", ".join(f"'{person}'" for person in list(ids)[:3])
 
@@ -283,9 +370,11 @@ def _more(bad: pd.Series, what: str) -> str:
     return f" (and {n_more} more such {what})" if n_more else ""
 
 
-def _row(path: Path, bad: pd.Series) -> str:
+def _row(path: Path, bad: pd.Series, first: int | None = None) -> str:
     """First row where `bad` holds, counted as an editor does: the header of a text is row 1."""
-    return f"row {int(np.argmax(bad.to_numpy())) + (1 if path.suffix == '.parquet' else 2)}"
+    if first is None:
+        first = 1 if path.suffix == ".parquet" else 2
+    return f"row {int(np.argmax(bad.to_numpy())) + first}"
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -308,6 +397,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _lines(path: Path) -> list[str]:
     """Lines of a text without the empty ones at its end."""
+    with open(path, "rb") as file:
+        packed = _PACKED.get(file.read(2))
+    if packed:
+        raise InputError(f"{path}: {packed}")
     try:
         content = path.read_text(encoding="utf-8-sig")  # drops a byte order mark, and \r of \r\n
     except UnicodeDecodeError as error:
@@ -340,6 +433,8 @@ def _read_text(path: Path) -> pd.DataFrame:
             f"{path}: a header and at least one row are needed, found {len(lines)} lines"
         )
     header, separator = split_header(lines[0])
+    if header == ["sample_id"]:  # as axoloci writes them: an id may be "FID IID"
+        separator = "\t"
     if separator is None and ";" in header[0]:
         raise InputError(
             f"{path}: separated by semicolons; tables are separated by tabs or commas: save it as "
