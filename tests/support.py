@@ -38,6 +38,11 @@ export = ["latent_000"]
 """
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes of all files in a folder, by their paths in it."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
 def axoloci(
     *arguments: object, check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:

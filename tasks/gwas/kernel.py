@@ -11,90 +11,89 @@ Chang et al. 2015, doi:10.1186/s13742-015-0047-8; Frisch and Waugh 1933, doi:10.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from itertools import count
+from threading import local
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from axoloci.tasks.gwas.complete_case import STATUS_NAMES, TESTED, decode, regress
+from axoloci.io.genotypes import PackedCalls
+from axoloci.tasks.gwas.complete_case import STATUS_NAMES, TESTED, TOO_FEW, CpuRegression, Fit
+from axoloci.tasks.gwas.null_model import NullModel, TraitGroup, fit_null, untestable
+from axoloci.tasks.gwas.variant_qc import KEPT, N_MISSING, TOTAL, VariantFilter
 
-__all__ = ["STATUS_NAMES", "Association", "NullModel", "TraitGroup", "associate", "fit_null"]
+__all__ = [
+    "STATUS_NAMES",
+    "Association",
+    "Consumer",
+    "NullModel",
+    "TraitGroup",
+    "associate",
+    "block_variants",
+    "fit_null",
+    "untestable",
+]
+
+log = logging.getLogger("axoloci")
 
 Precision = Literal["float32", "float64"]
 FEW_PEOPLE = 1000  # fits may be nearly perfect by chance; float32 would lose what is left of them
-CPU_BLOCK, GPU_BLOCK = 256, 2048  # variants at once: a CPU's caches, a GPU's many cores
-RANK_TOLERANCE = 1e-7  # of a covariate that the ones before it leave over
+CPU_BLOCK, GPU_BLOCK = 256, 8192  # variants at once: a CPU's caches, a GPU's many cores
+BLOCK_GENOTYPES = 5_200_000  # a CPU's last cache holds a few such blocks
+GPU_STREAMS = 3  # blocks in work at once on a GPU: one is copied there, one back
+GPU_BYTES = 24  # of memory a genotype of a block takes at its peak
+GPU_SHARE = 0.5  # of a GPU's free memory that the blocks in work take together
 
 
 @dataclass(frozen=True)
-class TraitGroup:
-    """Traits that the same people have, adjusted for the covariates.
+class Block:
+    """What a consumer sees of a block.
 
     Attributes
     ----------
-    trait_index : (n_traits,)
-        Positions among all traits.
-    sample_index : (n_samples,) or None
-        Positions among all people; None for everyone.
-    q : float64, (n_samples, n_covariates)
-        Orthonormal covariates, intercept included.
-    y : float64, (n_samples, n_traits)
-        Traits minus what the covariates explain, scaled so that y'y = n_samples.
-    scale : float64, (n_traits,)
-        y times scale is in units of the trait.
+    centred : (n_variants, n_samples)
+        Counts of the effect allele less their mean, to 1/256, and 0 where missing: a numpy array,
+        or torch's on a GPU.
+    products : (n_variants, n_columns)
+        `centred` times the consumer's columns, likewise.
+    moments : float64, (n_variants, N_MOMENTS)
+        From `variant_qc.summarize`.
+    beta, se : (n_variants, n_tested)
+        Of the columns of `NullModel.y`, per effect allele, in units of the traits.
     """
 
-    trait_index: NDArray[np.int64]
-    sample_index: NDArray[np.int64] | None
-    q: NDArray[np.float64]
-    y: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-    @property
-    def n_samples(self) -> int:
-        """People who have these traits."""
-        return len(self.y)
+    centred: Any
+    products: Any
+    moments: NDArray[np.float64]
+    beta: NDArray[np.floating]
+    se: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class NullModel:
-    """Traits on covariates alone: what is done once, before any genotype is read.
+class Consumer:
+    """Something else that is computed from the same reading of the genotypes.
 
     Attributes
     ----------
-    groups
-        Traits by the people who have them; the largest group of people first.
-    excluded : dict
-        Position of each trait that cannot be tested, and why.
-    trait_correlation : float64, (n_traits, n_traits)
-        Correlation of the adjusted traits over the people who have both; NaN for excluded traits.
-    n_samples, n_covariates, n_traits : int
-        Rows, columns (intercept included) and traits that came in.
+    columns : (n_samples, n_columns)
+        Multiplied with the genotypes in one product with the traits: random probes, permuted
+        traits.
+    see
+        Called once with each block, by several threads at once and in any order; what it gives is
+        in `Association.seen`. It does not see variants that are left out.
     """
 
-    groups: list[TraitGroup]
-    excluded: dict[int, str]
-    trait_correlation: NDArray[np.float64]
-    n_samples: int
-    n_covariates: int
-    n_traits: int
-
-    @property
-    def trait_residual_sd(self) -> NDArray[np.float64]:
-        """Standard deviation of the adjusted traits, in units of the trait.
-
-        √(residual sum of squares / n), where n counts the people who have the trait; NaN for
-        excluded traits. float64, (n_traits,).
-        """
-        sd = np.full(self.n_traits, np.nan)
-        for group in self.groups:
-            sd[group.trait_index] = group.scale
-        return sd
+    columns: NDArray[np.floating]
+    see: Callable[[Block], Any]
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,8 @@ class Association:
 
     Attributes
     ----------
+    left_out : uint8, (n_variants of the block,)
+        Index into `variant_qc.REASON_NAMES`; what follows is of the n_variants that are kept.
     n : int32, (n_variants,)
         People with a genotype, whatever their traits.
     effect_allele_frequency : float64, (n_variants,)
@@ -114,102 +115,66 @@ class Association:
         the variant cannot be tested.
     status : uint8, (n_variants,)
         Index into `STATUS_NAMES`; that of the first group where no trait could be tested.
+    seen : list of lists
+        What each consumer gave: one value, more where a GPU had to take the block in pieces.
     """
 
+    left_out: NDArray[np.uint8]
     n: NDArray[np.int32]
     effect_allele_frequency: NDArray[np.float64]
     n_by_group: NDArray[np.int32]
     beta: NDArray[Any]
     se: NDArray[Any]
     status: NDArray[np.uint8]
+    seen: list[list[Any]]
 
 
-def fit_null(traits: NDArray[np.float64], covariates: NDArray[np.float64]) -> NullModel:
-    """Adjust all traits for the covariates, by pattern of missing values.
+class Regression(Protocol):
+    """A model on one device: see `complete_case.CpuRegression`."""
 
-    Parameters
-    ----------
-    traits : (n_samples, n_traits)
-        NaN where missing.
-    covariates : (n_samples, n_covariates)
-        Of full rank, intercept included, none missing.
+    def running(self) -> AbstractContextManager[Any]:
+        """What a thread works within."""
 
-    Raises
-    ------
-    ValueError
-        Covariates that are missing somewhere or collinear.
-    """
-    traits = np.asarray(traits, dtype=np.float64)
-    covariates = np.asarray(covariates, dtype=np.float64)
-    n_samples, n_traits = traits.shape
-    n_covariates = covariates.shape[1]
-    if len(covariates) != n_samples or not np.isfinite(covariates).all():
-        raise ValueError("covariates need a finite value for each person")
-    if _orthonormal(covariates) is None:
-        raise ValueError(f"{n_covariates} covariates of {n_samples} people are collinear")
+    def load(self, dosage: Any) -> Any:
+        """A block on the device."""
 
-    present = np.isfinite(traits)
-    patterns: dict[bytes, list[int]] = {}
-    for k in range(n_traits):
-        patterns.setdefault(np.packbits(present[:, k]).tobytes(), []).append(k)
+    def summarize(self, dosage: Any) -> NDArray[np.float64]:
+        """As `variant_qc.summarize`."""
 
-    groups: list[TraitGroup] = []
-    excluded: dict[int, str] = {}
-    residual = np.zeros((n_samples, n_traits))  # unit length per trait, zeros where missing
-    for members in patterns.values():
-        people = np.flatnonzero(present[:, members[0]])
-        q = _orthonormal(covariates[people]) if len(people) > n_covariates + 1 else None
-        if q is None:
-            few = len(people) <= n_covariates + 1
-            why = (
-                f"{len(people)} people have it, too few for {n_covariates} covariates"
-                if few
-                else f"the covariates are collinear among the {len(people)} people who have it"
-            )
-            excluded |= dict.fromkeys(members, why)
-            continue
-        y = traits[people][:, members]
-        y = y - y.mean(axis=0)
-        spread = np.sqrt(np.square(y).sum(axis=0))
-        for _ in range(2):  # twice: the first pass leaves rounding of the size of what it removes
-            y -= q @ (q.T @ y)
-        length = np.sqrt(np.square(y).sum(axis=0))
-        left = length > RANK_TOLERANCE * np.maximum(
-            spread, np.abs(traits[people][:, members]).max(0)
-        )
-        why = "it is constant, or the covariates explain all of it"
-        excluded |= {k: why for k, good in zip(members, left, strict=True) if not good}
-        if not left.any():
-            continue
-        index, y, length = np.array(members)[left], y[:, left], length[left]
-        residual[np.ix_(people, index)] = y / length
-        groups.append(
-            TraitGroup(
-                trait_index=index,
-                sample_index=None if len(people) == n_samples else people,
-                q=q,
-                y=y * (np.sqrt(len(people)) / length),
-                scale=length / np.sqrt(len(people)),
-            )
-        )
-    groups.sort(key=lambda group: (-group.n_samples, int(group.trait_index[0])))
-    return NullModel(
-        groups=groups,
-        excluded=dict(sorted(excluded.items())),
-        trait_correlation=_correlation(residual, present, list(excluded)),
-        n_samples=n_samples,
-        n_covariates=n_covariates,
-        n_traits=n_traits,
-    )
+    def take(self, dosage: Any, chosen: NDArray[np.bool_]) -> Any:
+        """Some of the variants."""
+
+    def regress(self, dosage: Any, moments: NDArray[np.float64]) -> Fit:
+        """All traits against the variants."""
+
+
+def default_precision(n_samples: int) -> Precision:
+    """Precision that loses nothing of the results' six digits."""
+    return "float64" if n_samples < FEW_PEOPLE else "float32"
+
+
+def block_variants(device: str, n_samples: int) -> int:
+    """Variants of a block that is worked on fastest, and for which there is memory."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        fitting = int(GPU_SHARE * int(free) / GPU_STREAMS / (GPU_BYTES * max(n_samples, 1)))
+        return max(CPU_BLOCK, min(GPU_BLOCK, fitting))
+    fitting = 1 << int(np.log2(max(BLOCK_GENOTYPES / max(n_samples, 1), 1)))
+    return max(CPU_BLOCK // 2, min(2 * CPU_BLOCK, fitting))
 
 
 def associate(
-    blocks: Iterable[NDArray[np.int8]],
+    blocks: Iterable[NDArray[Any] | PackedCalls],
     model: NullModel,
     *,
-    device: str = "cpu",
+    devices: Sequence[str] = ("cpu",),
     n_threads: int = 1,
     precision: Precision | None = None,
+    variant_filter: VariantFilter | None = None,
+    copies: float = 2.0,
+    consumers: Sequence[Consumer] = (),
 ) -> Generator[Association, None, None]:
     """Test every trait against every variant of each block, in order.
 
@@ -217,39 +182,55 @@ def associate(
 
     Parameters
     ----------
-    blocks : iterable of int8, (n_variants, n_samples)
-        Effect-allele counts of the people of `model`, negative where missing; best of
-        `CPU_BLOCK` or `GPU_BLOCK` variants.
+    blocks : iterable of int8 or float32, (n_variants, n_samples)
+        Effect-allele counts of the people of `model`, 0 to 2 and whole where int8, negative where
+        missing; or packed ones, which are read here. Best of `block_variants`.
     model
         From `fit_null`.
-    device
-        "cpu", or a torch device such as "cuda".
+    devices
+        "cpu", or torch devices such as "cuda:0" and "cuda:1", which share the blocks; "torch:cpu"
+        is what a GPU does, done by torch on the CPU.
     n_threads
         Blocks in work at once on the CPU.
     precision
-        Of the products of genotypes and traits, and of the results; without it float32, or float64
-        for less than `FEW_PEOPLE`.
+        Of the products of genotypes and traits, and of the results; without it
+        `default_precision`.
+    variant_filter
+        Which variants are left out; without it none.
+    copies
+        That people have of the chromosome, 2 or 1.
+    consumers
+        What else is computed of the same blocks.
     """
-    if precision is None:
-        precision = "float64" if model.n_samples < FEW_PEOPLE else "float32"
-    regressions: list[_Regression] = [
-        _CpuRegression(group, precision) if device == "cpu" else _torch(group, precision, device)
-        for group in model.groups
-    ]
+    dtype = np.dtype(precision or default_precision(model.n_samples))
+    columns = [consumer.columns for consumer in consumers]
+    extra = np.concatenate(columns, axis=1) if columns else None
+    on_cpu = tuple(devices) == ("cpu",)
+    regressions: list[Regression] = (
+        [CpuRegression(model, dtype, extra)]
+        if on_cpu
+        else [_torch(model, dtype, device.removeprefix("torch:"), extra) for device in devices]
+    )
+    n_workers = n_threads if on_cpu else GPU_STREAMS * len(devices)
+    limits = variant_filter or VariantFilter()
+    turn, of_thread, memory = count(), local(), _Memory()
 
-    def work(dosage: NDArray[np.int8]) -> Association:
-        return _test_block(dosage, model, regressions, np.dtype(precision))
+    def work(dosage: NDArray[Any] | PackedCalls) -> Association:
+        if not hasattr(of_thread, "regression"):  # threads take the devices in turn, and keep them
+            of_thread.regression = regressions[next(turn) % len(regressions)]
+        regression: Regression = of_thread.regression
+        with regression.running():
+            return memory.run(
+                lambda part: _test_block(part, model, regression, limits, copies, consumers), dosage
+            )
 
-    if device != "cpu":
-        yield from map(work, blocks)
-        return
     waiting: deque[Future[Association]] = deque()
     # one BLAS thread each: blocks run side by side, and rounding is the same for any number of them
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_workers) as pool:
         try:
             for block in blocks:
                 waiting.append(pool.submit(work, block))
-                if len(waiting) > 2 * n_threads:
+                if len(waiting) > 2 * n_workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -258,96 +239,101 @@ def associate(
                 future.cancel()
 
 
-class _Regression(Protocol):
-    """Effects, standard errors, counts and status of a block: see `complete_case`."""
-
-    def regress(
-        self, dosage: NDArray[np.int8]
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32], NDArray[np.uint8]]: ...
-
-
-class _CpuRegression:
-    def __init__(self, group: TraitGroup, precision: DTypeLike) -> None:
-        self.q = np.ascontiguousarray(group.q, dtype=precision)
-        self.y = np.ascontiguousarray(group.y, dtype=precision)
-        self.yq = np.concatenate([self.y, self.q], axis=1)  # (n_samples, n_traits + n_covariates)
-        self.scale = group.scale
-
-    def regress(
-        self, dosage: NDArray[np.int8]
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32], NDArray[np.uint8]]:
-        n_variants = len(dosage)
-        counted = np.empty(dosage.shape, dtype=self.y.dtype)  # (V, N)
-        counts = np.empty((n_variants, 3), dtype=np.int32)
-        decode(dosage, counted, counts)
-        products = counted @ self.yq  # (V, K + C)
-        beta = np.empty((n_variants, self.y.shape[1]), dtype=self.y.dtype)
-        se = np.empty_like(beta)
-        status = np.empty(n_variants, dtype=np.uint8)
-        regress(dosage, counts, products, self.q, self.y, self.scale, beta, se, status)
-        return beta, se, counts, status
-
-
-def _torch(group: TraitGroup, precision: Precision, device: str) -> _Regression:
+def _torch(
+    model: NullModel, dtype: np.dtype[Any], device: str, extra: NDArray[Any] | None
+) -> Regression:
     from axoloci.tasks.gwas.complete_case_torch import TorchRegression
 
-    return TorchRegression(group.q, group.y.astype(precision), group.scale, device)
+    return TorchRegression(model, dtype, device, extra)
+
+
+class _Memory:
+    """Blocks for which a GPU has no memory are tested in halves, and so is what follows.
+
+    Attributes
+    ----------
+    most
+        Variants at once, as far as is known.
+    """
+
+    def __init__(self) -> None:
+        self.most = sys.maxsize
+
+    def run(self, test: Callable[[Any], Association], dosage: Any) -> Association:
+        """The whole block, or its halves one after the other."""
+        half = -(-len(dosage) // 2)
+        if len(dosage) <= self.most:
+            try:
+                return test(dosage)
+            except RuntimeError as error:
+                # by its name: without a GPU torch is not there
+                if type(error).__name__ != "OutOfMemoryError" or len(dosage) < 2:
+                    raise
+            import torch
+
+            torch.cuda.empty_cache()
+            self.most = min(self.most, half)
+            log.warning(
+                "the GPU has no memory for a block of %d variants; from here on blocks are tested "
+                "in pieces of at most %d",
+                *(len(dosage), half),
+            )
+        return _joined(self.run(test, dosage[:half]), self.run(test, dosage[half:]))
+
+
+def _joined(first: Association, second: Association) -> Association:
+    """Two blocks one below the other as one."""
+    rows = {
+        field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
+        for field in fields(Association)
+        if field.name != "seen"
+    }
+    return Association(**rows, seen=[a + b for a, b in zip(first.seen, second.seen, strict=True)])
 
 
 def _test_block(
-    dosage: NDArray[np.int8], model: NullModel, regressions: list[_Regression], dtype: np.dtype[Any]
+    block: NDArray[Any] | PackedCalls,
+    model: NullModel,
+    regression: Regression,
+    variant_filter: VariantFilter,
+    copies: float,
+    consumers: Sequence[Consumer],
 ) -> Association:
-    """All groups of traits against one block."""
-    n_variants = len(dosage)
-    beta = np.full((n_variants, model.n_traits), np.nan, dtype=dtype)
-    se = np.full_like(beta, np.nan)
-    n_by_group = np.zeros((n_variants, len(model.groups)), dtype=np.int32)
-    status = np.full(n_variants, TESTED, dtype=np.uint8)
-    counts = None
-    for i, (group, regression) in enumerate(zip(model.groups, regressions, strict=True)):
-        people = group.sample_index
-        part = dosage if people is None else np.ascontiguousarray(dosage[:, people])
-        effect, error, part_counts, part_status = regression.regress(part)
-        beta[:, group.trait_index], se[:, group.trait_index] = effect, error
-        n_by_group[:, i] = part.shape[1] - part_counts[:, 0]
-        status = part_status if i == 0 else np.where(part_status == TESTED, TESTED, status)
-        if people is None:
-            counts = part_counts
-    if counts is None:  # no trait that everyone has
-        counts = np.stack([(dosage < 0).sum(1), (dosage == 1).sum(1), (dosage == 2).sum(1)], axis=1)
-    n = model.n_samples - counts[:, 0]
-    alleles = counts[:, 1] + 2.0 * counts[:, 2]
-    frequency = np.divide(alleles, 2.0 * n, out=np.full(n_variants, np.nan), where=n > 0)
-    return Association(n.astype(np.int32), frequency, n_by_group, beta, se, status)
-
-
-def _orthonormal(covariates: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Orthonormal basis of the columns, or None if they are collinear."""
-    columns = np.concatenate(
-        [covariates[:, :1], covariates[:, 1:] - covariates[:, 1:].mean(0)], axis=1
+    """All traits against one block."""
+    dosage = regression.load(block)
+    moments = regression.summarize(dosage)
+    left_out = variant_filter.reasons(moments, model.n_samples, copies=copies)
+    if left_out.any():
+        dosage = regression.take(dosage, left_out == KEPT)
+        moments = moments[left_out == KEPT]
+    fit = regression.regress(dosage, moments)
+    # column by column, as they are written: here the block is in the cache, later it is not
+    shape = (len(moments), model.n_traits)
+    beta, se = (np.full(shape, np.nan, dtype=fit.beta.dtype, order="F") for _ in range(2))
+    beta[:, model.trait_index], se[:, model.trait_index] = fit.beta, fit.se
+    n = model.n_samples - moments[:, N_MISSING]
+    frequency = np.divide(moments[:, TOTAL], 2.0 * n, out=np.full(len(n), np.nan), where=n > 0)
+    status = np.full(len(n), TOO_FEW, dtype=np.uint8)
+    if model.groups:
+        status = np.where((fit.status == TESTED).any(axis=1), TESTED, fit.status[:, 0])
+    return Association(
+        left_out,
+        n.astype(np.int32),
+        frequency,
+        fit.n,
+        beta,
+        se,
+        status.astype(np.uint8),
+        seen=_seen(consumers, fit, moments),
     )
-    length = np.sqrt(np.square(columns).sum(axis=0))
-    if (
-        not (length > 1e-10 * np.abs(covariates).max(axis=0)).all()
-        or len(columns) < columns.shape[1]
-    ):
-        return None
-    q, r = np.linalg.qr(columns / length)
-    return None if np.abs(np.diag(r)).min() <= RANK_TOLERANCE else q
 
 
-def _correlation(
-    residual: NDArray[np.float64], present: NDArray[np.bool_], excluded: list[int]
-) -> NDArray[np.float64]:
-    """Correlation over the people who have both traits; residuals have mean 0 and unit length."""
-    product = residual.T @ residual  # (K, K)
-    length = np.square(residual).T @ present.astype(np.float64)  # of trait j where trait k is there
-    norm = np.sqrt(length * length.T)
-    correlation: NDArray[np.float64] = np.divide(
-        product, norm, out=np.zeros_like(product), where=norm > 0
-    )
-    correlation = np.clip((correlation + correlation.T) / 2, -1, 1)
-    np.fill_diagonal(correlation, 1.0)
-    correlation[excluded, :] = np.nan
-    correlation[:, excluded] = np.nan
-    return correlation
+def _seen(consumers: Sequence[Consumer], fit: Fit, moments: NDArray[np.float64]) -> list[list[Any]]:
+    """What each consumer gives."""
+    start, seen = 0, []
+    for consumer in consumers:
+        stop = start + consumer.columns.shape[1]
+        products = fit.extra[:, start:stop]
+        seen.append([consumer.see(Block(fit.centred, products, moments, fit.beta, fit.se))])
+        start = stop
+    return seen

@@ -3,7 +3,7 @@
 from fileformats.generic import File
 from pydra.compose import shell
 
-from axoloci.formats import PlinkBed, SumstatsStore
+from axoloci.formats import GenotypeData, LocoStore, SumstatsStore
 from axoloci.pydra_task import IMAGE_HELP, made
 
 
@@ -13,7 +13,9 @@ class ComputePcs(shell.Task["ComputePcs.Outputs"]):
 
     executable = ["axoloci-gwas", "pca"]
 
-    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes")
+    genotypes: GenotypeData = shell.arg(
+        argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes"
+    )
     n_pcs: int | None = shell.arg(argstr="--n-pcs", default=None, help="number of components")
     keep: File | None = shell.arg(
         argstr="--keep", default=None, help="table of the people to use; without it all"
@@ -33,7 +35,9 @@ class CheckSamples(shell.Task["CheckSamples.Outputs"]):
 
     executable = ["axoloci-gwas", "samples"]
 
-    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes")
+    genotypes: GenotypeData = shell.arg(
+        argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes"
+    )
     keep: File | None = shell.arg(
         argstr="--keep", default=None, help="table of the people to look at; without it all"
     )
@@ -67,13 +71,12 @@ class CheckSamples(shell.Task["CheckSamples.Outputs"]):
         )
 
 
-@shell.define
-class RunGwas(shell.Task["RunGwas.Outputs"]):
-    """Association of all traits with all variants in one reading of the genotypes."""
+class AnalysisInputs:
+    """The fields of all tasks that fit traits to genotypes."""
 
-    executable = ["axoloci-gwas", "associate"]
-
-    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes")
+    genotypes: GenotypeData = shell.arg(
+        argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes"
+    )
     traits: File = shell.arg(argstr="--traits", help="table of traits, one row a person")
     covariates: list[File] | None = shell.arg(
         argstr="--covariates ...", default=None, help="tables of covariates"
@@ -84,20 +87,96 @@ class RunGwas(shell.Task["RunGwas.Outputs"]):
     covariate: list[str] | None = shell.arg(
         argstr="--covariate ...", default=None, help="columns to use; without it all"
     )
+    model: str | None = shell.arg(
+        argstr="--model", default=None, help="covariates as a formula, in place of `covariate`"
+    )
     categorical: list[str] | None = shell.arg(
         argstr="--categorical ...", default=None, help="numeric columns that are categories"
+    )
+    keep: File | None = shell.arg(
+        argstr="--keep", default=None, help="table of the people to use; without it all"
+    )
+    remove: File | None = shell.arg(
+        argstr="--remove", default=None, help="table of people to leave out"
+    )
+    region: list[str] | None = shell.arg(
+        argstr="--region ...", default=None, help="chromosomes, or positions such as 7:1000-2000"
+    )
+    extract: File | None = shell.arg(
+        argstr="--extract", default=None, help="list of the variants to use; without it all"
+    )
+    exclude: File | None = shell.arg(
+        argstr="--exclude", default=None, help="list of variants to leave out"
+    )
+    min_maf: float | None = shell.arg(
+        argstr="--min-maf", default=None, help="smallest minor allele frequency"
+    )
+    min_mac: float | None = shell.arg(
+        argstr="--min-mac", default=None, help="smallest number of minor alleles"
+    )
+    max_missing: float | None = shell.arg(
+        argstr="--max-missing", default=None, help="share of people who may lack the genotype"
+    )
+    min_hwe_p: float | None = shell.arg(
+        argstr="--min-hwe-p", default=None, help="smallest p of Hardy-Weinberg equilibrium"
+    )
+    min_info: float | None = shell.arg(
+        argstr="--min-info", default=None, help="smallest quality of imputation"
+    )
+    winsorize: float | None = shell.arg(
+        argstr="--winsorize", default=None, help="standard deviations that traits are drawn in to"
+    )
+    rank_normal: str | None = shell.arg(
+        argstr="--rank-normal", default=None, help="normal scores of ranks: values or residuals"
     )
     complete_traits: bool = shell.arg(
         argstr="--complete-traits", default=False, help="leave out people who lack a trait"
     )
+    threads: int | None = shell.arg(
+        argstr="--threads", default=None, help="CPU threads; without it those of the environment"
+    )
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+
+@shell.define
+class FitMixedModel(AnalysisInputs, shell.Task["FitMixedModel.Outputs"]):
+    """The mixed model of all traits: what the genome but one chromosome predicts, taken off."""
+
+    executable = ["axoloci-gwas", "ridge"]
+
+    seed: int | None = shell.arg(
+        argstr="--seed", default=None, help="of the noise that shares of variance rest on"
+    )
+    out: str = shell.arg(argstr="--out", default="loco", help="folder of the store")
+
+    class Outputs(shell.Outputs):
+        """The store."""
+
+        loco: LocoStore = shell.out(
+            callable=made("{out}"), help="what is left of each trait, by chromosome"
+        )
+        manifest: File = shell.out(callable=made("{out}/loco.json"), help="shares of variance")
+
+
+@shell.define
+class RunGwas(AnalysisInputs, shell.Task["RunGwas.Outputs"]):
+    """Association of all traits with all variants in one reading of the genotypes."""
+
+    executable = ["axoloci-gwas", "associate"]
+
+    loco: LocoStore | None = shell.arg(
+        argstr="--loco", default=None, help="from `FitMixedModel`, of the same people and traits"
+    )
     device: str | None = shell.arg(argstr="--device", default=None, help="auto, cpu or cuda")
+    precision: str | None = shell.arg(
+        argstr="--precision", default=None, help="of arithmetic and store: float32 or float64"
+    )
     out: str = shell.arg(argstr="--out", default="sumstats", help="folder of the store")
     replace: bool = shell.arg(
         argstr="--replace",
         default=False,
         help="delete the results of other inputs or settings in that folder first",
     )
-    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
         """The store."""
@@ -133,8 +212,13 @@ class ExportSumstats(shell.Task["ExportSumstats.Outputs"]):
 
     sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
     trait: str = shell.arg(argstr="--trait", help="name of the trait")
-    format: str | None = shell.arg(argstr="--format", default=None, help="gwas-ssf")
+    format: str | None = shell.arg(
+        argstr="--format", default=None, help="gwas-ssf, plink2, regenie or ldsc"
+    )
     out: str = shell.arg(argstr="--out", default="sumstats.tsv.gz", help="text file")
+    tabix: bool = shell.arg(
+        argstr="--tabix", default=False, help="compress in blocks and write an index beside it"
+    )
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydra.utils.general import get_fields
 
+from axoloci.tasks.gwas.cli import main
 from axoloci.tasks.gwas.task import (
     CheckSamples,
     ComputePcs,
     ExportSumstats,
+    FitMixedModel,
     PrepareGwas,
     RunGwas,
 )
@@ -24,7 +27,44 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).write_text("")
     (tmp_path / "sumstats").mkdir()
     (tmp_path / "sumstats" / "sumstats.json").write_text("{}")
+    (tmp_path / "loco").mkdir()
+    (tmp_path / "loco" / "loco.json").write_text("{}")
     return tmp_path
+
+
+# What the tasks share that fit traits to genotypes: their choices, and files.
+CHOICES = {
+    "model": "age + PC1:PC3",
+    "categorical": ["site"],
+    "region": ["7", "X:1-99"],
+    "min_maf": 0.01,
+    "min_mac": 20.0,
+    "max_missing": 0.05,
+    "min_hwe_p": 1e-9,
+    "min_info": 0.3,
+    "winsorize": 4.0,
+    "rank_normal": "residuals",
+    "complete_traits": True,
+    "threads": 2,
+}
+FILES = {
+    "genotypes": "g.bed",
+    "traits": "t.parquet",
+    "keep": "c.tsv",
+    "remove": "p.tsv",
+    "extract": "g.bim",
+    "exclude": "g.fam",
+}
+
+
+def check_choices(folder: Path, params: dict[str, Any]) -> None:
+    """The command was given all of them."""
+    given = {"model" if k == "formula" else k: v for k, v in params.items()}
+    for name, value in CHOICES.items():
+        assert (list(given[name]) if isinstance(value, list) else given[name]) == value
+    for name, file in FILES.items():
+        assert given[name] == folder / file
+    assert list(given["covariates"]) == [folder / "c.tsv", folder / "p.tsv"]
 
 
 def test_compute_pcs__every_field_is_an_option(
@@ -57,26 +97,55 @@ def test_check_samples__every_field_is_an_option(
     assert (params["out"], params["related"]) == (Path("o.tsv"), Path("r.tsv"))
 
 
+@pytest.mark.parametrize("task", [FitMixedModel, RunGwas])
+def test_tasks_of_traits__every_choice_is_an_option(
+    task: type[Any], folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    files = {name: folder / file for name, file in FILES.items()}
+    params = parsed(
+        task(covariates=[folder / "c.tsv"], pcs=folder / "p.tsv", image="x", **files, **CHOICES)
+    )
+    check_choices(folder, params)
+
+
+@pytest.mark.parametrize(
+    "task", [CheckSamples, ComputePcs, ExportSumstats, FitMixedModel, PrepareGwas]
+)
+def test_tasks__have_every_option_of_their_command(task: type[Any]) -> None:
+    fields = {field.name: field for field in get_fields(task)}
+    options = {field.argstr.split()[0] for field in fields.values() if field.argstr}
+    command = main.commands[fields["executable"].default[1]]
+    assert {param.opts[0] for param in command.params} == options
+
+
+def test_fit_mixed_model__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = FitMixedModel(
+        genotypes=folder / "g.bed", traits=folder / "t.parquet", seed=3, out="l", image="x"
+    )
+    params = parsed(task)
+    assert (params["seed"], params["out"]) == (3, Path("l"))
+
+
 def test_run_gwas__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
     task = RunGwas(
         genotypes=folder / "g.bed",
         traits=folder / "t.parquet",
-        covariates=[folder / "c.tsv"],
-        pcs=folder / "p.tsv",
         covariate=["age", "PC1"],
-        categorical=["site"],
+        loco=folder / "loco",
         device="cpu",
         out="s",
         replace=True,
         image="x",
     )
     params = parsed(task)
-    assert list(params["covariates"]) == [folder / "c.tsv", folder / "p.tsv"]
     assert list(params["covariate"]) == ["age", "PC1"]
-    assert list(params["categorical"]) == ["site"]
+    assert params["loco"] == folder / "loco"
     assert params["device"] == "cpu"
+    assert params["out"] == Path("s")
     assert params["replace"] is True
 
 
@@ -95,10 +164,16 @@ def test_export_sumstats__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
     task = ExportSumstats(
-        sumstats=folder / "sumstats", trait="t", format="gwas-ssf", out="o.tsv.gz", image="x"
+        sumstats=folder / "sumstats",
+        trait="t",
+        format="regenie",
+        tabix=True,
+        out="o.tsv.gz",
+        image="x",
     )
     params = parsed(task)
     assert params["trait"] == "t"
+    assert (params["format_"], params["tabix"]) == ("regenie", True)
     assert params["out"] == Path("o.tsv.gz")
 
 
