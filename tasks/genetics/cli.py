@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from axoloci import __version__
 from axoloci.command import progress, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file, write_json, write_text
+from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.genotypes import Genotypes, open_genotypes
-from axoloci.io.sumstats import VARIANT_COLUMNS, Sumstats, read_sumstats
+from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import loci as kernel_loci
 from axoloci.tasks.genetics import replication as kernel_replication
@@ -31,6 +33,8 @@ main = step_group(__name__, "From associations to genetics: joint test of all tr
 
 FORMAT = "axoloci-joint"
 FORMAT_VERSION = 1
+TEST = "exact F test of the canonical R2"
+TEST_OF_MIXED_MODEL = "Hotelling's T2 of the statistics of a mixed model"
 READ_GAP = 64  # variants that are read and dropped sooner than a new read is begun
 JOINT_SCHEMA = pa.schema(
     [
@@ -69,11 +73,22 @@ SUMSTATS = click.option(
     help="Parquet table of the test, one row a variant.",
 )
 def joint(sumstats: Path, traits: str | None, out: Path) -> None:
-    """Exact F test of each variant with all traits at once; remixing the traits changes nothing."""
+    """Test each variant with all traits at once; remixing the traits changes nothing.
+
+    The exact F test of the canonical R². Of a mixed model (axoloci-gwas associate --loco)
+    Hotelling's T², with the correlation that the traits' statistics have among the relatives
+    analysed: slightly conservative with very many traits.
+    """
     store = read_sumstats(sumstats)
     names = _complete(store) if traits is None else [name.strip() for name in traits.split(",")]
     columns = _columns(store, names)
-    whitening = kernel.whiten_traits(store.trait_correlation[np.ix_(columns, columns)], names)
+    test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
+
+    @lru_cache(maxsize=1)
+    def whitening(chromosome: str) -> NDArray[np.float64]:
+        correlation = store.correlation_of(chromosome)
+        return kernel.whiten_traits(correlation[np.ix_(columns, columns)], names)
+
     neg_log10_p = [np.empty(0, dtype=np.float32)]
     n_too_few = 0
     with (
@@ -89,12 +104,12 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
         ) as writer,
     ):
         for block in progress(store.blocks(), "joint test", len(store.info["parts"])):
-            result = kernel.joint_test(
+            result = test(
                 block.beta[:, columns],
                 block.se[:, columns],
                 block.df[:, columns],
                 store.n_samples - store.n_covariates - 1,
-                whitening,
+                whitening(block.chromosome if store.of_mixed_model else ""),
             )
             frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
             writer.write_table(pa.Table.from_pandas(frame, JOINT_SCHEMA, preserve_index=False))
@@ -109,7 +124,8 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "axoloci": __version__,
-            "test": "exact F test of the canonical R2",
+            "test": TEST_OF_MIXED_MODEL if store.of_mixed_model else TEST,
+            "mixed_model": store.of_mixed_model,
             "traits": names,
             "n_covariates": store.n_covariates,
             "n_variants": len(pooled),
@@ -372,7 +388,9 @@ def _reader(
     def read(rows: NDArray[np.int64]) -> NDArray[np.int8]:
         wanted, back = np.unique(rows_in_file[rows], return_inverse=True)
         runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > READ_GAP) + 1)
-        blocks = [source.read(int(run[0]), int(run[-1]) + 1, people)[run - run[0]] for run in runs]
+        blocks = [
+            source.read_calls(int(run[0]), int(run[-1]) + 1, people)[run - run[0]] for run in runs
+        ]
         return np.asarray(np.concatenate(blocks)[back], dtype=np.int8)
 
     return read
@@ -452,20 +470,12 @@ def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) ->
             f"{discovery}: has no variant {leads['variant_id'][row]} of {loci_path}; give the "
             "summary statistics in which these loci were found"
         )
-    pick = np.ix_(columns, columns)
-    found = kernel_replication.replicate(
-        r_first,
-        first.trait_correlation,
-        first.trait_residual_sd,
-        r_second,
-        second.trait_correlation[pick],
-        second.trait_residual_sd[columns],
-        df,
-    )
+    r = _combined(first, second, columns, leads["chromosome"], r_first, r_second)
+    found = kernel_replication.replicate(r, df)
     table = leads[["locus", *VARIANT_COLUMNS]].assign(
         neg_log10_p_discovery=leads["neg_log10_p"],
         effect_allele_frequency=frequency,
-        n=df + second.n_covariates + 1,
+        n=df + second.n_covariates_of(leads["chromosome"]) + 1,
         r=found.r,
         neg_log10_p=found.neg_log10_p,
         replicated=np.where(found.replicated, "yes", "no"),
@@ -496,6 +506,33 @@ def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) ->
         },
     )
     log.info("%d of %d lead variants replicated", int(found.replicated.sum()), len(leads))
+
+
+def _combined(
+    first: Sumstats,
+    second: Sumstats,
+    columns: list[int],
+    chromosome: pd.Series,
+    r_first: NDArray[np.float64],
+    r_second: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Correlation (n,) of each lead with the discovery's combination of traits."""
+    if second.of_mixed_model:  # t/√df: only these have the correlation of its traits
+        r_second = r_second / np.sqrt(np.maximum(1 - np.square(r_second), 1e-300))
+    r = np.full(len(chromosome), np.nan)
+    known = ~np.isnan(r_second).all(axis=1)
+    names = chromosome.to_numpy(dtype=str)
+    for name in np.unique(names[known]):
+        rows = known & (names == name)
+        r[rows] = kernel_replication.combined_correlation(
+            r_first[rows],
+            first.correlation_of(name),
+            first.trait_residual_sd,
+            r_second[rows],
+            second.correlation_of(name)[np.ix_(columns, columns)],
+            second.trait_residual_sd[columns],
+        )
+    return r / np.sqrt(1 + np.square(r)) if second.of_mixed_model else r
 
 
 def _correlations(

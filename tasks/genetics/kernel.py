@@ -4,6 +4,9 @@ The association pass left beta and se of every trait. They give the partial corr
 variant with each trait; with the traits' own correlation these give the share R² of the variant's
 variance that all traits together explain, which is the F test of a regression of the genotype on
 covariates and traits. Any invertible remix of the traits leaves it as it is.
+
+A mixed model weighs the people of each trait by its own heritability, and no such regression gives
+its statistics: their joint law is that of their correlation for variants without an effect.
 """
 
 from __future__ import annotations
@@ -163,13 +166,7 @@ def joint_test(
     n_traits = beta.shape[1]
     assert beta.shape == se.shape == df.shape
     assert whitening.shape == (n_traits, n_traits)
-    if df_all + 1 <= n_traits:
-        raise InputError(
-            f"{n_traits} traits cannot be tested jointly with {df_all} residual degrees of freedom "
-            "(people less covariates); choose fewer traits with --traits"
-        )
-    fewest = np.maximum(np.asarray(df, dtype=np.float64).min(axis=1), 0.5)  # (M,)
-    too_few = n_traits * (1 / fewest - 1 / df_all) > MAX_MISFIT  # (M,)
+    fewest, too_few = _people(df, df_all)
     r = partial_correlation(beta, se, df)  # (M, K)
     r2 = np.square(r @ whitening.T).sum(axis=1)  # (M,)
     too_few &= np.isfinite(r2)
@@ -183,6 +180,62 @@ def joint_test(
     df2 = np.maximum(fewest + 1 - n_traits, 1)  # (M,): n − p − K
     f = (r2 / n_traits) / ((1 - r2) / df2)
     return JointResult(r2, f, neg_log10_p(r2, n_traits, df2), too_few)
+
+
+def _people(df: NDArray[Any], df_all: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Smallest degrees of freedom of each variant, and whether they are too few: both (M,)."""
+    n_traits = df.shape[1]
+    if df_all + 1 <= n_traits:
+        raise InputError(
+            f"{n_traits} traits cannot be tested jointly with {df_all} residual degrees of freedom "
+            "(people less covariates); choose fewer traits with --traits"
+        )
+    fewest = np.maximum(np.asarray(df, dtype=np.float64).min(axis=1), 0.5)
+    return fewest, n_traits * (1 / fewest - 1 / df_all) > MAX_MISFIT
+
+
+def mixed_joint_test(
+    beta: NDArray[Any],
+    se: NDArray[Any],
+    df: NDArray[Any],
+    df_all: int,
+    whitening: NDArray[np.float64],
+) -> JointResult:
+    """Joint test of each variant with all traits of a mixed model: Hotelling's T².
+
+    T² = t'R⁻¹t with the traits' t and their correlation R for variants without an effect; T²/K has
+    an F distribution with K and n − p − 1 degrees of freedom, that of one trait exactly. Slightly
+    conservative where K is no longer small beside n. Where some people lack the genotype, as for
+    `joint_test`.
+
+    Parameters
+    ----------
+    beta, se, df, df_all
+        As for `joint_test`.
+    whitening
+        [float64, shape: (n_traits, n_traits)] From `whiten_traits`, of R.
+
+    Returns
+    -------
+    JointResult
+        `r2` is T²/(T² + df).
+
+    References
+    ----------
+    doi:10.1214/aoms/1177732979
+    """
+    n_traits = beta.shape[1]
+    assert beta.shape == se.shape == df.shape
+    assert whitening.shape == (n_traits, n_traits)
+    fewest, too_few = _people(df, df_all)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.asarray(beta, dtype=np.float64) / np.asarray(se, dtype=np.float64)  # (M, K)
+    t2 = np.square(t @ whitening.T).sum(axis=1)  # (M,)
+    too_few &= np.isfinite(t2)
+    t2[too_few] = np.nan
+    ratio = t2 / fewest
+    p = neg_log10_f_tail(ratio, n_traits, fewest)
+    return JointResult(ratio / (1 + ratio), t2 / n_traits, p, too_few)
 
 
 def neg_log10_p(r2: NDArray[Any], df1: float, df2: NDArray[Any] | float) -> NDArray[np.float64]:

@@ -39,20 +39,18 @@ class Replication:
     replicated: NDArray[np.bool_]
 
 
-def replicate(
+def combined_correlation(
     r_discovery: NDArray[np.float64],
     correlation_discovery: NDArray[np.float64],
     sd_discovery: NDArray[np.float64],
     r_replication: NDArray[np.float64],
     correlation_replication: NDArray[np.float64],
     sd_replication: NDArray[np.float64],
-    df: NDArray[Any],
-) -> Replication:
-    """Test each lead's own combination of traits in other people.
+) -> NDArray[np.float64]:
+    """Correlation of each lead, in other people, with the combination of traits that it changed.
 
     The discovery's regression of the genotype on the traits gives the combination; in the
-    replication its correlation with the variant follows from those of the traits. With one trait
-    this is the one-sided t test of that trait.
+    replication its correlation with the variant follows from those of the traits.
 
     Parameters
     ----------
@@ -64,8 +62,11 @@ def replicate(
     sd_discovery, sd_replication
         (n_traits,) their standard deviations: a trait keeps its unit between the cohorts, not its
         variance.
-    df
-        (n_leads,) residual degrees of freedom in the replication.
+
+    Returns
+    -------
+    float64, (n_leads,)
+        Above 0 if the effect has the discovery's direction. With one trait it is the trait's own.
 
     Raises
     ------
@@ -78,7 +79,19 @@ def replicate(
         raise InputError("the traits of the discovery are linearly dependent") from error
     weight = weight / sd_discovery * sd_replication
     variance = np.einsum("lk,kj,lj->l", weight, correlation_replication, weight)
-    r = (weight * r_replication).sum(axis=1) / np.sqrt(variance)  # (n_leads,)
+    return np.asarray((weight * r_replication).sum(axis=1) / np.sqrt(variance))
+
+
+def replicate(r: NDArray[np.float64], df: NDArray[Any]) -> Replication:
+    """Test each lead in the direction of the discovery, all of them at `LEVEL`.
+
+    Parameters
+    ----------
+    r
+        (n_leads,) from `combined_correlation`.
+    df
+        (n_leads,) residual degrees of freedom in the replication.
+    """
     df = np.asarray(df, dtype=np.float64)
     t = r * np.sqrt(df / np.maximum(1 - r * r, 1e-300))
     neg_log10_p = -stats.t.logsf(t, df) / np.log(10)

@@ -3,7 +3,7 @@
 from fileformats.generic import File
 from pydra.compose import shell
 
-from axoloci.formats import PlinkBed, SumstatsStore
+from axoloci.formats import GenotypeData, SumstatsStore
 from axoloci.pydra_task import IMAGE_HELP, made
 
 
@@ -31,7 +31,9 @@ class FindLoci(shell.Task["FindLoci.Outputs"]):
 
     joint: File = shell.arg(argstr="--joint", help="table of the joint test")
     sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
-    genotypes: PlinkBed = shell.arg(argstr="--genotypes", help="PLINK 1 genotypes, for LD")
+    genotypes: GenotypeData = shell.arg(
+        argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes, for LD"
+    )
     p_threshold: float | None = shell.arg(
         argstr="--p-threshold", default=None, help="p that makes a lead variant"
     )

@@ -61,6 +61,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             np.full(part.stop - part.start, N, dtype=np.int32),
             beta[rows].astype(np.float32),
             se[rows].astype(np.float32),
+            n_covariates=1,
         )
     people = [f"i{i}" for i in range(N)]
     writer.finish(TRAITS, people, np.corrcoef(y.T), y.std(axis=0), {"n_covariates": 1})

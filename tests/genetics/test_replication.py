@@ -10,7 +10,7 @@ from scipy import stats
 
 from axoloci.errors import InputError
 from axoloci.tasks.genetics.kernel import partial_correlation
-from axoloci.tasks.genetics.replication import replicate, sign_test
+from axoloci.tasks.genetics.replication import combined_correlation, replicate, sign_test
 
 
 def cohort(n: int, effect: float, seed: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -38,11 +38,12 @@ def summary(
     return r, np.corrcoef(adjusted.T), adjusted.std(axis=0), df
 
 
-def test_replicate__is_the_regression_of_the_composite() -> None:
+def test_combined_correlation__is_the_regression_of_the_composite() -> None:
     first, second = cohort(400, 0.4, 1), cohort(300, 0.4, 2)
     r1, c1, s1, _ = summary(*first)
     r2, c2, s2, df = summary(*second)
-    found = replicate(r1, c1, s1, r2, c2, s2, np.array([df]))
+    r = combined_correlation(r1, c1, s1, r2, c2, s2)
+    found = replicate(r, np.array([df]))
     genotype, covariates, traits = second
     composite = traits @ (np.linalg.solve(c1, r1[0]) / s1)
     fit = sm.OLS(composite, np.column_stack([covariates, genotype])).fit()
@@ -55,7 +56,8 @@ def test_replicate__one_trait_is_its_one_sided_t_test() -> None:
     r = np.array([[0.2], [-0.2], [0.2]])
     again = np.array([[0.25], [-0.25], [-0.25]])
     one = np.ones((1, 1))
-    found = replicate(r, one, one[0], again, one, one[0], np.full(3, 98))
+    combined = combined_correlation(r, one, one[0], again, one, one[0])
+    found = replicate(combined, np.full(3, 98))
     t = 0.25 * np.sqrt(98 / (1 - 0.25**2))
     p = stats.t.sf(np.array([t, t, -t]), 98)
     np.testing.assert_allclose(found.neg_log10_p, -np.log10(p), rtol=1e-9)
@@ -68,7 +70,8 @@ def test_replicate__null_is_uniform() -> None:
     p = []
     for seed in range(2, 302):
         r2, c2, s2, df = summary(*cohort(80, 0.0, seed))
-        p.append(10 ** -replicate(r1, c1, s1, r2, c2, s2, np.array([df])).neg_log10_p[0])
+        r = combined_correlation(r1, c1, s1, r2, c2, s2)
+        p.append(10 ** -replicate(r, np.array([df])).neg_log10_p[0])
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
@@ -77,17 +80,17 @@ def test_replicate__what_is_absent_is_not_counted() -> None:
     r = np.array([[0.3, 0.0], [0.3, 0.0]])
     again = np.array([[0.21, 0.0], [np.nan, np.nan]])
     df = np.array([98, np.nan])
-    found = replicate(r, eye, sd, again, eye, sd, df)
+    found = replicate(combined_correlation(r, eye, sd, again, eye, sd), df)
     assert np.isnan(found.neg_log10_p).tolist() == [False, True]
     assert found.replicated.tolist() == [True, False]  # the level is not halved: one was tested
 
 
-def test_replicate__dependent_traits_are_refused() -> None:
+def test_combined_correlation__dependent_traits_are_refused() -> None:
     with pytest.raises(InputError, match="linearly dependent"):
-        replicate(
-            np.ones((1, 2)) / 3, np.ones((2, 2)), np.ones(2), np.ones((1, 2)) / 3,
-            np.eye(2), np.ones(2), np.array([50]),
-        )  # fmt: skip
+        combined_correlation(
+            *(np.ones((1, 2)) / 3, np.ones((2, 2)), np.ones(2)),
+            *(np.ones((1, 2)) / 3, np.eye(2), np.ones(2)),
+        )
 
 
 def test_sign_test__is_the_binomial_one() -> None:
