@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from axoloci.errors import InputError
+from axoloci.io.genotype_files import genotype_set
 from axoloci.study import parse_settings, read_study, step_settings, whole_path
 
 
@@ -35,7 +36,9 @@ def test_read_study__paths_start_at_the_file(tmp_path: Path) -> None:
 def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
     for name in ("/data/chr1.phased", "/data/chr1.phased.bed"):
         content = {"out": "o", "bids": "b", "genotypes": name}
-        assert parse_settings(content, "x", Path("/")).genotypes == Path("/data/chr1.phased")
+        genotypes = parse_settings(content, "x", Path("/")).genotypes
+        assert genotypes is not None
+        assert genotype_set(genotypes).data == Path("/data/chr1.phased.bed")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,39 @@ def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
             'categorical = ["site"]',
             "'gwas.categorical' names site, which 'gwas.covariates' does not",
         ),
+        (
+            'out = "o"\nbids = "b"\n[gwas]\nmodel = "age +"',
+            r"'gwas\.model': .*formula 'age \+': Operator",
+        ),
+        (
+            'out = "o"\nbids = "b"\n[gwas]\nmodel = "fa ~ age"',
+            r"'gwas\.model': .*holds a ~; write the covariates alone",
+        ),
+        (
+            'out = "o"\nbids = "b"\ncovariates = "c"\n[gwas]\nmodel = "age"\ncovariates = ["sex"]',
+            "'gwas.model' and 'gwas.covariates' both name the covariates",
+        ),
+        (
+            'out = "o"\nbids = "b"\n[gwas]\nmodel = "age + PC1"',
+            "'gwas.model' names columns, but 'covariates' no table: age$",
+        ),
+        (
+            'out = "o"\nbids = "b"\n[gwas]\nn_pcs = 2\nmodel = "PC1:PC3"',
+            "'gwas.model' names columns, but 'covariates' no table: PC3; components are made as "
+            r"far as n_pcs = 2 in \[gwas\] says$",
+        ),
+        (
+            'out = "o"\nbids = "b"\ncovariates = "c"\n[gwas]\nmodel = "age"\n'
+            'categorical = ["site"]',
+            "'gwas.categorical' names site, which 'gwas.model' does not",
+        ),
+        (
+            'out = "o"\nbids = "b"\n[gwas]\nmixed_model_extract = "v"',
+            "'gwas.mixed_model_extract' is of use with mixed_model = true only",
+        ),
+        ('out = "o"\nbids = "b"\n[gwas]\nmin_maf = 0.6', r"min_maf': .*equal to 0\.5"),
+        ('out = "o"\nbids = "b"\n[gwas]\nwinsorize = 0', r"winsorize': .*greater than 0"),
+        ('out = "o"\nbids = "b"\n[gwas]\nrank_normal = true', r"rank_normal': .*'residuals'"),
     ],
 )
 def test_read_study__faults_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -107,6 +143,37 @@ def test_parse_settings__lists_all_problems_at_once() -> None:
     assert "'out'" in message
     assert "gwas.pcs" in message
     assert "dti.method" in message
+
+
+def test_step_settings__the_mixed_model_has_the_traits_and_covariates_alone() -> None:
+    gwas = {
+        "model": "age**2 + sex*C(site) + PC1:PC2",
+        "categorical": ["site"],
+        "winsorize": 4,
+        "rank_normal": "residuals",
+        "complete_traits": True,
+        "region": ["7"],
+        "extract": "tested.txt",
+        "min_mac": 20,
+        "device": "cpu",
+    }
+    content = {"out": "o", "traits": "t", "covariates": "c", "gwas": gwas}
+    settings = parse_settings(content, "x", Path("/s"))
+    assert settings.gwas.columns == ("age", "sex", "site")
+    chosen = step_settings(settings)
+    assert chosen["gwas"] == {key: gwas[key] for key in gwas if key != "extract"}
+    assert settings.gwas.variant_lists == {"extract": Path("/s/tested.txt")}
+    assert "mixed_model" not in chosen
+    gwas |= {"mixed_model": True, "mixed_model_extract": "independent.txt"}
+    settings = parse_settings(content, "x", Path("/s"))
+    assert settings.gwas.variant_lists["mixed_model_extract"] == Path("/s/independent.txt")
+    mixed = step_settings(settings)
+    assert mixed["gwas"] == chosen["gwas"]
+    of_traits = ("model", "categorical", "winsorize", "rank_normal", "complete_traits")
+    assert mixed["mixed_model"] == {key: gwas[key] for key in of_traits}
+    content["gwas"] = {"covariates": ["age"], "n_pcs": 2, "mixed_model": True}
+    listed = step_settings(parse_settings(content, "x", Path("/s")))
+    assert listed["mixed_model"] == listed["gwas"] == {"covariate": ["age", "PC1", "PC2"]}
 
 
 def test_cohorts__take_from_the_top_what_they_leave_out(tmp_path: Path) -> None:
@@ -127,7 +194,7 @@ def test_cohorts__take_from_the_top_what_they_leave_out(tmp_path: Path) -> None:
     )
     assert (discovery.start, replication.start) == ("encoder", "normalize")
     assert (discovery.keep, replication.keep) == (tmp_path / "d.tsv", None)
-    assert (discovery.genotypes, replication.genotypes) == (tmp_path / "g", tmp_path / "h")
+    assert (discovery.genotypes, replication.genotypes) == (tmp_path / "g", tmp_path / "h.bed")
     assert discovery.covariates == replication.covariates == tmp_path / "c.tsv"
     assert replication.fa_common is None
 
@@ -163,4 +230,4 @@ def test_parse_settings__no_path_leads_up(tmp_path: Path) -> None:
     settings = parse_settings(content, "test", tmp_path / "study")
     assert settings.out == tmp_path / "o"
     assert settings.fa == tmp_path / "m" / "{participant_id}.nii.gz"
-    assert settings.genotypes == tmp_path / "study" / "g"
+    assert settings.genotypes == tmp_path / "study" / "g.bed"

@@ -28,7 +28,8 @@ from axoloci.environments import StepError, environment_problems, last_words
 from axoloci.errors import InputError
 from axoloci.images import IMAGES_VARIABLE, sif_folder
 from axoloci.io.files import write_json, write_text
-from axoloci.io.genotypes import count_variants
+from axoloci.io.genotype_files import count_variants, genotype_set
+from axoloci.io.variant_choice import VariantChoice
 from axoloci.job import read_record, read_records, was_killed
 from axoloci.scans import Scan
 from axoloci.slurm import JobState
@@ -176,13 +177,21 @@ def freeze(
         scans_per_element=profile.slurm.scans_per_element
         or max(1, math.ceil(n_scans / MOST_ELEMENTS)),
         chromosomes={
-            name: count_variants(Path(f"{cohort.genotypes}.bim"))
+            name: _chromosomes(cohort)
             for name, cohort in settings.cohorts().items()
-            if name != "train"
+            if name != "train" and cohort.genotypes is not None
         },
     )
     _check_profile(submission)
     return submission
+
+
+def _chromosomes(cohort: StudySettings) -> dict[str, int]:
+    """Variants that are tested of each chromosome, but for what their genotypes tell."""
+    assert cohort.genotypes is not None
+    genotypes, gwas = genotype_set(cohort.genotypes), cohort.gwas
+    choice = VariantChoice(gwas.region, gwas.extract, gwas.exclude)
+    return count_variants(genotypes) if choice.is_all else choice.count(genotypes)
 
 
 def _cost_key(step: StepPlan) -> str:

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +191,7 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             continue
         cohort = cohorts[name]
         tables = graph.give(cohort.covariates, "covariates")
-        made = [c for c in cohort.gwas.covariates or () if c in MADE_COVARIATES]
+        made = [c for c in cohort.gwas.columns or () if c in MADE_COVARIATES]
         sources: dict[str, tuple[str | None, str]] = {
             "genotypes": (graph.give(cohort.genotypes, "genotypes"), ""),
             "covariates": (tables, ""),
@@ -207,6 +207,9 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             store = (trained["pack"], "cohort.zarr")
             lazy.append("cohort" if name == teacher else "like")
             sources[lazy[-1]] = store
+        for key, path in cohort.gwas.variant_lists.items():
+            lazy.append(key)
+            sources[key] = (graph.give(path, key), "")
         if name == "replication":
             lazy += ["discovery", "discovery_loci"]
             sources["discovery"] = (found["gwas"], "sumstats")
@@ -216,13 +219,15 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             name,
             Group(
                 out_dir="", log_dir="", settings=step_settings(cohort), n_pcs=cohort.gwas.n_pcs,
-                export=list(cohort.gwas.export),
+                export=list(cohort.gwas.export), export_format=cohort.gwas.export_format,
             ),
             tuple(lazy),
             sources,
         )  # fmt: skip
         if made and name in last:
-            graph.connect(last[name], jobs["gwas"], "qc.tsv")
+            for job in ("ridge", "gwas"):
+                if job in jobs:
+                    graph.connect(last[name], jobs[job], "qc.tsv")
         end = "loci" if name == "discovery" else "replicate"
         graph.connect(jobs[end], report, f"{end if end == 'loci' else 'replication'}.tsv")
         if name == "discovery":
@@ -254,11 +259,13 @@ def group_jobs(settings: StudySettings) -> dict[str, list[str]]:
     return {name: list(jobs) for name, jobs in group_programs(settings).items()}
 
 
-def group_parts(settings: StudySettings, parts: Sequence[str] = ("all",)) -> list[tuple[str, str]]:
-    """The group stage in its order: cohort and part, "train" or one of `parts` of `Group`.
+def group_parts(settings: StudySettings, *, in_parts: bool = False) -> list[tuple[str, str]]:
+    """The group stage in its order: cohort and part, "train" or one of `Group`.
 
-    Train, look for loci, replicate: each cohort in its turn.
+    Train, look for loci, replicate: each cohort in its turn, and as a whole unless `in_parts`.
     """
+    mixed = ("ridge", "plan") if settings.gwas.mixed_model else ()
+    parts = ("prepare", *mixed, "associate", "conclude") if in_parts else ("all",)
     tested = [name for name in ("discovery", "replication") if name in settings.cohorts()]
     teacher = settings.teacher()
     trained = [(teacher, "train")] if teacher else []

@@ -7,13 +7,14 @@ from fileformats.generic import File
 from pydra.compose import workflow
 
 from axoloci.environments import StepEnvironment, image_identity
-from axoloci.formats import CohortStore, Nifti, PlinkBed, SumstatsStore
+from axoloci.formats import CohortStore, GenotypeData, Nifti, SumstatsStore
 from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
 from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 from axoloci.tasks.gwas.task import (
     CheckSamples,
     ComputePcs,
     ExportSumstats,
+    FitMixedModel,
     PrepareGwas,
     RunGwas,
 )
@@ -97,7 +98,7 @@ def Training(
 
 @workflow.define(outputs=["table"])
 def Group(
-    genotypes: PlinkBed,
+    genotypes: GenotypeData,
     out_dir: str,
     log_dir: str,
     maps: File | None = None,
@@ -109,9 +110,13 @@ def Group(
     discovery: SumstatsStore | None = None,
     discovery_loci: File | None = None,
     covariates: list[File] | None = None,
+    extract: File | None = None,
+    exclude: File | None = None,
+    mixed_model_extract: File | None = None,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006
     n_pcs: int = 0,
     export: list[str] = [],  # noqa: B006
+    export_format: str = "gwas-ssf",
     threads: int = 1,
     env: str = "native",
     part: str = "all",
@@ -121,12 +126,14 @@ def Group(
 
     On a cluster it is run in parts: "prepare" (all up to the association), "associate" (one
     chromosome, several at once), "conclude" (the association as a whole, of which nothing is left
-    to compute but what holds for all chromosomes, and what follows from it).
+    to compute but what holds for all chromosomes, and what follows from it). With a mixed model
+    there are two more before "associate": "ridge" (which fits it) and "plan" (of the store of the
+    association, else the end of "prepare").
 
     Parameters
     ----------
     genotypes
-        PLINK 1 genotypes.
+        PLINK 1, PLINK 2 or BGEN genotypes.
     out_dir
         Folder for the results.
     log_dir
@@ -145,26 +152,30 @@ def Group(
         Summary statistics and loci of another cohort, which are tested in this one.
     covariates
         Tables of covariates.
+    extract, exclude, mixed_model_extract
+        Lists of variants: those that are tested, that are not, and that predict in a mixed model.
     settings
-        Settings by step; what is left out, the step decides.
+        Settings by step; what is left out, the step decides. `mixed_model`, even if empty, asks
+        for a mixed model.
     n_pcs
         Genotype principal components used as covariates.
-    export
-        Traits whose summary statistics are also written as GWAS-SSF text.
+    export, export_format
+        Traits whose summary statistics are also written as text, and the format.
     threads
         CPU threads of each job; the jobs run one after another.
     env
         "native", "docker" or "singularity".
     part
-        "all", "prepare", "associate" or "conclude".
+        "all", "prepare", "ridge", "plan", "associate" or "conclude".
     chromosome
         The one that is associated.
 
     Returns
     -------
     File
-        Table of loci or of their replication; of an earlier part the plan of the association.
-        Everything else lies in `out_dir`.
+        Table of loci or of their replication; of an earlier part the plan of the association, or
+        before it the quality of the genotypes or the manifest of the mixed model. Everything else
+        lies in `out_dir`.
     """
 
     def add(name: str, task: Any, always: bool = False) -> Any:
@@ -207,8 +218,9 @@ def Group(
             "pca",
             ComputePcs(genotypes=genotypes, n_pcs=n_pcs, keep=people, **shared("gwas", "pcs.tsv")),
         ).pcs
+    mixed_model = settings.get("mixed_model")
     if prepares:
-        add(
+        checked = add(
             "samples",
             CheckSamples(
                 genotypes=genotypes,
@@ -219,16 +231,34 @@ def Group(
             ),
         )
 
-    association = {
+    if mixed_model is not None and part == "prepare":
+        return checked.samples_qc
+
+    inputs = {
         "genotypes": genotypes,
         "traits": tested_traits,
         "covariates": covariates,
         "pcs": pcs,
+    }
+    loco = None if mixed_model is None else Path(out_dir, "loco")
+    if mixed_model is not None and part in ("all", "ridge"):
+        fitting = FitMixedModel(
+            extract=mixed_model_extract, **inputs, **mixed_model, **shared("gwas", "loco")
+        )
+        fitted = add("ridge", fitting)
+        loco = fitted.loco
+        if part == "ridge":
+            return fitted.manifest
+    association = {
+        **inputs,
+        "extract": extract,
+        "exclude": exclude,
+        "loco": loco,
         **settings.get("gwas", {}),
         **shared("gwas", "sumstats"),
     }
     # the store itself knows what of it is there, so its parts are looked at each time
-    if part == "prepare":
+    if part in ("prepare", "plan"):
         prepared = PrepareGwas(plan_only=True, replace=True, **association)
         return add("gwas_plan", prepared, always=True).plan
     if part == "associate":
@@ -241,7 +271,8 @@ def Group(
             ExportSumstats(
                 sumstats=associated.sumstats,
                 trait=trait,
-                **shared("gwas", f"{trait}.gwas-ssf.tsv.gz"),
+                format=export_format,
+                **shared("gwas", f"{trait}.{export_format}.tsv.gz"),
             ),
         )
     if discovery is not None:

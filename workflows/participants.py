@@ -20,6 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import pandas as pd
 from pydra.utils.general import get_fields
 from rich.console import Console
 from rich.progress import (
@@ -35,6 +36,7 @@ from axoloci.environments import StepError, die_with_parent, image_identity
 from axoloci.errors import InputError, raise_all
 from axoloci.extra import named_files, task_fields
 from axoloci.io.files import sha256, write_json, write_text
+from axoloci.io.genotype_files import genotype_set
 from axoloci.io.nifti import read_header, read_nifti
 from axoloci.io.tables import read_ids, read_table
 from axoloci.job import (
@@ -109,8 +111,20 @@ class Cohort:
         traits, keep = self.settings.traits, self.settings.keep
         if traits is None:
             return {scan.sample_id for scan in self.scans}
-        people = set(read_table(traits).index)
-        return people if keep is None else people & set(read_ids(keep))
+        known = genotyped_people(self.settings)
+        people = set(read_table(traits, people=known).index)
+        return people if keep is None else people & set(read_ids(keep, known))
+
+
+def genotyped_people(settings: StudySettings) -> pd.DataFrame | None:
+    """People of a cohort's genotypes, with whom its tables are matched.
+
+    None if there are none, or if they have faults, which the check names.
+    """
+    try:
+        return None if settings.genotypes is None else genotype_set(settings.genotypes).people
+    except (InputError, OSError):
+        return None
 
 
 def chain_of(settings: StudySettings) -> tuple[str, ...]:

@@ -28,14 +28,19 @@ import numpy as np
 import pandas as pd
 
 from axoloci.care import size
-from axoloci.covariates import design_matrix
+from axoloci.covariates import design_matrix, formula_columns, formula_variables
 from axoloci.engines import has_gpu
 from axoloci.environments import die_with_parent, environment_problems, memory_limit
 from axoloci.errors import InputError, raise_all
 from axoloci.extra import table_problems, task_fields
 from axoloci.images import locked_images
 from axoloci.io.files import unreadable, write_json
-from axoloci.io.genotypes import genotype_problems, read_people
+from axoloci.io.genotype_files import (
+    GenotypeSet,
+    count_variants,
+    genotype_problems,
+    genotype_set,
+)
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import (
@@ -45,11 +50,21 @@ from axoloci.io.tables import (
     read_table,
     read_traits,
 )
+from axoloci.io.variant_choice import VariantChoice
 from axoloci.scans import LABEL, TOLD_BY, Scan, find_scans, passed_over, pattern_folder, scan_faults
-from axoloci.study import COHORTS, Inputs, StudyPaths, StudySettings, not_made
+from axoloci.study import (
+    COHORTS,
+    GwasSettings,
+    Inputs,
+    StudyPaths,
+    StudySettings,
+    beyond_pcs,
+    not_made,
+)
+from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 from axoloci.workflows.graph import group_jobs, study_graph
 from axoloci.workflows.participant import AT_HAND, STEPS
-from axoloci.workflows.participants import Cohort, check_map
+from axoloci.workflows.participants import Cohort, check_map, genotyped_people
 from axoloci.workflows.plan import plan_study, template_grid
 from axoloci.workflows.provenance import CODE, CRATE
 
@@ -66,6 +81,7 @@ HELD_OUT = 0.1  # of the people who train the encoder, as axoloci-encoder holds 
 FEW_FREE = 10  # degrees of freedom that are worth a warning
 FAR = 10  # times the interquartile range from the median
 MOST_COVARIATES, MOST_LEVELS = 20, 8  # that are described
+MANY_PREDICTORS = 1_000_000  # variants of a mixed model from which on a warning is worth it
 MAX_LEVELS = 200  # of a covariate of words: beyond, its columns are counted and not computed
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]
@@ -177,6 +193,15 @@ def check(
                 found.problems.append(f"normalize.{key}: {why}")
             else:
                 found.collect(read_header, path, 3, where=f"normalize.{key}: ")
+    for key, path in settings.gwas.variant_lists.items():
+        if why := unreadable(path):
+            found.problems.append(f"gwas.{key}: {why}")
+    gwas = settings.gwas
+    if gwas.model and gwas.pcs and not gwas.mixed_model and not _names_pcs(gwas):
+        found.warnings.append(
+            f"'gwas.model' names none of the components PC1 to PC{gwas.n_pcs}, so ancestry is not "
+            "adjusted for; add PC1:PC10, say, or set mixed_model = true, if people differ in it"
+        )
     if settings.normalize.mask is not None and settings.cohorts()["discovery"].start != "gwas":
         _check_grids(found, settings)
     several = bool(settings.train or settings.replication)
@@ -208,6 +233,11 @@ def check(
     found.problems = list(dict.fromkeys(found.problems))  # cohorts may share a table
     found.warnings = list(dict.fromkeys(found.warnings))
     return found
+
+
+def _names_pcs(gwas: GwasSettings) -> bool:
+    """Whether a formula takes one of the components that are made."""
+    return gwas.model is not None and bool(set(formula_variables(gwas.model)) & set(gwas.pcs))
 
 
 def _examples(names: Iterable[str]) -> str:
@@ -351,11 +381,11 @@ def _overwritten(settings: StudySettings) -> list[str]:
             path = getattr(cohort, key)
             if path is None:
                 continue
-            names = [f"{path}{e}" for e in (".bed", ".bim", ".fam")] if key == "genotypes" else []
-            inputs |= {Path(name): key for name in names or [path]}
+            inputs |= dict.fromkeys(_genotype_files(path) if key == "genotypes" else [path], key)
     for key in ("template", "mask"):
         if (path := getattr(settings.normalize, key)) is not None:
             inputs[path] = f"normalize.{key}"
+    inputs |= {path: f"gwas.{key}" for key, path in settings.gwas.variant_lists.items()}
     problems = []
     for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
         paths = StudyPaths(out)
@@ -370,6 +400,14 @@ def _overwritten(settings: StudySettings) -> list[str]:
             if path.resolve() in taken or folders & set(path.resolve().parents)
         ]
     return problems
+
+
+def _genotype_files(path: Path) -> list[Path]:
+    """All files of a set; none where it is not clear which these are, which is named elsewhere."""
+    try:
+        return genotype_set(path).files
+    except InputError:
+        return []
 
 
 def _other_owner(cohort: StudySettings) -> list[str]:
@@ -421,13 +459,14 @@ def _check_tables(
 ) -> None:
     """Genotypes, covariates and traits of one cohort, and who is in all of them."""
     cohort, traits = found.cohorts.get(name), None
+    known = genotyped_people(settings)
     if settings.traits is not None:
-        traits = found.collect(_read_traits, settings, found.warnings, where=where)
+        traits = found.collect(_read_traits, settings, known, found.warnings, where=where)
         if traits is None:
             cohort = None
             found.cohorts.pop(name, None)
     if cohort is not None and settings.keep is not None:
-        kept = set(read_ids(settings.keep))
+        kept = set(read_ids(settings.keep, known if settings.traits else None))
         unknown = kept - cohort.people
         if unknown:
             hint = alike_hint(unknown, cohort.people)
@@ -444,16 +483,18 @@ def _check_tables(
     tables: dict[Path, set[str]] = {}
     if settings.genotypes is None:
         if stage != "participants":
-            found.problems.append(
-                f"{where}'genotypes' is missing: the group stage needs PLINK 1 genotypes"
-            )
+            found.problems.append(f"{where}'genotypes' is missing: the group stage needs genotypes")
     else:
-        bed, fam = (Path(f"{settings.genotypes}{suffix}") for suffix in (".bed", ".fam"))
-        faults = genotype_problems(bed)
-        found.problems += [f"{where}genotypes: {fault}" for fault in faults]
-        if not faults:
-            tables[fam] = set(read_people(fam))
-    columns = _read_covariates(found, settings, where)
+        tables |= _check_genotypes(found, settings, where, stage)
+        if cohort is not None and cohort.scans and known is not None:
+            shared_iids = set(known["iid"][known["iid"].duplicated()])
+            if namesakes := cohort.people & shared_iids:
+                found.problems.append(
+                    f"{where}genotypes: people of several families have the IID "
+                    f"{_examples(namesakes)}, and a scan names its person by one label: give each "
+                    "an IID of its own (plink2 --update-ids)"
+                )
+    columns = _read_covariates(found, settings, known, where)
     if columns is not None and settings.covariates is not None:
         whole = columns.notna().all(axis=1)
         if not whole.all():
@@ -501,6 +542,63 @@ def _check_tables(
         _check_design(found, settings, columns, len(shared), where)
 
 
+def _check_genotypes(
+    found: Preflight, settings: StudySettings, where: str, stage: str
+) -> dict[Path, set[str]]:
+    """The file that names the people of the genotypes, and these; none if there are faults."""
+    assert settings.genotypes is not None
+    genotypes = found.collect(genotype_set, settings.genotypes, where=f"{where}genotypes: ")
+    if genotypes is None:
+        return {}
+    if faults := genotype_problems(genotypes):
+        found.problems += [f"{where}genotypes: {fault}" for fault in faults]
+        return {}
+    if len(genotypes.parts) > 1:
+        found.counts.append(f"{where}genotypes: {len(genotypes.parts)} files of {genotypes.data}")
+    if genotypes.absent:
+        found.warnings.append(
+            f"{where}genotypes: no file of chromosome {', '.join(genotypes.absent)} is there for "
+            f"{genotypes.data}; these are not tested"
+        )
+    if stage != "participants":
+        _check_variants(found, settings, genotypes, where)
+    return {genotypes.names_people: set(genotypes.people.index)}
+
+
+def _check_variants(
+    found: Preflight, settings: StudySettings, genotypes: GenotypeSet, where: str
+) -> None:
+    """Whether regions and lists leave a variant, and enough of them for a mixed model."""
+    gwas = settings.gwas
+    if any(map(unreadable, gwas.variant_lists.values())):
+        return  # named already
+    tested = VariantChoice(gwas.region, gwas.extract, gwas.exclude)
+    if not tested.is_all:
+        found.collect(tested.count, genotypes, where=f"{where}gwas: ")
+    if not gwas.mixed_model:
+        return
+    predict = VariantChoice(extract=gwas.mixed_model_extract)
+    if predict.is_all:
+        counts = count_variants(genotypes)
+    else:
+        counts = found.collect(predict.count, genotypes, where=f"{where}gwas: ")
+    if counts is None:
+        return
+    counts = {name: n for name, n in counts.items() if ploidy_of(name) is Ploidy.DIPLOID}
+    if len(counts) < 2:
+        found.problems.append(
+            f"{where}'gwas.mixed_model': {genotypes.data} has variants of {len(counts)} autosomes "
+            "for it, and those of others predict what is taken off; give genotypes of more "
+            "chromosomes, or leave the key out"
+        )
+    elif sum(counts.values()) > MANY_PREDICTORS:
+        found.warnings.append(
+            f"{where}'gwas.mixed_model': {sum(counts.values()):,} variants predict, and its time "
+            "grows with them: 200,000 to 500,000 are enough; name some by mixed_model_extract "
+            "(such as those of plink2 --indep-pairwise)"
+        )
+
+
 def _check_size(
     found: Preflight, settings: StudySettings, n_people: int, what: str, stage: str, where: str
 ) -> None:
@@ -527,13 +625,18 @@ def _check_batch(found: Preflight, settings: StudySettings) -> None:
         )
 
 
-def _read_traits(settings: StudySettings, warnings: list[str]) -> pd.DataFrame:
-    """The table of traits; traits that cannot be tested are said among the warnings."""
+def _read_traits(
+    settings: StudySettings, people: pd.DataFrame | None, warnings: list[str]
+) -> pd.DataFrame:
+    """The table of traits; traits that cannot be tested are said among the warnings.
+
+    `people` are those of the genotypes.
+    """
     path = settings.traits
     assert path is not None
     if why := unreadable(path):
         raise InputError(f"traits: {why}")
-    traits = read_traits(path)
+    traits = read_traits(path, people)
     problems = [
         f"{path}: 'gwas.export' names '{name}', which is no column; "
         f"{_nearest(name, traits.columns)}"
@@ -594,26 +697,32 @@ def _nearest(name: str, known: Iterable[Any]) -> str:
     return f"found {', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}"
 
 
-def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> pd.DataFrame | None:
-    """The covariates that the study uses, one row a person; none if there is no sound table."""
+def _read_covariates(
+    found: Preflight, settings: StudySettings, people: pd.DataFrame | None, where: str
+) -> pd.DataFrame | None:
+    """The covariates that the study uses, one row a person; none if there is no sound table.
+
+    `people` are those of the genotypes.
+    """
     path, gwas = settings.covariates, settings.gwas
     if path is None:
         return None
     if why := unreadable(path):
         found.problems.append(f"{where}covariates: {why}")
         return None
-    if gwas.covariates == ():
+    if gwas.columns == ():
         return None
-    table = found.collect(read_table, path, gwas.categorical, where=where)
+    table = found.collect(read_table, path, gwas.categorical, people, where=where)
     if table is None:
         return None
-    made = settings.made_covariates & set(gwas.covariates or ())
+    made = settings.made_covariates & set(gwas.columns or ())
     n_before = len(found.problems)
-    for key in ("covariates", "categorical"):
+    for key, names in ((gwas.key, gwas.columns), ("categorical", gwas.categorical)):
         found.problems += [
             f"{where}{path}: no column '{name}', which 'gwas.{key}' names; "
             f"{_nearest(name, table.columns)}{not_made([name], settings)}"
-            for name in getattr(gwas, key) or ()
+            f"{beyond_pcs([name], gwas.n_pcs)}"
+            for name in names or ()
             if name not in table and name not in made
         ]
     components = [name for k in range(gwas.n_pcs) if (name := f"PC{k + 1}") in table]
@@ -622,15 +731,13 @@ def _read_covariates(found: Preflight, settings: StudySettings, where: str) -> p
             f"{where}{path}: has columns {_examples(components)}, and n_pcs = {gwas.n_pcs} makes "
             "components of the same names; set n_pcs = 0 under [gwas] to use yours, or rename them"
         )
-    columns = (
-        table if gwas.covariates is None else table[[n for n in gwas.covariates if n in table]]
-    )
+    columns = table if gwas.columns is None else table[[n for n in gwas.columns if n in table]]
     found.warnings += [f"{where}{line}" for line in minus_nine_warnings(columns, path)]
     for name in columns.columns:
         if columns[name].isna().all():
             found.problems.append(
                 f"{where}{path}: column '{name}' is missing for everyone; leave it out by naming "
-                "the others in [gwas] covariates"
+                f"the others in [gwas] {gwas.key}"
             )
     return columns if len(found.problems) == n_before else None
 
@@ -642,7 +749,7 @@ def _check_sidecars(
     settings = cohort.settings
     if columns is None and settings.covariates is not None:
         return  # the table's fault is named
-    for name in settings.gwas.covariates or ():
+    for name in settings.gwas.columns or ():
         of_table = columns is not None and name in columns
         if name not in TOLD_BY or name not in settings.made_covariates or of_table:
             continue
@@ -650,8 +757,9 @@ def _check_sidecars(
         keys = " or ".join(TOLD_BY[name])
         if len(lacking) == len(cohort.scans):
             found.problems.append(
-                f"{where}'gwas.covariates' names '{name}', and no scan's JSON sidecar has {keys}; "
-                f"add it to the sidecars or as a column of the covariates, or leave '{name}' out"
+                f"{where}'gwas.{settings.gwas.key}' names '{name}', and no scan's JSON sidecar has "
+                f"{keys}; add it to the sidecars or as a column of the covariates, or leave "
+                f"'{name}' out"
             )
         elif lacking:
             found.warnings.append(
@@ -767,37 +875,50 @@ def _check_design(
     where: str,
 ) -> None:
     """Covariates that say nothing, and whether there are more of them than people."""
-    n_columns = 1 + settings.gwas.n_pcs  # with the intercept
-    what = f"an intercept and {settings.gwas.n_pcs} components"
-    if columns is not None and columns.shape[1]:
-        levels = {
-            str(name): int(columns[name].nunique())
-            for name in columns.columns
-            if columns[name].dtype == object
-        }
-        many = {name: n for name, n in levels.items() if n > MAX_LEVELS}
-        for name, n in many.items():
+    gwas = settings.gwas
+    n_words = 0  # levels of columns that are not looked at in detail
+    if columns is None:
+        columns = pd.DataFrame(index=range(n_people))
+    for name in columns.select_dtypes("object").columns:
+        if (n := int(columns[name].nunique())) > MAX_LEVELS:
             found.warnings.append(
                 f"{where}{settings.covariates}: column '{name}' has {n} different words, each a "
                 "covariate of its own; if they are no categories, leave it out"
             )
-        _, names, left_out = design_matrix(columns.drop(columns=list(many)))
-        for name, why in left_out.items():
-            found.warnings.append(
-                f"{where}{settings.covariates}: '{name}' is left out: it is {why}"
-            )
-        n_columns += len(names) - 1 + sum(n - 1 for n in many.values())
-        what += f" and {n_columns - 1 - settings.gwas.n_pcs} columns of {settings.covariates}"
+            columns = columns.drop(columns=name)
+            n_words += n - 1
+    if gwas.model is None:
+        _, names, left_out = design_matrix(columns)
+        n_columns = len(names) + n_words + gwas.n_pcs  # with the intercept
+        what = f"an intercept and {gwas.n_pcs} components"
+        if n_columns > 1 + gwas.n_pcs:
+            what += f" and {n_columns - 1 - gwas.n_pcs} columns of {settings.covariates}"
+    else:
+        if not set(gwas.columns or ()) <= set(columns.columns):
+            return  # some are made on the way, or have too many levels: nothing can be told yet
+        noise = np.random.default_rng(0).standard_normal((len(columns), gwas.n_pcs))
+        stand_in = pd.DataFrame(noise, index=columns.index, columns=[*gwas.pcs])
+        made = found.collect(
+            formula_columns, gwas.model, columns.join(stand_in), where=f"{where}gwas.model: "
+        )
+        if made is None:
+            return
+        _, names, left_out = design_matrix(made)
+        n_columns, what = len(names), "those of 'gwas.model'"
+    for name, why in left_out.items():
+        found.warnings.append(
+            f"{where}{gwas.model or settings.covariates}: '{name}' is left out: it is {why}"
+        )
+    mend = f"name fewer in [gwas] {gwas.key}, or lower n_pcs"
     if n_people < n_columns + 2:
         found.problems.append(
             f"{where}{n_people} people are in all tables, too few for {n_columns} covariates "
-            f"({what}); name fewer in [gwas] covariates, or lower n_pcs"
+            f"({what}); {mend}"
         )
     elif (free := n_people - n_columns - 1) < FEW_FREE:
         found.warnings.append(
             f"{where}{n_people} people and {n_columns} covariates ({what}) leave {free} degrees of "
-            "freedom: effects will look large by chance; name fewer in [gwas] covariates, or lower "
-            "n_pcs"
+            f"freedom: effects will look large by chance; {mend}"
         )
 
 

@@ -21,6 +21,7 @@ from rocrate.rocrate import ROCrate
 from axoloci import __version__
 from axoloci.extra import named_files
 from axoloci.io.files import sha256, write_json, write_text
+from axoloci.io.genotype_files import genotype_set
 from axoloci.job import read_record, read_records
 from axoloci.scans import LABEL, Scan
 from axoloci.steps import installed_steps, is_outside, step_version
@@ -80,6 +81,7 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
 }
 FOLDERS = {  # made by many jobs or in many files: each stands for all that lies in it
     "group/cohort.zarr/": ("FA of all people, masked voxels (Zarr)", "pack"),
+    "group/loco/": ("What the mixed model leaves of each trait, by chromosome", "ridge"),
     "group/sumstats/": ("β and SE of each latent, Parquet, one folder a chromosome", "gwas"),
     "logs/": ("One log and one job record a step", ""),
 }
@@ -90,7 +92,8 @@ USES = {  # outputs that a job reads
     "train": ("group/cohort.zarr/",),
     "encode": ("group/cohort.zarr/", "group/model.safetensors"),
     "samples": ("group/pcs.tsv",),
-    "gwas": ("group/latents.parquet", "group/pcs.tsv"),
+    "ridge": ("group/latents.parquet", "group/pcs.tsv"),
+    "gwas": ("group/latents.parquet", "group/pcs.tsv", "group/loco/"),
     "export": ("group/sumstats/",),
     "joint": ("group/sumstats/",),
     "loci": ("group/joint.parquet", "group/sumstats/"),
@@ -112,6 +115,15 @@ FROM_OTHERS = (
         "Manifest of the discovery's summary statistics",
     ),
 )
+VARIANT_LISTS = (  # keys of the study file, the job that reads each, what it is
+    ("extract", "gwas", "Variants that are tested"),
+    ("exclude", "gwas", "Variants that are not tested"),
+    ("mixed_model_extract", "ridge", "Variants that predict in the mixed model"),
+)
+CHOICES = (  # of the association that its methods tell
+    *("winsorize", "rank_normal"),
+    *("min_maf", "min_mac", "max_missing", "min_hwe_p", "min_info"),
+)
 MEDIA = {
     ".json": "application/json",
     ".html": "text/html",
@@ -121,10 +133,13 @@ MEDIA = {
     ".gz": "application/gzip",
     ".fam": "text/plain",
     ".bim": "text/plain",
+    ".pvar": "text/plain",
+    ".psam": "text/plain",
+    ".sample": "text/plain",
 }
 BINARY = "application/octet-stream"
 PACKAGES = ("pydra", "numpy", "nibabel")  # of the driver
-STEP_PACKAGES = ("dipy", "scipy", "torch", "zarr", "pyarrow", "pandas", "pgenlib", "numba")
+STEP_PACKAGES = ("dipy", "scipy", "torch", "zarr", "pyarrow", "pandas", "pgenlib", "bgen", "numba")
 
 
 def package_versions(env: str) -> dict[str, str]:
@@ -161,7 +176,7 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
     -------
     facts
         `scans` (finished, people) and, of what ran, `preprocess`, `dti`, `normalize`, `outside`,
-        `cohort`, `encoder`, `gwas`, `loci`; JSON. Lengths in mm, b-values in s/mm².
+        `cohort`, `encoder`, `gwas`, `mixed_model`, `loci`; JSON. Lengths in mm, b-values in s/mm².
     """
     paths = cohort.paths
     chosen = {outcome.scan for outcome in choose_scans(cohort.outcomes)}
@@ -199,7 +214,11 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
         }
     sumstats = paths.group / "sumstats" / "sumstats.json"
     if sumstats.is_file():
-        facts["gwas"] = _gwas_facts(_read(sumstats))
+        plan = _read(sumstats.with_name("plan.json"))["plan"]
+        facts["gwas"] = _gwas_facts(_read(sumstats), plan)
+        if plan.get("loco") is not None:
+            about = _read(paths.group / "loco" / "loco.json")
+            facts["mixed_model"] = {"n_variants": about["n_variants"], "h2": about["h2"]}
     loci = paths.group / "loci.json"
     if loci.is_file():
         facts["loci"] = _read(loci)
@@ -245,8 +264,8 @@ def _scan_facts(used: Sequence[Scan], settings: StudySettings) -> dict[str, Any]
     return facts
 
 
-def _gwas_facts(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the association, from the manifest of its store."""
+def _gwas_facts(about: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the association, from the manifest of its store and from its plan."""
     names = [name for name in about["covariates"] if name != "intercept"]
     pcs = [name for name in names if re.fullmatch(r"PC\d+", name)]
     if "pcs.tsv" not in about["inputs"]:
@@ -262,6 +281,9 @@ def _gwas_facts(about: Mapping[str, Any]) -> dict[str, Any]:
         "covariates": [name for name in others if "=" not in name],
         "categorical": categorical,
         "n_pcs": len(pcs),
+        "model": plan.get("formula"),
+        "chosen": [key for key in ("region", "extract", "exclude") if plan.get(key)],
+        **{key: plan[key] for key in CHOICES if key in plan},  # of an older image it has fewer
     }
 
 
@@ -460,15 +482,20 @@ class _Crate:
             if path is not None and not path.is_relative_to(self.paths.out):
                 give(path / part, name, job)
         if given.covariates is not None:
-            give(given.covariates, "Covariates", "gwas")
+            give(given.covariates, "Covariates", "ridge", "gwas")
+        for key, job, name in VARIANT_LISTS:
+            if (path := given.gwas.variant_lists.get(key)) is not None:
+                give(path, name, job)
         if given.genotypes is not None:
-            for extension, name in (
-                (".bed", "Genotypes"),
-                (".bim", "Variants"),
-                (".fam", "People"),
-            ):
-                path = Path(f"{given.genotypes}{extension}")
-                give(path, name, "pca", "samples", "gwas", "loci", digest=extension != ".bed")
+            for files in genotype_set(given.genotypes).parts:
+                for path, name in (
+                    (files.data, "Genotypes"),
+                    (files.variants, "Variants"),
+                    (files.samples, "People"),
+                ):
+                    if path is not None:
+                        jobs = ("pca", "samples", "ridge", "gwas", "loci")
+                        give(path, name, *jobs, digest=path != files.data)
         return inputs
 
     def add_outputs(self) -> dict[str, list[Any]]:
@@ -481,11 +508,13 @@ class _Crate:
                 if individual:
                     entity["description"] = "Individual-level data: not for sharing."
                 made.setdefault(job, []).append(entity)
+        form = self.settings.gwas.export_format
         for trait in self.settings.gwas.export:
-            path = self.paths.group / f"{trait}.gwas-ssf.tsv.gz"
+            path = self.paths.group / f"{trait}.{form}.tsv.gz"
             if path.is_file():
                 name = str(path.relative_to(self.paths.out))
-                entity = self.add_file(path, f"GWAS-SSF of {trait}", identifier=name)
+                about = f"Summary statistics of {trait} as {form} text"
+                entity = self.add_file(path, about, identifier=name)
                 made.setdefault(f"export_{trait}", []).append(entity)
         for name, (what, job) in FOLDERS.items():
             if (self.paths.out / name).is_dir():
@@ -622,7 +651,8 @@ class _Crate:
         """Job records by kind, in the order of the work; those of earlier settings are left out."""
         steps = () if self.several else steps_of(self.settings)
         group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
-        group += ["samples", "gwas", *(f"export_{trait}" for trait in self.settings.gwas.export)]
+        group += ["samples", *(["ridge"] if self.settings.gwas.mixed_model else []), "gwas"]
+        group += [f"export_{trait}" for trait in self.settings.gwas.export]
         group += ["joint", "loci", "replicate", "report"]
         group += ["report-shareable"] if self.paths.shareable.exists() else []
         kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*steps, *group)}

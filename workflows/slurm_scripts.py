@@ -15,7 +15,9 @@ CHECK = "check.sh"
 SAID = {
     "participants": "Scans one by one: a faulty one costs no other.",
     "train": "The cohort store, and the encoder trained on it.",
-    "prepare": "Latents, genotype components, sample quality, and the plan of the association.",
+    "prepare": "Latents, genotype components, sample quality; the plan of the association.",
+    "ridge": "The mixed model of all traits.",
+    "plan": "The plan of the association.",
     "associate": "The association, one chromosome an element.",
     "conclude": "The association as a whole, and what follows from it.",
     "report": "The report, whatever failed before.",

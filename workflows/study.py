@@ -15,7 +15,7 @@ from axoloci.engines import folders_of
 from axoloci.environments import StepEnvironment, StepError, image_identity
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
-from axoloci.io.genotypes import read_people
+from axoloci.io.genotype_files import genotype_set
 from axoloci.io.tables import read_ids, read_table, read_traits
 from axoloci.job import read_records
 from axoloci.scans import TOLD_BY
@@ -28,6 +28,7 @@ from axoloci.workflows.participants import (
     Cohort,
     Outcome,
     choose_scans,
+    genotyped_people,
     read_outcomes,
     read_rows,
     run_participants,
@@ -129,7 +130,7 @@ def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | No
         One of them is known of no scan.
     """
     paths = StudyPaths(settings.out)
-    names = [name for name in settings.gwas.covariates or () if name in MADE_COVARIATES]
+    names = [name for name in settings.gwas.columns or () if name in MADE_COVARIATES]
     if settings.covariates is not None:
         names = [name for name in names if name not in read_table(settings.covariates)]
     if not names:
@@ -149,8 +150,8 @@ def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | No
     unknown = [name for name in names if all(row[name] == "n/a" for row in rows)]
     if unknown:
         raise InputError(
-            f"the covariate {', '.join(unknown)} of 'gwas.covariates' is known of no scan (see "
-            f"{paths.qc}); leave it out, or give it in a table named by 'covariates'"
+            f"the covariate {', '.join(unknown)} of 'gwas.{settings.gwas.key}' is known of no scan "
+            f"(see {paths.qc}); leave it out, or give it in a table named by 'covariates'"
         )
     write_table(table, rows)
     return table
@@ -166,12 +167,13 @@ def group_settings(settings: StudySettings, tables: Sequence[Path]) -> dict[str,
     tables
         Its tables of covariates.
     """
-    chosen, used = step_settings(settings), settings.gwas.covariates
+    chosen, used = step_settings(settings), settings.gwas.columns
     if used is None:
         used = tuple(str(name) for table in tables for name in read_table(table))
     named = settings.gwas.categorical
     if categories := [*named, *(n for n in TOLD_BY if n in used and n not in named)]:
-        chosen["gwas"]["categorical"] = categories
+        for options in (chosen[name] for name in ("gwas", "mixed_model") if name in chosen):
+            options["categorical"] = categories
     return chosen
 
 
@@ -180,7 +182,7 @@ def covariate_tables(settings: StudySettings, *, write: bool = True) -> list[Pat
 
     `write` as for `made_covariates`.
     """
-    given = None if settings.gwas.covariates == () else settings.covariates
+    given = None if settings.gwas.columns == () else settings.covariates
     return [table for table in (given, made_covariates(settings, write=write)) if table]
 
 
@@ -199,11 +201,13 @@ def check_people(cohort: Cohort) -> None:
         people = {outcome.sample_id for outcome in choose_scans(cohort.outcomes)}
         what = "people with a finished scan"
     counts = [f"{what}: {len(people)}"]
-    people &= set(read_people(Path(f"{settings.genotypes}.fam")))
-    counts.append(f"of these in {settings.genotypes}.fam: {len(people)}")
+    assert settings.genotypes is not None
+    genotypes = genotype_set(settings.genotypes)
+    people &= set(genotypes.people.index)
+    counts.append(f"of these in {genotypes.names_people}: {len(people)}")
     for path in covariate_tables(settings):
-        table = read_table(path, (*settings.gwas.categorical, *TOLD_BY))
-        used = settings.gwas.covariates or table.columns
+        table = read_table(path, (*settings.gwas.categorical, *TOLD_BY), genotypes.people)
+        used = settings.gwas.columns or table.columns
         complete = table[[name for name in table if name in used]].notna().all(axis=1)
         people &= set(table.index[complete])
         counts.append(f"of these with all covariates in {path}: {len(people)}")
@@ -236,8 +240,9 @@ def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
     path = StudyPaths(settings.out).work / "traits.tsv"
     if not write:
         return path
-    traits = read_traits(settings.traits)
-    kept = traits[traits.index.isin(read_ids(settings.keep))]
+    people = genotyped_people(settings)
+    traits = read_traits(settings.traits, people)
+    kept = traits[traits.index.isin(read_ids(settings.keep, people))]
     write_text(path, kept.to_csv(sep="\t", na_rep="NA", lineterminator="\n"))
     return path
 
@@ -337,18 +342,21 @@ def run_group(
         found["discovery"] = discovery.group / "sumstats"
         found["discovery_loci"] = discovery.group / "loci.tsv"
     tables = covariate_tables(settings, write=write)
+    assert settings.genotypes is not None
     submit(
         Group(
-            genotypes=Path(f"{settings.genotypes}.bed"),
+            genotypes=genotype_set(settings.genotypes).data,
             out_dir=str(paths.group),
             log_dir=str(paths.logs / "group"),
             maps=maps,
             readable=_folders(maps, settings) if maps else [],
             traits=_kept_traits(settings, write=write),
             covariates=tables or None,
+            **{key: followed(path) for key, path in settings.gwas.variant_lists.items()},
             settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
+            export_format=settings.gwas.export_format,
             threads=n_procs,
             env=env,
             part=part,

@@ -37,7 +37,6 @@ OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs
 WORKER_MB = 200  # of each of its processes that work on a scan
 MEMORY_MARGIN, TIME_MARGIN = 2.0, 4.0  # over the plan, which is right within a factor of three
 START_MINUTES = 5.0  # of a job whose time nobody has named
-PARTS = ("prepare", "associate", "conclude")
 _FILES = ("dwi", "bval", "bvec", "mask", "fa")
 
 
@@ -110,7 +109,7 @@ class Submission(Section):
         n_elements = math.ceil(self.n_scans / self.scans_per_element)
         if n_elements:
             planned.append(("participants", "", tuple(map(str, range(n_elements)))))
-        for cohort, part in group_parts(self.settings, PARTS):
+        for cohort, part in group_parts(self.settings, in_parts=True):
             elements = tuple(self.chromosomes[cohort]) if part == "associate" else ()
             planned.append((part, cohort, elements))
         planned.append(("report", "", ()))
@@ -160,6 +159,7 @@ class Submission(Section):
         if action == "report":
             return [("report", self.costs.get("/report", nothing), True)]
         trains = (cohort, "train") in group_parts(self.settings)
+        planned = "plan" if self.settings.gwas.mixed_model else "prepare"
         found = []
         for job, program in programs[cohort].items():
             kind = job.partition("_")[0]
@@ -167,7 +167,8 @@ class Submission(Section):
                 "pack": ("train" if trains else "prepare",),
                 "train": ("train",),
                 **dict.fromkeys(("encode", "pca", "samples"), ("prepare",)),
-                "gwas": PARTS,  # planned, done, and put together
+                "ridge": ("ridge",),
+                "gwas": (planned, "associate", "conclude"),
                 **dict.fromkeys(("export", "joint", "loci", "replicate"), ("conclude",)),
             }.get(kind, ())
             if action in parts:
@@ -199,7 +200,8 @@ class Submission(Section):
                 minutes += own.minutes or TIME_MARGIN * cost.seconds / 60
             of_scans = action == "participants"
             cpus = max(cpus, own.cpus or (1 if of_scans else asks.cpus))
-            gpu = gpu or (self._wants_gpu(step) and not lacks_cuda(self.env, step))
+            on_gpu = action != "ridge" and self._wants_gpu(step)
+            gpu = gpu or (on_gpu and not lacks_cuda(self.env, step))
             partition = partition or own.partition
         overhead = OVERHEAD_MB
         if action == "participants":

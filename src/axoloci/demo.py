@@ -77,7 +77,7 @@ def compare(cohort: Path, group: Path) -> dict[str, Any]:
             same_chromosome["variant_id"], same_chromosome["base_pair_location"], strict=True
         ):
             rows = [row_of[planted["variant_id"]], row_of[lead]]
-            pair = np.vstack([genotypes.read(row, row + 1, everyone) for row in rows])
+            pair = np.vstack([genotypes.read_calls(row, row + 1, everyone) for row in rows])
             near = abs(position - planted["base_pair_location"]) <= NEAR_BP
             if near or _r2(pair) >= LD_R2:
                 found.add(planted["variant_id"])

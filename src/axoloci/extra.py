@@ -9,10 +9,10 @@ from typing import Any, get_args
 from fileformats.core import FileSet
 from pydra.utils.general import get_fields
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, nearest
 from axoloci.io.files import unreadable
 from axoloci.steps import load_task
-from axoloci.study import nearest, whole_path
+from axoloci.study import whole_path
 
 GIVEN = ("prefix", "out_dir", "image")
 """Fields of a task that axoloci fills in, never a study."""

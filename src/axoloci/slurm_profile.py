@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from axoloci.errors import raise_all
+from axoloci.errors import nearest, raise_all
 from axoloci.steps import installed_steps
-from axoloci.study import Section, nearest, read_toml, validated, whole_path
+from axoloci.study import Section, read_toml, validated, whole_path
 
 # What axoloci writes into its scripts itself.
 RESERVED = (

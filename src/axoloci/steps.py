@@ -24,8 +24,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from axoloci.errors import InputError
-from axoloci.study import Section, nearest
+from axoloci.errors import InputError, nearest
+from axoloci.study import Section
 
 GROUP = "axoloci.steps"
 # Libraries of the driver that steps compute with too.

@@ -6,7 +6,6 @@ optional: what a study leaves out, the step's own default decides.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, nearest
 from axoloci.io.gradients import B0_THRESHOLD, MAX_BVAL
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -94,10 +93,63 @@ class GwasSettings(Section):
         None,
         description="columns of the covariate table to use; without it all of them, [] is none",
     )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="covariates as a formula, in place of `covariates`, such as age + age**2 + "
+        "sex*age + C(site) + PC1:PC10: a*b is both and their product, C(a) takes numbers as "
+        "categories, PC1:PC10 are ten columns",
+    )
     categorical: tuple[str, ...] = Field(
         (), description="numeric columns that are categories (text columns always are)"
     )
-    n_pcs: int = Field(10, ge=0, description="genotype principal components used as covariates")
+    n_pcs: int = Field(
+        10,
+        ge=0,
+        description="genotype principal components used as covariates; a `model` names those that "
+        "it uses, PC1 to the last",
+    )
+    mixed_model: bool = Field(
+        False,
+        description="take off each trait what the genome but the tested chromosome predicts: for "
+        "people who are related, or of several ancestries",
+    )
+    mixed_model_extract: Path | None = Field(
+        None,
+        description="list of the variants that predict, such as 200,000 to 500,000 independent "
+        "ones; without it all that are common and well genotyped (axoloci-gwas ridge --help)",
+    )
+    region: tuple[str, ...] = Field(
+        (), description="test only these chromosomes, or positions of them such as 7:100000-250000"
+    )
+    extract: Path | None = Field(
+        None, description="test only the variants of this list: one id a line, or a column ID"
+    )
+    exclude: Path | None = Field(None, description="list of variants that are not tested")
+    min_maf: float | None = Field(
+        None, ge=0, le=0.5, description="smallest minor allele frequency of a variant"
+    )
+    min_mac: float | None = Field(
+        None,
+        ge=0,
+        description="smallest number of minor alleles; from about 20 on p-values are safe",
+    )
+    max_missing: float | None = Field(
+        None, ge=0, le=1, description="largest share of people without a genotype of a variant"
+    )
+    min_hwe_p: float | None = Field(
+        None, ge=0, le=1, description="smallest p of Hardy-Weinberg equilibrium, such as 1e-15"
+    )
+    min_info: float | None = Field(
+        None, ge=0, description="smallest quality of imputation, such as 0.3"
+    )
+    winsorize: float | None = Field(
+        None, gt=0, description="draw traits in to so many standard deviations from their mean"
+    )
+    rank_normal: Literal["values", "residuals"] | None = Field(
+        None,
+        description="normal scores of the ranks of the traits, or of what covariates leave of them",
+    )
     complete_traits: bool | None = Field(
         None,
         description="leave out people who lack a trait, so that all traits are tested jointly; "
@@ -107,8 +159,52 @@ class GwasSettings(Section):
         None, description="where the arithmetic is done"
     )
     export: tuple[str, ...] = Field(
-        (), description="traits also written as GWAS-SSF text, such as latent_000"
+        (), description="traits also written as text for other programs, such as latent_000"
     )
+    export_format: Literal["gwas-ssf", "plink2", "regenie", "ldsc"] = Field(
+        "gwas-ssf", description="what that text is like; the GWAS Catalog takes gwas-ssf"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _is_formula(cls, model: str | None) -> str | None:
+        try:
+            _variables(model or "")
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return model
+
+    @property
+    def pcs(self) -> tuple[str, ...]:
+        """Names of the components that are made on the way."""
+        return tuple(f"PC{number}" for number in range(1, self.n_pcs + 1))
+
+    @property
+    def key(self) -> str:
+        """The key that names the covariates."""
+        return "covariates" if self.model is None else "model"
+
+    @property
+    def variant_lists(self) -> dict[str, Path]:
+        """Files that name variants, by key."""
+        keys = ("extract", "exclude", "mixed_model_extract")
+        return {key: path for key in keys if (path := getattr(self, key)) is not None}
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Covariates that are named, the components that are made apart; None means all."""
+        if self.model is None:
+            return self.covariates
+        return tuple(name for name in _variables(self.model) if name not in self.pcs)
+
+
+def _variables(formula: str) -> list[str]:
+    """Names in a formula; only what a study names is imported."""
+    if not formula:
+        return []
+    from axoloci.covariates import formula_variables
+
+    return formula_variables(formula)
 
 
 class GeneticsSettings(Section):
@@ -146,7 +242,11 @@ class Inputs(Section):
     traits: Path | None = Field(
         None, description="table of traits, one row a person (TSV or Parquet): no images at all"
     )
-    genotypes: Path | None = Field(None, description="PLINK 1 prefix of .bed, .bim, .fam")
+    genotypes: Path | None = Field(
+        None,
+        description="PLINK 1 (.bed), PLINK 2 (.pgen) or BGEN (.bgen), with or without the suffix; "
+        "a pattern such as ukb_chr{chromosome}.bgen where each chromosome has a file",
+    )
     covariates: Path | None = Field(
         None, description="table with IID and one column a covariate (TSV)"
     )
@@ -264,13 +364,6 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     return list(model.model_fields)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that was probably meant, else all of them."""
-    known = list(known)
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean '{found[0]}'?" if found else f"known: {', '.join(known)}"
-
-
 def validated(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
     """Parsed TOML as a model of its keys.
 
@@ -353,9 +446,6 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
 
     def resolved(inputs: Inputs) -> dict[str, Path | None]:
         paths = {name: resolve(getattr(inputs, name)) for name in Inputs.model_fields}
-        genotypes = paths["genotypes"]
-        if genotypes and genotypes.suffix == ".bed":
-            paths["genotypes"] = genotypes.with_suffix("")
         return {name: path for name, path in paths.items() if path is not None}
 
     cohorts = {name: getattr(settings, name) for name in COHORTS}
@@ -374,6 +464,9 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
                     name: resolve(getattr(settings.normalize, name))
                     for name in ("template", "mask")
                 }
+            ),
+            "gwas": settings.gwas.model_copy(
+                update={name: resolve(path) for name, path in settings.gwas.variant_lists.items()}
             ),
         }
     )
@@ -397,6 +490,12 @@ def not_made(names: Iterable[str], cohort: Inputs) -> str:
     )
 
 
+def beyond_pcs(names: Iterable[str], n_pcs: int) -> str:
+    """A clause on names that look like components, of which fewer are made."""
+    beyond = [name for name in sorted(names) if re.fullmatch(r"PC\d+", name)]
+    return f"; components are made as far as n_pcs = {n_pcs} in [gwas] says" if beyond else ""
+
+
 def _contradictions(settings: StudySettings) -> list[str]:
     """What is missing or excludes each other in settings that are of the right types."""
     problems = []
@@ -410,19 +509,20 @@ def _contradictions(settings: StudySettings) -> list[str]:
             )
     if problems:
         return problems
-    cohorts = settings.cohorts()
+    cohorts, gwas = settings.cohorts(), settings.gwas
     for name, cohort in cohorts.items():
         where = f"[{name}]: " if len(cohorts) > 1 else ""
         if not cohort.sources:
             problems.append(f"{where}name the source of the data, one of {', '.join(DOORS)}")
         elif name != "train":
-            made = cohort.made_covariates & set(settings.gwas.covariates or ())  # only these
-            for key in ("covariates", "categorical"):
-                columns = set(getattr(settings.gwas, key) or ()) - made
+            made = cohort.made_covariates & set(gwas.columns or ())  # only these
+            for key, names in ((gwas.key, gwas.columns), ("categorical", gwas.categorical)):
+                columns = set(names or ()) - made
                 if cohort.covariates is None and columns:
                     problems.append(
                         f"{where}'gwas.{key}' names columns, but 'covariates' no table: "
                         f"{', '.join(sorted(columns))}{not_made(columns, cohort)}"
+                        f"{beyond_pcs(columns, gwas.n_pcs)}"
                     )
     if problems:
         return problems
@@ -430,13 +530,18 @@ def _contradictions(settings: StudySettings) -> list[str]:
         problems.append("'traits' of one cohort and images of another cannot be compared")
     elif "train" in cohorts and cohorts["train"].start == "gwas":
         problems.append("[train]: 'traits' train no encoder; name images")
-    gwas = settings.gwas
-    unused = set(gwas.categorical) - set(gwas.covariates or ())
-    if gwas.covariates is not None and unused:
+    unused = set(gwas.categorical) - set(gwas.columns or ())
+    if gwas.columns is not None and unused:
         problems.append(
-            f"'gwas.categorical' names {', '.join(sorted(unused))}, which 'gwas.covariates' does "
+            f"'gwas.categorical' names {', '.join(sorted(unused))}, which 'gwas.{gwas.key}' does "
             "not; add it there or leave it out here"
         )
+    if gwas.model is not None and gwas.covariates is not None:
+        problems.append(
+            "'gwas.model' and 'gwas.covariates' both name the covariates; keep one of them"
+        )
+    if gwas.mixed_model_extract is not None and not gwas.mixed_model:
+        problems.append("'gwas.mixed_model_extract' is of use with mixed_model = true only")
     if cohorts["discovery"].start != "gwas":
         problems += _impossible_exports(settings)
     return problems
@@ -469,11 +574,25 @@ def read_study(path: Path) -> StudySettings:
 
 
 # Settings of the study that are not options of a step's command.
-NOT_OPTIONS = {"normalize": {"template", "mask"}, "gwas": {"covariates", "n_pcs", "export"}}
+NOT_OPTIONS = {
+    "normalize": {"template", "mask"},
+    "gwas": {
+        *("covariates", "n_pcs", "extract", "exclude", "mixed_model", "mixed_model_extract"),
+        *("export", "export_format"),
+    },
+}
+# Options of the association that its mixed model shares: which variants predict, it says itself.
+OF_MIXED_MODEL = (
+    *("covariate", "model", "categorical", "complete_traits", "winsorize", "rank_normal"),
+)
 
 
 def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
-    """Options of each step's command that the study names, as plain values."""
+    """Options of each step's command that the study names, as plain values.
+
+    Those of the mixed model, a job of its own within the step gwas, stand under `mixed_model`,
+    which is there only if the study has one.
+    """
     chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
     for step in ("preprocess", "dti", "normalize", "encoder", "gwas", "genetics"):
         section = getattr(settings, step)
@@ -481,10 +600,12 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
         chosen[step] = {key: value for key, value in values.items() if value not in (None, [])}
     if channels := chosen["encoder"].get("channels"):
         chosen["encoder"]["channels"] = ",".join(map(str, channels))
-    if settings.gwas.covariates is not None:
-        pcs = [f"PC{number}" for number in range(1, settings.gwas.n_pcs + 1)]
-        if names := [*settings.gwas.covariates, *pcs]:
-            chosen["gwas"]["covariate"] = names
+    gwas = chosen["gwas"]
+    named = settings.gwas.covariates
+    if named is not None and (names := [*named, *settings.gwas.pcs]):
+        gwas["covariate"] = names
+    if settings.gwas.mixed_model:
+        chosen["mixed_model"] = {key: gwas[key] for key in OF_MIXED_MODEL if key in gwas}
     return chosen
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from axoloci.errors import InputError
+from axoloci.io.genotype_files import CHROMOSOME, CHROMOSOME_NAME, FORMATS, genotype_set
 from axoloci.io.nifti import check_grid, read_header
 from axoloci.io.tables import ID_COLUMNS, split_header
 from axoloci.scans import LABEL, in_common_space
@@ -30,10 +31,11 @@ DEPTH = 4
 TOLD_OF_PEOPLE = {"age", "sex"}  # columns, in any case, that tell covariates from traits
 WIDTH = 100
 OUT = "derivatives/axoloci"
-EXTENSIONS = (".bed", ".bim", ".fam")
 FA_MAP = re.compile(
     r"(?:sub-)?[A-Za-z0-9]+(?P<rest>[_.-](?:.*[_.-])?(?i:fa)(?:[_.-].*)?\.nii(\.gz)?)"
 )
+# "ukb_chr7.bed", "ukb22828_c7_b0_v3.bgen"
+OF_CHROMOSOME = re.compile(rf"(?:(?<=(?i:chr))|(?<=[_.-]c)){CHROMOSOME_NAME}(?![A-Za-z0-9])")
 # What is in the way of a search, or is of a study that was run there.
 PASSED_OVER = ("work", "logs", "group", "node_modules", "sourcedata", "code")
 
@@ -207,6 +209,39 @@ def _raw_dwi(folder: Path, names: list[str]) -> Iterator[Path]:
             yield folder / name
 
 
+def _genotype_names(names: list[str]) -> list[str]:
+    """Files of genotypes, those of one file a chromosome as their pattern.
+
+    >>> _genotype_names(["a.bed", "b_chr1.bgen", "b_chrX.bgen", "b_chrX.sample"])
+    ['a.bed', 'b_chr{chromosome}.bgen']
+    """
+    patterns: dict[str, list[str]] = {}
+    for name in names:
+        if name.endswith(tuple(FORMATS)):
+            patterns.setdefault(OF_CHROMOSOME.sub(CHROMOSOME, name, count=1), []).append(name)
+    return [pattern if len(own) > 1 else own[0] for pattern, own in patterns.items()]
+
+
+def _look_at_genotypes(found: FoundData, path: Path) -> None:
+    """A set of genotypes, or what it lacks."""
+    try:
+        genotypes = genotype_set(path)
+    except InputError as error:
+        found.missing.append(str(error))
+        return
+    lacking = [file.name for file in genotypes.files if not file.exists()]
+    if lacking:
+        found.missing.append(f"{path}: no {' and no '.join(lacking)}")
+        return
+    try:
+        n_people = len(genotypes.people)
+    except InputError as error:
+        found.missing.append(str(error))
+        return
+    several = f", {len(genotypes.parts)} files" if len(genotypes.parts) > 1 else ""
+    found.add("genotypes", path, f"{genotypes.format} genotypes{several}, {n_people:,} people")
+
+
 def find_data(folder: Path) -> FoundData:
     """Look for the data of a study in a folder and in the folders below, but for those of people.
 
@@ -217,15 +252,8 @@ def find_data(folder: Path) -> FoundData:
     for where, inside, names in _folders(folder):
         people = [name for name in inside if name.startswith("sub-")]
         derived = bool(people) and _look_at_people(found, where, people)
-        for prefix in dict.fromkeys(name[:-4] for name in names if name.endswith(EXTENSIONS)):
-            lacking = [e for e in EXTENSIONS if f"{prefix}{e}" not in names]
-            if lacking:
-                if ".bed" not in lacking:
-                    found.missing.append(f"{where / prefix}: no {' and no '.join(lacking)}")
-                continue
-            with open(where / f"{prefix}.fam", "rb") as file:
-                people_there = sum(1 for line in file if line.strip())
-            found.add("genotypes", where / prefix, f"PLINK 1 genotypes, {people_there:,} people")
+        for name in _genotype_names(names):
+            _look_at_genotypes(found, where / name)
         for name in names:
             of_bids = name.endswith(("_scans.tsv", "_sessions.tsv"))
             is_table = name.endswith((".tsv", ".txt", ".csv"))

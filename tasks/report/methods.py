@@ -40,6 +40,17 @@ REFERENCES = {
     "chang": "Chang CC, Chow CC, Tellier LCAM, Vattikuti S, Purcell SM, Lee JJ. Second-generation "
     "PLINK: rising to the challenge of larger and richer datasets. GigaScience 2015;4:7. "
     "doi:10.1186/s13742-015-0047-8",
+    "loh": "Loh PR, Tucker G, Bulik-Sullivan BK, et al. Efficient Bayesian mixed-model analysis "
+    "increases association power in large cohorts. Nature Genetics 2015;47:284–290. "
+    "doi:10.1038/ng.3190",
+    "svishcheva": "Svishcheva GR, Axenovich TI, Belonogova NM, van Duijn CM, Aulchenko YS. Rapid "
+    "variance components-based method for whole-genome association analysis. Nature Genetics "
+    "2012;44:1166–1170. doi:10.1038/ng.2410",
+    "beasley": "Beasley TM, Erickson S, Allison DB. Rank-based inverse normal transformations are "
+    "increasingly used, but are they merited? Behavior Genetics 2009;39:580–595. "
+    "doi:10.1007/s10519-009-9281-0",
+    "hotelling-t": "Hotelling H. The generalization of Student's ratio. Annals of Mathematical "
+    "Statistics 1931;2:360–378. doi:10.1214/aoms/1177732979",
     "hotelling": "Hotelling H. Relations between two sets of variates. Biometrika "
     "1936;28:321–377. doi:10.1093/biomet/28.3-4.321",
     "devlin": "Devlin B, Roeder K. Genomic control for association studies. Biometrics "
@@ -95,8 +106,8 @@ def methods_text(
     ----------
     facts
         By part: `scans`, `preprocess`, `dti`, `normalize`, `outside`, `cohort`, `encoder`, `gwas`,
-        `joint`, `loci`, as `axoloci.workflows.provenance.study_facts` and the joint test give them.
-        Lengths in mm, b-values in s/mm², distances along the genome in kb.
+        `mixed_model`, `joint`, `loci`, as `axoloci.workflows.provenance.study_facts` and the joint
+        test give them. Lengths in mm, b-values in s/mm², distances along the genome in kb.
     versions
         Of packages; without them no version is told.
 
@@ -265,20 +276,72 @@ def _association(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]
         plural = "component" if done["n_pcs"] == 1 else "components"
         adjusted.append(f"{done['n_pcs']} genotype principal {plural}")
     for_what = f"adjusted for {_list(adjusted)}" if adjusted else "without covariates"
+    if done.get("model"):
+        for_what = f"adjusted for the terms {done['model']}"
     word = trait_word(facts)
+    mixed = facts.get("mixed_model")
+    by = "linear regression" if mixed is None else "linear regression of a mixed model's residuals"
     sentences = [
+        *_transformed(done, word, cite),
         f"Each of {done['n_traits']:,} {word}{'' if done['n_traits'] == 1 else 's'} was "
         f"tested for additive association with {done['n_tested']:,} variants in "
-        f"{done['people']:,} people by linear regression, the model of plink2 {cite('chang')}, "
+        f"{done['people']:,} people by {by}, the model of plink2 {cite('chang')}, "
         f"{for_what}; people without a genotype were left out of that variant"
         + ("" if word == "latent" else ", and those without a trait out of that trait")
-        + "."
+        + ".",
+        *_left_out_variants(done),
     ]
+    if mixed is not None:
+        sentences.append(
+            "Relatives and ancestry were accounted for by a linear mixed model: for each "
+            f"chromosome, what {mixed['n_variants']:,} variants of the other autosomes predict was "
+            f"taken off, with shares of variance by restricted maximum likelihood {cite('loh')} "
+            "and the mean variance of random variants in place of that of each "
+            f"{cite('svishcheva')}."
+        )
     if done["n_pcs"]:
         sentences.append(
             "Principal components were those of common, independent autosomal variants "
             f"{cite('price')}."
         )
+    return sentences
+
+
+def _transformed(done: Mapping[str, Any], word: str, cite: Any) -> list[str]:
+    """What was done to the traits before."""
+    sentences = []
+    if done.get("winsorize"):
+        sentences.append(
+            f"Values of a {word} farther than {done['winsorize']:g} standard deviations from its "
+            "mean were drawn in to that distance."
+        )
+    if done.get("rank_normal"):
+        of_what = "its values" if done["rank_normal"] == "values" else "what covariates left of it"
+        sentences.append(
+            f"Each {word} was replaced by the normal scores of the ranks of {of_what} "
+            f"{cite('beasley')}."
+        )
+    return sentences
+
+
+def _left_out_variants(done: Mapping[str, Any]) -> list[str]:
+    """By what limits variants were left out, and whether others were never asked for."""
+    limits = [
+        text.format(done[key])
+        for key, text, nothing in (
+            ("min_maf", "a minor allele frequency below {:g}", 0),
+            ("min_mac", "fewer than {:g} minor alleles", 0),
+            ("max_missing", "a share of people without a genotype above {:g}", 1),
+            ("min_hwe_p", "p of Hardy-Weinberg equilibrium below {:g}", 0),
+            ("min_info", "a quality of imputation below {:g}", 0),
+        )
+        if done.get(key, nothing) != nothing
+    ]
+    sentences = []
+    if done.get("chosen"):
+        sentences.append("Only variants of chosen regions or lists were tested.")
+    if limits:
+        sentences.append(f"Variants with {_list(limits, 'or')} were left out.")
     return sentences
 
 
@@ -288,9 +351,16 @@ def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         return []
     count = f" of {done['n_tested']:,} variants" if done.get("n_tested") else ""
     word = trait_word(facts)
+    if done.get("mixed_model"):
+        test = (
+            f"Hotelling's T²{count} {cite('hotelling-t')}, with the correlation of the {word}s' "
+            "statistics among the relatives analysed"
+        )
+    else:
+        test = f"the exact F test of the canonical R²{count} {cite('hotelling')}"
     sentences = [
-        f"All {word}s were tested jointly by the exact F test of the canonical R²{count} "
-        f"{cite('hotelling')}, which does not change when the {word}s are remixed."
+        f"All {word}s were tested jointly by {test}, which does not change when the {word}s are "
+        "remixed."
     ]
     if word == "trait":  # latents are never missing
         sentences.append(
@@ -358,8 +428,8 @@ def _size(voxel: Sequence[float]) -> str:
     return shown[0] if len(set(shown)) == 1 else " × ".join(shown)
 
 
-def _list(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+def _list(items: Sequence[str], word: str = "and") -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}"
 
 
 def power(p: float) -> str:

@@ -494,6 +494,7 @@ def add_samples(page: Page, given: Inputs) -> None:
     """How many people's genotypes are flagged, by reason."""
     if given.samples_qc is None:
         return
+    facts = given.facts or {}
     table = read_tsv(given.samples_qc, "samples_qc")
     flags = table["flags"].dropna().astype(str).str.split(",")
     counts = flags.explode().value_counts()
@@ -514,6 +515,12 @@ def add_samples(page: Page, given: Inputs) -> None:
         + ". Nobody was left out for it; samples_qc.tsv and related.tsv tell who, and a study's "
         "'keep' leaves people out."
     )
+    unheeded = "related" in counts and "gwas" in facts and "mixed_model" not in facts
+    if unheeded and not page.shareable:
+        page.sentences["samples"] += (
+            " Relatives were tested as if they were unrelated; mixed_model = true in [gwas] "
+            "accounts for them."
+        )
     if len(table) < MIN_TO_COMPARE:
         page.sentences["samples"] += (
             f" Heterozygosity, ancestry and relatives are not judged among fewer than "
@@ -594,8 +601,11 @@ def _add_joint(
     of_traits = f" over {traits} {_plural(traits, word)}" if traits else ""
     said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
     page.tiles.append((f"{n:,}", f"{_plural(n, 'variant')} tested", said))
+    test = "Exact F test of the canonical R²"
+    if joint.about.get("mixed_model"):
+        test = "Hotelling's T² of the statistics of a mixed model"
     page.sentences["joint"] = (
-        f"Exact F test of the canonical R² of each variant{of_traits}: {n:,} variants, {n_hits:,} "
+        f"{test} of each variant{of_traits}: {n:,} variants, {n_hits:,} "
         f"with {reached}{f', genomic {said}' if said else ''}."
     )
     more = len(leads) - figures.MAX_LABELS

@@ -317,7 +317,7 @@ def _read_plink(
         )
     index = np.sort(rng.permutation(source.n_samples)[:n_subjects])
     people, table = source.samples.iloc[index], source.variants
-    for sample in people["iid"]:
+    for sample in people.index:
         if not (sample.isascii() and sample.isalnum()):
             raise InputError(
                 f"{prefix}.fam: IID {sample!r} cannot be a BIDS label; use letters and digits only"
@@ -327,7 +327,7 @@ def _read_plink(
         table["base_pair_location"].to_numpy(),
         *(table[n].to_numpy(str) for n in ("variant_id", "effect_allele", "other_allele")),
     )
-    dosage = source.read(0, source.n_variants, index)
+    dosage = source.read_calls(0, source.n_variants, index)
     dosage[dosage < 0] = -1  # missing
     sex = people["sex"].to_numpy()
     male = np.where(sex == 0, rng.random(n_subjects) < 0.5, sex == 1)

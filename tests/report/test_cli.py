@@ -526,6 +526,25 @@ def test_make__shareable_tells_no_error_of_the_group_stage(tmp_path: Path) -> No
     assert not re.search("0021|private", pages[1])
 
 
+def test_make__says_where_relatives_were_taken_as_unrelated(tmp_path: Path) -> None:
+    flags = ["related"] * 6 + [""] * 20
+    rows = "".join(f"i{i}\t{flag}\n" for i, flag in enumerate(flags))
+    (tmp_path / "qc.tsv").write_text(f"IID\tflags\n{rows}")
+    gwas = {
+        **{"people": 26, "n_traits": 2, "n_variants": 9, "n_tested": 9, "n_pcs": 0},
+        **{"covariates": [], "categorical": []},
+    }
+    for facts, told in (
+        ({"gwas": gwas}, True),
+        ({"gwas": gwas, "mixed_model": {"n_variants": 9}}, False),
+    ):
+        given = {"title": "Study", "samples_qc": "qc.tsv", "facts": facts}
+        (tmp_path / "i.json").write_text(json.dumps(given))
+        assert make(tmp_path / "i.json", tmp_path / "page.html").exit_code == 0
+        text = Parsed((tmp_path / "page.html").read_text()).text
+        assert ("mixed_model = true in [gwas] accounts for them" in text) == told
+
+
 @pytest.mark.parametrize(
     ("flags", "n", "told", "shared"),
     [

@@ -32,6 +32,13 @@ FACTS: dict[str, Any] = {
         **{"clump_kb": 250.0, "merge_kb": 250.0},
     },
 }
+OF_RELATIVES = FACTS | {
+    "gwas": FACTS["gwas"]
+    | {"model": "age + sex*age + PC1:PC10", "winsorize": 4.0, "rank_normal": "residuals"}
+    | {"chosen": ["extract"], "min_maf": 0.01, "min_mac": 0.0, "max_missing": 0.05},
+    "mixed_model": {"n_variants": 300000, "h2": [0.2] * 8},
+    "joint": FACTS["joint"] | {"mixed_model": True},
+}
 VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
 CLAIMS = {  # words that only the part of this name may bring
     "preprocess": ("motion", "eddy", "Brain masks", "Gaussian process"),
@@ -127,12 +134,15 @@ def test_methods_text__is_empty_where_nothing_ran(parts: dict[str, Any]) -> None
 
 
 def test_methods_text__numbers_each_reference_once_and_in_order() -> None:
-    section = methods_text(FACTS, VERSIONS)
-    body = " ".join(section.paragraphs)
-    numbers = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(",")]
-    first = list(dict.fromkeys(numbers))
-    assert first == list(range(1, len(section.references) + 1))
-    assert len(set(section.references)) == len(REFERENCES)  # all of them are of use
+    cited = set()
+    for facts in (FACTS, OF_RELATIVES):
+        section = methods_text(facts, VERSIONS)
+        body = " ".join(section.paragraphs)
+        numbers = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(",")]
+        first = list(dict.fromkeys(numbers))
+        assert first == list(range(1, len(section.references) + 1))
+        cited |= set(section.references)
+    assert cited == set(REFERENCES.values())  # all of them are of use
 
 
 def test_methods_text__references_only_what_is_cited() -> None:
@@ -149,6 +159,25 @@ def test_references__have_dois_but_for_the_one_that_is_not_known() -> None:
 
 def test_methods_text__tells_no_version_that_it_was_not_given() -> None:
     assert "Software: axoloci." in methods_text({"dti": FACTS["dti"]}).text
+
+
+def test_methods_text__tells_of_relatives_and_of_what_was_chosen() -> None:
+    text = methods_text(OF_RELATIVES, VERSIONS).text
+    for words in (
+        "by linear regression of a mixed model's residuals",
+        "adjusted for the terms age + sex*age + PC1:PC10; people without",
+        "what 300,000 variants of the other autosomes predict",
+        "farther than 4 standard deviations",
+        "normal scores of the ranks of what covariates left of it",
+        "Only variants of chosen regions or lists were tested.",
+        "Variants with a minor allele frequency below 0.01 or a share of people without a genotype "
+        "above 0.05 were left out.",
+        "tested jointly by Hotelling's T² of 19,000 variants",
+    ):
+        assert words in text
+        assert words not in told()
+    assert "the exact F test" not in text
+    assert "minor alleles" not in text
 
 
 def test_methods_text__tells_how_missing_traits_were_treated() -> None:

@@ -225,7 +225,8 @@ def test_cohort__refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ((".fam", "i0", "i_0"), "IID 'i_0' cannot be a BIDS label"),
-        ((".fam", "i1\t", "i0\t"), "the IID 'i0' occurs twice"),
+        ((".fam", "f1\ti1", "f0\ti0"), "the IID 'i0' occurs twice"),
+        ((".fam", "i1\t", "i0\t"), "IID 'f0 i0' cannot be a BIDS label"),
         ((".bed", "l", "m"), "not a PLINK 1 bed file"),
     ],
 )

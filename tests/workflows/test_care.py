@@ -38,6 +38,7 @@ from axoloci.workflows.plan import (
     gwas_cost,
     pca_cost,
     plan_study,
+    ridge_cost,
     train_cost,
 )
 from axoloci.workflows.records import COLUMNS, read_jobs, reasons_since, study_state
@@ -665,6 +666,7 @@ def test_wall_seconds__scans_side_by_side() -> None:
 def test_cost__grows_with_what_it_depends_on(people: int) -> None:
     assert pca_cost(2 * people, 10**6).seconds > 1.5 * pca_cost(people, 10**6).seconds
     assert gwas_cost(people, 10**7, 128).n_bytes > 10**7 * 128 * 4
+    assert ridge_cost(2 * people, 10**6, 128).seconds > 1.9 * ridge_cost(people, 10**6, 128).seconds
     assert train_cost(900_000, people, 128, 6, 8, 10).seconds > 3600 * people / 10_000
 
 
@@ -675,7 +677,7 @@ def test_init__finds_a_cohort_and_writes_a_study_that_runs(cohort: Path, tmp_pat
     assert "BIDS data set with raw DWI, 20 people" in said
     settings = read_study(study)
     assert settings.bids == cohort / "bids"
-    assert settings.genotypes == cohort / "genotypes"
+    assert settings.genotypes == cohort / "genotypes.bed"
     assert settings.covariates == cohort / "covariates.tsv"
     assert settings.out == tmp_path / "derivatives" / "axoloci"
     content = study.read_text()
@@ -685,6 +687,15 @@ def test_init__finds_a_cohort_and_writes_a_study_that_runs(cohort: Path, tmp_pat
     assert "not overwritten" in said
     assert study.read_text() == content
     assert ask("plan", study)[0] == 0
+
+
+def test_init__names_one_file_a_chromosome_by_its_pattern(tmp_path: Path) -> None:
+    for name in ("ukb_c1_b0", "ukb_c22_b0", "ukb_cX_b0", "ukb_call_b0"):
+        for suffix in (".bed", ".bim", ".fam"):
+            (tmp_path / f"{name}{suffix}").write_text("f i 0 0 0 0\n")
+    _, said = ask("init", tmp_path, "--out", tmp_path / "study.toml")
+    assert "ukb_c{chromosome}_b0.bed: PLINK 1 genotypes, 3 files, 1 people" in said
+    assert "ukb_call_b0.bed: PLINK 1 genotypes, 1 people" in said
 
 
 def test_init__every_key_of_the_schema_with_its_text(tmp_path: Path) -> None:
@@ -721,7 +732,7 @@ def test_init__takes_what_lies_nearest_to_the_scanner(processed: Path, tmp_path:
         Path(f"{stem}_desc-preproc_dwi.nii.gz").touch()
     code, said = ask("init", tmp_path, "--out", tmp_path / "s.toml")
     assert code == 3
-    assert "g: no .bim and no .fam" in said
+    assert "g.bed: no g.bim and no g.fam" in said
     found = find_data(tmp_path)
     assert {"preprocessed", "fa", "fa_common"} <= found.choices.keys()
     assert found.source == "preprocessed"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plink_files import write_plink
+from plink_files import split_by_chromosome, write_plink
 from support import BIN
 
 from axoloci.errors import InputError
@@ -438,10 +438,37 @@ def sidecars(*labels: str) -> Callable[[Site], None]:
     return change
 
 
+def by_chromosome(*chromosomes: str) -> Callable[[Site], None]:
+    """Genotypes of these chromosomes in one file each, named by a pattern."""
+
+    def change(site: Site) -> None:
+        rows = [line.split() for line in (site.root / "g.bim").read_text().splitlines()]
+        for i, row in enumerate(rows):
+            row[0] = chromosomes[i % len(chromosomes)]
+        site.table("g.bim", ["\t".join(row) for row in rows])
+        split_by_chromosome(site.root / "g", site.root / "chr{chromosome}.v3")
+        site.content["genotypes"] = "chr{chromosome}.v3"
+
+    return change
+
+
+def by_family(*, named: bool) -> Callable[[Site], None]:
+    """Two people of each IID, in families of their own, which the table of traits names or not."""
+
+    def change(site: Site) -> None:
+        site.fam(lambda i, _: LABELS[i % 12])
+        rows = [f"f{i}\t{LABELS[i % 12]}\t{i}" for i in range(N_PEOPLE)]
+        rows = rows if named else [row.partition("\t")[2] for row in rows[:12]]
+        site.traits(["FID\tIID\theight" if named else "IID\theight", *rows])
+        del site.content["covariates"]
+
+    return change
+
+
 STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "no DWI": (no_dwi, "no DWI found (files named sub-*_dwi.nii.gz in dwi folders)"),
     "no data set": (remove("bids/dataset_description.json"), "no dataset_description.json"),
-    "no bed": (remove("g.bed"), "g.bed: no such file; genotypes are a .bed, a .bim and a .fam"),
+    "no bed": (remove("g.bed"), "g.bed: no such file; genotypes are a .bed with .bim and .fam"),
     "bed magic": (
         patched("g.bed", lambda b: b"xx" + b[2:]),
         "not a PLINK 1 bed file (its first by",
@@ -455,8 +482,32 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         "30 variants (.bim) of 19 people (.fam) need 153",
     ),
     "fam twice": (
+        lambda s: s.table("g.fam", ["f 0001 0 0 0 0", "f 0001 0 0 0 0"]),
+        "g.fam: row 2: the IID '0001' occurs twice in one family",
+    ),
+    "fam twice in two families": (
         lambda s: s.fam(lambda i, n: "0001" if i == 4 else n),
-        "g.fam: row 5: the IID '0001' occurs twice",
+        "people of several families have the IID 0001, and a scan names its person by one label",
+    ),
+    "families that a table does not name": (
+        by_family(named=False),
+        "traits.tsv: row 2: no FID, and the genotypes have people of several families under the",
+    ),
+    "a chromosome without its table": (
+        both(by_chromosome("1", "2"), remove("chr2.v3.bim")),
+        "chr2.v3.bim: no such file; genotypes are",
+    ),
+    "a chromosome of other people": (
+        both(by_chromosome("1", "2"), patched("chr2.v3.fam", lambda b: b.replace(b"0003", b"x"))),
+        "chr1.v3.fam: person 3 has the IID 'x', there '0003'; give all files the same people in",
+    ),
+    "no chromosome": (
+        content(genotypes="chr{chromosome}.v3.bgen"),
+        "chr{chromosome}.v3.bgen: no such file; in a name, {chromosome} stands for a number, X,",
+    ),
+    "genotypes twice": (
+        lambda s: (s.root / "g.pgen").touch(),
+        "g: is a name of several sets (.bed, .pgen); give one with its suffix",
     ),
     "covariates twice": (field(5, 0, "0001"), "covariates.tsv: row 5: the IID '0001' occurs twice"),
     "table twice": (
@@ -561,10 +612,48 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         "23 columns of",
     ),
     "many components": (gwas(n_pcs=40), "too few for 45 covariates"),
+    "model of no column": (
+        gwas(model="age + aeg", n_pcs=0),
+        "covariates.tsv: no column 'aeg', which 'gwas.model' names; did you mean 'age'?",
+    ),
+    "model beyond the components": (
+        gwas(model="age + PC1:PC3", n_pcs=2),
+        "components are made as far as n_pcs = 2 in [gwas] says",
+    ),
+    "model of words as numbers": (
+        gwas(model="log(site) + PC1", n_pcs=1),
+        "gwas.model: formula 'log(site) + PC1': ",
+    ),
+    "model of many columns": (
+        gwas(model="C(age) + PC1:PC2", n_pcs=2),
+        "24 people are in all tables, too few for 24 covariates (those of 'gwas.model'); name "
+        "fewer in [gwas] model",
+    ),
+    "no list of variants": (gwas(extract="none.txt"), "gwas.extract: "),
+    "list of other variants": (
+        both(lambda s: s.table("v.txt", ["rs77"]), gwas(extract="v.txt")),
+        "g.bed: no variant is left of 30",
+    ),
+    "region that is not there": (
+        gwas(region=["7:1-99"]),
+        "g.bed has no chromosome '7'; it has 1",
+    ),
+    "list among the results": (
+        both(
+            lambda s: StudyPaths(s.root / "out").group.mkdir(parents=True),
+            lambda s: s.table("out/group/v.txt", ["rs7"]),
+            gwas(exclude="out/group/v.txt"),
+        ),
+        "v.txt: the study writes its own results there",
+    ),
+    "mixed model of one chromosome": (
+        gwas(mixed_model=True),
+        "g.bed has variants of 1 autosomes for it",
+    ),
     "no GPU": (gwas(device="cuda"), "'gwas.device' is 'cuda': "),
     "no genotypes": (
         lambda s: s.content.pop("genotypes"),
-        "the group stage needs PLINK 1 genotypes",
+        "'genotypes' is missing: the group stage needs genotypes",
     ),
     "no covariates": (remove("covariates.tsv"), "covariates: "),
     "no template": (content(normalize={"template": "t.nii"}), "normalize.template: "),
@@ -715,6 +804,10 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
         lambda s: (s.root / "bids/sub-0_2").mkdir(),
         "bids/sub-0_2; rename them",
     ),
+    "a chromosome is absent": (
+        by_chromosome("1", "4"),
+        "genotypes: no file of chromosome 2, 3 is there for",
+    ),
     "some lack genotypes": (
         lambda s: s.fam(lambda i, n: "other" if i == 2 else n),
         "1 of 24 people of the scans are not in",
@@ -751,6 +844,10 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
         lambda s: s.traits(["IID\ta\tb", *(f"{n}\t{i}\t1" for i, n in enumerate(LABELS))]),
         "left out, for the same for everyone: b",
     ),
+    "model without components": (
+        gwas(model="age", n_pcs=2),
+        "'gwas.model' names none of the components PC1 to PC2",
+    ),
     "few degrees of freedom": (
         gwas(n_pcs=11),
         "leave 7 degrees of freedom: effects will look large by chance",
@@ -780,6 +877,20 @@ def test_check__goes_on_and_says_so(case: str, site: Site) -> None:
     found = site.check()
     assert found.problems == []
     assert any(words in warning for warning in found.warnings), found.warnings
+
+
+def test_check__many_variants_of_a_mixed_model(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    chromosomes = ["1"] * 20 + ["2"] * 10
+    write_plink(site.root / "g", np.random.default_rng(1).integers(0, 3, (30, 24)), chromosomes)
+    site.fam(lambda i, _: LABELS[i])
+    site.content["gwas"] = {"n_pcs": 2, "mixed_model": True}
+    assert site.check().warnings == site.check().problems == []
+    monkeypatch.setattr(preflight, "MANY_PREDICTORS", 25)
+    (warning,) = site.check().warnings
+    assert "30 variants predict, and its time grows with them" in warning
+    site.table("v.txt", [f"rs{k}" for k in range(5, 25)])
+    site.content["gwas"]["mixed_model_extract"] = "v.txt"
+    assert site.check().warnings == []
 
 
 def test_check__lists_who_is_not_in_all_tables(site: Site) -> None:
@@ -838,6 +949,11 @@ ACCEPTED: dict[str, Callable[[Site], Any]] = {
     "output among the derivatives": content(out="bids/derivatives/axoloci"),
     "own components instead of ours": both(column("PC1", lambda i: i**2), gwas(n_pcs=0)),
     "no covariates": both(column("PC1", lambda i: i**2), gwas(covariates=[])),
+    "one file a chromosome": by_chromosome("2", "1", "X"),
+    "families that share IIDs": by_family(named=True),
+    "a formula": gwas(model="age + age**2 + sex*C(site) + PC1:PC2", min_maf=0.01, n_pcs=2),
+    "a formula of what is made on the way": gwas(model="log(head_scale) + age + PC1", n_pcs=2),
+    "a formula of components alone": gwas(model="PC1 + PC2", n_pcs=2),
     "covariates made on the way": gwas(covariates=["age", "head_scale"]),
     "cohorts apart": split(discovery=(0, 12), replication=(12, 24)),
     "the same people in training": both(

@@ -98,6 +98,12 @@ def write_group(paths: StudyPaths) -> None:
             "variants": {"tested": 480, "monomorphic": 20},
         },
     )
+    choices = {"formula": None, "winsorize": 4.0, "rank_normal": None, "loco": "of the ridge"}
+    limits = {"min_maf": 0.01, "min_mac": 0, "max_missing": 1, "min_hwe_p": 0, "min_info": 0}
+    lists = {"region": [], "extract": "of a list", "exclude": None}
+    plan = {"plan_sha256": "x", "plan": choices | limits | lists}
+    write_json(paths.group / "sumstats" / "plan.json", plan)
+    write_json(paths.group / "loco" / "loco.json", {"n_variants": 300, "h2": [0.2, 0.4]})
     write_json(paths.group / "loci.json", {"p_threshold": 5e-8})
     (paths.group / "loci.tsv").write_text("locus\n1\n")
     (paths.group / "latents.parquet").write_bytes(b"PAR1")
@@ -263,7 +269,7 @@ def test_write_crate__a_kind_of_job_is_one_action(study: Study) -> None:
     assert "--out group/gwas" in gwas["description"]
     assert {"group/sumstats/sumstats.json", "group/sumstats/"} == set(references(gwas["result"]))
     read = {Path(target).name for target in references(gwas["object"])}
-    assert read == {"covariates.tsv", "g.bed", "g.bim", "g.fam", "latents.parquet"}
+    assert read == {"covariates.tsv", "g.bed", "g.bim", "g.fam", "latents.parquet", "loco"}
 
 
 def test_write_crate__all_jobs_of_a_kind_failed(study: Study) -> None:
@@ -397,7 +403,13 @@ def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
         "covariates": ["age"],
         "categorical": ["site"],
         "n_pcs": 2,
+        "model": None,
+        "winsorize": 4.0,
+        "rank_normal": None,
+        "chosen": ["extract"],
+        **{"min_maf": 0.01, "min_mac": 0, "max_missing": 1, "min_hwe_p": 0, "min_info": 0},
     }
+    assert facts["mixed_model"] == {"n_variants": 300, "h2": [0.2, 0.4]}
     assert not any(who in json.dumps(facts) for who in PEOPLE)
 
 

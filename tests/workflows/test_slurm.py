@@ -24,10 +24,11 @@ from axoloci.engines import Engine, find_engine
 from axoloci.errors import InputError
 from axoloci.images import locked_images, sif_folder
 from axoloci.io.files import write_json, write_text
+from axoloci.io.sumstats import read_sumstats
 from axoloci.job import fingerprint
 from axoloci.scans import Scan
 from axoloci.slurm import JobState, parse_elements, parse_sacct, parse_scontrol, write_elements
-from axoloci.slurm_profile import Profile, read_profile
+from axoloci.slurm_profile import Profile, StepRequest, StepRequests, read_profile
 from axoloci.study import StudyPaths, StudySettings, read_study
 from axoloci.study_file import profile_text
 from axoloci.workflows import cluster
@@ -342,6 +343,36 @@ def test_submit__traits_need_no_scans(of_traits: Path) -> None:
         "conclude",
         "report",
     ]
+
+
+def test_submit__a_mixed_model_is_a_job_of_its_own(of_traits: Path, tmp_path: Path) -> None:
+    of_traits.write_text(
+        f'{of_traits.read_text()}mixed_model = true\nregion = ["2", "5:1-9999999"]\n'
+    )
+    settings = read_study(of_traits)
+    profile = Profile(steps=StepRequests(gwas=StepRequest(minutes=30)))
+    lines = cluster.submit_study(settings, profile, env="native", n_procs=1, dry_run=True)
+    assert [line.split("=")[0] for line in lines][::2] == [
+        *("prepare", "ridge", "plan", "associate", "conclude", "report"),
+    ]
+    scripts = {path.name: path.read_text() for path in (tmp_path / "out" / "slurm").glob("*.sh")}
+    assert " ridge --n-procs" in scripts["2_ridge.sh"]
+    assert "#SBATCH --time=30\n" in scripts["2_ridge.sh"]
+    on_gpu = Profile(steps=StepRequests(gwas=StepRequest(gpu=True)))
+    stages = cluster.freeze(settings, on_gpu, "native", {}).stages()
+    assert [s.name for s in stages if not s.request.gpu] == ["ridge", "report"]
+    submission = read_submission(tmp_path / "out")
+    assert list(submission.chromosomes["discovery"]) == ["2", "5"]
+    assert "#SBATCH --array=0-1%200\n" in scripts["4_associate.sh"]
+    for stage in submission.stages()[:-1]:
+        if stage.action == "associate":
+            for element in range(2):
+                assert run_job(tmp_path / "out", stage.name, element, 1) == 0
+        else:
+            assert run_job(tmp_path / "out", stage.name, None, 1) == 0
+    store = read_sumstats(tmp_path / "out" / "group" / "sumstats")
+    assert store.of_mixed_model
+    assert {part["chromosome"] for part in store.info["parts"]} == {"2", "5"}
 
 
 def test_run__takes_over_what_slurm_could_not_finish(
