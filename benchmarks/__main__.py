@@ -1,11 +1,17 @@
-"""`make verify`: all long checks, or those named: `python -m benchmarks demo gwas`."""
+"""`make verify`: all long checks, or those named: `python -m benchmarks demo gwas`.
+
+That of a GPU is run where there is one: `python -m benchmarks gwas_gpu`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-CHECKS = ("demo", "gwas", "preflight", "faults", "driver", "images", "containers")
+CHECKS = (
+    *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
+    *("preflight", "faults", "driver", "images", "containers"),
+)
 
 for name in sys.argv[1:] or CHECKS:
     importlib.import_module(f"benchmarks.{name}").main()

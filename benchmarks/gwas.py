@@ -1,155 +1,263 @@
-"""Association beside plink2: the same files, the same threads, taking turns.
+"""Association beside plink2 and tensorQTL: the same data, the same threads, taking turns.
 
-Both are run as commands on few and on many variants; the slope between the two is the time per
-variant, start-up apart. axoloci writes its store, plink2 its text. The time of the bare matrix
-product (genotypes in float32 times traits) says how much of axoloci's is anything else.
+axoloci and plink2 are run as commands on few and on many variants; the slope between the two is the
+time per variant, start-up apart. axoloci writes its store, plink2 its text. The time of the bare
+matrix product (genotypes in float32 times traits) says how much of axoloci's is anything else.
+
+plink2 is run as it comes, and with one BLAS thread for each of its own threads, which some builds
+are much faster with; it is compared by the faster of the two. Another build is compared by being
+the first `plink2` of PATH.
+
+tensorQTL gets its genotypes as a table in memory and leaves its results there. The environment
+variable TENSORQTL_PYTHON names a Python that has it; without it one is set up by pip, and deleted.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import venv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from threadpoolctl import threadpool_limits
 
+from benchmarks.association import (
+    N_COVARIATES,
+    Line,
+    Measured,
+    associate,
+    bare_product,
+    draw_genotypes,
+    line,
+    measure,
+    median_of,
+    write_genotypes,
+    write_normals,
+)
 from benchmarks.results_file import markdown_table, write_result
 
-SIZES = ((5000, 0.0), (5000, 0.01))  # people, share of missing genotypes
-REPEATS = 3
-UNIQUE = 2000  # variants drawn; longer files repeat them, which no program can tell
-COUNTS = {"axoloci": (10_000, 50_000), "plink2": (500, 2500)}
+N_TRAITS = 128
+THREADS = 2
+TENSORQTL = "1.0.10"
+AXOLOCI, PLINK2, PLINK2_ONE_BLAS, BESIDE = "axoloci", "plink2", "plink2, BLAS 1", "tensorQTL"
+MAX_GB = 1.5
+
+Counts = tuple[int, int]  # few and many variants
+Command = Callable[[Path, int], list[str]]
 
 
-def make_study(
-    folder: Path, n_samples: int, n_traits: int, n_covariates: int, missing: float
-) -> None:
-    """Genotype sets of all sizes, traits and covariates."""
-    rng = np.random.default_rng(0)
-    frequency = rng.uniform(0.05, 0.5, UNIQUE)
-    packed = []
-    for p in frequency:
-        dosage = rng.binomial(2, p, n_samples)
-        code = np.array([3, 2, 0], dtype=np.uint8)[dosage]
-        code[rng.random(n_samples) < missing] = 1
-        quads = np.pad(code, (0, -n_samples % 4)).reshape(-1, 4)
-        packed.append((quads << np.array([0, 2, 4, 6], dtype=np.uint8)).sum(1).astype(np.uint8))
-    body = np.stack(packed).tobytes()
-    people = [f"i{i}" for i in range(n_samples)]
-    for n_variants in sorted({n for counts in COUNTS.values() for n in counts}):
-        prefix = folder / f"g{n_variants}"
-        whole = body * -(-n_variants // UNIQUE)
-        prefix.with_suffix(".bed").write_bytes(
-            b"\x6c\x1b\x01" + whole[: n_variants * (len(body) // UNIQUE)]
-        )
-        prefix.with_suffix(".bim").write_text(
-            "".join(f"1\trs{i}\t0\t{i + 1}\tA\tC\n" for i in range(n_variants))
-        )
-        prefix.with_suffix(".fam").write_text("".join(f"0\t{p}\t0\t0\t0\t-9\n" for p in people))
-    for name, n_columns in (("t", n_traits), ("c", n_covariates)):
-        table = pd.DataFrame(rng.normal(size=(n_samples, n_columns))).add_prefix(name)
-        table.insert(0, "#IID", people)
-        table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
+@dataclass(frozen=True)
+class Goal:
+    """A figure that is asked for, and the better one that is aimed at."""
+
+    bar: float
+    aim: float
+
+    def beside(self, figure: float) -> str:
+        """A figure with what it is held against."""
+        return f"{figure:.1f} (bar {self.bar:g}, aim {self.aim:g})"
 
 
-def axoloci(folder: Path, n_variants: int, threads: int) -> list[str]:
-    out = folder / "sumstats"
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "axoloci.tasks.gwas.cli", "associate", "--device", "cpu"]
-    command += ["--genotypes", str(folder / f"g{n_variants}"), "--traits", str(folder / "t.tsv")]
-    command += ["--covariates", str(folder / "c.tsv"), "--threads", str(threads)]
-    return [*command, "--out", str(out)]
+@dataclass(frozen=True)
+class Size:
+    """People, share of missing genotypes, variants for each program, and what is asked for."""
+
+    people: int
+    missing: float
+    axoloci: Counts
+    plink2: Counts
+    ratio: Goal  # plink2 ÷ axoloci
+    product: Goal | None = None  # axoloci ÷ bare product
 
 
-def plink2(folder: Path, n_variants: int, threads: int) -> list[str]:
-    command = ["plink2", "--bfile", str(folder / f"g{n_variants}"), "--glm", "hide-covar"]
-    command += ["--pheno", str(folder / "t.tsv"), "--covar", str(folder / "c.tsv")]
-    command += ["--covar-variance-standardize", "--threads", str(threads)]
-    return [*command, "--out", str(folder / "plink2")]
+SIZES = (
+    Size(20_000, 0.00, (10_000, 60_000), (250, 1_500), Goal(30, 50), Goal(2.2, 1.6)),
+    Size(20_000, 0.01, (5_000, 30_000), (50, 300), Goal(90, 150), Goal(5, 3)),
+    Size(5_000, 0.00, (20_000, 200_000), (1_000, 10_000), Goal(12, 20)),
+    Size(5_000, 0.01, (20_000, 120_000), (200, 1_200), Goal(45, 80)),
+)
+BESIDE_PEOPLE = 5_000
+BESIDE_COUNTS = {AXOLOCI: (20_000, 120_000), BESIDE: (2_000, 10_000)}
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds, and peak memory in GB."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    message = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}\n{message.decode()}")
-    return time.perf_counter() - begin, usage.ru_maxrss / 1e6
-
-
-def bare_product(n_samples: int, n_traits: int, threads: int) -> float:
-    """Milliseconds per variant of genotypes times traits in float32."""
-    rng = np.random.default_rng(0)
-    genotypes = rng.integers(0, 3, (1024, n_samples)).astype(np.float32)
-    traits = rng.normal(size=(n_samples, n_traits)).astype(np.float32)
-    seconds = []
-    with threadpool_limits(threads):
-        for _ in range(7):
-            begin = time.perf_counter()
-            _ = genotypes @ traits
-            seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds) / len(genotypes) * 1000
-
-
-def compare(
-    samples: int, missing: float, traits: int = 128, covariates: int = 15, threads: int = 2
-) -> list[dict[str, object]]:
-    """Both tools on the same files, in turns: one row a tool."""
-    tools: dict[str, Callable[[Path, int, int], list[str]]] = {"axoloci": axoloci, "plink2": plink2}
-    runs: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_study(folder, samples, traits, covariates, missing)
-        measure(axoloci(folder, COUNTS["axoloci"][0], threads))  # compiles once, then cached
-        products = []
-        for _ in range(REPEATS):
-            for tool, command in tools.items():
-                for n in COUNTS[tool]:
-                    runs.setdefault((tool, n), []).append(measure(command(folder, n, threads)))
-            products.append(bare_product(samples, traits, threads))
-    product = statistics.median(products)
-    slope, start = {}, {}
-    for tool in tools:
-        few, many = COUNTS[tool]
-        t_few, t_many = (statistics.median(t for t, _ in runs[tool, n]) for n in (few, many))
-        slope[tool] = (t_many - t_few) / (many - few) * 1000
-        start[tool] = t_few - slope[tool] * few / 1000
+def plink2(folder: Path, n_variants: int) -> list[str]:
     return [
-        {
-            "people": samples,
-            "missing": f"{missing:.0%}",
-            "program": tool,
-            "ms per variant": f"{slope[tool]:.4f}",
-            "start-up s": f"{start[tool]:.1f}",
-            "peak GB": f"{max(gb for _, gb in runs[tool, COUNTS[tool][1]]):.2f}",
-            "plink2 ÷ it": f"{slope['plink2'] / slope[tool]:.1f}",
-            "it ÷ bare product": f"{slope[tool] / product:.1f}",
-        }
-        for tool in tools
+        *("plink2", "--bfile", str(folder / f"g{n_variants}"), "--glm", "hide-covar"),
+        *("--pheno", str(folder / "t.tsv"), "--covar", str(folder / "c.tsv")),
+        *("--covar-variance-standardize", "--threads", str(THREADS)),
+        *("--out", str(folder / "plink2")),
     ]
 
 
-def main() -> None:
-    """Compare at each size and write the table."""
-    build = subprocess.run(["plink2", "--version"], capture_output=True, text=True).stdout.strip()
-    rows = [row for samples, missing in SIZES for row in compare(samples, missing)]
+def plink2_one_blas(folder: Path, n_variants: int) -> list[str]:
+    return ["env", "OPENBLAS_NUM_THREADS=1", *plink2(folder, n_variants)]
+
+
+def axoloci(threads: int) -> Command:
+    def command(folder: Path, n_variants: int) -> list[str]:
+        tables = folder / "t.tsv", folder / "c.tsv", folder / "sumstats"
+        return associate(folder / f"g{n_variants}", *tables, "--device", "cpu", threads=threads)
+
+    return command
+
+
+def tensorqtl(python: Path) -> Command:
+    program = Path(__file__).with_name("tensorqtl_trans.py")
+
+    def command(folder: Path, n_variants: int) -> list[str]:
+        files = (folder / name for name in ("g.npy", "t.tsv", "c.tsv"))
+        return [str(python), str(program), *map(str, files), str(n_variants)]
+
+    return command
+
+
+@contextmanager
+def study(people: int, missing: float, counts: Sequence[int]) -> Iterator[Path]:
+    """A folder with the genotypes of each number of variants, traits and covariates."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dosage = draw_genotypes(people, missing)
+        np.save(folder / "g.npy", dosage)
+        for n_variants in set(counts):
+            write_genotypes(folder / f"g{n_variants}", dosage, n_variants)
+        write_normals(folder / "t.tsv", people, N_TRAITS)
+        write_normals(folder / "c.tsv", people, N_COVARIATES)
+        yield folder
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a program took: its time as a line, and the peak of its memory."""
+
+    line: Line
+    peak_gb: float
+
+
+def take_turns(
+    folder: Path,
+    people: int,
+    commands: Mapping[str, Command],
+    counts: Mapping[str, Counts],
+    threads: int,
+    repeats: int,
+) -> tuple[dict[str, Program], float]:
+    """Each program by name, and the bare product in milliseconds a variant."""
+    measure(commands[AXOLOCI](folder, counts[AXOLOCI][0]), threads)  # compiles once, then cached
+    runs: dict[tuple[str, int], list[Measured]] = {}
+    products = []
+    for _ in range(repeats):
+        for name, command in commands.items():
+            for n_variants in counts[name]:
+                run = measure(command(folder, n_variants), threads)
+                runs.setdefault((name, n_variants), []).append(run)
+        products.append(bare_product(people, N_TRAITS, threads))
+    programs = {}
+    for name in commands:
+        few, many = (median_of(runs[name, n_variants]) for n_variants in counts[name])
+        time = line(*counts[name], few.seconds, many.seconds)
+        programs[name] = Program(time, many.peak_gb)
+    return programs, statistics.median(products)
+
+
+def beside_plink2(size: Size, repeats: int) -> list[dict[str, str]]:
+    """One row a program."""
+    commands = {AXOLOCI: axoloci(THREADS), PLINK2: plink2, PLINK2_ONE_BLAS: plink2_one_blas}
+    counts = {AXOLOCI: size.axoloci, PLINK2: size.plink2, PLINK2_ONE_BLAS: size.plink2}
+    with study(size.people, size.missing, [*size.axoloci, *size.plink2]) as folder:
+        programs, product = take_turns(folder, size.people, commands, counts, THREADS, repeats)
+    best = min(programs[name].line.slope for name in (PLINK2, PLINK2_ONE_BLAS))
+    rows = []
+    for name, program in programs.items():
+        slope, ours = program.line.slope, name == AXOLOCI
+        ratio, share = best / slope, slope / product
+        peak = f"{program.peak_gb:.2f}"
+        rows.append(
+            {
+                "people": f"{size.people:,}",
+                "missing": f"{size.missing:.0%}",
+                "program": name,
+                "ms per variant": f"{slope:.4f}",
+                "start-up s": f"{program.line.start:.1f}",
+                "peak GB": f"{peak} (bar {MAX_GB})" if ours else peak,
+                "plink2 ÷ it": size.ratio.beside(ratio) if ours else f"{ratio:.1f}",
+                "it ÷ bare product": (
+                    size.product.beside(share) if ours and size.product else f"{share:.1f}"
+                ),
+            }
+        )
+    return rows
+
+
+def beside_tensorqtl(people: int, repeats: int, python: Path) -> list[dict[str, str]]:
+    """One row a program, on one thread."""
+    commands = {AXOLOCI: axoloci(1), BESIDE: tensorqtl(python)}
+    with study(people, 0.0, BESIDE_COUNTS[AXOLOCI]) as folder:
+        programs, _ = take_turns(folder, people, commands, BESIDE_COUNTS, 1, repeats)
+    best = programs[BESIDE].line.slope
+    return [
+        {
+            "people": f"{people:,}",
+            "program": name,
+            "ms per variant": f"{program.line.slope:.4f}",
+            "start-up s": f"{program.line.start:.1f}",
+            "peak GB": f"{program.peak_gb:.2f}",
+            "tensorQTL ÷ it": f"{best / program.line.slope:.1f}",
+        }
+        for name, program in programs.items()
+    ]
+
+
+@contextmanager
+def tensorqtl_python() -> Iterator[Path]:
+    """A Python that has tensorQTL: that of TENSORQTL_PYTHON, or one that pip sets up."""
+    if "TENSORQTL_PYTHON" in os.environ:
+        yield Path(os.environ["TENSORQTL_PYTHON"])
+        return
+    with tempfile.TemporaryDirectory() as name:
+        venv.create(name, with_pip=True)
+        python = Path(name) / "bin" / "python"
+        torch = version("torch").split("+")[0]  # a build for the CPU only if pip finds one
+        wanted = [f"tensorqtl=={TENSORQTL}", "pandas-plink", f"torch=={torch}"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        yield python
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Compare at each size and write the tables."""
+    parser = argparse.ArgumentParser(description="Association beside plink2 and tensorQTL.")
+    parser.add_argument("--repeats", type=int, default=5, help="Runs of each program and size.")
+    parser.add_argument("--people", type=int, nargs="+", help="Only sizes of so many people.")
+    options = parser.parse_args(arguments)
+    build = subprocess.run(["plink2", "--version"], capture_output=True, text=True, check=True)
+    sizes = [size for size in SIZES if options.people is None or size.people in options.people]
+    with tensorqtl_python() as python:  # first, so that it fails early if it does
+        rows = [row for size in sizes for row in beside_plink2(size, options.repeats)]
+        others = beside_tensorqtl(BESIDE_PEOPLE, options.repeats, python)
     write_result(
         "gwas",
-        "Association beside plink2: 128 traits, 15 covariates, 2 threads",
-        f"{build}; median of {REPEATS} runs, taking turns.\n\n{markdown_table(rows)}",
+        f"Association beside plink2 and tensorQTL: {N_TRAITS} traits, {N_COVARIATES} covariates",
+        f"Median of {options.repeats} runs, taking turns. Time per variant is the slope between "
+        "two numbers of variants; start-up is apart.\n\n"
+        f"{THREADS} threads; {build.stdout.strip()}, as it comes and with one BLAS thread for each "
+        "of its threads; ratios are to the faster of the two. axoloci writes Parquet, plink2 "
+        f"text.\n\n{markdown_table(rows)}\n"
+        f"One thread, no missing genotypes; tensorQTL {TENSORQTL} (map_trans, all results, small "
+        "batches, which are faster) has its genotypes in memory as a table and leaves its results "
+        "there, axoloci reads a .bed and writes Parquet. tensorQTL puts the mean where a genotype "
+        "is missing, in place of leaving the person out, and calculates all p-values; axoloci "
+        "those of the strongest trait of each variant, for the others follow from effect and "
+        "standard error.\n\n"
+        f"{markdown_table(others)}",
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

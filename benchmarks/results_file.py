@@ -9,8 +9,9 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
+
+from axoloci import __version__
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,12 +35,14 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 def write_result(name: str, title: str, body: str) -> Path:
     """Write `results/<name>.md`."""
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    module = "benchmarks" if program.stem == "__main__" else f"benchmarks.{program.stem}"
+    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"
     path.write_text(
         f"# {title}\n\n"
-        f"- command: `{command}` (axoloci {version('axoloci')})\n"
+        f"- command: `{command}` (axoloci {__version__})\n"
         f"- machine: {machine()}\n"
         f"- date: {datetime.date.today().isoformat()}\n\n{body}"
     )
