@@ -10,12 +10,14 @@ from support import ROOT
 
 from axoloci.care import COMMANDS
 from axoloci.cli import main
+from axoloci.covariates import formula_variables
 from axoloci.image_commands import images
 from axoloci.new_step import new_step
 from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, validated
 from axoloci.tasks.dti.cli import main as dti
+from axoloci.tasks.gwas.cli import main as gwas
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -35,6 +37,9 @@ def test_readme__study_file_is_valid() -> None:
     settings = parse_settings(study, "README.md", Path("/"))
     assert settings.encoder.n_latents == 128
     assert settings.gwas.export == ("latent_000",)
+    assert settings.gwas.mixed_model
+    (formula,) = re.findall(r'`model = "(.+?)"`', README)
+    assert formula_variables(formula)[:4] == ["PC1", "PC10", "PC2", "PC3"]
 
 
 def test_readme__options_exist() -> None:
@@ -43,6 +48,7 @@ def test_readme__options_exist() -> None:
         *images.commands.values(),
         new_step,
         dti,
+        *gwas.commands.values(),
     ]
     known = {option for command in commands for param in command.params for option in param.opts}
     ours = re.sub(r"^pip .*$", "", README, flags=re.MULTILINE)
