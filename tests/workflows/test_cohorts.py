@@ -57,8 +57,8 @@ def test_run__every_door_leads_to_the_same_sumstats(
 def two_cohorts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Maps, genotypes and lists of 170 and 130 simulated people.
 
-    Beside each planted variant's truth lies a false one on a chromosome of its own: in the
-    discovery a copy of it, in the replication shuffled among people.
+    Beside each planted variant's truth lies a false one, the last of a chromosome that bears none:
+    in the discovery a copy of it, in the replication shuffled among people.
     """
     folder = tmp_path_factory.mktemp("two")
     cohort = folder / "cohort"
@@ -82,15 +82,20 @@ def two_cohorts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dosage[dosage < 0] = -1
     place = {name: row for row, name in enumerate(source.variants["variant_id"])}
     discovery = np.arange(source.n_samples) < N_DISCOVERY
+    loci = json.loads((cohort / "truth.json").read_text())["loci"]
+    bim = (cohort / "genotypes.bim").read_text().splitlines()
+    chromosome = [int(line.split()[0]) for line in bim]
+    free = sorted(set(chromosome) - {int(locus["chromosome"]) for locus in loci})
     false = []
-    bim = (cohort / "genotypes.bim").read_text()
-    for number, locus in enumerate(json.loads((cohort / "truth.json").read_text())["loci"]):
+    for number, locus in enumerate(loci):
         copy = dosage[place[locus["variant_id"]]].copy()
         copy[~discovery] = rng.permutation(copy[~discovery])
         false.append(copy)
-        bim += f"{23 + number}\tfalse{number}\t0\t{1000 + number}\tA\tG\n"
-    everything = np.concatenate([dosage, np.stack(false)])
-    (folder / "g.bim").write_text(bim)
+        chromosome.append(free[number])
+        bim.append(f"{free[number]}\tfalse{number}\t0\t300000000\tA\tG")
+    order = np.argsort(chromosome, kind="stable")
+    everything = np.concatenate([dosage, np.stack(false)])[order]
+    (folder / "g.bim").write_text("\n".join(bim[row] for row in order) + "\n")
     (folder / "g.bed").write_bytes(BED_MAGIC + pack_bed(everything).tobytes())
     (folder / "g.fam").write_text((cohort / "genotypes.fam").read_text())
     people = source.samples["iid"]

@@ -260,8 +260,13 @@ def test_run__missing_inputs_are_listed_at_once(tmp_path: Path) -> None:
     study.write_text('out = "o"\nbids = "b"\ngenotypes = "g"\ncovariates = "c.tsv"\n')
     done = axoloci("run", study, check=False)
     assert done.returncode == 1
-    for name in ("g.bed", "g.bim", "g.fam", "c.tsv"):
-        assert name in done.stderr
+    for line in (
+        "b: no dataset_description",
+        "genotypes: ",
+        "g.bed: no such file",
+        "c.tsv: no such",
+    ):
+        assert line in done.stderr
     assert not (tmp_path / "o").exists()
 
 
