@@ -308,8 +308,8 @@ def ridge_command(inputs: AnalysisInputs, threads: int | None, seed: int, out: P
     "--loco",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=None,
-    help="Folder of the command ridge, of the same traits, by the same options for traits and "
-    "covariates: the association is that of a mixed model. For people who are related or of "
+    help="Folder of the command ridge, of the same traits or more, by the same options for them and "
+    "for covariates: the association is that of a mixed model. For people who are related or of "
     "several ancestries.",
 )
 @click.option(

@@ -278,6 +278,24 @@ def test_analyses__hold_the_predictions_of_one_autosome_at_a_time(
     assert most <= 4  # the first, that of the tests, and those of parts that are being written
 
 
+def test_associate__tests_some_of_the_traits_of_ridge(related: Path, tmp_path: Path) -> None:
+    inputs = ("--genotypes", related / "g", "--traits", related / "t.tsv")
+    gwas("ridge", *inputs, "--out", tmp_path / "both")
+    gwas("ridge", *inputs, "--trait", "a", "--out", tmp_path / "a")
+    assert read_loco(tmp_path / "a").traits == ["a"]
+    mixed = (*inputs, "--loco", tmp_path / "both")
+    gwas("associate", *mixed, "--out", tmp_path / "all")
+    gwas("associate", *mixed, "--trait", "b", "--out", tmp_path / "some")
+    some, every = read_sumstats(tmp_path / "some"), read_sumstats(tmp_path / "all")
+    assert (some.traits, every.traits) == (["b"], ["a", "b"])
+    for name in ("beta", "se"):
+        np.testing.assert_allclose(some.trait("b")[name], every.trait("b")[name], rtol=1e-5)
+    words = ["associate", *inputs, "--loco", tmp_path / "a", "--out", tmp_path / "x"]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert result.exit_code == 1
+    assert "has nothing of the traits b, of a alone; fit all that are tested" in result.output
+
+
 def test_associate__names_a_store_of_other_people_traits_or_settings(
     related: Path, tmp_path: Path
 ) -> None:

@@ -124,8 +124,9 @@ class Loco:
         unknown = [name for name in traits if name not in self.traits]
         if unknown:
             raise InputError(
-                f"{self.path}: has nothing of the traits {', '.join(unknown[:3])}; make it with "
-                "the same table of traits (axoloci-gwas ridge)"
+                f"{self.path}: has nothing of the traits {', '.join(unknown[:3])}, of "
+                f"{', '.join(self.traits[:3])}{', …' if len(self.traits) > 3 else ''} alone; fit "
+                "all that are tested (axoloci-gwas ridge), or name fewer by --trait"
             )
         file = self._checked(self._entry(chromosome))
         there = set(pd.read_parquet(file, columns=["sample_id"])["sample_id"])
