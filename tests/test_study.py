@@ -145,6 +145,21 @@ def test_parse_settings__lists_all_problems_at_once() -> None:
     assert "dti.method" in message
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"fa": "f"}, "'gwas.traits' names columns of a table of traits, and this study makes its"),
+        ({"traits": "t"}, "'gwas.export' names age, which 'gwas.traits' does not; add it there"),
+    ],
+)
+def test_parse_settings__names_traits_that_there_will_not_be(
+    content: dict[str, str], words: str
+) -> None:
+    gwas = {"traits": ["height", "weight"], **({"export": ["age"]} if "traits" in content else {})}
+    with pytest.raises(InputError, match=words):
+        parse_settings({"out": "o", **content, "gwas": gwas}, "x", Path())
+
+
 def test_step_settings__the_mixed_model_has_the_traits_and_covariates_alone() -> None:
     gwas = {
         "model": "age**2 + sex*C(site) + PC1:PC2",
@@ -158,6 +173,11 @@ def test_step_settings__the_mixed_model_has_the_traits_and_covariates_alone() ->
         "device": "cpu",
     }
     content = {"out": "o", "traits": "t", "covariates": "c", "gwas": gwas}
+    assert "trait" not in step_settings(parse_settings(content, "x", Path("/s")))["gwas"]
+    content["gwas"] = gwas | {"traits": ["height", "weight"], "mixed_model": True}
+    some = step_settings(parse_settings(content, "x", Path("/s")))
+    assert some["gwas"]["trait"] == some["mixed_model"]["trait"] == ["height", "weight"]
+    content["gwas"] = gwas
     settings = parse_settings(content, "x", Path("/s"))
     assert settings.gwas.columns == ("age", "sex", "site")
     chosen = step_settings(settings)

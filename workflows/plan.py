@@ -334,7 +334,8 @@ def plan_study(
                     trained_latents = cohort.encoder.n_latents or min(MAX_LATENTS, few)
                 plan.latents[name] = trained_latents
             elif cohort.traits is not None:
-                plan.people[name], plan.latents[name] = _size_of_table(cohort.traits)
+                plan.people[name], n_traits = _size_of_table(cohort.traits)
+                plan.latents[name] = len(cohort.gwas.traits) or n_traits
                 if cohort.keep is not None:
                     plan.people[name] = len(Cohort(cohort, []).people)
         except (InputError, OSError) as error:

@@ -636,7 +636,7 @@ def _read_traits(
     assert path is not None
     if why := unreadable(path):
         raise InputError(f"traits: {why}")
-    traits = read_traits(path, people)
+    traits = read_traits(path, people, settings.gwas.traits)
     problems = [
         f"{path}: 'gwas.export' names '{name}', which is no column; "
         f"{_nearest(name, traits.columns)}"

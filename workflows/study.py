@@ -234,14 +234,14 @@ def prepare_group(cohorts: Mapping[str, Cohort]) -> None:
 
 
 def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
-    """The table of traits, of the people in `keep` only; `write` as for `made_covariates`."""
+    """The table of traits that is tested: of those in `keep`; `write` as `made_covariates`."""
     if settings.traits is None or settings.keep is None:
         return settings.traits
     path = StudyPaths(settings.out).work / "traits.tsv"
     if not write:
         return path
     people = genotyped_people(settings)
-    traits = read_traits(settings.traits, people)
+    traits = read_traits(settings.traits, people, settings.gwas.traits)
     kept = traits[traits.index.isin(read_ids(settings.keep, people))]
     write_text(path, kept.to_csv(sep="\t", na_rep="NA", lineterminator="\n"))
     return path

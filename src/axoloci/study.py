@@ -87,8 +87,11 @@ class EncoderSettings(Section):
 
 
 class GwasSettings(Section):
-    """`[gwas]`: association of all latents with all variants."""
+    """`[gwas]`: association of all latents, or traits of a table, with all variants."""
 
+    traits: tuple[str, ...] = Field(
+        (), description="columns of the table of traits that are tested; without it all of them"
+    )
     covariates: tuple[str, ...] | None = Field(
         None,
         description="columns of the covariate table to use; without it all of them, [] is none",
@@ -544,6 +547,16 @@ def _contradictions(settings: StudySettings) -> list[str]:
         problems.append("'gwas.mixed_model_extract' is of use with mixed_model = true only")
     if cohorts["discovery"].start != "gwas":
         problems += _impossible_exports(settings)
+        if gwas.traits:
+            problems.append(
+                "'gwas.traits' names columns of a table of traits, and this study makes its "
+                "traits, the latents, all of which are tested; leave it out"
+            )
+    elif gwas.traits and (others := [n for n in gwas.export if n not in gwas.traits]):
+        problems.append(
+            f"'gwas.export' names {', '.join(others)}, which 'gwas.traits' does not; add it there "
+            "or leave it out here"
+        )
     return problems
 
 
@@ -577,13 +590,14 @@ def read_study(path: Path) -> StudySettings:
 NOT_OPTIONS = {
     "normalize": {"template", "mask"},
     "gwas": {
-        *("covariates", "n_pcs", "extract", "exclude", "mixed_model", "mixed_model_extract"),
-        *("export", "export_format"),
+        *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),
+        *("mixed_model_extract", "export", "export_format"),
     },
 }
 # Options of the association that its mixed model shares: which variants predict, it says itself.
 OF_MIXED_MODEL = (
-    *("covariate", "model", "categorical", "complete_traits", "winsorize", "rank_normal"),
+    *("trait", "covariate", "model", "categorical"),
+    *("complete_traits", "winsorize", "rank_normal"),
 )
 
 
@@ -601,6 +615,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     if channels := chosen["encoder"].get("channels"):
         chosen["encoder"]["channels"] = ",".join(map(str, channels))
     gwas = chosen["gwas"]
+    if settings.gwas.traits:
+        gwas["trait"] = list(settings.gwas.traits)
     named = settings.gwas.covariates
     if named is not None and (names := [*named, *settings.gwas.pcs]):
         gwas["covariate"] = names

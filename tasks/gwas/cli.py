@@ -42,7 +42,6 @@ main = step_group(
     __name__, "Genome-wide association of all traits in one reading of the genotypes."
 )
 
-X_NAMES = ("X", "23")
 MOST_NAMED = 6  # traits, in a line
 SHARED_WITH_RIDGE = {  # fields of its inputs, by their options
     "formula": "--model",
@@ -308,9 +307,9 @@ def ridge_command(inputs: AnalysisInputs, threads: int | None, seed: int, out: P
     "--loco",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=None,
-    help="Folder of the command ridge, of the same traits, by the same options for traits and "
-    "covariates: the association is that of a mixed model. For people who are related or of "
-    "several ancestries.",
+    help="Folder of the command ridge, of the same traits and people or more, by the same options "
+    "for traits and covariates: the association is that of a mixed model. For people who are "
+    "related or of several ancestries.",
 )
 @click.option(
     "--device",
@@ -389,6 +388,7 @@ def associate(
     analyses = engine.Analyses(study, predicted)
     if predicted is not None:
         _check_loco(predicted, own_plan)
+        _say_who_was_fitted(predicted, study.people)
     analysis = analyses.autosomes
     model = analysis.model
     excluded = {study.traits[k]: why for k, why in model.excluded.items()}
@@ -570,6 +570,17 @@ def _check_loco(predicted: Loco, plan: dict[str, Any]) -> None:
             )
 
 
+def _say_who_was_fitted(predicted: Loco, people: list[str]) -> None:
+    """Warn of a mixed model of more people than are tested."""
+    n_fitted = len(predicted.sample_id)
+    if n_fitted > len(people):
+        log.warning(
+            "%s: the mixed model is of %d people, and %d of them are tested: standard errors are "
+            "as among all; for a model of these people alone, give ridge the same people (--keep)",
+            *(predicted.path, n_fitted, len(people)),
+        )
+
+
 def _autosomal_pieces(source: Genotypes) -> list[tuple[str, int, int]]:
     """Blocks of the autosomes."""
     autosomes = _autosomes(source)
@@ -619,7 +630,7 @@ def _x_inbreeding(
     pieces = [
         piece
         for part in parts
-        if part.chromosome.upper() in X_NAMES
+        if ploidy_of(part.chromosome) is Ploidy.X
         for piece in engine.pieces(part, kernel.CPU_BLOCK)
     ]
     f = sample_qc.x_inbreeding(

@@ -36,8 +36,6 @@ from axoloci.tasks.gwas.variant_qc import VariantFilter
 
 log = logging.getLogger("axoloci")
 
-# What makes traits what they are, of the fields of `AnalysisInputs`.
-
 
 @dataclass(frozen=True)
 class AnalysisInputs:
@@ -45,6 +43,7 @@ class AnalysisInputs:
 
     genotypes: Path
     traits: Path
+    trait: tuple[str, ...]
     covariates: tuple[Path, ...]
     covariate: tuple[str, ...]
     formula: str | None
@@ -127,7 +126,7 @@ def prepare(inputs: AnalysisInputs) -> Study:
         n_before = source.n_variants
         source.select_variants(inputs.variants.of(source.variants, source.path))
         log.info("%d of %d variants are chosen", source.n_variants, n_before)
-    table = read_traits(inputs.traits, source.samples)
+    table = read_traits(inputs.traits, source.samples, inputs.trait)
     for warning in minus_nine_warnings(table, inputs.traits):
         log.warning("%s", warning)
     formula = inputs.formula

@@ -35,6 +35,11 @@ OPTIONS = (
         "are named by IID; where the genotypes have several of one IID, by FID and IID.",
     ),
     click.option(
+        "--trait",
+        multiple=True,
+        help="Trait to use; several times for several. Without it all columns of the table.",
+    ),
+    click.option(
         "--covariates",
         multiple=True,
         type=FILE,

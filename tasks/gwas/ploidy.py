@@ -17,14 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from axoloci.io.genotype_files import canonical_chromosome
+
 MALE, FEMALE = 1, 2  # as in PLINK's tables
 SEX_COVARIATE = "SEX"  # its name where axoloci adds it
 
-_NAMES = {
-    **dict.fromkeys(("X", "23"), "X"),
-    **dict.fromkeys(("Y", "24"), "Y"),
-    **dict.fromkeys(("MT", "M", "26"), "haploid"),
-}
+_BY_NAME = {"X": "X", "Y": "Y", "MT": "haploid"}
 
 
 class Ploidy(Enum):
@@ -69,4 +67,4 @@ def ploidy_of(chromosome: str) -> Ploidy:
     chromosome
         Its name, without "chr".
     """
-    return Ploidy(_NAMES.get(chromosome.upper(), "diploid"))
+    return Ploidy(_BY_NAME.get(canonical_chromosome(chromosome), "diploid"))

@@ -78,6 +78,9 @@ class AnalysisInputs:
         argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes"
     )
     traits: File = shell.arg(argstr="--traits", help="table of traits, one row a person")
+    trait: list[str] | None = shell.arg(
+        argstr="--trait ...", default=None, help="traits to use; without it all"
+    )
     covariates: list[File] | None = shell.arg(
         argstr="--covariates ...", default=None, help="tables of covariates"
     )

@@ -160,6 +160,26 @@ def test_associate__column_of_choice_and_several_tables(
     assert read_sumstats(tmp_path / "s").n_samples == N_SAMPLES  # the missing age is of no matter
 
 
+def test_associate__traits_of_choice_are_as_among_all(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, data = study
+    table = data["traits"].assign(code="x")  # no trait, and not in the way
+    table.to_csv(tmp_path / "t.tsv", sep="\t", index=False, na_rep="NA")
+    more = ("--traits", tmp_path / "t.tsv", "--trait", "b")
+    associate(folder, tmp_path / "one", *more)
+    associate(folder, tmp_path / "all")
+    one, every = read_sumstats(tmp_path / "one"), read_sumstats(tmp_path / "all")
+    assert one.traits == ["b"]
+    assert one.n_samples == N_SAMPLES - 5  # who lacks it is left out altogether
+    for name in ("beta", "se"):
+        np.testing.assert_allclose(one.trait("b")[name], every.trait("b")[name], rtol=1e-6)
+    result = associate(folder, tmp_path / "one", *more, "--trait", "a", fails=True)
+    assert "other inputs or settings" in result.output
+    result = associate(folder, tmp_path / "x", "--trait", "bb", fails=True)
+    assert "t.tsv: no column 'bb'; did you mean 'b'?" in result.output
+
+
 def test_associate__says_that_minus_nine_is_a_value(
     study: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,24 @@ from axoloci.covariates import design_matrix
 from axoloci.io.genotypes import PackedCalls, open_genotypes
 from axoloci.tasks.gwas import complete_case_torch, kernel, pca
 from axoloci.tasks.gwas.variant_qc import summarize
+
+
+def test_compiled__is_said_only_when_something_is(tmp_path: Path) -> None:
+    code = (
+        "import logging, numpy as np; logging.basicConfig(level=logging.INFO)\n"
+        "from axoloci.tasks.gwas import packed\n"
+        "few = np.zeros((1, 4), dtype=np.uint8)\n"
+        "packed._unpack_all(few, np.zeros(256, dtype=np.int32), few.astype(np.int32))\n"
+    )
+
+    def said(folder: Path) -> str:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        return run.stderr
+
+    assert said(tmp_path).count(f"compiling for this machine, about 10 s: kept in {tmp_path}") == 1
+    assert "compiling" not in said(tmp_path)
 
 
 def simulate(

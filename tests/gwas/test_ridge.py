@@ -278,6 +278,69 @@ def test_analyses__hold_the_predictions_of_one_autosome_at_a_time(
     assert most <= 4  # the first, that of the tests, and those of parts that are being written
 
 
+def test_associate__tests_some_of_the_traits_of_ridge(related: Path, tmp_path: Path) -> None:
+    inputs = ("--genotypes", related / "g", "--traits", related / "t.tsv")
+    gwas("ridge", *inputs, "--out", tmp_path / "both")
+    gwas("ridge", *inputs, "--trait", "a", "--out", tmp_path / "a")
+    assert read_loco(tmp_path / "a").traits == ["a"]
+    mixed = (*inputs, "--loco", tmp_path / "both")
+    gwas("associate", *mixed, "--out", tmp_path / "all")
+    gwas("associate", *mixed, "--trait", "b", "--out", tmp_path / "some")
+    some, every = read_sumstats(tmp_path / "some"), read_sumstats(tmp_path / "all")
+    assert (some.traits, every.traits) == (["b"], ["a", "b"])
+    for name in ("beta", "se"):
+        np.testing.assert_allclose(some.trait("b")[name], every.trait("b")[name], rtol=1e-5)
+    words = ["associate", *inputs, "--loco", tmp_path / "a", "--out", tmp_path / "x"]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert result.exit_code == 1
+    assert "has nothing of the traits b, of a alone; fit all that are tested" in result.output
+
+
+def renamed(related: Path, out: Path, names: dict[str, str]) -> Path:
+    """The genotypes with other names of chromosomes."""
+    for suffix in (".bed", ".fam"):
+        out.with_name(out.name + suffix).write_bytes((related / f"g{suffix}").read_bytes())
+    table = pd.read_csv(related / "g.bim", sep="\t", header=None, dtype=str)
+    table[0] = table[0].map(names)
+    table.to_csv(f"{out}.bim", sep="\t", header=False, index=False)
+    return out
+
+
+def test_associate__chromosomes_by_number_are_those_by_letter(
+    related: Path, tmp_path: Path
+) -> None:
+    letters = {"1": "chr1", "2": "chr2", "3": "X", "4": "XY"}
+    numbers = {"1": "01", "2": "2", "3": "23", "4": "25"}
+    traits = ("--traits", related / "t.tsv")
+    results = {}
+    for name, chromosomes in (("letters", letters), ("numbers", numbers)):
+        genotypes = ("--genotypes", renamed(related, tmp_path / name, chromosomes))
+        if name == "letters":
+            gwas("ridge", *genotypes, *traits, "--out", tmp_path / "loco")
+        out = tmp_path / f"of_{name}"
+        gwas("associate", *genotypes, *traits, "--loco", tmp_path / "loco", "--out", out)
+        results[name] = read_sumstats(out).trait("b").drop(columns="chromosome")
+    pd.testing.assert_frame_equal(results["numbers"], results["letters"])
+    store = read_loco(tmp_path / "loco")
+    people = [f"i{i}" for i in range(600)]
+    by_letter, by_number, others = (store.residuals(n, people, ["a"])[0] for n in ("X", "23", "9"))
+    np.testing.assert_array_equal(by_letter, by_number)
+    assert not np.array_equal(by_letter, others)
+
+
+def test_associate__says_that_more_people_were_fitted(
+    related: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs = ("--genotypes", related / "g", "--traits", related / "t.tsv")
+    gwas("ridge", *inputs, "--out", tmp_path / "loco")
+    (tmp_path / "keep.txt").write_text("".join(f"i{i}\n" for i in range(400)))
+    mixed = ("associate", *inputs, "--loco", tmp_path / "loco", "--out")
+    gwas(*mixed, tmp_path / "all")
+    assert "of them are tested" not in caplog.text
+    gwas(*mixed, tmp_path / "some", "--keep", tmp_path / "keep.txt")
+    assert "the mixed model is of 600 people, and 400 of them are tested: standard" in caplog.text
+
+
 def test_associate__names_a_store_of_other_people_traits_or_settings(
     related: Path, tmp_path: Path
 ) -> None:
@@ -287,7 +350,7 @@ def test_associate__names_a_store_of_other_people_traits_or_settings(
     gwas("ridge", *genotypes, "--traits", tmp_path / "some.tsv", "--out", tmp_path / "loco")
     arguments = ["associate", *genotypes, "--loco", tmp_path / "loco", "--out", tmp_path / "s"]
     for columns, words in (
-        (["IID", "a"], "lacks 100 of 600 people, such as 'i500'"),
+        (["IID", "a"], "lacks 100 of 600 people, such as 'i500', 'i501', 'i502'; fit them too"),
         (["IID", "b"], "has nothing of the traits b"),
     ):
         table[columns].to_csv(tmp_path / "t.tsv", sep="\t", index=False, na_rep="NA")

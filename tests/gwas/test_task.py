@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 # What the tasks share that fit traits to genotypes: their choices, and files.
 CHOICES = {
+    "trait": ["height", "latent_000"],
     "model": "age + PC1:PC3",
     "categorical": ["site"],
     "region": ["7", "X:1-99"],

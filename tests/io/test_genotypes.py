@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 import subprocess
 from collections.abc import Callable
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -484,6 +487,133 @@ def test_read__dosages_of_bgen(
     Path(f"{out}.sample").unlink()
     if genotype_set(out).parts[0].samples is None:  # it names its people itself
         assert list(open_genotypes(out).samples["iid"]) == [f"p{i}" for i in range(13)]
+
+
+Weights = list[int] | None  # of 255, the last left out; None is missing
+
+
+def write_bgen(
+    path: Path, variants: list[tuple[str, list[str], bool, list[tuple[int, Weights]]]]
+) -> None:
+    """BGEN 1.2 of 8 bits by its specification, not compressed: the people p0, p1, …
+
+    Each variant has a chromosome, alleles, whether it is phased, and of each person the ploidy and
+    the probabilities as they are stored.
+    """
+
+    def text(word: str, length: str = "<H") -> bytes:
+        return struct.pack(length, len(word)) + word.encode()
+
+    body = b""
+    for i, (chromosome, alleles, phased, people) in enumerate(variants):
+        ploidies = [ploidy for ploidy, _ in people]
+        block = struct.pack("<IHBB", len(people), len(alleles), min(ploidies), max(ploidies))
+        block += bytes(ploidy | (0x80 if w is None else 0) for ploidy, w in people)
+        block += bytes([phased, 8])
+        for ploidy, weights in people:
+            n_alone = len(alleles) - 1
+            n_stored = ploidy * n_alone if phased else comb(ploidy + n_alone, n_alone) - 1
+            assert weights is None or len(weights) == n_stored
+            block += bytes(n_stored if weights is None else weights)
+        body += text(f"v{i}") + text(f"rs{i}") + text(chromosome)
+        body += struct.pack("<IH", 100 + i, len(alleles))
+        body += b"".join(text(allele, "<I") for allele in alleles)
+        body += struct.pack("<I", len(block)) + block
+    n_samples = len(variants[0][3])
+    names = b"".join(text(f"p{k}") for k in range(n_samples))
+    names = struct.pack("<II", 8 + len(names), n_samples) + names
+    header = struct.pack("<III", 20, len(variants), n_samples) + b"bgen"
+    header += struct.pack("<I", 2 << 2 | 1 << 31)  # layout 2, with the names of people
+    path.write_bytes(struct.pack("<I", 20 + len(names)) + header + names + body)
+
+
+def random_genotype(
+    rng: np.random.Generator, n_alleles: int, phased: bool, ploidy: int
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Probabilities as BGEN stores them, and the expected copies of each allele."""
+    if phased:
+        kinds = [(allele,) for allele in range(n_alleles)]
+    else:  # 00, 01, 11, 02, 12, 22
+        pairs = itertools.combinations_with_replacement(range(n_alleles), ploidy)
+        kinds = sorted(pairs, key=lambda alleles: alleles[::-1])
+    stored: list[int] = []
+    copies = np.zeros(n_alleles)
+    for _ in range(ploidy if phased else 1):
+        weights = rng.multinomial(255, rng.dirichlet(np.ones(len(kinds))))
+        stored += weights[:-1].tolist()
+        for alleles, weight in zip(kinds, weights, strict=True):
+            np.add.at(copies, list(alleles), weight / 255)
+    return stored, copies
+
+
+@pytest.mark.parametrize("phased", [False, True])
+@pytest.mark.parametrize("alleles", [["A", "C"], ["A", "C", "G"], ["A", "C", "G", "T"]])
+@pytest.mark.parametrize("ploidies", ["1212121", "1111111", "2222222", "0201212", "0000000"])
+def test_read__bgen_of_any_ploidy(
+    tmp_path: Path, phased: bool, alleles: list[str], ploidies: str
+) -> None:
+    rng = np.random.default_rng(3)
+    people: list[tuple[int, Weights]] = []
+    expected = []
+    for k, ploidy in enumerate(map(int, ploidies)):
+        stored, copies = random_genotype(rng, len(alleles), phased, ploidy)
+        is_missing = k in (2, 3) or ploidy == 0
+        # of no chromosome there is no genotype, whether the file says missing or not
+        people.append((ploidy, None if k in (2, 3) else stored))
+        expected.append(copies[1:] * 0 + MISSING if is_missing else copies[1:] * 2 / ploidy)
+    write_bgen(tmp_path / "x.bgen", [("X", alleles, phased, people)])
+    source = open_genotypes(tmp_path / "x.bgen")
+    assert list(source.variants["effect_allele"]) == alleles[1:]
+    np.testing.assert_allclose(source.read(0, len(alleles) - 1), np.transpose(expected), atol=1e-6)
+    some = source.read(0, len(alleles) - 1, [6, 1])
+    np.testing.assert_allclose(some, np.transpose(expected)[:, [6, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("phased", [False, True])
+def test_read__haploid_bgen_as_plink2(
+    tmp_path: Path, tool: Callable[[str], str], phased: bool
+) -> None:
+    rng = np.random.default_rng(4)
+    variants: list[tuple[str, list[str], bool, list[tuple[int, Weights]]]] = []
+    for _ in range(5):
+        genotypes = [random_genotype(rng, 2, phased, 1 + k % 2)[0] for k in range(8)]
+        people = [(1 + k % 2, None if k > 5 else stored) for k, stored in enumerate(genotypes)]
+        variants.append(("X", ["A", "C"], phased, people))
+    write_bgen(tmp_path / "x.bgen", variants)
+    rows = [f"p{k} p{k} 0 {1 + k % 2}" for k in range(8)]
+    (tmp_path / "x.sample").write_text("\n".join(["ID_1 ID_2 missing sex", "0 0 0 D", *rows, ""]))
+    files = ("--bgen", tmp_path / "x.bgen", "ref-first", "--sample", tmp_path / "x.sample")
+    plink2(tool, *files, "--make-pgen", "--out", tmp_path / "p")
+    theirs = open_genotypes(tmp_path / "p.pgen").read(0, 5)
+    np.testing.assert_allclose(open_genotypes(tmp_path / "x.bgen").read(0, 5), theirs, atol=2e-4)
+
+
+@pytest.mark.parametrize("phased", [False, True])
+@pytest.mark.parametrize("alleles", [["A", "C"], ["A", "C", "G"]])
+def test_read__names_a_variant_of_three_copies(
+    tmp_path: Path, phased: bool, alleles: list[str]
+) -> None:
+    rng = np.random.default_rng(5)
+    people: list[tuple[int, Weights]] = [
+        (ploidy, random_genotype(rng, len(alleles), phased, ploidy)[0]) for ploidy in (1, 2, 3)
+    ]
+    variants = [("2", alleles, phased, people[:2] * 2), ("2", alleles, phased, people + people[:1])]
+    write_bgen(tmp_path / "x.bgen", variants)
+    source = open_genotypes(tmp_path / "x.bgen")
+    source.read(0, 1)
+    words = r"x\.bgen: variant rs1 at 2:101: has genotypes of 3 copies, .*; leave it out \(--excl"
+    with pytest.raises(InputError, match=words):
+        source.read(0, source.n_variants)
+
+
+def test_read__names_a_variant_that_is_damaged(tmp_path: Path) -> None:
+    write_bgen(tmp_path / "x.bgen", [("2", ["A", "C"], False, [(2, [1, 2]), (2, [3, 4])])])
+    content = bytearray((tmp_path / "x.bgen").read_bytes())
+    content[-5] = 32  # bits a probability
+    (tmp_path / "x.bgen").write_bytes(content)
+    source = open_genotypes(tmp_path / "x.bgen")
+    with pytest.raises(InputError, match=r"x\.bgen: variant rs0 at 2:100: .*; leave it out"):
+        source.read(0, 1)
 
 
 def test_genotype_set__a_name_of_several_sets(prefix: Path) -> None:

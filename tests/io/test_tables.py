@@ -142,6 +142,26 @@ def test_read_traits__are_numbers(tmp_path: Path) -> None:
         read_traits(write(tmp_path, "FID\tIID\n1\t2\n"))
 
 
+@pytest.mark.parametrize("separator", ["\t", ",", " ", "parquet"])
+def test_read_traits__of_choice_whatever_the_others_hold(tmp_path: Path, separator: str) -> None:
+    table = pd.DataFrame({"FID": ["f", "f"], "IID": ["i1", "i2"], "a.b": [1.5, 2], "a": ["x", "y"]})
+    table["c"] = [3.0, np.nan]
+    path = tmp_path / "t.parquet"
+    if separator == "parquet":
+        table.to_parquet(path)
+    else:
+        path = write(tmp_path, table.to_csv(sep=separator, index=False, na_rep="NA"))
+    found = read_traits(path, names=["c", "a.b"])
+    expected = table[["a.b", "c"]].set_axis(pd.Index(["i1", "i2"], name="sample_id"))
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(InputError, match=r"'x' is not a number; .* name those to test"):
+        read_traits(path)
+    with pytest.raises(InputError, match=r"t\..*: no column 'a.c'; did you mean 'a.b'\?"):
+        read_traits(path, names=["a.c"])
+    with pytest.raises(InputError, match=r"no column 'IID'; known: a\.b, a, c"):
+        read_traits(path, names=["IID"])
+
+
 def test_minus_nine__is_a_value_and_is_said(tmp_path: Path) -> None:
     path = write(tmp_path, "IID\ta\tb\tsite\n1\t-9\t1\t-9\n2\t3\t2\tx\n3\t-9.0\t3\ty\n")
     table = read_table(path, text=["site"])

@@ -193,3 +193,16 @@ def test_run__traits_that_some_lack_are_not_tested_jointly(cohort: Path, tmp_pat
         people[name] = json.loads((group / "sumstats" / "sumstats.json").read_text())["n_samples"]
     assert joint == {"false": ["height"], "true": ["height", "weight"]}
     assert people["false"] - people["true"] == 1
+
+
+def test_run__some_traits_of_a_table(cohort: Path, tmp_path: Path) -> None:
+    study = write_trait_study(
+        tmp_path, cohort, height=lambda n: n % 7, weight=lambda n: n % 5, site=lambda n: f"s{n % 3}"
+    )
+    study.write_text(f'{study.read_text()}traits = ["weight"]\n')
+    axoloci("run", study)
+    group = tmp_path / "out" / "group"
+    assert json.loads((group / "sumstats" / "sumstats.json").read_text())["traits"] == ["weight"]
+    assert json.loads(pq.read_schema(group / "joint.parquet").metadata[b"axoloci"])["traits"] == [
+        "weight"
+    ]

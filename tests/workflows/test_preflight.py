@@ -738,6 +738,10 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         lambda s: s.traits(["IID\ta", *(f"{n}\tNA" for n in LABELS)]),
         "every trait is missing or constant; none can be tested",
     ),
+    "choice of no trait": (
+        both(lambda s: s.traits(), gwas(traits=["weight", "hight"])),
+        "traits.tsv: no column 'hight'; did you mean 'height'?",
+    ),
     "export of no trait": (
         both(lambda s: s.traits(), gwas(export=["hight"])),
         "'gwas.export' names 'hight', which is no column; did you mean 'height'?",
@@ -855,6 +859,18 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "trait that some lack": (
         lambda s: s.traits(
             ["IID\ta\tb", *(f"{n}\t{i}\t{i or 'NA'}" for i, n in enumerate(LABELS))]
+        ),
+        "left out of the joint test, for some people lack them: b; complete_traits = true in",
+    ),
+    "trait that some lack, beside others that are not tested": (
+        both(
+            lambda s: s.traits(
+                [
+                    "IID\ta\tb\tcode\tc",
+                    *(f"{n}\t{i}\t{i or 'NA'}\tx\t1" for i, n in enumerate(LABELS)),
+                ]
+            ),
+            gwas(traits=["b", "a"]),
         ),
         "left out of the joint test, for some people lack them: b; complete_traits = true in",
     ),

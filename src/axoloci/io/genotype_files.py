@@ -224,7 +224,7 @@ def _order(file: Path, pattern: Path) -> tuple[int, str]:
     """Numbers first, then X, Y, the pseudo-autosomal regions and MT."""
     match = _match(file, pattern)
     name = match[1].upper().removeprefix("CHR").lstrip("0") if match else ""
-    name = _ALIASES.get(name, name)
+    name = canonical_chromosome(name)
     return int(name) if name.isdigit() else _NUMBERS.get(name, 0), name
 
 
@@ -497,6 +497,23 @@ def chromosome_names(column: pd.Series) -> pd.Series:
     column = column.fillna("0")
     names = {name: re.sub("(?i)^(?:chr)?0*(?=.)", "", name) for name in column.unique()}
     return column.map(names)
+
+
+def canonical_chromosome(name: str) -> str:
+    """The letters of a chromosome that PLINK also numbers, in capitals; others stay as they are.
+
+    Parameters
+    ----------
+    name
+        As in `Genotypes.variants`: without "chr".
+
+    Examples
+    --------
+    >>> [canonical_chromosome(name) for name in ("23", "x", "24", "25", "26", "M", "7", "scaffold")]
+    ['X', 'X', 'Y', 'XY', 'MT', 'MT', '7', 'scaffold']
+    """
+    letters = _ALIASES.get(name.upper(), name.upper())
+    return letters if letters in _NUMBERS else name
 
 
 # --- faults -------------------------------------------------------------------------------------

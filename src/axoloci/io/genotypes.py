@@ -376,13 +376,14 @@ class BgenGenotypes(Genotypes):
     ) -> None:
         for row, (place, allele) in zip(dosage, self._row_alleles[rows], strict=True):
             variant = self._reader[int(place)]
-            if len(variant.alleles) == 2:
-                values = variant.alt_dosage
-                haploid = variant.ploidy == 1
-                if haploid.any():
-                    values = np.where(haploid, 2 * values, values)
-            else:
+            try:
                 values = _allele_dosage(variant, allele)
+            except ValueError as error:
+                raise InputError(
+                    f"{self.path}: variant {variant.rsid or variant.varid} at "
+                    f"{variant.chrom}:{variant.pos}: {error}; leave it out (--exclude), or make "
+                    "the file again"
+                ) from error
             if subset is not None:
                 values = values[subset]
             if row.dtype == np.int8:
@@ -402,14 +403,45 @@ def _bgen_rows(reader: Any) -> Iterator[tuple[int, int, str, int, str, str, str]
 
 
 def _allele_dosage(variant: Any, allele: int) -> NDArray[np.float32]:
-    """Expected count of one of more than two alleles, from the probabilities of its genotypes."""
+    """Expected count of an allele from 0 to 2, NaN for who has no genotype or no such chromosome.
+
+    Raises
+    ------
+    ValueError
+        Someone has more than two copies of the chromosome, or the bytes are damaged.
+    """
+    ploidy = variant.ploidy  # (N,)
+    if ploidy.max() > 2:
+        raise ValueError(f"has genotypes of {ploidy.max()} copies, and those of 1 or 2 are read")
+    if ploidy.max() == 0:
+        return np.full(len(ploidy), np.nan, dtype=np.float32)
+    is_diploid = ploidy == 2
+    if len(variant.alleles) == 2:
+        copies = variant.alt_dosage
+    else:
+        of_one, of_two = _several_alleles(variant, allele)
+        copies = np.where(is_diploid, of_two, of_one)
+    if is_diploid.all():
+        return np.asarray(copies, dtype=np.float32)
+    return np.select([is_diploid, ploidy == 1], [copies, 2 * copies], np.float32(np.nan))
+
+
+def _several_alleles(
+    variant: Any, allele: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | float]:
+    """Expected copies of one of more than two alleles: as of haploid, and as of diploid people.
+
+    Each is right for those who are so.
+    """
     n_alleles, probabilities = len(variant.alleles), variant.probabilities
+    of_one = probabilities[:, allele]  # the first haplotype, or the only one
+    if probabilities.shape[1] == n_alleles:  # everyone is haploid
+        return of_one, np.nan
     if variant.is_phased:  # one probability an allele, for each of two haplotypes in turn
-        by_haplotype = probabilities.reshape(len(probabilities), -1, n_alleles)
-        return np.asarray(by_haplotype[:, :, allele].sum(axis=1), dtype=np.float32)
+        return of_one, of_one + probabilities[:, n_alleles + allele]
     # unordered pairs in the order 00, 01, 11, 02, 12, 22, …
-    count = [(i == allele) + (j == allele) for j in range(n_alleles) for i in range(j + 1)]
-    return np.asarray(probabilities @ np.array(count, dtype=np.float32), dtype=np.float32)
+    count = [(i, j).count(allele) for j in range(n_alleles) for i in range(j + 1)]
+    return of_one, probabilities @ np.array(count, dtype=np.float32)
 
 
 class JoinedGenotypes(Genotypes):

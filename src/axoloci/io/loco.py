@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.files import leftovers, sha256, whole_file, write_json
+from axoloci.io.genotype_files import canonical_chromosome
 
 FORMAT = "axoloci-loco"
 FORMAT_VERSION = 1
@@ -108,6 +109,12 @@ class Loco:
         self.info = info
         self.traits: list[str] = info["traits"]
 
+    @property
+    def sample_id(self) -> list[str]:
+        """People of the fit."""
+        file = self._checked(self._entry(ALL))
+        return list(pd.read_parquet(file, columns=["sample_id"])["sample_id"])
+
     def check(self, chromosome: str, sample_id: Sequence[str], traits: Sequence[str]) -> None:
         """See that `residuals` has what is asked for, without keeping any of it.
 
@@ -124,8 +131,9 @@ class Loco:
         unknown = [name for name in traits if name not in self.traits]
         if unknown:
             raise InputError(
-                f"{self.path}: has nothing of the traits {', '.join(unknown[:3])}; make it with "
-                "the same table of traits (axoloci-gwas ridge)"
+                f"{self.path}: has nothing of the traits {', '.join(unknown[:3])}, of "
+                f"{', '.join(self.traits[:3])}{', …' if len(self.traits) > 3 else ''} alone; fit "
+                "all that are tested (axoloci-gwas ridge), or name fewer by --trait"
             )
         file = self._checked(self._entry(chromosome))
         there = set(pd.read_parquet(file, columns=["sample_id"])["sample_id"])
@@ -133,7 +141,8 @@ class Loco:
         if absent:
             raise InputError(
                 f"{self.path}: lacks {len(absent)} of {len(sample_id)} people, such as "
-                f"'{absent[0]}'; make it with the same people (axoloci-gwas ridge)"
+                f"{', '.join(map(repr, absent[:3]))}; fit them too (axoloci-gwas ridge), or leave "
+                "them out (--keep, --remove)"
             )
 
     def residuals(
@@ -144,7 +153,8 @@ class Loco:
         Parameters
         ----------
         chromosome
-            Its name; of one that was not there in the fit, what all chromosomes leave.
+            Its name, by letters or number (X is 23); of one that was not there in the fit, what all
+            chromosomes leave.
         sample_id, traits
             Whose, and of what.
 
@@ -191,8 +201,10 @@ class Loco:
         return np.asarray(correlation[np.ix_(rows, rows)])
 
     def _entry(self, chromosome: str) -> dict[str, Any]:
-        entry: dict[str, Any] = self.info["files"].get(chromosome, self.info["files"][ALL])
-        return entry
+        files: dict[str, dict[str, Any]] = self.info["files"]
+        # the genotypes of the fit and those that are tested may name X in two ways
+        by_name = {canonical_chromosome(name): entry for name, entry in files.items()}
+        return files.get(chromosome) or by_name.get(canonical_chromosome(chromosome), files[ALL])
 
     def _checked(self, entry: Mapping[str, Any]) -> Path:
         """A file of the store that is as `loco.json` says."""

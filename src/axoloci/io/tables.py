@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from axoloci.errors import InputError, raise_all
+from axoloci.errors import InputError, nearest, raise_all
 from axoloci.io.files import whole_file
 from axoloci.io.people import match_people
 
@@ -32,7 +32,10 @@ _MISSING = {"", "na", "nan", "n/a", "."}  # compared in lower case
 
 
 def read_table(
-    path: str | os.PathLike[str], text: Collection[str] = (), people: pd.DataFrame | None = None
+    path: str | os.PathLike[str],
+    text: Collection[str] = (),
+    people: pd.DataFrame | None = None,
+    columns: Collection[str] = (),
 ) -> pd.DataFrame:
     """Read a table of people.
 
@@ -50,6 +53,9 @@ def read_table(
         Columns to keep as text though they may look like numbers; they need not be there.
     people
         Those of the genotypes (`Genotypes.samples`), if the table is to be matched with them.
+    columns
+        Those to read besides the ids, whatever the others hold; without any all. They stay in the
+        order of the table.
 
     Returns
     -------
@@ -60,13 +66,15 @@ def read_table(
     Raises
     ------
     InputError
-        No id column, an id that occurs twice or is of several people of the genotypes, a ragged
-        row, a column that mixes numbers and words, an infinite number: with file, row and column.
+        No id column or none of a name in `columns`, an id that occurs twice or is of several people
+        of the genotypes, a ragged row, a column that mixes numbers and words, an infinite number:
+        with file, row and column.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    raw = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    read = _read_parquet if path.suffix == ".parquet" else _read_text
+    raw = read(path, columns)
     names = pd.Index([str(name) for name in raw.columns])
 
     by_name = {name.casefold(): name for name in names}
@@ -98,15 +106,15 @@ def read_table(
             f"{', for sub- before an id is ignored' if len(prefixed) > 1 else ''}"
             f"{_more(repeated, 'rows')}"
         )
-    columns = {}
+    values = {}
     for name in raw.columns:
         if name not in id_columns and name.casefold() != "fid":
             try:
-                columns[name] = _column(path, raw[name], name in text)
+                values[name] = _column(path, raw[name], name in text)
             except InputError as error:
                 problems.append(str(error))
     raise_all(problems, f"{path}: the table has faults:")
-    return pd.DataFrame(columns).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
+    return pd.DataFrame(values).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
 
 
 def _matched(
@@ -185,7 +193,11 @@ def read_ids(path: str | os.PathLike[str], people: pd.DataFrame | None = None) -
     return list(ids)
 
 
-def read_traits(path: str | os.PathLike[str], people: pd.DataFrame | None = None) -> pd.DataFrame:
+def read_traits(
+    path: str | os.PathLike[str],
+    people: pd.DataFrame | None = None,
+    names: Collection[str] = (),
+) -> pd.DataFrame:
     """Read a table of traits: every column is a number.
 
     Parameters
@@ -194,6 +206,8 @@ def read_traits(path: str | os.PathLike[str], people: pd.DataFrame | None = None
         The table.
     people
         As for `read_table`.
+    names
+        The traits to read; without any all.
 
     Returns
     -------
@@ -205,7 +219,7 @@ def read_traits(path: str | os.PathLike[str], people: pd.DataFrame | None = None
     InputError
         As `read_table`; or there is no column of numbers, or a column of words.
     """
-    table = read_table(path, people=people)
+    table = read_table(path, people=people, columns=names)
     if table.shape[1] == 0:
         raise InputError(f"{path}: no column besides the ids; a table of traits needs numbers")
     for name, column in table.items():
@@ -213,7 +227,8 @@ def read_traits(path: str | os.PathLike[str], people: pd.DataFrame | None = None
             bad = column.notna()
             raise InputError(
                 f"{path}: {_row(Path(path), bad)}, column '{name}': '{column[bad].iloc[0]}' is not "
-                "a number; traits are quantitative: remove the column from the table"
+                "a number; traits are quantitative: remove the column from the table, or name "
+                "those to test (--trait, or traits in [gwas] of a study)"
             )
     return table
 
@@ -377,12 +392,28 @@ def _row(path: Path, bad: pd.Series, first: int | None = None) -> str:
     return f"row {int(np.argmax(bad.to_numpy())) + first}"
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _chosen(path: Path, names: Sequence[str], columns: Collection[str]) -> list[int]:
+    """Places of the columns that are read: the ids, and those that are named, or all."""
+    ids = {name.casefold() for name in (*ID_COLUMNS, "FID")}
+    others = [name for name in names if name.casefold() not in ids]
+    unknown = [name for name in columns if name not in others]
+    if unknown:
+        raise InputError(f"{path}: no column {_examples(unknown)}; {nearest(unknown[0], others)}")
+    return [
+        place
+        for place, name in enumerate(names)
+        if not columns or name in columns or name.casefold() in ids
+    ]
+
+
+def _read_parquet(path: Path, columns: Collection[str]) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        table = file.read([names[place] for place in _chosen(path, names, columns)])
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
     identity = json.loads((table.schema.metadata or {}).get(b"axoloci", b"{}"))
@@ -426,7 +457,7 @@ def split_header(line: str) -> tuple[list[str], str | None]:
     return [name.strip() for name in _fields(line.removeprefix("#"), separator)], separator
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def _read_text(path: Path, columns: Collection[str]) -> pd.DataFrame:
     lines = _lines(path)
     if len(lines) < 2:
         raise InputError(
@@ -451,15 +482,16 @@ def _read_text(path: Path) -> pd.DataFrame:
             f"{path}: row {ragged[0]} has {n_fields[ragged[0] - 2]} fields, the header "
             f"{len(header)}{more}"
         )
+    places = _chosen(path, header, columns)
     return pd.read_csv(
         io.StringIO("\n".join(lines[1:])),
         sep=separator or r"\s+",
         header=None,
-        names=header if len(set(header)) == len(header) else None,
+        usecols=places,
         dtype=str,
         keep_default_na=False,
         skip_blank_lines=False,
-    ).set_axis(header, axis=1)
+    ).set_axis([header[place] for place in places], axis=1)
 
 
 def _column(path: Path, column: pd.Series, keep_text: bool) -> NDArray[np.float64] | pd.Series:
