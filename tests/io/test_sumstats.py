@@ -138,7 +138,7 @@ def make(
     if own_n:
         about["traits_with_missing"] = ["weight"]
     correlation, sd = np.array([[1, 0.5], [0.5, 1]]), np.array([7.1, 1 / 3])
-    writer.finish(TRAITS, PEOPLE, correlation, sd, about, of_chromosome)
+    writer.finish(TRAITS, PEOPLE, correlation, sd, about, (of_chromosome or {}).items())
     return writer
 
 
