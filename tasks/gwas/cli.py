@@ -445,10 +445,10 @@ def associate(
         ", ".join(devices),
     )
     if len(groups.ranges) > 1 and pending:
+        held = f"--traits-at-once {most}" if traits_at_once else f"memory holds {most:,} at once"
         log.info(
-            "%s of %s traits at once%s: %d groups, of which each reads the genotypes",
-            *(f"{most:,}", f"{len(study.traits):,}"),
-            *("" if traits_at_once else ", for which there is memory", len(groups.ranges)),
+            "%s traits in %d groups (%s): each reads the genotypes",
+            *(f"{len(study.traits):,}", len(groups.ranges), held),
         )
     engine.write_parts(
         *(groups, pending, writer),
