@@ -21,9 +21,15 @@ from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_text
 from axoloci.io.genotypes import Genotypes, open_genotypes
 from axoloci.io.loco import Loco, read_loco, write_loco
-from axoloci.io.sumstats import Sumstats, SumstatsWriter, plan_parts, read_sumstats
+from axoloci.io.sumstats import (
+    Sumstats,
+    SumstatsWriter,
+    plan_parts,
+    read_sumstats,
+    trait_ranges,
+)
 from axoloci.io.sumstats_text import FORMATS, p_text, write_sumstats_text
-from axoloci.tasks.gwas import engine, kernel, pca, sample_qc
+from axoloci.tasks.gwas import engine, kernel, memory, pca, sample_qc
 from axoloci.tasks.gwas.inputs import (
     AnalysisInputs,
     examples,
@@ -333,6 +339,14 @@ def ridge_command(inputs: AnalysisInputs, threads: int | None, seed: int, out: P
     "do not depend on their number.",
 )
 @click.option(
+    "--traits-at-once",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Most traits that are tested together; without it as many as memory holds, of this "
+    "machine and of each GPU. Where there are more they are tested in groups, and each group reads "
+    "the genotypes once more. Give it where several processes share the memory.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="sumstats",
@@ -361,6 +375,7 @@ def associate(
     device: str,
     precision: kernel.Precision,
     threads: int | None,
+    traits_at_once: int | None,
     out: Path,
     replace: bool,
     plan_only: bool,
@@ -385,27 +400,25 @@ def associate(
         raise InputError(f"{source.path}: no chromosome '{chromosome}'; it has {there}")
     own_plan = inputs.plan(source)
     predicted = None if loco is None else read_loco(loco)
-    analyses = engine.Analyses(study, predicted)
+    devices = engine.devices_of(device)
+    n_threads = threads or engine.default_threads()
+    # float32 becomes float64 where there are few people
+    arithmetic: kernel.Precision | None = "float64" if precision == "float64" else None
+    most = traits_at_once or memory.traits_at_once(
+        len(study.people), devices, n_threads, arithmetic
+    )
+    groups = engine.TraitGroups(study, predicted, trait_ranges(len(study.traits), most))
     if predicted is not None:
         _check_loco(predicted, own_plan)
         _say_who_was_fitted(predicted, study.people)
-    analysis = analyses.autosomes
-    model = analysis.model
-    excluded = {study.traits[k]: why for k, why in model.excluded.items()}
-    for name, why in excluded.items():
+    for name, why in groups.excluded.items():
         log.warning("trait %s is left out: %s", name, why)
-    index = [k for k in range(len(study.traits)) if k not in model.excluded]
-    if not index:
-        why = next(iter(excluded.values()))
+    tested = groups.tested
+    if not tested.names:
+        why = next(iter(groups.excluded.values()))
         raise InputError(f"{inputs.traits}: no trait can be tested; {why}")
-    tested = engine.Tested(
-        index,
-        [study.traits[k] for k in index],
-        own_n=[study.traits[k] for k in index if np.isnan(study.trait_values[:, k]).any()],
-    )
 
-    devices = engine.devices_of(device)
-    parts = plan_parts(source.variants["chromosome"], len(index))
+    parts = plan_parts(source.variants["chromosome"], len(tested.names))
     plan = {
         "axoloci": __version__,
         "image": os.environ.get("AXOLOCI_IMAGE", ""),  # identity of the code, from the driver
@@ -418,10 +431,9 @@ def associate(
         out, plan, parts, replace, joins=chromosome is not None, precision=precision
     )
     pending = [] if plan_only else writer.pending(chromosome)
-    n_threads = threads or engine.default_threads()
     if predicted is None and chromosome is None and (plan_only or pending):
         with threadpool_limits(n_threads, user_api="blas"):
-            warn_of_relatives(study, len(index))
+            warn_of_relatives(study, len(tested.names))
     if plan_only:
         return
     wanted = [part for part in parts if chromosome in (None, part.chromosome)]
@@ -429,15 +441,20 @@ def associate(
         log.info("%d of %d parts are there already", len(wanted) - len(pending), len(wanted))
     log.info(
         "%d people, %d variants, %d traits, %d covariates with the intercept, %s",
-        *(len(study.people), source.n_variants, len(index), len(analysis.covariates)),
+        *(len(study.people), source.n_variants, len(tested.names), len(groups.covariates)),
         ", ".join(devices),
     )
+    if len(groups.ranges) > 1 and pending:
+        held = f"--traits-at-once {most}" if traits_at_once else f"memory holds {most:,} at once"
+        log.info(
+            "%s traits in %d groups (%s): each reads the genotypes",
+            *(f"{len(study.traits):,}", len(groups.ranges), held),
+        )
     engine.write_parts(
-        *(study, analyses, tested, pending, writer),
+        *(groups, pending, writer),
         devices=devices,
         n_threads=n_threads,
-        # float32 becomes float64 where there are few people
-        precision="float64" if precision == "float64" else None,
+        precision=arithmetic,
         variant_filter=inputs.limits,
     )
     if chromosome is not None:
@@ -446,30 +463,30 @@ def associate(
     writer.finish(
         tested.names,
         study.people,
-        model.trait_correlation[np.ix_(index, index)],
-        model.trait_residual_sd[index],
+        groups.trait_correlation(),
+        groups.trait_residual_sd,
         {
-            "n_covariates": len(analysis.covariates),
+            "n_covariates": len(groups.covariates),
             "n_covariates_of_chromosome": {
-                name: len(analyses[name].covariates)
+                name: len(groups.covariates_of(name))
                 for name in dict.fromkeys(part.chromosome for part in parts)
                 if ploidy_of(name) is not Ploidy.DIPLOID
             },
-            "covariates": analysis.covariates,
+            "covariates": groups.covariates,
             "traits_with_missing": tested.own_n,
-            "traits_excluded": excluded,
+            "traits_excluded": groups.excluded,
             "axoloci": __version__,
             "genotypes": [
                 {"name": path.name, "size": path.stat().st_size} for path in source.files
             ],
             "inputs": [path.name for path in (inputs.traits, *inputs.covariates)],
         },
-        None
+        ()
         if predicted is None
-        else {
-            name: predicted.trait_correlation(name, tested.names)
+        else (
+            (name, predicted.trait_correlation(name, tested.names))
             for name in dict.fromkeys(part.chromosome for part in parts)
-        },
+        ),
     )
     _say_what_was_found(read_sumstats(out))
 

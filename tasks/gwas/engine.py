@@ -1,5 +1,8 @@
 """The association of a study: from its genotypes to the parts of a store, in overlapping stages.
 
+Traits that memory does not hold are tested in groups, each in a reading of the genotypes of its
+own.
+
 Threads test, each its own block, which of a `.bed` they also read and unpack; another thread reads
 other formats; others write. What is in work at once is bounded: a few blocks a thread, and a few
 parts.
@@ -10,10 +13,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,7 +30,7 @@ from axoloci.covariates import design_matrix
 from axoloci.errors import InputError
 from axoloci.io.genotypes import Dosage, PackedCalls
 from axoloci.io.loco import Loco
-from axoloci.io.sumstats import Part, SumstatsWriter
+from axoloci.io.sumstats import Part, Piece, SumstatsWriter, TraitRange
 from axoloci.tasks.gwas import kernel, variant_qc
 from axoloci.tasks.gwas.inputs import Study
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
@@ -38,144 +42,50 @@ THREADS_PER_WRITER = 3  # testing 128 traits takes about twice the time of writi
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
-    """What the chromosomes of one kind are tested with.
+class Design:
+    """Who is tested on the chromosomes of one kind, adjusted for what.
 
     Attributes
     ----------
     ploidy
         Of these chromosomes.
+    chosen : bool, (n_people of the study,)
+        Who is tested.
     sample_index : int64, (n_samples,)
-        Its people in the order of the genotypes.
-    model
-        Of all traits of the study.
+        These people in the order of the genotypes.
+    matrix : float64, (n_samples, n_covariates), or None
+        The intercept first; None where no one can be tested.
     covariates
-        Columns of the design, the intercept first.
+        Names of its columns.
     copies
         Of the chromosome, on average.
+    """
+
+    ploidy: Ploidy
+    chosen: NDArray[np.bool_]
+    sample_index: NDArray[np.int64]
+    matrix: NDArray[np.float64] | None
+    covariates: list[str]
+    copies: float
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What the chromosomes of one kind are tested with.
+
+    Attributes
+    ----------
+    design
+        People and covariates.
+    model
+        Of all traits of the study.
     se_scale : (n_traits,) or None
         What standard errors are multiplied by: that of a mixed model.
     """
 
-    ploidy: Ploidy
-    sample_index: NDArray[np.int64]
+    design: Design
     model: kernel.NullModel
-    covariates: list[str]
-    copies: float
     se_scale: NDArray[np.float64] | None
-
-
-class Analyses:
-    """The analysis of each chromosome of a study.
-
-    Parameters
-    ----------
-    study
-        What is tested.
-    predicted
-        What the command ridge left of the traits; without it the traits themselves.
-
-    Attributes
-    ----------
-    autosomes : Analysis
-        That of diploid chromosomes without predictions.
-
-    Raises
-    ------
-    InputError
-        There are too few people for the covariates, or the predictions lack a person or a trait.
-    """
-
-    def __init__(self, study: Study, predicted: Loco | None) -> None:
-        self._study, self._predicted = study, predicted
-        self.autosomes = analysis_of(study, Ploidy.DIPLOID, study.trait_values, warns=True)
-        excluded = self.autosomes.model.excluded
-        self._tested = [k for k in range(len(study.traits)) if k not in excluded]
-        self._names = [study.traits[k] for k in self._tested]
-        self._by_key = {"": self.autosomes}
-        for chromosome in study.source.variants["chromosome"].unique():
-            key = self.key(chromosome)
-            if predicted is not None:
-                predicted.check(chromosome, study.people, self._names)
-            if ploidy_of(chromosome) is not Ploidy.DIPLOID and key not in self._by_key:
-                self._by_key[key] = self[chromosome]
-
-    def __getitem__(self, chromosome: str) -> Analysis:
-        """The analysis of a chromosome.
-
-        With predictions that of an autosome is made anew each time: it is as large as the traits.
-        """
-        if (known := self._by_key.get(self.key(chromosome))) is not None:
-            return known
-        study, values, se_scale = self._study, self._study.trait_values, None
-        if self._predicted is not None:
-            values, se_scale = np.full_like(values, np.nan), np.ones(len(study.traits))
-            found = self._predicted.residuals(chromosome, study.people, self._names)
-            values[:, self._tested], se_scale[self._tested] = found
-        return analysis_of(study, ploidy_of(chromosome), values, se_scale)
-
-    def key(self, chromosome: str) -> str:
-        """The same for chromosomes that share an analysis.
-
-        With predictions an autosome's own, else one a kind.
-        """
-        ploidy = ploidy_of(chromosome)
-        if ploidy is Ploidy.DIPLOID:
-            return "" if self._predicted is None else chromosome
-        return str(ploidy.value)
-
-
-def analysis_of(
-    study: Study,
-    ploidy: Ploidy,
-    values: NDArray[np.float64],
-    se_scale: NDArray[np.float64] | None = None,
-    *,
-    warns: bool = False,
-) -> Analysis:
-    """What chromosomes of one ploidy are tested with.
-
-    Parameters
-    ----------
-    study
-        People, covariates, genotypes.
-    ploidy
-        Of the chromosomes.
-    values : (n_samples, n_traits)
-        Traits, or what is left of them.
-    se_scale
-        As in `Analysis`.
-    warns
-        Name the covariates that are left out, and refuse too few people.
-    """
-    source, people = study.source, study.people
-    index = source.sample_index(people)
-    sex = source.samples["sex"].to_numpy()[index]
-    chosen = ploidy.people(sex)
-    copies = ploidy.copies(sex[chosen])
-    columns = ploidy.covariates(study.columns[chosen], sex[chosen])
-    if ploidy is not Ploidy.DIPLOID:
-        if len(columns) < len(people):
-            log.info("%s: %d of %d people are tested", ploidy.value, len(columns), len(people))
-        n_unknown = int((sex == 0).sum())
-        if ploidy is not Ploidy.HAPLOID and n_unknown:
-            log.warning(
-                "%s: %d of %d people are of unknown sex and are left out there; give it in %s, "
-                "where 1 is male and 2 female",
-                *(ploidy.value, n_unknown, len(people), source.names_people),
-            )
-        if len(columns) < columns.shape[1] + 3:
-            log.warning("%s: not tested, for %d people are too few", ploidy.value, len(columns))
-            model = kernel.untestable(len(columns), values.shape[1])
-            return Analysis(ploidy, index[chosen], model, [], copies, se_scale)
-    matrix, names, left_out = design_matrix(columns)
-    if warns:
-        for name, why in left_out.items():
-            log.warning("covariate %s is left out: it is %s", name, why)
-        if len(people) < matrix.shape[1] + 2:
-            raise InputError(f"{len(people)} people are too few for {matrix.shape[1]} covariates")
-    model = kernel.fit_null(values[chosen], matrix)
-    return Analysis(ploidy, index[chosen], model, names, copies, se_scale)
 
 
 @dataclass(frozen=True)
@@ -197,10 +107,243 @@ class Tested:
     own_n: list[str]
 
 
+class Analyses:
+    """The analysis of each chromosome of a study.
+
+    Parameters
+    ----------
+    study
+        What is tested.
+    tested
+        Which of its traits.
+    designs
+        By ploidy, of all chromosomes of the study.
+    predicted
+        What the command ridge left of the traits; without it the traits themselves.
+    autosomes
+        The analysis of these without predictions, if it is there already.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        tested: Tested,
+        designs: Mapping[Ploidy, Design],
+        predicted: Loco | None,
+        autosomes: Analysis | None,
+    ) -> None:
+        self.study, self.tested = study, tested
+        self._designs, self._predicted = designs, predicted
+        self._kept = {} if predicted is not None or autosomes is None else {"": autosomes}
+
+    def __getitem__(self, chromosome: str) -> Analysis:
+        """The analysis of a chromosome.
+
+        With predictions that of an autosome is made anew each time: it is as large as the traits.
+        """
+        key = self.key(chromosome)
+        if key in self._kept:
+            return self._kept[key]
+        study, values, se_scale = self.study, self.study.trait_values, None
+        if self._predicted is not None:
+            index, names = self.tested.index, self.tested.names
+            values, se_scale = np.full_like(values, np.nan), np.ones(len(study.traits))
+            found = self._predicted.residuals(chromosome, study.people, names)
+            values[:, index], se_scale[index] = found
+        ploidy = ploidy_of(chromosome)
+        made = analysis_of(self._designs[ploidy], values, se_scale)
+        if self._predicted is None or ploidy is not Ploidy.DIPLOID:
+            self._kept[key] = made
+        return made
+
+    def key(self, chromosome: str) -> str:
+        """The same for chromosomes that share an analysis.
+
+        With predictions an autosome's own, else one a kind.
+        """
+        ploidy = ploidy_of(chromosome)
+        if ploidy is Ploidy.DIPLOID:
+            return "" if self._predicted is None else chromosome
+        return str(ploidy.value)
+
+
+class TraitGroups:
+    """All traits of a study, which are fitted and tested in groups if memory does not hold them.
+
+    Of one group the models are kept, of several they are made anew when they are needed.
+
+    Parameters
+    ----------
+    study
+        What is tested.
+    predicted
+        What the command ridge left of the traits; without it the traits themselves.
+    ranges
+        The groups, from `trait_ranges`.
+
+    Attributes
+    ----------
+    study
+        As it came in.
+    ranges
+        Likewise.
+    excluded : dict
+        Names of the traits that cannot be tested, and why.
+    tested : Tested
+        The others.
+    trait_residual_sd : float64, (n_tested,)
+        As in `NullModel`.
+
+    Raises
+    ------
+    InputError
+        There are too few people for the covariates, or the predictions lack a person or a trait.
+    """
+
+    def __init__(self, study: Study, predicted: Loco | None, ranges: Sequence[TraitRange]) -> None:
+        self.study, self.ranges = study, list(ranges)
+        self._predicted = predicted
+        self._designs = {Ploidy.DIPLOID: design_of(study, Ploidy.DIPLOID)}
+        for chromosome in study.source.variants["chromosome"].unique():
+            ploidy = ploidy_of(chromosome)
+            if ploidy not in self._designs:
+                self._designs[ploidy] = design_of(study, ploidy)
+        self._autosomes: Analysis | None = None
+        self.excluded: dict[str, str] = {}
+        sd = np.full(len(study.traits), np.nan)
+        for group in self.ranges:
+            fitted = self._fitted(group)
+            model, names = fitted.model, study.traits[group.start : group.stop]
+            sd[group.start : group.stop] = model.trait_residual_sd
+            self.excluded |= {names[k]: why for k, why in model.excluded.items()}
+            if len(self.ranges) == 1:
+                self._autosomes = fitted
+        self.tested = _tested(study, self.excluded)
+        self.trait_residual_sd = sd[self.tested.index]
+        if predicted is not None:
+            for chromosome in study.source.variants["chromosome"].unique():
+                predicted.check(chromosome, study.people, self.tested.names)
+
+    @property
+    def covariates(self) -> list[str]:
+        """Names of the covariates of autosomes, the intercept first."""
+        return self._designs[Ploidy.DIPLOID].covariates
+
+    def covariates_of(self, chromosome: str) -> list[str]:
+        """Those of a chromosome; none where no one can be tested."""
+        return self._designs[ploidy_of(chromosome)].covariates
+
+    def analyses(self, group: TraitRange) -> Analyses:
+        """Those of a group, for its association."""
+        study = self._study_of(group)
+        tested = _tested(study, self.excluded)
+        return Analyses(study, tested, self._designs, self._predicted, self._autosomes)
+
+    def trait_correlation(self) -> NDArray[np.float64]:
+        """Correlation of the adjusted traits, float64, (n_tested, n_tested)."""
+        found = np.empty((len(self.tested.index), len(self.tested.index)))
+        place = np.full(len(self.study.traits), -1)
+        place[self.tested.index] = np.arange(len(found))
+        for k, one in enumerate(self.ranges):
+            first = self._fitted(one).model
+            rows = place[one.start + first.trait_index]
+            for other in self.ranges[k:]:
+                second = first if other is one else self._fitted(other).model
+                columns = place[other.start + second.trait_index]
+                block = kernel.correlation(first, second)
+                found[np.ix_(rows, columns)] = block
+                found[np.ix_(columns, rows)] = block.T
+        return found
+
+    def _fitted(self, group: TraitRange) -> Analysis:
+        """The analysis of autosomes without predictions."""
+        if self._autosomes is not None:
+            return self._autosomes
+        values = self.study.trait_values[:, group.start : group.stop]
+        return analysis_of(self._designs[Ploidy.DIPLOID], values)
+
+    def _study_of(self, group: TraitRange) -> Study:
+        part = slice(group.start, group.stop)
+        study = self.study
+        return replace(study, traits=study.traits[part], trait_values=study.trait_values[:, part])
+
+
+def _tested(study: Study, excluded: Mapping[str, str]) -> Tested:
+    """The traits of a study but those that cannot be tested."""
+    index = [k for k, name in enumerate(study.traits) if name not in excluded]
+    return Tested(
+        index,
+        [study.traits[k] for k in index],
+        own_n=[study.traits[k] for k in index if np.isnan(study.trait_values[:, k]).any()],
+    )
+
+
+def design_of(study: Study, ploidy: Ploidy) -> Design:
+    """Who is tested on chromosomes of one ploidy, adjusted for what.
+
+    Parameters
+    ----------
+    study
+        People, covariates, genotypes.
+    ploidy
+        Of the chromosomes.
+
+    Raises
+    ------
+    InputError
+        There are too few people for the covariates, on autosomes.
+    """
+    source, people = study.source, study.people
+    index = source.sample_index(people)
+    sex = source.samples["sex"].to_numpy()[index]
+    chosen = ploidy.people(sex)
+    copies = ploidy.copies(sex[chosen])
+    columns = ploidy.covariates(study.columns[chosen], sex[chosen])
+    if ploidy is not Ploidy.DIPLOID:
+        if len(columns) < len(people):
+            log.info("%s: %d of %d people are tested", ploidy.value, len(columns), len(people))
+        n_unknown = int((sex == 0).sum())
+        if ploidy is not Ploidy.HAPLOID and n_unknown:
+            log.warning(
+                "%s: %d of %d people are of unknown sex and are left out there; give it in %s, "
+                "where 1 is male and 2 female",
+                *(ploidy.value, n_unknown, len(people), source.names_people),
+            )
+        if len(columns) < columns.shape[1] + 3:
+            log.warning("%s: not tested, for %d people are too few", ploidy.value, len(columns))
+            return Design(ploidy, chosen, index[chosen], None, [], copies)
+    matrix, names, left_out = design_matrix(columns)
+    if ploidy is Ploidy.DIPLOID:
+        for name, why in left_out.items():
+            log.warning("covariate %s is left out: it is %s", name, why)
+        if len(people) < matrix.shape[1] + 2:
+            raise InputError(f"{len(people)} people are too few for {matrix.shape[1]} covariates")
+    return Design(ploidy, chosen, index[chosen], matrix, names, copies)
+
+
+def analysis_of(
+    design: Design, values: NDArray[np.float64], se_scale: NDArray[np.float64] | None = None
+) -> Analysis:
+    """What chromosomes of one ploidy are tested with.
+
+    Parameters
+    ----------
+    design
+        People and covariates.
+    values : (n_people of the study, n_traits)
+        Traits, or what is left of them.
+    se_scale
+        As in `Analysis`.
+    """
+    if design.matrix is None:
+        model = kernel.untestable(len(design.sample_index), values.shape[1])
+    else:
+        model = kernel.fit_null(values[design.chosen], design.matrix)
+    return Analysis(design, model, se_scale)
+
+
 def write_parts(
-    study: Study,
-    analyses: Analyses,
-    tested: Tested,
+    groups: TraitGroups,
     parts: Sequence[Part],
     writer: SumstatsWriter,
     *,
@@ -213,8 +356,8 @@ def write_parts(
 
     Parameters
     ----------
-    study, analyses, tested
-        What is tested, with what, and which of its traits.
+    groups
+        What is tested.
     parts
         In the order of the genotypes.
     writer
@@ -222,39 +365,68 @@ def write_parts(
     devices, n_threads, precision, variant_filter
         As in `kernel.associate`.
     """
-    size = min(kernel.block_variants(device, len(study.people)) for device in devices)
+    n_traits = max(group.stop - group.start for group in groups.ranges)
+    size = min(
+        kernel.block_variants(device, len(groups.study.people), n_traits) for device in devices
+    )
+    test = partial(
+        kernel.associate,
+        devices=devices,
+        n_threads=n_threads,
+        precision=precision,
+        variant_filter=variant_filter,
+    )
+    for group in groups.ranges:
+        what = "association"
+        lacking = writer.lacking(parts, group)
+        if len(groups.ranges) > 1 and lacking:
+            n_all = len(groups.study.traits)
+            what = f"traits {group.start + 1:,} to {group.stop:,} of {n_all:,}"
+            log.info("%s", what)
+        n_writers = max(2, n_threads // THREADS_PER_WRITER)
+        _write_group(groups, group, lacking, writer, size, n_writers, what, test)
+
+
+def _write_group(
+    groups: TraitGroups,
+    group: TraitRange,
+    parts: Sequence[Part],
+    writer: SumstatsWriter,
+    size: int,
+    n_writers: int,
+    what: str,
+    test: Callable[..., Generator[kernel.Association]],
+) -> None:
+    """Test a group of traits for some parts, by blocks of so many variants at most."""
+    analyses = groups.analyses(group)
 
     def results() -> Generator[tuple[Analysis, kernel.Association]]:
-        for _, group in groupby(parts, key=lambda part: analyses.key(part.chromosome)):
-            same = list(group)
+        for _, members in groupby(parts, key=lambda part: analyses.key(part.chromosome)):
+            same = list(members)
             analysis = analyses[same[0].chromosome]
-            found = kernel.associate(
-                blocks(analysis, same),
-                analysis.model,
-                devices=devices,
-                n_threads=n_threads,
-                precision=precision,
-                variant_filter=variant_filter,
-                copies=analysis.copies,
+            found = test(
+                blocks(analysis.design, same), analysis.model, copies=analysis.design.copies
             )
             with closing(found):  # so that its threads end with this generator
                 for block in found:
                     yield analysis, block
 
-    def blocks(analysis: Analysis, same: Sequence[Part]) -> Iterator[Dosage | PackedCalls]:
+    def blocks(design: Design, same: Sequence[Part]) -> Iterator[Dosage | PackedCalls]:
         for part in same:
             for start, stop in pieces(part, size):
-                yield study.source.read_packed(start, stop, analysis.sample_index)
+                yield groups.study.source.read_packed(start, stop, design.sample_index)
 
-    n_writers = max(2, n_threads // THREADS_PER_WRITER)
     writing: deque[Future[None]] = deque()
     with closing(results()) as computed, ThreadPoolExecutor(n_writers) as pool:
-        for part in progress(parts, "association", len(parts)):
+        for part in progress(parts, what, len(parts)):
             found = [next(computed) for _ in pieces(part, size)]
             if len(writing) == n_writers:
                 writing.popleft().result()
             analysis, rows = found[0][0], [block for _, block in found]
-            writing.append(pool.submit(_write, writer, part, study, analysis, tested, rows))
+            earlier = groups.ranges[: group.number] if group.is_last else []
+            writing.append(
+                pool.submit(_write, writer, part, group, earlier, analyses, analysis, rows)
+            )
         for future in writing:
             future.result()
 
@@ -267,43 +439,63 @@ def pieces(part: Part, size: int) -> list[tuple[int, int]]:
 def _write(
     writer: SumstatsWriter,
     part: Part,
-    study: Study,
+    group: TraitRange,
+    earlier: Sequence[TraitRange],
+    analyses: Analyses,
     analysis: Analysis,
-    tested: Tested,
     rows: list[kernel.Association],
 ) -> None:
-    """One part from the results of its blocks."""
+    """One part, or a group's piece of it, from the results of its blocks."""
+    study, tested, model = analyses.study, analyses.tested, analysis.model
     status = np.concatenate([row.status for row in rows])
     n = np.concatenate([row.n for row in rows])
     n_by_group = np.concatenate([row.n_by_group for row in rows])
     group_of = {
         study.traits[k]: i
-        for i, group in enumerate(analysis.model.groups)
-        if not group.is_whole
-        for k in group.trait_index
+        for i, same in enumerate(model.groups)
+        if not same.is_whole
+        for k in same.trait_index
     }
+    scale: float | NDArray[np.float64] = analysis.design.ploidy.effect_scale
+    se_scale = scale if analysis.se_scale is None else scale * analysis.se_scale[tested.index]
+    results: dict[str, Any] = {
+        "traits": tested.names,
+        "n": n,
+        "beta": _joined([row.beta for row in rows], tested.index, scale),
+        "se": _joined([row.se for row in rows], tested.index, se_scale),
+        "n_covariates": len(analysis.design.covariates),
+        "n_by_trait": {
+            name: n_by_group[:, group_of[name]] if name in group_of else n for name in tested.own_n
+        },
+    }
+    n_people = model.groups[0].n_samples if model.groups else 0
+    if not group.is_last:
+        writer.write_piece(part, group, **results, status=status, n_people=n_people)
+        return
+    others = [writer.read_piece(part, one) for one in earlier]
     left_out = np.concatenate([row.left_out for row in rows])
     counts = {
-        **_counted(kernel.STATUS_NAMES, status),
+        **_counted(kernel.STATUS_NAMES, _status_of_all(status, n_people, others)),
         **_counted(variant_qc.REASON_NAMES, left_out),
     }
     counts.pop("kept")
-    scale: float | NDArray[np.float64] = analysis.ploidy.effect_scale
-    se_scale = scale if analysis.se_scale is None else scale * analysis.se_scale[tested.index]
     writer.write(
         part,
         study.source.variants.iloc[part.start : part.stop][left_out == variant_qc.KEPT],
-        tested.names,
-        np.concatenate([row.effect_allele_frequency for row in rows]),
-        n,
-        _joined([row.beta for row in rows], tested.index, scale),
-        _joined([row.se for row in rows], tested.index, se_scale),
-        n_covariates=len(analysis.covariates),
-        n_by_trait={
-            name: n_by_group[:, group_of[name]] if name in group_of else n for name in tested.own_n
-        },
+        effect_allele_frequency=np.concatenate([row.effect_allele_frequency for row in rows]),
+        **results,
         counts=counts,
+        earlier=others,
     )
+
+
+def _status_of_all(
+    status: NDArray[np.uint8], n_people: int, earlier: Sequence[Piece]
+) -> NDArray[np.uint8]:
+    """What became of each variant: as `kernel.Association` has it of all traits together."""
+    every = np.stack([*(piece.status for piece in earlier), status])
+    most = np.argmax([*(piece.n_people for piece in earlier), n_people])
+    return np.where((every == kernel.TESTED).any(axis=0), kernel.TESTED, every[most])
 
 
 def _joined(

@@ -28,17 +28,26 @@ from threadpoolctl import threadpool_limits
 
 from axoloci.io.genotypes import PackedCalls
 from axoloci.tasks.gwas.complete_case import STATUS_NAMES, TESTED, TOO_FEW, CpuRegression, Fit
-from axoloci.tasks.gwas.null_model import NullModel, TraitGroup, fit_null, untestable
+from axoloci.tasks.gwas.null_model import (
+    NullModel,
+    TraitGroup,
+    correlation,
+    fit_null,
+    untestable,
+)
 from axoloci.tasks.gwas.variant_qc import KEPT, N_MISSING, TOTAL, VariantFilter
 
 __all__ = [
     "STATUS_NAMES",
+    "TESTED",
     "Association",
     "Consumer",
     "NullModel",
     "TraitGroup",
     "associate",
     "block_variants",
+    "blocks_at_once",
+    "correlation",
     "fit_null",
     "untestable",
 ]
@@ -51,6 +60,7 @@ CPU_BLOCK, GPU_BLOCK = 256, 8192  # variants at once: a CPU's caches, a GPU's ma
 BLOCK_GENOTYPES = 5_200_000  # a CPU's last cache holds a few such blocks
 GPU_STREAMS = 3  # blocks in work at once on a GPU: one is copied there, one back
 GPU_BYTES = 24  # of memory a genotype of a block takes at its peak
+GPU_RESULT_BYTES = 100  # likewise a result: a dozen float64 of each variant and trait
 GPU_SHARE = 0.5  # of a GPU's free memory that the blocks in work take together
 
 
@@ -153,16 +163,26 @@ def default_precision(n_samples: int) -> Precision:
     return "float64" if n_samples < FEW_PEOPLE else "float32"
 
 
-def block_variants(device: str, n_samples: int) -> int:
+def block_variants(device: str, n_samples: int, n_traits: int) -> int:
     """Variants of a block that is worked on fastest, and for which there is memory."""
     if device.startswith("cuda"):
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
-        fitting = int(GPU_SHARE * int(free) / GPU_STREAMS / (GPU_BYTES * max(n_samples, 1)))
+        of_variant = GPU_BYTES * max(n_samples, 1) + GPU_RESULT_BYTES * n_traits
+        fitting = int(GPU_SHARE * int(free) / GPU_STREAMS / of_variant)
         return max(CPU_BLOCK, min(GPU_BLOCK, fitting))
     fitting = 1 << int(np.log2(max(BLOCK_GENOTYPES / max(n_samples, 1), 1)))
     return max(CPU_BLOCK // 2, min(2 * CPU_BLOCK, fitting))
+
+
+def blocks_at_once(devices: Sequence[str], n_threads: int) -> int:
+    """Blocks that `associate` holds at most, in work or with their results."""
+    return 3 * _n_workers(devices, n_threads) + 1
+
+
+def _n_workers(devices: Sequence[str], n_threads: int) -> int:
+    return n_threads if tuple(devices) == ("cpu",) else GPU_STREAMS * len(devices)
 
 
 def associate(
@@ -211,7 +231,7 @@ def associate(
         if on_cpu
         else [_torch(model, dtype, device.removeprefix("torch:"), extra) for device in devices]
     )
-    n_workers = n_threads if on_cpu else GPU_STREAMS * len(devices)
+    n_workers = _n_workers(devices, n_threads)
     limits = variant_filter or VariantFilter()
     turn, of_thread, memory = count(), local(), _Memory()
 

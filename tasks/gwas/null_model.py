@@ -60,8 +60,6 @@ class NullModel:
         Traits by the people who have them; the largest group of people first.
     excluded : dict
         Position of each trait that cannot be tested, and why.
-    trait_correlation : float64, (n_traits, n_traits)
-        Correlation of the adjusted traits over the people who have both; NaN for excluded traits.
     n_traits
         How many came in.
     """
@@ -71,7 +69,6 @@ class NullModel:
     scale: NDArray[np.float64]
     groups: list[TraitGroup]
     excluded: dict[int, str]
-    trait_correlation: NDArray[np.float64]
     n_traits: int
 
     @property
@@ -177,11 +174,10 @@ def fit_null(traits: NDArray[np.float64], covariates: NDArray[np.float64]) -> Nu
     order = np.concatenate([np.empty(0, np.int64), *(group.trait_index for group in groups)])
     return NullModel(
         q=whole_q,
-        y=adjusted[:, order],
+        y=np.take(adjusted, order, axis=1),  # in C order, as the regressions take it
         scale=scale[order],
         groups=groups,
         excluded=dict(sorted(excluded.items())),
-        trait_correlation=_correlation(adjusted, present, list(excluded)),
         n_traits=n_traits,
     )
 
@@ -194,7 +190,6 @@ def untestable(n_samples: int, n_traits: int) -> NullModel:
         scale=np.zeros(0),
         groups=[],
         excluded=dict.fromkeys(range(n_traits), f"{n_samples} people are too few"),
-        trait_correlation=np.full((n_traits, n_traits), np.nan),
         n_traits=n_traits,
     )
 
@@ -214,24 +209,34 @@ def _orthonormal(covariates: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return None if np.abs(np.diag(r)).min() <= RANK_TOLERANCE else q
 
 
-def _correlation(
-    y: NDArray[np.float64], present: NDArray[np.bool_], excluded: list[int]
-) -> NDArray[np.float64]:
-    """Correlation over the people who have both; adjusted traits have mean 0, and 0 if missing."""
-    product = y.T @ y  # (K, K)
-    complete = present.all()
-    # sum of squares of trait j over who has trait k
-    squares = (
-        np.broadcast_to(np.diag(product)[:, None], product.shape)
-        if complete
-        else np.square(y).T @ present.astype(np.float64)
-    )
-    norm = np.sqrt(squares * squares.T)
-    correlation: NDArray[np.float64] = np.divide(
+def correlation(one: NullModel, other: NullModel) -> NDArray[np.float64]:
+    """Correlation of the adjusted traits of two models over the people who have both.
+
+    Parameters
+    ----------
+    one, other
+        Of the same people and covariates; may be the same model.
+
+    Returns
+    -------
+    float64, (n_tested of one, n_tested of other)
+        Of the columns of `NullModel.y`; 0 where no one has both.
+    """
+    product = one.y.T @ other.y
+    # adjusted traits have mean 0, and 0 if missing
+    norm = np.sqrt(_squares(one, other) * _squares(other, one).T)
+    found: NDArray[np.float64] = np.divide(
         product, norm, out=np.zeros_like(product), where=norm > 0
     )
-    correlation = np.clip((correlation + correlation.T) / 2, -1, 1)
-    np.fill_diagonal(correlation, 1.0)
-    correlation[excluded, :] = np.nan
-    correlation[:, excluded] = np.nan
-    return correlation
+    if one is other:
+        found = (found + found.T) / 2
+        np.fill_diagonal(found, 1.0)
+    return np.clip(found, -1, 1, out=found)
+
+
+def _squares(one: NullModel, other: NullModel) -> NDArray[np.float64]:
+    """Sum of squares of each trait of one over the people who have each trait of the other."""
+    has = np.array([group.has for group in other.groups], dtype=np.float64)  # (n_groups, n_samples)
+    of_group = np.repeat(np.arange(len(has)), [len(group.trait_index) for group in other.groups])
+    squares: NDArray[np.float64] = np.square(one.y).T @ has.reshape(len(has), len(one.y)).T
+    return squares[:, of_group]

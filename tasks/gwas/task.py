@@ -174,6 +174,11 @@ class RunGwas(AnalysisInputs, shell.Task["RunGwas.Outputs"]):
     precision: str | None = shell.arg(
         argstr="--precision", default=None, help="of arithmetic and store: float32 or float64"
     )
+    traits_at_once: int | None = shell.arg(
+        argstr="--traits-at-once",
+        default=None,
+        help="most traits that are tested together; without it as many as memory holds",
+    )
     out: str = shell.arg(argstr="--out", default="sumstats", help="folder of the store")
     replace: bool = shell.arg(
         argstr="--replace",

@@ -86,6 +86,17 @@ def test_associate__death_before_any_step_changes_nothing(
     assert survives(run, tmp_path) == 1 + 6 + 4 + 3
 
 
+def test_associate__death_before_any_step_of_a_group_of_traits_changes_nothing(
+    inputs: tuple[str, ...], tmp_path: Path
+) -> None:
+    def run(out: Path) -> None:
+        gwas("associate", *inputs, "--device", "cpu", "--traits-at-once", 2, "--out", out)
+
+    # plan; 3 parts, each of one piece and of the whole, with records; piece and record
+    # deleted; correlation, people, hits, summary; 3 records deleted
+    assert survives(run, tmp_path) == 1 + 3 * (2 + 2 + 2) + 4 + 3
+
+
 def test_ridge__death_before_any_step_changes_nothing(
     inputs: tuple[str, ...], tmp_path: Path
 ) -> None:

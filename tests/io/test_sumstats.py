@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from axoloci.io.sumstats import (
     neg_log10_p,
     plan_parts,
     read_sumstats,
+    trait_ranges,
 )
 from axoloci.io.sumstats_text import write_sumstats_text
 
@@ -138,7 +140,7 @@ def make(
     if own_n:
         about["traits_with_missing"] = ["weight"]
     correlation, sd = np.array([[1, 0.5], [0.5, 1]]), np.array([7.1, 1 / 3])
-    writer.finish(TRAITS, PEOPLE, correlation, sd, about, of_chromosome)
+    writer.finish(TRAITS, PEOPLE, correlation, sd, about, (of_chromosome or {}).items())
     return writer
 
 
@@ -275,6 +277,43 @@ def test_sumstats_writer__redoes_a_part_without_its_checksum(tmp_path: Path) -> 
     writer = SumstatsWriter(tmp_path / "s", {"seed": 1}, plan_parts(CHROMOSOME, 2))
     assert len(writer.pending()) == 4
     make(tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("own_n", [False, True])
+def test_sumstats_writer__joins_pieces_to_the_same_bytes(tmp_path: Path, own_n: bool) -> None:
+    make(tmp_path / "whole", own_n)
+    parts = plan_parts(CHROMOSOME, 2)
+    writer = SumstatsWriter(tmp_path / "s", {"seed": 1}, parts)
+    groups = trait_ranges(2, 1)
+    for part in writer.pending():
+        variants, arrays, n_by_trait = results(part, own_n)
+        frequency = arrays.pop("effect_allele_frequency")
+        status = np.isnan(arrays["beta"][:, 0]).astype(np.uint8)
+        for k, group in enumerate(groups):
+            assert writer.lacking([part], group) == [part]
+            own: dict[str, Any] = {
+                "traits": TRAITS[k : k + 1],
+                "n": arrays["n"],
+                "beta": arrays["beta"][:, [k]],
+                "se": arrays["se"][:, [k]],
+                "n_covariates": 3,
+                "n_by_trait": {name: n for name, n in n_by_trait.items() if name == TRAITS[k]},
+            }
+            if group.is_last:
+                piece = writer.read_piece(part, groups[0])
+                assert piece.n_people == 990
+                np.testing.assert_array_equal(piece.status, status)
+                counts = {"tested": int((status == 0).sum()), "monomorphic": int(status.sum())}
+                more = {"effect_allele_frequency": frequency, "counts": counts}
+                writer.write(part, variants, **own, **more, earlier=[piece])
+            else:
+                writer.write_piece(part, group, **own, status=status, n_people=990)
+                assert writer.lacking([part], group) == []
+                assert writer.lacking([part], replace(group, stop=2)) == [part]
+    stale = tmp_path / "s" / "chr1" / "part-00000.piece-0007.parquet"  # of a kill while deleting
+    stale.write_bytes(b"PAR1")
+    make(tmp_path / "s", own_n)
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 

@@ -6,6 +6,8 @@
     A fixed range of variants: columns of the variant, `neg_log10_p_max` of the strongest trait,
     then beta and se of each. A part is whole or not there, so a run that was killed goes on at a
     part. Until the store is finished, `part-00000.json` beside it keeps its size and SHA-256.
+    Traits that do not fit into memory come in groups: then `part-00000.piece-0000.parquet` holds
+    what the first of them gave, with such a record of its own, until the last one joins all pieces.
 `hits.tsv`
     A row for each variant and trait with p below 5e-8.
 `samples.tsv`
@@ -27,7 +29,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -50,11 +52,12 @@ PART_VARIANTS = 16_384  # most variants in a part
 PART_BYTES = 64 * 2**20  # most bytes of beta and se in a part, held in memory at once
 _FIRST_COLUMNS = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
 STRONGEST = "neg_log10_p_max"
+_STATUS = "status"  # of a piece
 HIT_NEG_LOG10_P = float(-np.log10(5e-8))
 HIT_COLUMNS = (*_FIRST_COLUMNS, "trait", "beta", "se", "neg_log10_p")
 _OUR_FILES = re.compile(
     r"plan\.json|sumstats\.json|samples\.tsv|hits\.tsv|trait_correlation(/chr[^/]+)?\.npy"
-    r"|chr[^/]+/part-\d+\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
+    r"|chr[^/]+/part-\d+(\.piece-\d+)?\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
 )
 
 
@@ -95,6 +98,67 @@ class Part:
     def record_name(self) -> str:
         """Path of its size and checksum within an unfinished store."""
         return f"chr{self.chromosome}/part-{self.number:05d}.json"
+
+    def piece_name(self, group: TraitRange) -> str:
+        """Path of what a group of traits gave, until all have."""
+        return f"chr{self.chromosome}/part-{self.number:05d}.piece-{group.number:04d}.parquet"
+
+
+@dataclass(frozen=True)
+class TraitRange:
+    """A range of the traits, which memory holds at once.
+
+    Attributes
+    ----------
+    number
+        Of the group, from 0.
+    start, stop
+        Its traits, of all of a table.
+    is_last
+        Whether no other follows.
+    """
+
+    number: int
+    start: int
+    stop: int
+    is_last: bool
+
+
+def trait_ranges(n_traits: int, most: int) -> list[TraitRange]:
+    """Cut the traits into as few groups as may be, of equal sizes but for one.
+
+    Parameters
+    ----------
+    n_traits
+        Of the table.
+    most
+        In a group.
+    """
+    n_groups = max(1, -(-n_traits // most))
+    edges = [k * n_traits // n_groups for k in range(n_groups + 1)]
+    return [
+        TraitRange(k, start, stop, k == n_groups - 1)
+        for k, (start, stop) in enumerate(pairwise(edges))
+    ]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a group of traits gave for the variants of a part.
+
+    Attributes
+    ----------
+    n_people
+        Who have the traits that most people have.
+    status : uint8, (n_variants,)
+        What became of each variant.
+    columns
+        By name, in the order of the store.
+    """
+
+    n_people: int
+    status: NDArray[np.uint8]
+    columns: dict[str, Any]
 
 
 def plan_parts(chromosome: Sequence[str] | pd.Series, n_traits: int) -> list[Part]:
@@ -248,6 +312,7 @@ class SumstatsWriter:
         n_covariates: int,
         n_by_trait: Mapping[str, NDArray[np.int32]] | None = None,
         counts: Mapping[str, int] | None = None,
+        earlier: Sequence[Piece] = (),
     ) -> None:
         """Write one part, whole or not at all.
 
@@ -269,9 +334,10 @@ class SumstatsWriter:
             For each trait with missing values: people with genotype and trait, (n_variants,).
         counts
             Variants by what became of them; `finish` adds them up.
+        earlier
+            What the groups of traits before `traits` gave; their files are deleted.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         arrays: dict[str, Any] = {
             name: pa.array(
@@ -282,32 +348,135 @@ class SumstatsWriter:
         }
         arrays["effect_allele_frequency"] = pa.array(effect_allele_frequency.astype(np.float32))
         arrays["n"] = pa.array(n.astype(np.int32))
-        for name, own_n in (n_by_trait or {}).items():
-            arrays[f"n_{name}"] = pa.array(own_n.astype(np.int32))
-        strongest = _strongest(traits, n, beta, se, n_covariates, n_by_trait or {})
-        arrays[STRONGEST] = pa.array(strongest.astype(np.float32))
-        floats = []
+        last = self._columns(traits, n, beta, se, n_covariates, n_by_trait or {})
+        arrays |= _side_by_side([*(piece.columns for piece in earlier), last])
+        metadata = {"axoloci": json.dumps({"counts": dict(counts or {})})}
+        self._write_table(part.name, pa.table(arrays).replace_schema_metadata(metadata))
+        self._counts[part.name] = dict(counts or {})
+        self._written[part.name] = {**self._describe(part), "n_variants": len(variants)}
+        write_json(self.path / part.record_name, self._written[part.name])
+        if earlier:
+            self._delete_pieces(f"{Path(part.name).stem}.piece-*", (self.path / part.name).parent)
+
+    def write_piece(
+        self,
+        part: Part,
+        group: TraitRange,
+        traits: Sequence[str],
+        n: NDArray[np.int32],
+        beta: NDArray[np.floating],
+        se: NDArray[np.floating],
+        n_covariates: int,
+        n_by_trait: Mapping[str, NDArray[np.int32]],
+        status: NDArray[np.uint8],
+        n_people: int,
+    ) -> None:
+        """Write what a group of traits, but the last, gave for a part.
+
+        Parameters
+        ----------
+        part, traits, n, beta, se, n_covariates, n_by_trait
+            As for `write`; the traits are those of the group.
+        group
+            Which one.
+        status, n_people
+            As in `Piece`.
+        """
+        import pyarrow as pa
+
+        columns = self._columns(traits, n, beta, se, n_covariates, n_by_trait)
+        table = pa.table({_STATUS: pa.array(status), **columns})
+        name = part.piece_name(group)
+        self._write_table(name, table.replace_schema_metadata({"n_people": str(n_people)}))
+        write_json(self._piece_record(name), self._describe_piece(name, group))
+
+    def lacking(self, parts: Sequence[Part], group: TraitRange) -> list[Part]:
+        """Parts that a group of traits is to be tested for.
+
+        Parameters
+        ----------
+        parts
+            That are not there, from `pending`.
+        group
+            The last one makes the parts themselves; of others there may be pieces, which count if
+            they are as they were written, and of the same traits.
+        """
+        if group.is_last:
+            return list(parts)
+        found = []
+        for part in parts:
+            name = part.piece_name(group)
+            there = (self.path / name).is_file()
+            if not there or self._describe_piece(name, group) != _read_record(
+                self._piece_record(name)
+            ):
+                found.append(part)
+        return found
+
+    def read_piece(self, part: Part, group: TraitRange) -> Piece:
+        """What a group of traits gave for a part, of which it is not `lacking`."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.path / part.piece_name(group))
+        columns = {name: table[name].combine_chunks() for name in table.column_names}
+        status = columns.pop(_STATUS).to_numpy()
+        return Piece(int(table.schema.metadata[b"n_people"]), status, columns)
+
+    def _columns(
+        self,
+        traits: Sequence[str],
+        n: NDArray[np.int32],
+        beta: NDArray[np.floating],
+        se: NDArray[np.floating],
+        n_covariates: int,
+        n_by_trait: Mapping[str, NDArray[np.int32]],
+    ) -> dict[str, Any]:
+        """The columns of some traits: their own n, `STRONGEST`, then beta and se of each."""
+        import pyarrow as pa
+
+        columns: dict[str, Any] = {
+            f"n_{name}": pa.array(own_n.astype(np.int32)) for name, own_n in n_by_trait.items()
+        }
+        strongest = _strongest(traits, n, beta, se, n_covariates, n_by_trait)
+        columns[STRONGEST] = pa.array(strongest.astype(np.float32))
         for k, name in enumerate(traits):
             for statistic, values in (("beta", beta), ("se", se)):
-                floats.append(f"{statistic}_{name}")
-                arrays[floats[-1]] = pa.array(
+                columns[f"{statistic}_{name}"] = pa.array(
                     np.ascontiguousarray(values[:, k], dtype=self.precision)
                 )
-        metadata = {"axoloci": json.dumps({"counts": dict(counts or {})})}
-        table = pa.table(arrays).replace_schema_metadata(metadata)
-        with whole_file(self.path / part.name) as temporary:
+        return columns
+
+    def _write_table(self, name: str, table: Any) -> None:
+        """A file of the store, whole or not at all."""
+        import pyarrow.parquet as pq
+
+        names = table.column_names
+        with whole_file(self.path / name) as temporary:
             pq.write_table(
                 table,
                 temporary,
                 compression="zstd",
                 compression_level=1,
-                use_byte_stream_split=floats,
+                use_byte_stream_split=names[names.index(STRONGEST) + 1 :],
                 use_dictionary=["chromosome", "effect_allele", "other_allele"],
                 write_statistics=["chromosome", "base_pair_location"],
             )
-        self._counts[part.name] = dict(counts or {})
-        self._written[part.name] = {**self._describe(part), "n_variants": len(variants)}
-        write_json(self.path / part.record_name, self._written[part.name])
+
+    def _piece_record(self, name: str) -> Path:
+        return (self.path / name).with_suffix(".json")
+
+    def _describe_piece(self, name: str, group: TraitRange) -> dict[str, Any]:
+        """What tells whether a piece is as it was written, and of which traits."""
+        file = self.path / name
+        return {
+            "traits": [group.start, group.stop],
+            "size": file.stat().st_size,
+            "sha256": sha256(file),
+        }
+
+    def _delete_pieces(self, pattern: str, folder: Path) -> None:
+        for file in folder.glob(pattern):
+            file.unlink()
 
     def _describe(self, part: Part) -> dict[str, Any]:
         """What tells whether a part is as it was written."""
@@ -326,7 +495,7 @@ class SumstatsWriter:
         trait_correlation: NDArray[np.float64],
         trait_residual_sd: NDArray[np.float64],
         about: Mapping[str, Any],
-        correlation_of_chromosome: Mapping[str, NDArray[np.float64]] | None = None,
+        correlation_of_chromosome: Iterable[tuple[str, NDArray[np.float64]]] = (),
     ) -> None:
         """Write what holds for the whole store; `sumstats.json` last.
 
@@ -344,8 +513,8 @@ class SumstatsWriter:
         about
             What goes into `sumstats.json` besides: `n_covariates` (with the intercept), …
         correlation_of_chromosome
-            Of a mixed model, by chromosome: (n_traits, n_traits), of the traits' statistics for a
-            variant without an effect.
+            Of a mixed model, chromosome by chromosome: (n_traits, n_traits), of the traits'
+            statistics for a variant without an effect.
         """
         counts: dict[str, int] = {}
         for part in self.parts:
@@ -354,7 +523,7 @@ class SumstatsWriter:
         with whole_file(self.path / "trait_correlation.npy") as temporary:
             np.save(temporary, np.asarray(trait_correlation, dtype=np.float64))
         own = {}
-        for chromosome, correlation in (correlation_of_chromosome or {}).items():
+        for chromosome, correlation in correlation_of_chromosome:
             name = f"trait_correlation/chr{chromosome}.npy"
             with whole_file(self.path / name) as temporary:
                 np.save(temporary, np.asarray(correlation, dtype=np.float64))
@@ -372,6 +541,8 @@ class SumstatsWriter:
                 if found is not None:
                     found.to_csv(file, sep="\t", header=False, index=False, float_format="%.6g")
         of_parts = {(self.path / part.name).parent for part in self.parts}
+        for folder in of_parts:  # of a kill, or of a run that joined no pieces
+            self._delete_pieces("part-*.piece-*", folder)
         for folder in (self.path, self.path / "trait_correlation", *of_parts):
             for stale in leftovers(folder):
                 stale.unlink()
@@ -399,6 +570,21 @@ class SumstatsWriter:
         write_json(self.path / "sumstats.json", content)
         for part in self.parts:
             (self.path / part.record_name).unlink(missing_ok=True)
+
+
+def _side_by_side(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The columns of groups of traits as those of one group."""
+    import pyarrow as pa
+
+    own_n: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+    for columns in groups:
+        names = list(columns)
+        first = names.index(STRONGEST)
+        own_n |= {name: columns[name] for name in names[:first]}
+        statistics |= {name: columns[name] for name in names[first + 1 :]}
+    strongest = np.fmax.reduce([columns[STRONGEST].to_numpy() for columns in groups])
+    return {**own_n, STRONGEST: pa.array(strongest), **statistics}
 
 
 def _strongest(
@@ -438,21 +624,26 @@ def _hits(
         return None
     table = pq.read_table(file).take(rows)
     variants = table.select(_FIRST_COLUMNS).to_pandas(ignore_metadata=True)
-    frames = []
-    for name in traits:
-        own = f"n_{name}" if f"n_{name}" in table.column_names else "n"
-        frame = variants.assign(
-            trait=name,
-            n=table[own].to_numpy(),
-            beta=table[f"beta_{name}"].to_numpy(),
-            se=table[f"se_{name}"].to_numpy(),
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = frame["beta"].to_numpy(np.float64) / frame["se"].to_numpy(np.float64)
-        frame["neg_log10_p"] = neg_log10_p(t, frame["n"] - n_covariates - 1.0)
-        frames.append(frame[frame["neg_log10_p"] >= threshold])
-    found = pd.concat(frames).sort_index(kind="stable")
-    return found[list(HIT_COLUMNS)] if len(found) else None
+    there = set(table.column_names)
+
+    def stack(columns: Iterable[str]) -> NDArray[Any]:
+        return np.stack([table[name].to_numpy() for name in columns], axis=1)
+
+    n = stack(f"n_{name}" if f"n_{name}" in there else "n" for name in traits)
+    beta, se = (stack(f"{statistic}_{name}" for name in traits) for statistic in ("beta", "se"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = neg_log10_p(beta.astype(np.float64) / se, n - n_covariates - 1.0)
+    variant, trait = np.nonzero(found >= threshold)
+    if len(variant) == 0:
+        return None
+    hits: pd.DataFrame = variants.iloc[variant].assign(
+        trait=np.asarray(traits, dtype=object)[trait],
+        **{
+            name: values[variant, trait]
+            for name, values in (("n", n), ("beta", beta), ("se", se), ("neg_log10_p", found))
+        },
+    )
+    return hits.reindex(columns=list(HIT_COLUMNS))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,10 @@ def read_table(
             except InputError as error:
                 problems.append(str(error))
     raise_all(problems, f"{path}: the table has faults:")
-    return pd.DataFrame(values).set_axis(pd.Index(ids.to_numpy(), name="sample_id"), axis=0)
+    del raw  # of many traits each copy counts
+    table = pd.DataFrame(values)
+    table.index = pd.Index(ids.to_numpy(), name="sample_id")
+    return table
 
 
 def _matched(

@@ -1,0 +1,108 @@
+"""How many traits memory holds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from axoloci.tasks.gwas import kernel
+
+HOST_SHARE = 0.5  # of the free memory that models and results take together
+HOST_BYTES = 48  # of memory a trait value takes while its model is fitted and put to use
+HOST_RESULT_BYTES = 24  # a result, waiting to be written; all of them twice in float64
+GPU_SHARE = 0.4  # of a GPU's free memory; blocks take `kernel.GPU_SHARE`
+GPU_BYTES = {"float32": 12, "float64": 16}  # of which 8 are the exact value
+
+
+def traits_at_once(
+    n_samples: int, devices: Sequence[str], n_threads: int, precision: kernel.Precision | None
+) -> int:
+    """Most traits for which there is memory now, on this machine and each of its GPUs.
+
+    Parameters
+    ----------
+    n_samples
+        People.
+    devices, n_threads, precision
+        As in `kernel.associate`.
+    """
+    gpus = [device for device in devices if device.startswith("cuda")]
+    free_of_gpus = []
+    if gpus:
+        import torch
+
+        free_of_gpus = [int(torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus]
+    block = min(kernel.block_variants(device, n_samples, 0) for device in devices)
+    n_results = block * kernel.blocks_at_once(devices, n_threads)
+    precision = precision or kernel.default_precision(n_samples)
+    return fitting_traits(n_samples, n_results, precision, free_memory(), free_of_gpus)
+
+
+def fitting_traits(
+    n_samples: int, n_results: int, precision: str, free: int, free_of_gpus: Sequence[int]
+) -> int:
+    """Most traits for which there is memory; at least one.
+
+    Parameters
+    ----------
+    n_samples
+        People.
+    n_results
+        Variants in work at once.
+    precision
+        Of the arithmetic.
+    free, free_of_gpus
+        Bytes, of the machine and of each GPU.
+    """
+    of_result = HOST_RESULT_BYTES * np.dtype(precision).itemsize // 4
+    of_trait = HOST_BYTES * n_samples + of_result * n_results
+    most = [HOST_SHARE * free / of_trait]
+    most += [GPU_SHARE * gpu / (GPU_BYTES[precision] * n_samples) for gpu in free_of_gpus]
+    return max(1, int(min(most)))
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that the process may still take: of the machine's, and of its control groups'.
+
+    Parameters
+    ----------
+    root
+        Of the file system.
+    """
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return min(int(fields["MemAvailable"].split()[0]) * 1024, *_left_by_groups(root), 2**63)
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """What each control group of the process leaves of its limit, in version 1 and 2."""
+    names = root / "proc/self/cgroup"
+    for line in names.read_text().splitlines() if names.is_file() else ():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            mount, files = "", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            mount = "memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        top = root / "sys/fs/cgroup" / mount
+        own = top / name.strip("/")
+        for folder in (own, *own.parents):  # a limit holds for all groups below
+            if not folder.is_relative_to(top):
+                break
+            left = _left(folder, *files)
+            if left is not None:
+                yield left
+
+
+def _left(folder: Path, limit: str, used: str, cache: str) -> int | None:
+    """Limit less use, in which files that are cached do not count; None without a limit."""
+    try:
+        most, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:  # in a container the groups above it are not there
+        return None
+    return None if most == "max" else max(0, int(most) - taken + int(stat[cache]))
