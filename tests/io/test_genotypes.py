@@ -569,6 +569,17 @@ def test_read__bgen_of_any_ploidy(
     np.testing.assert_allclose(some, np.transpose(expected)[:, [6, 1]], atol=1e-6)
 
 
+def test_read__bgen_of_who_has_none_of_the_last_allele(tmp_path: Path) -> None:
+    """What is left of 1 for it is a little less than 0 in float32, and no missing genotype."""
+    none: list[tuple[int, Weights]] = [(2, [n, 255 - n, 0, 0, 0]) for n in range(256)]
+    haploid: list[tuple[int, Weights]] = [(1, [n, 255 - n]) for n in range(256)]
+    variants = [("X", ["A", "C", "G"], False, none + haploid)]
+    write_bgen(tmp_path / "x.bgen", variants)
+    dosage = open_genotypes(tmp_path / "x.bgen").read(0, 2)
+    assert dosage.min() == 0
+    np.testing.assert_allclose(dosage[1], 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("phased", [False, True])
 def test_read__haploid_bgen_as_plink2(
     tmp_path: Path, tool: Callable[[str], str], phased: bool
@@ -601,7 +612,7 @@ def test_read__names_a_variant_of_three_copies(
     write_bgen(tmp_path / "x.bgen", variants)
     source = open_genotypes(tmp_path / "x.bgen")
     source.read(0, 1)
-    words = r"x\.bgen: variant rs1 at 2:101: has genotypes of 3 copies, .*; leave it out \(--excl"
+    words = r"x\.bgen: variant rs1 at 2:101: has genotypes of 3 copies, .*; make the file again"
     with pytest.raises(InputError, match=words):
         source.read(0, source.n_variants)
 
@@ -612,7 +623,7 @@ def test_read__names_a_variant_that_is_damaged(tmp_path: Path) -> None:
     content[-5] = 32  # bits a probability
     (tmp_path / "x.bgen").write_bytes(content)
     source = open_genotypes(tmp_path / "x.bgen")
-    with pytest.raises(InputError, match=r"x\.bgen: variant rs0 at 2:100: .*; leave it out"):
+    with pytest.raises(InputError, match=r"x\.bgen: variant rs0 at 2:100: .*; make the file again"):
         source.read(0, 1)
 
 

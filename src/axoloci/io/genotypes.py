@@ -380,26 +380,33 @@ class BgenGenotypes(Genotypes):
                 values = _allele_dosage(variant, allele)
             except ValueError as error:
                 raise InputError(
-                    f"{self.path}: variant {variant.rsid or variant.varid} at "
-                    f"{variant.chrom}:{variant.pos}: {error}; leave it out (--exclude), or make "
-                    "the file again"
+                    f"{self.path}: variant {_bgen_name(variant)} at {variant.chrom}:{variant.pos}: "
+                    f"{error}; make the file again without it (associate and ridge also leave it "
+                    "out by --exclude)"
                 ) from error
             if subset is not None:
                 values = values[subset]
             if row.dtype == np.int8:
                 call = np.round(values)
                 values = np.where(np.abs(values - call) <= MAX_UNCERTAINTY, call, np.nan)
-            row[:] = np.where(np.isnan(values), MISSING, values)
+            # the last probability is what the others leave of 1, by rounding a little below 0 at
+            # times, which would be missing
+            row[:] = np.where(np.isnan(values), MISSING, np.maximum(values, 0))
 
 
 def _bgen_rows(reader: Any) -> Iterator[tuple[int, int, str, int, str, str, str]]:
     """Place, allele, and what the table of variants says, of each alternative allele."""
     for place in range(len(reader)):
         variant = reader[place]
-        name = variant.rsid if variant.rsid not in ("", ".") else variant.varid
+        name = _bgen_name(variant)
         reference, *others = variant.alleles
         for allele, effect in enumerate(others, start=1):
             yield place, allele, variant.chrom, variant.pos, name or "NA", effect, reference
+
+
+def _bgen_name(variant: Any) -> str:
+    """Its id in the table of variants."""
+    return str(variant.rsid if variant.rsid not in ("", ".") else variant.varid)
 
 
 def _allele_dosage(variant: Any, allele: int) -> NDArray[np.float32]:

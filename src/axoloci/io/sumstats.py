@@ -833,22 +833,39 @@ class Sumstats:
         float64, (n_traits,)
             1 where nothing is associated; NaN where nothing was tested.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
         from scipy import special
 
         parts = self.info["parts"]
         of_part = max(1, self.n_variants * len(self.traits) // len(parts))
         n_parts = min(len(parts), max(1, n_values // of_part))
-        chosen = np.linspace(0, len(parts) - 1, n_parts).astype(int)
-        blocks = [self._block(parts[k]) for k in chosen]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            square = np.concatenate([np.square(block.beta / block.se) for block in blocks])
-        df = np.concatenate([block.df for block in blocks])
+        chosen = [parts[k] for k in np.linspace(0, len(parts) - 1, n_parts).astype(int)]
+        table = pa.concat_tables(
+            pq.read_table(
+                self.path / part["name"],
+                columns=[
+                    *("chromosome", "n", *(f"n_{name}" for name in self._own_n)),
+                    *(f"{statistic}_{name}" for name in self.traits for statistic in ("beta", "se")),
+                ],
+            )
+            for part in chosen
+        )
+        n_covariates = self.n_covariates_of(table["chromosome"].to_pandas())
         found = np.full(len(self.traits), np.nan)
-        for k in range(len(found)):
-            tested = np.isfinite(square[:, k])
-            if tested.any():  # degrees of freedom hardly differ between variants
-                expected = special.stdtrit(np.median(df[tested, k]), 0.75) ** 2
-                found[k] = np.median(square[tested, k]) / expected
+        expected: dict[str, float] = {}  # by column: degrees of freedom hardly differ
+        for k, name in enumerate(self.traits):
+            beta, se = table[f"beta_{name}"].to_numpy(), table[f"se_{name}"].to_numpy()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                square = np.square(beta / se)
+            square = square[np.isfinite(square)]
+            if len(square) == 0:
+                continue
+            of = f"n_{name}" if name in self._own_n else "n"
+            if of not in expected:
+                df = table[of].to_numpy() - n_covariates - 1
+                expected[of] = special.stdtrit(np.median(df[df > 0]), 0.75) ** 2
+            found[k] = np.median(square) / expected[of]
         return found
 
     def blocks(self, chromosome: str | None = None) -> Iterator[SumstatsBlock]:
