@@ -38,7 +38,7 @@ from axoloci.extra import named_files, task_fields
 from axoloci.io.files import sha256, write_json, write_text
 from axoloci.io.genotype_files import genotype_set
 from axoloci.io.nifti import read_header, read_nifti
-from axoloci.io.tables import read_ids, read_table
+from axoloci.io.tables import read_ids
 from axoloci.job import (
     damage,
     fingerprint,
@@ -112,7 +112,7 @@ class Cohort:
         if traits is None:
             return {scan.sample_id for scan in self.scans}
         known = genotyped_people(self.settings)
-        people = set(read_table(traits, people=known).index)
+        people = set(read_ids(traits, known))
         return people if keep is None else people & set(read_ids(keep, known))
 
 

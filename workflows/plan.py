@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -334,8 +334,9 @@ def plan_study(
                     trained_latents = cohort.encoder.n_latents or min(MAX_LATENTS, few)
                 plan.latents[name] = trained_latents
             elif cohort.traits is not None:
-                plan.people[name], n_traits = _size_of_table(cohort.traits)
-                plan.latents[name] = len(cohort.gwas.traits) or n_traits
+                chosen = cohort.gwas.traits
+                plan.people[name], n_traits = _size_of_table(cohort.traits, chosen)
+                plan.latents[name] = len(chosen) or n_traits
                 if cohort.keep is not None:
                     plan.people[name] = len(Cohort(cohort, []).people)
         except (InputError, OSError) as error:
@@ -489,12 +490,12 @@ def _n_variants(plan: StudyPlan, cohort: StudySettings) -> int:
     return 0
 
 
-def _size_of_table(path: Path) -> tuple[int, int]:
+def _size_of_table(path: Path, traits: Collection[str] = ()) -> tuple[int, int]:
     """People and traits of a table; those of a Parquet file are not known without its reader."""
     if path.suffix == ".parquet":
         from axoloci.io.tables import read_traits
 
-        table = read_traits(path)
+        table = read_traits(path, names=traits)
         return len(table), len(table.columns)
     with open(path, encoding="utf-8-sig") as file:
         columns = file.readline().split("\t")

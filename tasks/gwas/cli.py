@@ -24,6 +24,8 @@ from axoloci.io.loco import Loco, read_loco, write_loco
 from axoloci.io.sumstats import (
     Sumstats,
     SumstatsWriter,
+    TraitRange,
+    begun_ranges,
     plan_parts,
     read_sumstats,
     trait_ranges,
@@ -404,21 +406,8 @@ def associate(
     n_threads = threads or engine.default_threads()
     # float32 becomes float64 where there are few people
     arithmetic: kernel.Precision | None = "float64" if precision == "float64" else None
-    most = traits_at_once or memory.traits_at_once(
-        len(study.people), devices, n_threads, arithmetic
-    )
-    groups = engine.TraitGroups(study, predicted, trait_ranges(len(study.traits), most))
     if predicted is not None:
         _check_loco(predicted, own_plan)
-        _say_who_was_fitted(predicted, study.people)
-    for name, why in groups.excluded.items():
-        log.warning("trait %s is left out: %s", name, why)
-    tested = groups.tested
-    if not tested.names:
-        why = next(iter(groups.excluded.values()))
-        raise InputError(f"{inputs.traits}: no trait can be tested; {why}")
-
-    parts = plan_parts(source.variants["chromosome"], len(tested.names))
     plan = {
         "axoloci": __version__,
         "image": os.environ.get("AXOLOCI_IMAGE", ""),  # identity of the code, from the driver
@@ -427,6 +416,23 @@ def associate(
         "device": devices[0].partition(":")[0],
         "precision": precision,
     }
+    n_traits = len(study.traits)
+    most = traits_at_once or memory.traits_at_once(
+        len(study.people), n_traits, devices, n_threads, arithmetic
+    )
+    slack = 1.0 if traits_at_once else memory.SLACK
+    ranges = _trait_groups(begun_ranges(out, plan), n_traits, most, slack)
+    groups = engine.TraitGroups(study, predicted, ranges)
+    if predicted is not None:
+        _say_who_was_fitted(predicted, study.people, groups.tested.names)
+    for name, why in groups.excluded.items():
+        log.warning("trait %s is left out: %s", name, why)
+    tested = groups.tested
+    if not tested.names:
+        why = next(iter(groups.excluded.values()))
+        raise InputError(f"{inputs.traits}: no trait can be tested; {why}")
+
+    parts = plan_parts(source.variants["chromosome"], len(tested.names))
     writer = SumstatsWriter(
         out, plan, parts, replace, joins=chromosome is not None, precision=precision
     )
@@ -444,12 +450,13 @@ def associate(
         *(len(study.people), source.n_variants, len(tested.names), len(groups.covariates)),
         ", ".join(devices),
     )
-    if len(groups.ranges) > 1 and pending:
+    if len(ranges) > 1 and pending:
         held = f"--traits-at-once {most}" if traits_at_once else f"memory holds {most:,} at once"
         log.info(
             "%s traits in %d groups (%s): each reads the genotypes",
-            *(f"{len(study.traits):,}", len(groups.ranges), held),
+            *(f"{n_traits:,}", len(ranges), held),
         )
+        writer.begin_groups(ranges)
     engine.write_parts(
         *(groups, pending, writer),
         devices=devices,
@@ -528,6 +535,24 @@ def export(sumstats: Path, trait: str, format_: str, out: Path, tabix: bool) -> 
     log.info("%s: %s variants%s", out, f"{n_written:,}", "".join(others))
 
 
+def _trait_groups(
+    begun: list[TraitRange], n_traits: int, most: int, slack: float
+) -> list[TraitRange]:
+    """The groups that a killed run began with, if they fit; else as few as may be."""
+    wanted = trait_ranges(n_traits, most)
+    if not begun:
+        return wanted
+    largest = max(group.stop - group.start for group in begun)
+    if largest <= slack * most:
+        return begun
+    log.warning(
+        "the results were begun with %d traits at once, and now there are to be %d: what was found "
+        "of some of the traits is made again",
+        *(largest, most),
+    )
+    return wanted
+
+
 def _say_what_was_found(store: Sumstats) -> None:
     """What was tested and found, and where it lies."""
     counts = dict(store.info["variants"])
@@ -579,6 +604,11 @@ def _check_loco(predicted: Loco, plan: dict[str, Any]) -> None:
                 f"{predicted.path}: made with {theirs}, and here is {ours}; give ridge and "
                 "associate the same options"
             )
+    if plan["complete_traits"] and made.get("trait", []) != plan["trait"]:
+        raise InputError(
+            f"{predicted.path}: made of other traits (--trait), and --complete-traits chooses "
+            "people by them; give ridge and associate the same, or leave out --complete-traits"
+        )
     for name in ("traits", "covariates"):
         if made[name] != plan[name]:
             raise InputError(
@@ -587,14 +617,15 @@ def _check_loco(predicted: Loco, plan: dict[str, Any]) -> None:
             )
 
 
-def _say_who_was_fitted(predicted: Loco, people: list[str]) -> None:
+def _say_who_was_fitted(predicted: Loco, people: list[str], traits: list[str]) -> None:
     """Warn of a mixed model of more people than are tested."""
-    n_fitted = len(predicted.sample_id)
-    if n_fitted > len(people):
+    more = predicted.fitted_besides(people, traits)
+    if more:
         log.warning(
-            "%s: the mixed model is of %d people, and %d of them are tested: standard errors are "
-            "as among all; for a model of these people alone, give ridge the same people (--keep)",
-            *(predicted.path, n_fitted, len(people)),
+            "%s: the mixed model is of %d people more than are tested (%d), such as %s: standard "
+            "errors are as among all; for a model of these people alone, give ridge the same "
+            "people (--keep)",
+            *(predicted.path, len(more), len(people), more[0]),
         )
 
 

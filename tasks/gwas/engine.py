@@ -423,7 +423,7 @@ def _write_group(
             if len(writing) == n_writers:
                 writing.popleft().result()
             analysis, rows = found[0][0], [block for _, block in found]
-            earlier = groups.ranges[: group.number] if group.is_last else []
+            earlier = groups.ranges[:-1] if group.is_last else []
             writing.append(
                 pool.submit(_write, writer, part, group, earlier, analyses, analysis, rows)
             )

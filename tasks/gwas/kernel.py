@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from axoloci.errors import InputError
 from axoloci.io.genotypes import PackedCalls
 from axoloci.tasks.gwas.complete_case import STATUS_NAMES, TESTED, TOO_FEW, CpuRegression, Fit
 from axoloci.tasks.gwas.null_model import (
@@ -264,7 +265,21 @@ def _torch(
 ) -> Regression:
     from axoloci.tasks.gwas.complete_case_torch import TorchRegression
 
-    return TorchRegression(model, dtype, device, extra)
+    try:
+        return TorchRegression(model, dtype, device, extra)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        n_samples, n_traits = model.y.shape
+        raise InputError(
+            f"{device}: the GPU has no memory for {n_traits} traits of {n_samples} people; give "
+            "--traits-at-once a smaller number"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so; by its name, for without a GPU torch is not there."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 class _Memory:
@@ -286,8 +301,7 @@ class _Memory:
             try:
                 return test(dosage)
             except RuntimeError as error:
-                # by its name: without a GPU torch is not there
-                if type(error).__name__ != "OutOfMemoryError" or len(dosage) < 2:
+                if not _is_out_of_memory(error) or len(dosage) < 2:
                     raise
             import torch
 

@@ -7,27 +7,40 @@ from pathlib import Path
 
 import numpy as np
 
+from axoloci.errors import InputError
 from axoloci.tasks.gwas import kernel
 
 HOST_SHARE = 0.5  # of the free memory that models and results take together
 HOST_BYTES = 48  # of memory a trait value takes while its model is fitted and put to use
 HOST_RESULT_BYTES = 24  # a result, waiting to be written; all of them twice in float64
 GPU_SHARE = 0.4  # of a GPU's free memory; blocks take `kernel.GPU_SHARE`
+SLACK = 1.25  # groups that are this much larger still fit: what is free changes from run to run
+FEWEST = 16  # traits of a group: below, reading the genotypes again and again is no use
 GPU_BYTES = {"float32": 12, "float64": 16}  # of which 8 are the exact value
 
 
 def traits_at_once(
-    n_samples: int, devices: Sequence[str], n_threads: int, precision: kernel.Precision | None
+    n_samples: int,
+    n_traits: int,
+    devices: Sequence[str],
+    n_threads: int,
+    precision: kernel.Precision | None,
 ) -> int:
     """Most traits for which there is memory now, on this machine and each of its GPUs.
 
     Parameters
     ----------
-    n_samples
-        People.
+    n_samples, n_traits
+        People; traits in all.
     devices, n_threads, precision
         As in `kernel.associate`.
+
+    Raises
+    ------
+    InputError
+        There is memory for so few that a run would hardly end.
     """
+    free = free_memory()
     gpus = [device for device in devices if device.startswith("cuda")]
     free_of_gpus = []
     if gpus:
@@ -37,7 +50,15 @@ def traits_at_once(
     block = min(kernel.block_variants(device, n_samples, 0) for device in devices)
     n_results = block * kernel.blocks_at_once(devices, n_threads)
     precision = precision or kernel.default_precision(n_samples)
-    return fitting_traits(n_samples, n_results, precision, free_memory(), free_of_gpus)
+    most = fitting_traits(n_samples, n_results, precision, free, free_of_gpus)
+    if most < min(FEWEST, n_traits):
+        there = zip(("memory", *gpus), (free, *free_of_gpus), strict=True)
+        raise InputError(
+            f"of {n_traits} traits of {n_samples} people, so little memory holds {most} at once ("
+            f"{', '.join(f'{name}: {n / 1e9:.1f} GB free' for name, n in there)}); free some, or "
+            "say by --traits-at-once how many to try"
+        )
+    return most
 
 
 def fitting_traits(
@@ -82,10 +103,10 @@ def _left_by_groups(root: Path) -> Iterator[int]:
     for line in names.read_text().splitlines() if names.is_file() else ():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
-            mount, files = "", ("memory.max", "memory.current", "inactive_file")
+            mount, files = "", ("memory.max", "memory.current", "")
         elif "memory" in controllers.split(","):
             mount = "memory"
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
         top = root / "sys/fs/cgroup" / mount
@@ -98,11 +119,13 @@ def _left_by_groups(root: Path) -> Iterator[int]:
                 yield left
 
 
-def _left(folder: Path, limit: str, used: str, cache: str) -> int | None:
-    """Limit less use, in which files that are cached do not count; None without a limit."""
+def _left(folder: Path, limit: str, used: str, prefix: str) -> int | None:
+    """Limit less use, in which files that are cached do not count; None if nothing is known."""
     try:
         most, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except OSError:  # in a container the groups above it are not there
+        lines = (folder / "memory.stat").read_text().splitlines()
+        stat = dict(line.split() for line in lines)
+        cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+        return None if most == "max" else max(0, int(most) - taken + cached)
+    except (OSError, ValueError):  # in a container the groups above it are not there
         return None
-    return None if most == "max" else max(0, int(most) - taken + int(stat[cache]))

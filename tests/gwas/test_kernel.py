@@ -20,6 +20,7 @@ from plink_files import unpack, write_plink
 from torch import OutOfMemoryError
 
 from axoloci.covariates import design_matrix
+from axoloci.errors import InputError
 from axoloci.io.genotypes import PackedCalls, open_genotypes
 from axoloci.tasks.gwas import complete_case_torch, kernel, pca
 from axoloci.tasks.gwas.variant_qc import summarize
@@ -255,6 +256,18 @@ def test_associate__goes_on_in_halves_where_a_gpu_has_no_memory(
         assert row.seen == [[15, 15, 15, 15]]
     tried = [record.args for record in caplog.records]
     assert tried == [(60, 30), (30, 15)]  # and never again
+
+
+def test_associate__a_gpu_without_memory_for_the_traits(monkeypatch: pytest.MonkeyPatch) -> None:
+    dosage, traits, covariates = simulate(300, 60, 0.02)
+
+    def full_gpu(*_: Any) -> None:
+        raise OutOfMemoryError("the traits fill this GPU")
+
+    monkeypatch.setattr(complete_case_torch.TorchRegression, "_to_device", full_gpu)
+    words = rf"no memory for {traits.shape[1]} traits of 300 people; give --traits-at-once"
+    with pytest.raises(InputError, match=words):
+        run(dosage, traits, covariates, devices=["torch:cpu"])
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.05])

@@ -92,9 +92,9 @@ def test_associate__death_before_any_step_of_a_group_of_traits_changes_nothing(
     def run(out: Path) -> None:
         gwas("associate", *inputs, "--device", "cpu", "--traits-at-once", 2, "--out", out)
 
-    # plan; 3 parts, each of one piece and of the whole, with records; piece and record
-    # deleted; correlation, people, hits, summary; 3 records deleted
-    assert survives(run, tmp_path) == 1 + 3 * (2 + 2 + 2) + 4 + 3
+    # plan, groups; 3 parts, each of one piece and of the whole, with records; piece and record
+    # deleted; correlation, people, hits; groups deleted; summary; 3 records deleted
+    assert survives(run, tmp_path) == 2 + 3 * (2 + 2 + 2) + 5 + 3
 
 
 def test_ridge__death_before_any_step_changes_nothing(

@@ -336,9 +336,27 @@ def test_associate__says_that_more_people_were_fitted(
     (tmp_path / "keep.txt").write_text("".join(f"i{i}\n" for i in range(400)))
     mixed = ("associate", *inputs, "--loco", tmp_path / "loco", "--out")
     gwas(*mixed, tmp_path / "all")
-    assert "of them are tested" not in caplog.text
+    assert "more than are tested" not in caplog.text
     gwas(*mixed, tmp_path / "some", "--keep", tmp_path / "keep.txt")
-    assert "the mixed model is of 600 people, and 400 of them are tested: standard" in caplog.text
+    assert "is of 200 people more than are tested (400), such as i400: standard" in caplog.text
+
+
+def test_associate__a_trait_that_some_lack_was_fitted_without_them(
+    related: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    traits = pd.read_csv(related / "t.tsv", sep="\t", dtype={"IID": str})
+    traits.loc[500:, "b"] = np.nan
+    traits.to_csv(tmp_path / "t.tsv", sep="\t", index=False, na_rep="NA")
+    inputs = ("--genotypes", related / "g", "--traits", tmp_path / "t.tsv")
+    gwas("ridge", *inputs, "--out", tmp_path / "loco")
+    mixed = ("associate", *inputs, "--trait", "b", "--loco", tmp_path / "loco")
+    gwas(*mixed, "--out", tmp_path / "s")
+    assert read_sumstats(tmp_path / "s").n_samples == 500
+    assert "more than are tested" not in caplog.text
+    arguments = [*mixed, "--complete-traits", "--out", tmp_path / "c"]
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 1
+    assert "--complete-traits chooses people by them" in result.output
 
 
 def test_associate__names_a_store_of_other_people_traits_or_settings(

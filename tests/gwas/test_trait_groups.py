@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from plink_files import write_plink
 from support import contents
 
+from axoloci.errors import InputError
 from axoloci.io import sumstats
 from axoloci.io.sumstats import SumstatsWriter, TraitRange, read_sumstats, trait_ranges
 from axoloci.tasks.gwas import engine, memory
@@ -171,7 +172,7 @@ def test_associate__goes_on_at_a_piece(
     associate(study, tmp_path / "calm", "--traits-at-once", 3)
     there = killed(study, tmp_path / "s", 3, after)
     assert len(there) == after
-    assert there[0] == "chr1/part-00000.piece-0000.parquet"
+    assert there[0] == "chr1/part-00000.piece-0-2.parquet"
     tested = []
     write = SumstatsWriter.write_piece
 
@@ -187,11 +188,66 @@ def test_associate__goes_on_at_a_piece(
     assert contents(tmp_path / "s") == contents(tmp_path / "calm")
 
 
-@pytest.mark.parametrize("at_once", [2, 4, 8])
-def test_associate__makes_the_pieces_of_other_groups_again(
-    study: tuple[object, ...], tmp_path: Path, at_once: int
+@pytest.mark.parametrize("free", [8, 3, 2])
+def test_associate__goes_on_in_the_groups_it_was_begun_in(
+    study: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:
-    associate(study, tmp_path / "calm", "--traits-at-once", at_once)
+    """Whether more memory is free than before, or a little less."""
+    associate(study, tmp_path / "calm", "--traits-at-once", 3)
+    there = killed(study, tmp_path / "s", 3, 4)
+    before = {name: (tmp_path / "s" / name).stat().st_mtime_ns for name in there}
+    monkeypatch.setattr(memory, "traits_at_once", lambda *_: free)
+    monkeypatch.setattr(memory, "SLACK", 1.5)
+    finish = SumstatsWriter.read_piece
+    read: dict[str, int] = {}
+
+    def seen(writer: SumstatsWriter, part: Any, group: TraitRange) -> Any:
+        name = part.piece_name(group)
+        read[name] = (writer.path / name).stat().st_mtime_ns
+        return finish(writer, part, group)
+
+    monkeypatch.setattr(SumstatsWriter, "read_piece", seen)
+    associate(study, tmp_path / "s")
+    assert before.items() <= read.items()  # not made again
+    assert contents(tmp_path / "s") == contents(tmp_path / "calm")
+
+
+def test_associate__says_that_smaller_groups_begin_anew(
+    study: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    associate(study, tmp_path / "calm", "--traits-at-once", 2)
+    assert killed(study, tmp_path / "s", 4, 2)
+    monkeypatch.setattr(memory, "traits_at_once", lambda *_: 2)
+    associate(study, tmp_path / "s")
+    assert "were begun with 4 traits at once, and now there are to be 2" in caplog.text
+    assert contents(tmp_path / "s") == contents(tmp_path / "calm")
+
+
+def test_read_piece__that_another_process_joined(
+    study: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = SumstatsWriter.read_piece
+
+    def too_late(writer: SumstatsWriter, part: Any, group: TraitRange) -> Any:
+        (writer.path / part.piece_name(group)).unlink()
+        return read(writer, part, group)
+
+    monkeypatch.setattr(SumstatsWriter, "read_piece", too_late)
+    arguments = [*study, "--device", "cpu", "--out", tmp_path / "s", "--traits-at-once", 3]
+    result = CliRunner().invoke(main, ["associate", *map(str, arguments)])
+    assert result.exit_code == 1
+    assert "as if another process tests chromosome 1 too" in result.output
+
+
+@pytest.mark.parametrize(("at_once", "as_with"), [(2, 2), (4, 3), (8, 3)])
+def test_associate__goes_on_with_groups_that_are_asked_for(
+    study: tuple[object, ...], tmp_path: Path, at_once: int, as_with: int
+) -> None:
+    """Smaller ones are made anew; with larger ones what is there would be lost."""
+    associate(study, tmp_path / "calm", "--traits-at-once", as_with)
     assert killed(study, tmp_path / "s", 3, 5)
     associate(study, tmp_path / "s", "--traits-at-once", at_once)
     assert contents(tmp_path / "s") == contents(tmp_path / "calm")
@@ -247,7 +303,6 @@ def test_trait_ranges__are_as_few_and_as_equal_as_may_be(
     found = trait_ranges(n_traits, most)
     assert [group.start for group in found] == edges[:-1]
     assert [group.stop for group in found] == edges[1:]
-    assert [group.number for group in found] == list(range(len(found)))
     assert [group.is_last for group in found] == [False] * (len(found) - 1) + [True]
 
 
@@ -267,6 +322,15 @@ def test_fitting_traits__by_the_host_or_the_smallest_gpu() -> None:
     assert fitting(10**9, 0, "float32", gb, []) == 1
 
 
+def test_traits_at_once__refuses_what_would_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
+    words = r"of 2000 traits of 900000 people, so little memory holds \d+ at once \(memory: 1\.0 GB"
+    with pytest.raises(InputError, match=words):
+        memory.traits_at_once(900_000, 2000, ["cpu"], 2, None)
+    assert memory.traits_at_once(900_000, 5, ["cpu"], 2, None) >= 5
+    assert memory.traits_at_once(9_000, 2000, ["cpu"], 2, None) > 100
+
+
 def write_files(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -284,7 +348,7 @@ def test_free_memory__of_the_machine_or_the_tightest_control_group(tmp_path: Pat
             "proc/self/cgroup": "4:cpu:/\n0::/job/step\n",
             f"{v2}/job/memory.max": "3000\n",
             f"{v2}/job/memory.current": "1200\n",
-            f"{v2}/job/memory.stat": "anon 700\ninactive_file 500\n",
+            f"{v2}/job/memory.stat": "anon 700\ninactive_file 400\nactive_file 100\n",
             f"{v2}/job/step/memory.max": "max\n",
             f"{v2}/job/step/memory.current": "1200\n",
             f"{v2}/job/step/memory.stat": "anon 700\ninactive_file 500\n",
@@ -302,4 +366,7 @@ def test_free_memory__of_the_machine_or_the_tightest_control_group(tmp_path: Pat
         },
     )
     assert memory.free_memory(tmp_path) == 400
+    for name, text in (("memory.stat", "odd\n"), ("memory.usage_in_bytes", "")):
+        (tmp_path / v1 / name).write_text(text)  # as some emulate them
+        assert memory.free_memory(tmp_path) == 5000 * kb
     assert 0 < memory.free_memory() < 2**63

@@ -311,7 +311,7 @@ def test_sumstats_writer__joins_pieces_to_the_same_bytes(tmp_path: Path, own_n: 
                 writer.write_piece(part, group, **own, status=status, n_people=990)
                 assert writer.lacking([part], group) == []
                 assert writer.lacking([part], replace(group, stop=2)) == [part]
-    stale = tmp_path / "s" / "chr1" / "part-00000.piece-0007.parquet"  # of a kill while deleting
+    stale = tmp_path / "s" / "chr1" / "part-00000.piece-7-9.parquet"  # of a kill while deleting
     stale.write_bytes(b"PAR1")
     make(tmp_path / "s", own_n)
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")

@@ -77,6 +77,10 @@ def test_read_ids__headers_are_not_needed(tmp_path: Path, text: str) -> None:
     assert read_ids(write(tmp_path, text)) == ["1", "02"]
 
 
+def test_read_ids__other_columns_may_hold_anything(tmp_path: Path) -> None:
+    assert read_ids(write(tmp_path, "IID\tsite\n1\t12\n2\tM12\n3\tinf\n")) == ["1", "2", "3"]
+
+
 def test_read_ids__names_faults(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"t\.tsv: row 2 has not 2 fields as the first row has"):
         read_ids(write(tmp_path, "f 1\n2\n"))

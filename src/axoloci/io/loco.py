@@ -32,6 +32,7 @@ from axoloci.io.genotype_files import canonical_chromosome
 
 FORMAT = "axoloci-loco"
 FORMAT_VERSION = 1
+_TRAITS_AT_ONCE = 64  # that are read to see who has them
 ALL = "all"
 
 
@@ -110,11 +111,26 @@ class Loco:
         self.traits: list[str] = info["traits"]
         self._as_written: set[str] = set()  # files: they are large, and read for group after group
 
-    @property
-    def sample_id(self) -> list[str]:
-        """People of the fit."""
+    def fitted_besides(self, sample_id: Sequence[str], traits: Sequence[str]) -> list[str]:
+        """Other people than those of `sample_id` whose traits were fitted.
+
+        Parameters
+        ----------
+        sample_id
+            Who is tested.
+        traits
+            What of; who lacks all of them does not count.
+        """
         file = self._checked(self._entry(ALL))
-        return list(pd.read_parquet(file, columns=["sample_id"])["sample_id"])
+        people = pd.read_parquet(file, columns=["sample_id"])["sample_id"]
+        more = ~people.isin(set(sample_id)).to_numpy()
+        found = np.zeros(len(people), dtype=bool)
+        for start in range(0, len(traits) if more.any() else 0, _TRAITS_AT_ONCE):
+            values = pd.read_parquet(file, columns=list(traits[start : start + _TRAITS_AT_ONCE]))
+            found |= more & values.notna().any(axis=1).to_numpy()
+            if (found == more).all():
+                break
+        return list(people[found])
 
     def check(self, chromosome: str, sample_id: Sequence[str], traits: Sequence[str]) -> None:
         """See that `residuals` has what is asked for, without keeping any of it.

@@ -6,8 +6,10 @@
     A fixed range of variants: columns of the variant, `neg_log10_p_max` of the strongest trait,
     then beta and se of each. A part is whole or not there, so a run that was killed goes on at a
     part. Until the store is finished, `part-00000.json` beside it keeps its size and SHA-256.
-    Traits that do not fit into memory come in groups: then `part-00000.piece-0000.parquet` holds
-    what the first of them gave, with such a record of its own, until the last one joins all pieces.
+    Traits that do not fit into memory come in groups: then `part-00000.piece-0-64.parquet` holds
+    what the first 64 gave, with such a record of its own, until the last group joins all pieces.
+`groups.json`
+    Until then: where these groups begin and end.
 `hits.tsv`
     A row for each variant and trait with p below 5e-8.
 `samples.tsv`
@@ -53,11 +55,12 @@ PART_BYTES = 64 * 2**20  # most bytes of beta and se in a part, held in memory a
 _FIRST_COLUMNS = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
 STRONGEST = "neg_log10_p_max"
 _STATUS = "status"  # of a piece
+_GROUPS = "groups.json"
 HIT_NEG_LOG10_P = float(-np.log10(5e-8))
 HIT_COLUMNS = (*_FIRST_COLUMNS, "trait", "beta", "se", "neg_log10_p")
 _OUR_FILES = re.compile(
-    r"plan\.json|sumstats\.json|samples\.tsv|hits\.tsv|trait_correlation(/chr[^/]+)?\.npy"
-    r"|chr[^/]+/part-\d+(\.piece-\d+)?\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
+    r"(plan|groups|sumstats)\.json|samples\.tsv|hits\.tsv|trait_correlation(/chr[^/]+)?\.npy"
+    r"|chr[^/]+/part-\d+(\.piece-\d+-\d+)?\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
 )
 
 
@@ -101,7 +104,8 @@ class Part:
 
     def piece_name(self, group: TraitRange) -> str:
         """Path of what a group of traits gave, until all have."""
-        return f"chr{self.chromosome}/part-{self.number:05d}.piece-{group.number:04d}.parquet"
+        range_ = f"{group.start}-{group.stop}"
+        return f"chr{self.chromosome}/part-{self.number:05d}.piece-{range_}.parquet"
 
 
 @dataclass(frozen=True)
@@ -110,15 +114,12 @@ class TraitRange:
 
     Attributes
     ----------
-    number
-        Of the group, from 0.
     start, stop
         Its traits, of all of a table.
     is_last
         Whether no other follows.
     """
 
-    number: int
     start: int
     stop: int
     is_last: bool
@@ -135,11 +136,17 @@ def trait_ranges(n_traits: int, most: int) -> list[TraitRange]:
         In a group.
     """
     n_groups = max(1, -(-n_traits // most))
-    edges = [k * n_traits // n_groups for k in range(n_groups + 1)]
-    return [
-        TraitRange(k, start, stop, k == n_groups - 1)
-        for k, (start, stop) in enumerate(pairwise(edges))
-    ]
+    return _between([k * n_traits // n_groups for k in range(n_groups + 1)])
+
+
+def begun_ranges(path: str | os.PathLike[str], plan: Mapping[str, Any]) -> list[TraitRange]:
+    """The groups that a store of this plan was begun in; none if it is finished, or had but one."""
+    record = _read_record(Path(path) / _GROUPS)
+    return _between(record["edges"]) if record.get("plan_sha256") == _digest(plan) else []
+
+
+def _between(edges: Sequence[int]) -> list[TraitRange]:
+    return [TraitRange(start, stop, stop == edges[-1]) for start, stop in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -230,8 +237,7 @@ class SumstatsWriter:
         self.path = Path(path)
         self.precision = precision
         self.parts = list(parts)
-        text = json.dumps(plan, sort_keys=True, allow_nan=False)
-        self.plan_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.plan_sha256 = _digest(plan)
         stored = self._stored_plan()
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: a file; the results need a folder of their own")
@@ -358,6 +364,11 @@ class SumstatsWriter:
         if earlier:
             self._delete_pieces(f"{Path(part.name).stem}.piece-*", (self.path / part.name).parent)
 
+    def begin_groups(self, ranges: Sequence[TraitRange]) -> None:
+        """Keep which groups the traits come in, so that a killed run can go on with them."""
+        edges = [0, *(group.stop for group in ranges)]
+        write_json(self.path / _GROUPS, {"plan_sha256": self.plan_sha256, "edges": edges})
+
     def write_piece(
         self,
         part: Part,
@@ -388,7 +399,7 @@ class SumstatsWriter:
         table = pa.table({_STATUS: pa.array(status), **columns})
         name = part.piece_name(group)
         self._write_table(name, table.replace_schema_metadata({"n_people": str(n_people)}))
-        write_json(self._piece_record(name), self._describe_piece(name, group))
+        write_json(self._piece_record(name), self._describe_piece(name))
 
     def lacking(self, parts: Sequence[Part], group: TraitRange) -> list[Part]:
         """Parts that a group of traits is to be tested for.
@@ -399,25 +410,36 @@ class SumstatsWriter:
             That are not there, from `pending`.
         group
             The last one makes the parts themselves; of others there may be pieces, which count if
-            they are as they were written, and of the same traits.
+            they are as they were written.
         """
         if group.is_last:
             return list(parts)
         found = []
         for part in parts:
             name = part.piece_name(group)
-            there = (self.path / name).is_file()
-            if not there or self._describe_piece(name, group) != _read_record(
-                self._piece_record(name)
-            ):
+            record = _read_record(self._piece_record(name))
+            if not (self.path / name).is_file() or self._describe_piece(name) != record:
                 found.append(part)
         return found
 
     def read_piece(self, part: Part, group: TraitRange) -> Piece:
-        """What a group of traits gave for a part, of which it is not `lacking`."""
+        """What a group of traits gave for a part, of which it is not `lacking`.
+
+        Raises
+        ------
+        InputError
+            It is gone: another process works on the same part.
+        """
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self.path / part.piece_name(group))
+        file = self.path / part.piece_name(group)
+        try:
+            table = pq.read_table(file)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{file}: is gone, as if another process tests chromosome {part.chromosome} too; "
+                "one at a time can"
+            ) from error
         columns = {name: table[name].combine_chunks() for name in table.column_names}
         status = columns.pop(_STATUS).to_numpy()
         return Piece(int(table.schema.metadata[b"n_people"]), status, columns)
@@ -465,14 +487,10 @@ class SumstatsWriter:
     def _piece_record(self, name: str) -> Path:
         return (self.path / name).with_suffix(".json")
 
-    def _describe_piece(self, name: str, group: TraitRange) -> dict[str, Any]:
-        """What tells whether a piece is as it was written, and of which traits."""
+    def _describe_piece(self, name: str) -> dict[str, Any]:
+        """What tells whether a piece is as it was written."""
         file = self.path / name
-        return {
-            "traits": [group.start, group.stop],
-            "size": file.stat().st_size,
-            "sha256": sha256(file),
-        }
+        return {"size": file.stat().st_size, "sha256": sha256(file)}
 
     def _delete_pieces(self, pattern: str, folder: Path) -> None:
         for file in folder.glob(pattern):
@@ -543,6 +561,7 @@ class SumstatsWriter:
         of_parts = {(self.path / part.name).parent for part in self.parts}
         for folder in of_parts:  # of a kill, or of a run that joined no pieces
             self._delete_pieces("part-*.piece-*", folder)
+        (self.path / _GROUPS).unlink(missing_ok=True)
         for folder in (self.path, self.path / "trait_correlation", *of_parts):
             for stale in leftovers(folder):
                 stale.unlink()
@@ -846,7 +865,11 @@ class Sumstats:
                 self.path / part["name"],
                 columns=[
                     *("chromosome", "n", *(f"n_{name}" for name in self._own_n)),
-                    *(f"{statistic}_{name}" for name in self.traits for statistic in ("beta", "se")),
+                    *(
+                        f"{statistic}_{name}"
+                        for name in self.traits
+                        for statistic in ("beta", "se")
+                    ),
                 ],
             )
             for part in chosen
@@ -939,6 +962,11 @@ def read_sumstats(path: str | os.PathLike[str]) -> Sumstats:
             found = "is missing" if size is None else f"has {size} bytes, expected {part['size']}"
             raise InputError(f"{file}: {found}; run the same association again to mend it")
     return Sumstats(path, info)
+
+
+def _digest(plan: Mapping[str, Any]) -> str:
+    text = json.dumps(plan, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def read_table(
     path: str | os.PathLike[str],
     text: Collection[str] = (),
     people: pd.DataFrame | None = None,
-    columns: Collection[str] = (),
+    columns: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read a table of people.
 
@@ -54,8 +54,8 @@ def read_table(
     people
         Those of the genotypes (`Genotypes.samples`), if the table is to be matched with them.
     columns
-        Those to read besides the ids, whatever the others hold; without any all. They stay in the
-        order of the table.
+        Those to read besides the ids, whatever the others hold; None is all. They stay in the order
+        of the table.
 
     Returns
     -------
@@ -164,6 +164,8 @@ def _matched(
 def read_ids(path: str | os.PathLike[str], people: pd.DataFrame | None = None) -> list[str]:
     """Read who is named in a table of people, or in PLINK's own list: FID and IID without a header.
 
+    What else a table holds does not matter.
+
     Parameters
     ----------
     path
@@ -178,11 +180,11 @@ def read_ids(path: str | os.PathLike[str], people: pd.DataFrame | None = None) -
     """
     path = Path(path)
     if path.suffix == ".parquet" or not path.is_file():
-        return list(read_table(path, people=people).index)
+        return list(read_table(path, people=people, columns=()).index)
     lines = _lines(path)
     first = [word.casefold() for word in lines[0].removeprefix("#").split()] if lines else []
     if not 1 <= len(first) <= 2 or {name.casefold() for name in ID_COLUMNS} & set(first):
-        return list(read_table(path, people=people).index)
+        return list(read_table(path, people=people, columns=()).index)
     ragged = [n for n, line in enumerate(lines, start=1) if len(line.split()) != len(first)]
     if ragged:
         raise InputError(
@@ -222,7 +224,7 @@ def read_traits(
     InputError
         As `read_table`; or there is no column of numbers, or a column of words.
     """
-    table = read_table(path, people=people, columns=names)
+    table = read_table(path, people=people, columns=names or None)
     if table.shape[1] == 0:
         raise InputError(f"{path}: no column besides the ids; a table of traits needs numbers")
     for name, column in table.items():
@@ -395,21 +397,21 @@ def _row(path: Path, bad: pd.Series, first: int | None = None) -> str:
     return f"row {int(np.argmax(bad.to_numpy())) + first}"
 
 
-def _chosen(path: Path, names: Sequence[str], columns: Collection[str]) -> list[int]:
+def _chosen(path: Path, names: Sequence[str], columns: Collection[str] | None) -> list[int]:
     """Places of the columns that are read: the ids, and those that are named, or all."""
     ids = {name.casefold() for name in (*ID_COLUMNS, "FID")}
     others = [name for name in names if name.casefold() not in ids]
-    unknown = [name for name in columns if name not in others]
+    unknown = [name for name in columns or () if name not in others]
     if unknown:
         raise InputError(f"{path}: no column {_examples(unknown)}; {nearest(unknown[0], others)}")
     return [
         place
         for place, name in enumerate(names)
-        if not columns or name in columns or name.casefold() in ids
+        if columns is None or name in columns or name.casefold() in ids
     ]
 
 
-def _read_parquet(path: Path, columns: Collection[str]) -> pd.DataFrame:
+def _read_parquet(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -460,7 +462,7 @@ def split_header(line: str) -> tuple[list[str], str | None]:
     return [name.strip() for name in _fields(line.removeprefix("#"), separator)], separator
 
 
-def _read_text(path: Path, columns: Collection[str]) -> pd.DataFrame:
+def _read_text(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     lines = _lines(path)
     if len(lines) < 2:
         raise InputError(
