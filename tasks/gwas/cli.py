@@ -406,8 +406,8 @@ def associate(
     n_threads = threads or engine.default_threads()
     # float32 becomes float64 where there are few people
     arithmetic: kernel.Precision | None = "float64" if precision == "float64" else None
-    if predicted is not None:
-        _check_loco(predicted, own_plan)
+    if predicted is not None and inputs.complete_traits:
+        _check_complete(predicted, inputs.trait)
     plan = {
         "axoloci": __version__,
         "image": os.environ.get("AXOLOCI_IMAGE", ""),  # identity of the code, from the driver
@@ -424,6 +424,7 @@ def associate(
     ranges = _trait_groups(begun_ranges(out, plan), n_traits, most, slack)
     groups = engine.TraitGroups(study, predicted, ranges)
     if predicted is not None:
+        _check_loco(predicted, own_plan)
         _say_who_was_fitted(predicted, study.people, groups.tested.names)
     for name, why in groups.excluded.items():
         log.warning("trait %s is left out: %s", name, why)
@@ -585,6 +586,15 @@ def _say_what_was_found(store: Sumstats) -> None:
     log.info("results: %s (p < 5e-8: hits.tsv; text by axoloci-gwas export)", store.path)
 
 
+def _check_complete(predicted: Loco, traits: tuple[str, ...]) -> None:
+    """Refuse other traits than ridge's where people are chosen by them."""
+    if predicted.info["plan"].get("trait", []) != list(traits):
+        raise InputError(
+            f"{predicted.path}: made of other traits (--trait), and --complete-traits chooses "
+            "people by them; give ridge and associate the same, or leave out --complete-traits"
+        )
+
+
 def _check_loco(predicted: Loco, plan: dict[str, Any]) -> None:
     """Refuse what ridge made of other tables, or with other settings, of traits and covariates.
 
@@ -604,11 +614,6 @@ def _check_loco(predicted: Loco, plan: dict[str, Any]) -> None:
                 f"{predicted.path}: made with {theirs}, and here is {ours}; give ridge and "
                 "associate the same options"
             )
-    if plan["complete_traits"] and made.get("trait", []) != plan["trait"]:
-        raise InputError(
-            f"{predicted.path}: made of other traits (--trait), and --complete-traits chooses "
-            "people by them; give ridge and associate the same, or leave out --complete-traits"
-        )
     for name in ("traits", "covariates"):
         if made[name] != plan[name]:
             raise InputError(

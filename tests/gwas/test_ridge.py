@@ -351,7 +351,7 @@ def test_associate__a_trait_that_some_lack_was_fitted_without_them(
     gwas("ridge", *inputs, "--out", tmp_path / "loco")
     mixed = ("associate", *inputs, "--trait", "b", "--loco", tmp_path / "loco")
     gwas(*mixed, "--out", tmp_path / "s")
-    assert read_sumstats(tmp_path / "s").n_samples == 500
+    assert read_sumstats(tmp_path / "s").n_samples == traits["b"].notna().sum() < 500
     assert "more than are tested" not in caplog.text
     arguments = [*mixed, "--complete-traits", "--out", tmp_path / "c"]
     result = CliRunner().invoke(main, list(map(str, arguments)))
