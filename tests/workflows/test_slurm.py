@@ -1064,7 +1064,7 @@ class OnCluster:
         """Until the queue is empty."""
         deadline = time.monotonic() + LONG
         while self.call("squeue", "--noheader"):
-            assert time.monotonic() < deadline, self.call("squeue")
+            assert time.monotonic() < deadline, self.call("squeue") + self.call("sinfo", "-R")
             time.sleep(1)
 
 
