@@ -33,9 +33,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from axoloci.io.genotypes import PackedCalls
+from axoloci.tasks.gwas import packed, unpacked
 from axoloci.tasks.gwas.compiled import compiled
 from axoloci.tasks.gwas.null_model import NullModel, TraitGroup
-from axoloci.tasks.gwas.packed import unpack
 from axoloci.tasks.gwas.variant_qc import N_MISSING, SQUARES, TOTAL, summarize
 
 MAX_VIF = 1000.0  # beyond: the covariates explain over 99.9% of the genotype, too little is left
@@ -116,12 +116,13 @@ class CpuRegression:
         return nullcontext()
 
     def load(self, dosage: NDArray[Any] | PackedCalls) -> NDArray[Any]:
-        """A block as the other functions take it, (n_variants, n_samples)."""
-        return unpack(dosage) if isinstance(dosage, PackedCalls) else dosage
+        """A block as the other functions take it: dosages, or uint8 of `packed.read_calls`."""
+        return packed.read_calls(dosage) if isinstance(dosage, PackedCalls) else dosage
 
     def summarize(self, dosage: NDArray[Any]) -> NDArray[np.float64]:
         """As `variant_qc.summarize`."""
-        return summarize(dosage)
+        is_packed = dosage.dtype == np.uint8
+        return packed.summarize(dosage, self.model.n_samples) if is_packed else summarize(dosage)
 
     def take(self, dosage: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[Any]:
         """Some of the variants."""
@@ -138,10 +139,11 @@ class CpuRegression:
             From `summarize`.
         """
         n_variants, n_tested, n_covariates = len(dosage), self.y.shape[1], self.q.shape[1]
-        middle = middles(moments, self.model.n_samples)
-        centred = np.empty(dosage.shape, dtype=self.y.dtype)
-        sums_of_all = centred_sums(moments, self.model.n_samples, middle)
-        _centre(dosage, middle, centred, sums_of_all)
+        n_samples, form = self.model.n_samples, packed if dosage.dtype == np.uint8 else unpacked
+        middle = middles(moments, n_samples)
+        centred = np.empty((n_variants, n_samples), dtype=self.y.dtype)
+        sums_of_all = centred_sums(moments, n_samples, middle)
+        form.centre(dosage, middle, centred, sums_of_all)
         products = centred @ self.factors  # (V, n_tested + n_covariates + n_extra + padding)
         fit = Fit(
             beta=np.empty((n_variants, n_tested), dtype=self.y.dtype),
@@ -159,12 +161,16 @@ class CpuRegression:
                 a[i], sums[i] = a_of_all, sums_of_all
                 continue
             part = np.empty((n_variants, len(subset.people)), dtype=self.y.dtype)
-            _centre_some(dosage, subset.people, middle, part, sums[i])
+            form.centre_some(dosage, subset.people, middle, part, sums[i])
             np.matmul(part, self.q[subset.people], out=a[i])
             if subset.lacks:
                 a[i], sums[i] = a_of_all - a[i], sums_of_all - sums[i]
+        starts = np.concatenate([[0], np.cumsum(moments[:, N_MISSING])]).astype(np.int64)
+        missing = np.empty(starts[-1], dtype=np.int32)
+        form.find_missing(dosage, starts, missing)
         regress(
-            dosage,
+            starts,
+            missing,
             sums,
             centred,
             products,
@@ -235,52 +241,9 @@ def centred_sums(
 
 
 @compiled
-def _centre(
-    dosage: NDArray[Any],
-    middle: NDArray[np.float64],
-    centred: NDArray[Any],
-    sums: NDArray[np.float64],
-) -> None:
-    """Write `centred`, and of fractions the sums, which moments do not tell exactly."""
-    n_variants, n_samples = dosage.shape
-    for v in range(n_variants):
-        row, out = dosage[v], centred[v]
-        none, shift = out.dtype.type(0), out.dtype.type(middle[v])
-        for i in range(n_samples):
-            out[i] = out.dtype.type(row[i]) - shift if row[i] >= 0 else none
-        if dosage.itemsize > 1:
-            total = squares = 0.0
-            for i in range(n_samples):
-                value = np.float64(out[i])
-                total += value
-                squares += value * value
-            sums[v, 1], sums[v, 2] = total, squares
-
-
-@compiled
-def _centre_some(
-    dosage: NDArray[Any],
-    people: NDArray[np.int64],
-    middle: NDArray[np.float64],
-    centred: NDArray[Any],
-    sums: NDArray[np.float64],
-) -> None:
-    """As `_centre` of some people, with the sums of these."""
-    for v in range(len(dosage)):
-        n_missing, total, squares = 0, 0.0, 0.0
-        for place in range(len(people)):
-            value = np.float64(dosage[v, people[place]])
-            known = value - middle[v] if value >= 0 else 0.0
-            n_missing += int(value < 0)
-            total += known
-            squares += known * known
-            centred[v, place] = known
-        sums[v, 0], sums[v, 1], sums[v, 2] = n_missing, total, squares
-
-
-@compiled
 def regress(
-    dosage: NDArray[Any],
+    starts: NDArray[np.int64],
+    missing_of: NDArray[np.int32],
     sums: NDArray[np.float64],
     centred: NDArray[Any],
     products: NDArray[Any],
@@ -302,13 +265,13 @@ def regress(
 
     Parameters
     ----------
-    dosage : (n_variants, n_samples)
-        Counts of the effect allele, 0 to 2; negative where missing.
+    starts, missing_of : (n_variants + 1,), (n_missing,)
+        Where in the second the people without a genotype of each variant begin; and where they end.
     sums : (n_groups, n_variants, 3)
         Of the people who have a group's traits: how many lack a genotype; sum and sum of squares of
         what follows.
     centred : (n_variants, n_samples)
-        The same less about their mean, 0 where missing.
+        Counts of the effect allele less about their mean, 0 where missing.
     products : (n_variants, n_tested or more)
         These times y.
     a_of : (n_groups, n_variants, n_covariates)
@@ -334,19 +297,19 @@ def regress(
     status : (n_groups, n_variants), written
         Index into `STATUS_NAMES`.
     """
-    n_variants, n_samples = dosage.shape
+    n_variants, n_samples = centred.shape
     n_covariates, n_tested = q.shape[1], y.shape[1]
     n_has = np.array([group.sum() for group in has])
     rounded = y.itemsize < 8
     a = np.empty(n_covariates)
-    missing = np.empty(n_samples, dtype=np.int64)
     c = np.empty(n_covariates)
     lost = np.empty((n_covariates, n_covariates))  # Q_S'Q_S
     lower = np.empty((n_covariates, n_covariates))  # Cholesky factor of Q_P'Q_P less Q_S'Q_S
     b = np.empty((n_covariates, n_tested), dtype=y.dtype)
     less = np.empty(n_tested)  # y_S'y_S
     for v in range(n_variants):
-        m = 0
+        missing = missing_of[starts[v] : starts[v + 1]]
+        is_known = False  # what these people take away, for all groups
         for group in range(len(stop_of)):
             first, stop = 0 if group == 0 else stop_of[group - 1], stop_of[group]
             n_missing = int(sums[group, v, 0])
@@ -368,15 +331,15 @@ def regress(
                 a[j] = a_of[group, v, j]
             a[0] = total * exact_q[0, 0]  # of the intercept: it is known exactly
             c[:] = a
-            if n_missing and m == 0:  # once for all groups
-                m = _find_missing(dosage[v], missing)
-                _missing_products(q, y, missing[:m], lost, b, less)
+            if n_missing and not is_known:
+                _missing_products(q, y, missing, lost, b, less)
+                is_known = True
             if n_missing or n_has[group] < n_samples:
                 for j in range(n_covariates):
                     for i in range(j + 1):
                         lower[j, i] = gram[group, j, i] - (lost[j, i] if n_missing else 0.0)
                 if n_missing and n_has[group] < n_samples:  # not in gram, so not lost
-                    for person in missing[:m]:
+                    for person in missing:
                         if not has[group, person]:
                             for j in range(n_covariates):
                                 for i in range(j + 1):
@@ -423,25 +386,6 @@ def regress(
                 variance = (yy[k] / exact_gg - effect * effect) / df
                 beta[v, first + k] = effect * scale[first + k]
                 se[v, first + k] = np.sqrt(max(variance, 0.0)) * scale[first + k]
-
-
-@compiled
-def _find_missing(row: NDArray[Any], missing: NDArray[np.int64]) -> int:
-    """Write who lacks a genotype to `missing`; their number."""
-    m, step = 0, 16
-    whole = len(row) - len(row) % step
-    for start in range(0, whole, step):
-        least = row[start]
-        for i in range(start, start + step):  # one comparison for all of them
-            least = min(least, row[i])
-        if least < 0:
-            for i in range(start, start + step):
-                missing[m] = i
-                m += row[i] < 0
-    for i in range(whole, len(row)):
-        missing[m] = i
-        m += row[i] < 0
-    return m
 
 
 @compiled
@@ -529,7 +473,7 @@ def _solve(lower: NDArray[np.float64], x: NDArray[np.float64]) -> None:
 def _missing_products(
     q: NDArray[Any],
     y: NDArray[Any],
-    missing: NDArray[np.int64],
+    missing: NDArray[np.int32],
     lost: NDArray[np.float64],
     b: NDArray[Any],
     less: NDArray[np.float64],

@@ -3,9 +3,8 @@
 Traits that memory does not hold are tested in groups, each in a reading of the genotypes of its
 own.
 
-Threads test, each its own block, which of a `.bed` they also read and unpack; another thread reads
-other formats; others write. What is in work at once is bounded: a few blocks a thread, and a few
-parts.
+Threads test, each its own block, which of a `.bed` they also read; another thread reads other
+formats; others write. What is in work at once is bounded: a few blocks a thread, and a few parts.
 """
 
 from __future__ import annotations

@@ -1,59 +1,173 @@
-"""Genotypes of a `.bed` from two bits a person to numbers."""
+"""Genotypes of a `.bed` as they are, two bits a person: 0 two, 2 one, 3 no copies of allele 1.
+
+Numbers would take 4 or 16 times the memory traffic.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.io.genotypes import MISSING, PackedCalls
+from axoloci.io.genotypes import PackedCalls
 from axoloci.tasks.gwas.compiled import compiled
+from axoloci.tasks.gwas.variant_qc import moments_of_calls
 
-# copies of allele 1 by the two bits of a person, and of the four people of a byte
-_CALL = np.array([2, MISSING, 1, 0], dtype=np.int8)
-_CALLS = np.stack([_CALL[(np.arange(256) >> shift) & 3] for shift in (0, 2, 4, 6)], axis=1)
-_CALLS_AT_ONCE = np.ascontiguousarray(_CALLS).view(np.int32)[:, 0]
+_NONE, _LACKING = 3, 1  # codes of no copies, and of no genotype
+_COPIES = np.array([2, -1, 1, 0], dtype=np.int8)  # by code
+_FIELD = 21  # bits of a count; three counts a number
+_COUNTS = sum(
+    (((np.arange(256) >> shift) & 3) == code).astype(np.int64) << place * _FIELD
+    for shift in (0, 2, 4, 6)
+    for place, code in enumerate((_LACKING, 2, 0))
+)
+"""Of the four people of a byte: how many lack a genotype, have one copy, have two."""
 
 
-def unpack(block: PackedCalls) -> NDArray[np.int8]:
-    """Read and unpack a block.
+def read_calls(block: PackedCalls) -> NDArray[np.uint8]:
+    """Read a block, of the people who are meant.
 
     Returns
     -------
-    int8, (n_variants, n)
-        Copies of allele 1 of the people of `sample_index`, or of everyone; `MISSING` without a
-        genotype.
+    uint8, (n_variants, ⌈n / 4⌉)
+        Two bits a person of `sample_index`, or everyone, the first in the lowest; no copies in what
+        is left of the last byte.
     """
     packed, index = block.read(), block.sample_index
-    if index is not None and 4 * len(index) < block.n_samples:
-        few = np.empty((len(packed), len(index)), dtype=np.int8)
-        _unpack_some(packed, index, _CALL, few)
-        return few
-    quads = np.empty(packed.shape, dtype=np.int32)
-    _unpack_all(packed, _CALLS_AT_ONCE, quads)
-    calls = quads.view(np.int8)
-    if index is None:
-        return np.ascontiguousarray(calls[:, : block.n_samples])
-    return np.take(calls, index, axis=1)
+    n = block.n_samples if index is None else len(index)
+    if index is not None:
+        found = np.empty((len(packed), -(-n // 4)), dtype=np.uint8)
+        _pick(packed, index, found)
+        packed = found
+    if n % 4:
+        packed[:, -1] |= np.uint8(0xFF << 2 * (n % 4) & 0xFF)
+    return packed
 
 
 @compiled
-def _unpack_all(
-    packed: NDArray[np.uint8], calls: NDArray[np.int32], quads: NDArray[np.int32]
-) -> None:
-    n_variants, n_bytes = packed.shape
-    for v in range(n_variants):
-        for i in range(n_bytes):
-            quads[v, i] = calls[packed[v, i]]
+def _pick(packed: NDArray[np.uint8], index: NDArray[np.int64], found: NDArray[np.uint8]) -> None:
+    for v in range(len(packed)):
+        row = packed[v]
+        for i in range(len(index) // 4):
+            byte = 0
+            for k in range(4):
+                person = index[4 * i + k]
+                byte |= ((row[person >> 2] >> (2 * (person & 3))) & 3) << (2 * k)
+            found[v, i] = byte
+        if len(index) % 4:
+            byte = 0
+            for place in range(len(index) - len(index) % 4, len(index)):
+                person = index[place]
+                byte |= ((row[person >> 2] >> (2 * (person & 3))) & 3) << (2 * (place & 3))
+            found[v, -1] = byte
+
+
+def summarize(packed: NDArray[np.uint8], n_samples: int) -> NDArray[np.float64]:
+    """As `variant_qc.summarize`.
+
+    Parameters
+    ----------
+    packed
+        From `read_calls`.
+    n_samples
+        People in it; fewer than two million.
+    """
+    counts = np.empty(len(packed), dtype=np.int64)
+    _count(packed, _COUNTS, counts)
+    n_missing, n_one, n_two = (counts >> place * _FIELD & (1 << _FIELD) - 1 for place in range(3))
+    return moments_of_calls(n_samples, n_missing, n_one, n_two)
 
 
 @compiled
-def _unpack_some(
+def _count(packed: NDArray[np.uint8], table: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    for v in range(len(packed)):
+        row, total = packed[v], 0
+        for i in range(len(row)):
+            total += table[row[i]]
+        counts[v] = total
+
+
+@compiled
+def centre(
     packed: NDArray[np.uint8],
-    index: NDArray[np.int64],
-    call: NDArray[np.int8],
-    few: NDArray[np.int8],
+    middle: NDArray[np.float64],
+    centred: NDArray[Any],
+    sums: NDArray[np.float64],
 ) -> None:
-    n_variants, n = few.shape
+    """Write the copies less `middle` of each variant, 0 where missing.
+
+    Parameters
+    ----------
+    packed
+        From `read_calls`.
+    middle : (n_variants,)
+        What is subtracted.
+    centred : (n_variants, n_samples), written
+        Any float.
+    sums
+        From `complete_case.centred_sums`, which are exact of whole numbers and stay.
+    """
+    n_variants, n_samples = centred.shape
+    pairs = np.empty((16, 2), dtype=centred.dtype)  # two people by their four bits
     for v in range(n_variants):
-        for i in range(n):
-            few[v, i] = call[(packed[v, index[i] >> 2] >> (2 * (index[i] & 3))) & 3]
+        row, out = packed[v], centred[v]
+        for code in range(16):
+            for k in range(2):
+                copies = _COPIES[code >> 2 * k & 3]
+                pairs[code, k] = copies - middle[v] if copies >= 0 else 0.0
+        for i in range(n_samples // 4):
+            low, high = pairs[row[i] & 15], pairs[row[i] >> 4]
+            # all are read before the first is written, so that they are written at once
+            first, second, third, fourth = low[0], low[1], high[0], high[1]
+            out[4 * i], out[4 * i + 1] = first, second
+            out[4 * i + 2], out[4 * i + 3] = third, fourth
+        for i in range(n_samples - n_samples % 4, n_samples):
+            out[i] = pairs[row[-1] >> (2 * (i & 3)) & 3, 0]
+
+
+@compiled
+def centre_some(
+    packed: NDArray[np.uint8],
+    people: NDArray[np.int64],
+    middle: NDArray[np.float64],
+    centred: NDArray[Any],
+    sums: NDArray[np.float64],
+) -> None:
+    """As `centre` of some people, with how many are missing, sum and sum of squares of these."""
+    for v in range(len(packed)):
+        row, n_missing, total, squares = packed[v], 0, 0.0, 0.0
+        for place in range(len(people)):
+            person = people[place]
+            copies = _COPIES[row[person >> 2] >> (2 * (person & 3)) & 3]
+            known = copies - middle[v] if copies >= 0 else 0.0
+            n_missing += int(copies < 0)
+            total += known
+            squares += known * known
+            centred[v, place] = known
+        sums[v, 0], sums[v, 1], sums[v, 2] = n_missing, total, squares
+
+
+@compiled
+def find_missing(
+    packed: NDArray[np.uint8], starts: NDArray[np.int64], missing: NDArray[np.int32]
+) -> None:
+    """Write who lacks a genotype of each variant.
+
+    Parameters
+    ----------
+    packed
+        From `read_calls`.
+    starts : (n_variants + 1,)
+        Where the people of each variant begin in `missing`, and where they end.
+    missing, written
+    """
+    for v in range(len(packed)):
+        row, m = packed[v], starts[v]
+        for i in range(len(row) if starts[v + 1] > m else 0):
+            lacking = row[i] & ~(row[i] >> 1) & 0x55
+            if lacking:
+                for k in range(4):
+                    if lacking >> 2 * k & 1:
+                        missing[m] = 4 * i + k
+                        m += 1

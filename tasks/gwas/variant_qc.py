@@ -41,13 +41,36 @@ def summarize(dosage: NDArray[Any]) -> NDArray[np.float64]:
         whether (1) or not (0) all of these are equal; people who are called to have none, one and
         two, to which those of uncertain dosages do not belong.
     """
+    if dosage.dtype == np.int8:
+        counts = np.empty((3, len(dosage)), dtype=np.int64)
+        _count_calls(dosage, counts)
+        return moments_of_calls(dosage.shape[1], *counts)
     moments = np.empty((len(dosage), N_MOMENTS))
-    (_summarize_calls if dosage.dtype == np.int8 else _summarize_fractions)(dosage, moments)
+    _summarize_fractions(dosage, moments)
+    return moments
+
+
+def moments_of_calls(
+    n_samples: int,
+    n_missing: NDArray[np.int64],
+    n_one: NDArray[np.int64],
+    n_two: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """What `summarize` gives of whole numbers, by how many people have none, one or two."""
+    n = n_samples - n_missing
+    n_none = n - n_one - n_two
+    moments = np.empty((len(n), N_MOMENTS))
+    moments[:, N_MISSING] = n_missing
+    moments[:, TOTAL] = n_one + 2 * n_two
+    moments[:, SQUARES] = n_one + 4 * n_two
+    moments[:, CONSTANT] = (n_none == n) | (n_one == n) | (n_two == n)
+    moments[:, N_NONE], moments[:, N_ONE], moments[:, N_TWO] = n_none, n_one, n_two
     return moments
 
 
 @compiled
-def _summarize_calls(dosage: NDArray[Any], moments: NDArray[np.float64]) -> None:
+def _count_calls(dosage: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """Write how many people of each variant are missing, have one copy, have two."""
     n_variants, n_samples = dosage.shape
     for v in range(n_variants):
         row = dosage[v]
@@ -56,14 +79,7 @@ def _summarize_calls(dosage: NDArray[Any], moments: NDArray[np.float64]) -> None
             n_missing += np.int32(row[i] < 0)
             n_one += np.int32(row[i] == 1)
             n_two += np.int32(row[i] == 2)
-        n = n_samples - n_missing
-        moments[v, N_MISSING] = n_missing
-        moments[v, TOTAL] = n_one + 2 * n_two
-        moments[v, SQUARES] = n_one + 4 * n_two
-        moments[v, CONSTANT] = n_one == n or n_two == n or n_one + n_two == 0
-        moments[v, N_NONE] = n - n_one - n_two
-        moments[v, N_ONE] = n_one
-        moments[v, N_TWO] = n_two
+        counts[0, v], counts[1, v], counts[2, v] = n_missing, n_one, n_two
 
 
 @compiled

@@ -30,8 +30,7 @@ def test_compiled__is_said_only_when_something_is(tmp_path: Path) -> None:
     code = (
         "import logging, numpy as np; logging.basicConfig(level=logging.INFO)\n"
         "from axoloci.tasks.gwas import packed\n"
-        "few = np.zeros((1, 4), dtype=np.uint8)\n"
-        "packed._unpack_all(few, np.zeros(256, dtype=np.int32), few.astype(np.int32))\n"
+        "packed.summarize(np.zeros((1, 4), dtype=np.uint8), 16)\n"
     )
 
     def said(folder: Path) -> str:

@@ -177,6 +177,35 @@ def test_open_genotypes__names_faults(
         open_genotypes(f"{prefix}.bed")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"A\tC\n1\trs90000\t", b"A\n1\trs90000\tC\t", "row 90000 has 5 fields, expected 6"),
+        (b"\n1\trs90000\t0\t90000", b" \n1 rs90000 0\f-", "row 90001: the position is '-'"),
+        (b"rs90000\t0\t90000", b"rs90000\t0\t9OOOO", "row 90001: the position is '9OOOO'"),
+        (b"rs90000\t0\t90000", b"rs90000\t0\t-90-00", "row 90001: the position is '-90-00'"),
+        (b"\n1\trs90000\t0\t90000", b"\n\n\n  1 rs90000 0 -90000\r", None),
+    ],
+    ids=["field moved to the next row", "sign alone", "letter", "sign within", "blank lines"],
+)
+def test_genotype_problems__of_a_row_far_below(
+    tmp_path: Path, old: bytes, new: bytes, message: str | None
+) -> None:
+    n = 100_000
+    (tmp_path / "g.fam").write_text("f i 0 0 0 0\n")
+    (tmp_path / "g.bed").write_bytes(b"\x6c\x1b\x01" + bytes(n))
+    rows = "".join(f"1\trs{k}\t0\t{k}\tA\tC\n" for k in range(n))
+    (tmp_path / "g.bim").write_text(rows.removesuffix("\n"))
+    assert genotype_problems(genotype_set(tmp_path / "g")) == []
+    replace(tmp_path / "g.bim", old, new)
+    problems = genotype_problems(genotype_set(tmp_path / "g"))
+    if message is None:
+        assert problems == []
+    else:
+        (problem,) = (found for found in problems if "row" in found)
+        assert message in problem
+
+
 def test_genotype_problems__are_named_all_at_once(prefix: Path) -> None:
     replace(Path(f"{prefix}.bed"), b"\x6c\x1b", b"xx")
     replace(Path(f"{prefix}.bim"), b"1004", b"1e3")

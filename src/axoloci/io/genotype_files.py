@@ -40,6 +40,7 @@ _ALIASES = {"23": "X", "24": "Y", "25": "XY", "26": "MT", "M": "MT"}
 _NUMBERS = {"X": 23, "Y": 24, "XY": 25, "PAR": 25, "PAR1": 25, "PAR2": 25, "MT": 26}
 _GLOB_MAGIC = re.compile(r"([*?\[])")
 
+_TABLE_BYTES = 1 << 20  # of a table of variants at once
 _PLINK_MAGIC = b"\x6c\x1b"
 _PGEN_STANDARD = 0x10  # the layout that plink2 writes
 _PGEN_BLOCK = 2**16  # variants of one block of its header
@@ -603,28 +604,63 @@ def _count_rows(path: Path) -> int:
         names, n_before = _BIM, 0
     else:
         names, n_before = pvar_columns(path)
-    position, expected, n_rows = names.index("POS"), len(names), 0
+    position, expected, n_rows, number = names.index("POS"), len(names), 0, n_before
     with open_variants(path) as file:
-        for number, line in enumerate(file, start=1):
-            if number <= n_before:
+        for _ in range(n_before):
+            file.readline()
+        while lines := file.readlines(_TABLE_BYTES):
+            if _are_variants(b"".join(lines), expected, position):
+                n_rows += len(lines)
+                number += len(lines)
                 continue
-            fields = line.split()
-            if len(fields) == expected:
-                n_rows += 1
-                if not fields[position].lstrip(b"-").isdigit():
+            for line in lines:
+                number += 1
+                fields = line.split()
+                if len(fields) == expected:
+                    n_rows += 1
+                    if not fields[position].lstrip(b"-").isdigit():
+                        raise InputError(
+                            f"{path}: row {number}: the position is "
+                            f"'{fields[position].decode(errors='replace')}'; positions must be "
+                            "whole numbers"
+                        )
+                elif fields:
                     raise InputError(
-                        f"{path}: row {number}: the position is "
-                        f"'{fields[position].decode(errors='replace')}'; positions must be whole "
-                        "numbers"
+                        f"{path}: row {number} has {len(fields)} fields, expected {expected} "
+                        f"({' '.join(names)})"
                     )
-            elif fields:
-                raise InputError(
-                    f"{path}: row {number} has {len(fields)} fields, expected {expected} "
-                    f"({' '.join(names)})"
-                )
     if n_rows == 0:
         raise InputError(f"{path}: the file has no rows")
     return n_rows
+
+
+def _are_variants(rows: bytes, n_fields: int, position: int) -> bool:
+    """Whether each row has so many fields, one of them a whole number; quick for many rows.
+
+    Parameters
+    ----------
+    rows
+        Whole lines.
+    n_fields
+        Expected.
+    position
+        Which of them is the number; it is not the last.
+    """
+    text = np.frombuffer(b"\n%b\n" % rows.removesuffix(b"\n"), dtype=np.uint8)
+    is_space = text <= ord(" ")
+    is_digit = (text >= ord("0")) & (text <= ord("9"))
+    starts = np.flatnonzero(is_space[:-1] & ~is_space[1:]) + 1  # of fields
+    ends = np.flatnonzero(text == ord("\n"))  # of rows; before the first stands one more
+    if len(starts) != n_fields * (len(ends) - 1):
+        return False
+    first, last = starts[::n_fields], starts[n_fields - 1 :: n_fields]
+    if (first < ends[:-1]).any() or (last > ends[1:]).any():
+        return False
+    start, after = starts[position::n_fields], starts[position + 1 :: n_fields]
+    sign = text[start] == ord("-")
+    others = np.flatnonzero(~is_space & ~is_digit)
+    n_others = np.searchsorted(others, after) - np.searchsorted(others, start)
+    return bool((is_digit[start + sign] & (n_others == sign)).all())
 
 
 def _check_bed(genotypes: GenotypeFiles, n_samples: int | None, n_variants: int | None) -> None:

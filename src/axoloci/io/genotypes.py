@@ -8,6 +8,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,14 @@ class PackedCalls:
         """
         width = -(-self.n_samples // 4)
         packed = np.empty((len(self), width), dtype=np.uint8)
-        breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
-        for place, run in zip([0, *breaks], np.split(self.rows, breaks), strict=True):
-            if len(run) == 0:
-                continue
-            found = np.fromfile(
-                self.path, np.uint8, len(run) * width, offset=BED_HEADER + int(run[0]) * width
-            )
-            if len(found) < len(run) * width:
-                raise InputError(f"{self.path}: has been cut off while it was read")
-            packed[place : place + len(run)] = found.reshape(len(run), width)
+        edges = [0, *np.flatnonzero(np.diff(self.rows) != 1) + 1, len(self)]
+        with open(self.path, "rb") as file:
+            for start, stop in pairwise(edges):
+                if start == stop:  # of no variants
+                    continue
+                file.seek(BED_HEADER + int(self.rows[start]) * width)
+                if file.readinto(packed[start:stop].data) < (stop - start) * width:
+                    raise InputError(f"{self.path}: has been cut off while it was read")
         return packed
 
 
