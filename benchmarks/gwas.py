@@ -239,9 +239,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--beside", choices=PEERS, nargs="+", default=PEERS, help="Only these.")
     options = parser.parse_args(arguments)
     first = (
-        f"Median of {options.repeats} runs, taking turns. Time per variant is the slope between two"
+        f"Median of {options.repeats} runs, taking turns. Time per variant is the slope between "
+        "two numbers of variants; start-up is apart.\n\n"
     )
-    first += " numbers of variants; start-up is apart.\n\n"
     title = f"{N_TRAITS} traits, {N_COVARIATES} covariates"
     if "plink2" in options.beside:
         build = subprocess.run(["plink2", "--version"], capture_output=True, text=True, check=True)
