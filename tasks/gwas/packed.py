@@ -16,7 +16,8 @@ from axoloci.tasks.gwas.variant_qc import moments_of_calls
 
 _NONE, _LACKING = 3, 1  # codes of no copies, and of no genotype
 _COPIES = np.array([2, -1, 1, 0], dtype=np.int8)  # by code
-_FIELD = 21  # bits of a count; three counts a number
+_FIELD = 21  # bits of a count, three of which are a number
+_AT_ONCE = 2**_FIELD // 4 - 1  # bytes whose people such a count can hold
 _COUNTS = sum(
     (((np.arange(256) >> shift) & 3) == code).astype(np.int64) << place * _FIELD
     for shift in (0, 2, 4, 6)
@@ -71,21 +72,24 @@ def summarize(packed: NDArray[np.uint8], n_samples: int) -> NDArray[np.float64]:
     packed
         From `read_calls`.
     n_samples
-        People in it; fewer than two million.
+        People in it.
     """
-    counts = np.empty(len(packed), dtype=np.int64)
+    counts = np.zeros((3, len(packed)), dtype=np.int64)
     _count(packed, _COUNTS, counts)
-    n_missing, n_one, n_two = (counts >> place * _FIELD & (1 << _FIELD) - 1 for place in range(3))
-    return moments_of_calls(n_samples, n_missing, n_one, n_two)
+    return moments_of_calls(n_samples, *counts)
 
 
 @compiled
 def _count(packed: NDArray[np.uint8], table: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    """Write how many people of each variant lack a genotype, have one copy, have two."""
     for v in range(len(packed)):
-        row, total = packed[v], 0
-        for i in range(len(row)):
-            total += table[row[i]]
-        counts[v] = total
+        row = packed[v]
+        for start in range(0, len(row), _AT_ONCE):
+            total = 0
+            for byte in row[start : start + _AT_ONCE]:
+                total += table[byte]
+            for place in range(3):
+                counts[place, v] += total >> place * _FIELD & (1 << _FIELD) - 1
 
 
 @compiled

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from plink_files import write_plink
 
-from axoloci.tasks.gwas import kernel, variant_qc
+from axoloci.tasks.gwas import kernel, packed, variant_qc
 from axoloci.tasks.gwas.variant_qc import VariantFilter, hwe_p, imputation_r2, summarize
 
 N_SAMPLES, N_VARIANTS = 300, 200
@@ -45,6 +45,19 @@ def test_hwe_p__is_that_of_plink2(
     called = (variant_qc.N_NONE, variant_qc.N_ONE, variant_qc.N_TWO)
     np.testing.assert_allclose(hwe_p(*moments[:, called].T), theirs["P"], rtol=1e-5)
     assert theirs["P"].min() < 1e-20
+
+
+def test_summarize__of_more_people_than_a_field_counts() -> None:
+    """Three million people, a million of each of two genotypes and one without."""
+    n = 3_000_001
+    calls = np.repeat(np.array([[2], [1], [-9]], dtype=np.int8), n // 3 + 1, axis=1)
+    dosage = np.stack([calls.ravel()[:n], np.full(n, 1, dtype=np.int8)])
+    code = np.array([3, 2, 0], dtype=np.uint8)[np.maximum(dosage, 0)]
+    code[dosage < 0] = 1
+    padded = np.concatenate([code, np.full((2, -n % 4), 3, dtype=np.uint8)], axis=1)
+    quads = padded.reshape(2, -1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)
+    found = packed.summarize(quads.sum(axis=2).astype(np.uint8), n)
+    np.testing.assert_array_equal(found, summarize(dosage))
 
 
 def test_variant_filter__equilibrium_is_that_of_called_genotypes() -> None:
