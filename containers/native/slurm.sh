@@ -5,11 +5,15 @@
 #                                    sockets); then use it by SLURM_CONF=DIR/slurm.conf
 #   slurm.sh stop DIR                end it, and only it
 #
-# Packages (make system): slurm-wlm slurmdbd munge mariadb-server. It has keys, ports and a database
-# of its own, so that it meets no other. Memory is limited by cgroups where this machine lets us,
-# so that the kernel kills a process of a job; else the accounting kills the whole job within seconds.
+# Packages (make system): slurm-wlm slurmdbd munge mariadb-server. It has keys, ports, a database and
+# control groups of its own, so that it meets no other: the groups are named after the node, the node
+# after DIR. What another cluster left in groups of the same name would keep jobs from starting.
+# Memory is limited by cgroups where this machine lets us, so that the kernel kills a process of a
+# job; else the accounting kills the whole job within seconds.
 set -euo pipefail
 action=$1 dir=$(mkdir -p "$2" && cd "$2" && pwd) memory=${3:-8000}
+node=$(basename "$dir" | tr --complement --delete '[:alnum:]')
+groups=/sys/fs/cgroup/memory
 export SLURM_CONF=$dir/slurm.conf
 
 wait_for() { # until a command succeeds
@@ -33,6 +37,7 @@ stop() {
             sleep 0.25
         done
     done
+    find "$groups/slurm_$node" -depth -type d -exec rmdir {} + 2>/dev/null || true
 }
 
 start() {
@@ -44,7 +49,7 @@ import socket
 free = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
 print(*(one.getsockname()[1] for one in free))')
 
-    probe=/sys/fs/cgroup/memory/axoloci-probe
+    probe=$groups/axoloci-probe
     if mkdir "$probe" 2>/dev/null && rmdir "$probe"; then
         task=task/cgroup params=UsePss
         cat >"$dir/cgroup.conf" <<CONF
@@ -91,7 +96,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePass=$dir/munge.socket
 AccountingStoragePort=$dbd
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
+NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
     cat >"$dir/slurmdbd.conf" <<CONF
@@ -123,7 +128,7 @@ CONF
     wait_for sacctmgr --noheader list cluster
     sacctmgr --immediate add cluster test >>"$dir/log/start.log" 2>&1 || true
     slurmctld
-    slurmd
+    slurmd -N "$node"
     wait_for node_is_idle
 }
 
