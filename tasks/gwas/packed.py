@@ -14,14 +14,13 @@ from axoloci.io.genotypes import PackedCalls
 from axoloci.tasks.gwas.compiled import compiled
 from axoloci.tasks.gwas.variant_qc import moments_of_calls
 
-_NONE, _LACKING = 3, 1  # codes of no copies, and of no genotype
-_COPIES = np.array([2, -1, 1, 0], dtype=np.int8)  # by code
+_COPIES = np.array([2, -1, 1, 0], dtype=np.int8)  # by the two bits; negative where missing
 _FIELD = 21  # bits of a count, three of which are a number
 _AT_ONCE = 2**_FIELD // 4 - 1  # bytes whose people such a count can hold
 _COUNTS = sum(
     (((np.arange(256) >> shift) & 3) == code).astype(np.int64) << place * _FIELD
     for shift in (0, 2, 4, 6)
-    for place, code in enumerate((_LACKING, 2, 0))
+    for place, code in enumerate((1, 2, 0))
 )
 """Of the four people of a byte: how many lack a genotype, have one copy, have two."""
 
@@ -39,7 +38,7 @@ def read_calls(block: PackedCalls) -> NDArray[np.uint8]:
     n = block.n_samples if index is None else len(index)
     if index is not None:
         found = np.empty((len(packed), -(-n // 4)), dtype=np.uint8)
-        _pick(packed, index, found)
+        _pick(packed, np.append(index, np.zeros(-n % 4, dtype=np.int64)), found)  # whole bytes
         packed = found
     if n % 4:
         packed[:, -1] |= np.uint8(0xFF << 2 * (n % 4) & 0xFF)
@@ -50,18 +49,12 @@ def read_calls(block: PackedCalls) -> NDArray[np.uint8]:
 def _pick(packed: NDArray[np.uint8], index: NDArray[np.int64], found: NDArray[np.uint8]) -> None:
     for v in range(len(packed)):
         row = packed[v]
-        for i in range(len(index) // 4):
+        for i in range(found.shape[1]):
             byte = 0
             for k in range(4):
                 person = index[4 * i + k]
                 byte |= ((row[person >> 2] >> (2 * (person & 3))) & 3) << (2 * k)
             found[v, i] = byte
-        if len(index) % 4:
-            byte = 0
-            for place in range(len(index) - len(index) % 4, len(index)):
-                person = index[place]
-                byte |= ((row[person >> 2] >> (2 * (person & 3))) & 3) << (2 * (place & 3))
-            found[v, -1] = byte
 
 
 def summarize(packed: NDArray[np.uint8], n_samples: int) -> NDArray[np.float64]:

@@ -679,6 +679,23 @@ def test_read_people__columns_of_a_psam(tmp_path: Path) -> None:
     assert genotype_set(tmp_path / "a").people.to_numpy().tolist() == [["f", "1", "0", "0", 2]]
 
 
+def test_open_genotypes__columns_of_plink2_in_any_order(
+    imputed: tuple[Path, NDArray[np.float32]],
+) -> None:
+    prefix, _ = imputed
+    pvar = prefix.with_suffix(".pvar")
+    expected = open_genotypes(prefix).variants
+    rows = [row.split() for row in pvar.read_text().splitlines() if not row.startswith("##")]
+    place = rows[0].index("POS")
+    moved = [[*row[:place], *row[place + 1 :], row[place]] for row in rows]
+    pvar.write_text("".join("\t".join(row) + "\n" for row in moved))
+    pd.testing.assert_frame_equal(open_genotypes(prefix).variants, expected)
+    moved[4][-1] = "1x"
+    pvar.write_text("".join("\t".join(row) + "\n" for row in moved))
+    with pytest.raises(InputError, match=r"pvar: row 5: the position is '1x'"):
+        open_genotypes(prefix)
+
+
 def test_open_genotypes__names_faults_of_plink2(imputed: tuple[Path, NDArray[np.float32]]) -> None:
     prefix, _ = imputed
     pgen, psam, pvar = (prefix.with_suffix(s) for s in (".pgen", ".psam", ".pvar"))

@@ -1003,12 +1003,7 @@ def node(tool: Callable[[str], str]) -> Iterator[dict[str, str]]:
     if os.geteuid() != 0:
         pytest.skip("only root can start Slurm; run the tests as root")
     script = ROOT / "containers" / "native" / "slurm.sh"
-    for left in Path("/tmp").glob("axoloci-slurm-*"):  # by tests that were killed
-        if not Path("/proc", left.name.split("-")[2]).exists():
-            subprocess.run([script, "stop", left], check=True)
-            shutil.rmtree(left)
-    # short: it holds sockets
-    folder = tempfile.mkdtemp(prefix=f"axoloci-slurm-{os.getpid()}-", dir="/tmp")
+    folder = tempfile.mkdtemp(prefix="axoloci-slurm-", dir="/tmp")  # short: it holds sockets
     try:
         subprocess.run([script, "start", folder], check=True)
         yield {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}

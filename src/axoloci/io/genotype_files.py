@@ -644,7 +644,7 @@ def _are_variants(rows: bytes, n_fields: int, position: int) -> bool:
     n_fields
         Expected.
     position
-        Which of them is the number; it is not the last.
+        Which of them is the number.
     """
     text = np.frombuffer(b"\n%b\n" % rows.removesuffix(b"\n"), dtype=np.uint8)
     is_space = text <= ord(" ")
@@ -656,7 +656,8 @@ def _are_variants(rows: bytes, n_fields: int, position: int) -> bool:
     first, last = starts[::n_fields], starts[n_fields - 1 :: n_fields]
     if (first < ends[:-1]).any() or (last > ends[1:]).any():
         return False
-    start, after = starts[position::n_fields], starts[position + 1 :: n_fields]
+    start = starts[position::n_fields]
+    after = np.append(starts, len(text))[position + 1 :: n_fields]  # the field that follows
     sign = text[start] == ord("-")
     others = np.flatnonzero(~is_space & ~is_digit)
     n_others = np.searchsorted(others, after) - np.searchsorted(others, start)
