@@ -143,6 +143,13 @@ def step_group(module: str, summary: str) -> StepGroup:
     )(group)
 
 
+prefix_option = click.option(
+    "--prefix",
+    help="First part of all names, such as sub-01_ses-1; taken from the image's name if not given.",
+)
+"""Of commands that make several files of one scan (`axoloci.io.nifti.scan_prefix`)."""
+
+
 def loaded_versions() -> dict[str, str]:
     """Versions of axoloci, Python, and the libraries that are loaded now."""
     modules = {name.partition(".")[0] for name in sys.modules}

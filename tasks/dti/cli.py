@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from axoloci.command import provenance, step_group
+from axoloci.command import prefix_option, provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.gradients import (
@@ -18,7 +18,7 @@ from axoloci.io.gradients import (
     gradient_problems,
     read_gradients,
 )
-from axoloci.io.nifti import read_nifti, same_grid, write_nifti
+from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
 from axoloci.tasks.dti import kernel
 
 log = logging.getLogger("axoloci")
@@ -45,7 +45,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Weighted or ordinary least squares; OLS is faster and noisier.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--prefix", required=True, help="First part of all names: sub-0001_ses-1, say.")
+@prefix_option
 def fit(
     dwi: Path,
     bval: Path,
@@ -54,9 +54,10 @@ def fit(
     max_bval: float,
     method: str,
     out: Path,
-    prefix: str,
+    prefix: str | None,
 ) -> None:
     """Fit a tensor to every voxel and write FA (0 to 1) and MD, AD, RD (mm²/s)."""
+    prefix = prefix or scan_prefix(dwi)
     data, affine = read_nifti(dwi, ndim=4)
     bvals, bvecs = read_gradients(bval, bvec)
     problems = gradient_problems(bvals, bvecs, data.shape[3])

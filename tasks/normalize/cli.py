@@ -11,10 +11,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.command import progress, provenance, step_group
+from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json, write_text
-from axoloci.io.nifti import read_nifti, same_grid, write_nifti
+from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
 
 log = logging.getLogger("axoloci")
 main = step_group(__name__, "FA maps in a common space, and the cohort store.")
@@ -41,9 +41,9 @@ LOW_SIMILARITY = 0.5
     " times the time and memory.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--prefix", required=True, help="First part of all names: sub-0001_ses-1, say.")
+@prefix_option
 def register(
-    fa: Path, template: Path | None, voxel_size: float | None, out: Path, prefix: str
+    fa: Path, template: Path | None, voxel_size: float | None, out: Path, prefix: str | None
 ) -> None:
     """Bring an FA map to a template by an affine and a diffeomorphism, interpolated once."""
     from axoloci.tasks.normalize import kernel  # DIPY: `store` does without
@@ -65,6 +65,7 @@ def register(
             fa, found.similarity["warp"],
         )  # fmt: skip
 
+    prefix = prefix or scan_prefix(fa)
     stem = out / f"{prefix}_space-template"
     write_nifti(f"{stem}_model-tensor_param-fa_dwimap.nii.gz", found.fa, fixed_affine)
     write_nifti(out / f"{prefix}_from-template_to-dwi_warp.nii.gz", found.warp, fixed_affine)

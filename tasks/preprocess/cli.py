@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.command import provenance, step_group
+from axoloci.command import prefix_option, provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import (
@@ -21,7 +21,7 @@ from axoloci.io.gradients import (
     read_gradients,
     write_gradients,
 )
-from axoloci.io.nifti import read_nifti, same_grid, write_nifti
+from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
 from axoloci.tasks.preprocess import kernel
 
 log = logging.getLogger("axoloci")
@@ -55,7 +55,7 @@ def _inputs(command: Any) -> Any:
 @main.command()
 @_inputs
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--prefix", required=True, help="First part of all names: sub-0001_ses-1, say.")
+@prefix_option
 @click.option(
     "--already-preprocessed",
     is_flag=True,
@@ -68,7 +68,7 @@ def run(
     bvec: Path,
     mask: Path | None,
     out: Path,
-    prefix: str,
+    prefix: str | None,
     already_preprocessed: bool,
 ) -> None:
     """Find the brain, correct head motion and turn the gradients with the head.
@@ -105,6 +105,7 @@ def run(
         raise InputError(f"{dwi}: no brain found; give one with --mask")
 
     fd, eddy = motion.framewise_displacement(), motion.eddy_displacement()  # (g,) mm
+    prefix = prefix or scan_prefix(dwi)
     stem = out / f"{prefix}_desc-preproc_dwi"
     write_nifti(f"{stem}.nii.gz", data, affine)
     write_gradients(f"{stem}.bval", f"{stem}.bvec", bvals, bvecs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import shlex
 import zlib
 from dataclasses import dataclass
@@ -77,6 +78,22 @@ class Header:
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
+
+
+def scan_prefix(path: str | os.PathLike[str]) -> str:
+    """First part of the names of what is made of an image: its name less what tells its kind.
+
+    >>> scan_prefix("raw/sub-01_ses-2_dwi.nii.gz")
+    'sub-01_ses-2'
+    >>> scan_prefix("sub-01_model-tensor_param-fa_dwimap.nii.gz")
+    'sub-01'
+    >>> scan_prefix("8000_DTI_PA-ALL_20d.nii")
+    '8000_DTI_PA-ALL_20d'
+    """
+    name = Path(path).name.removesuffix(".gz").removesuffix(".nii")
+    words = re.sub(r"_(dwi|dwimap)$", "", name).split("_")
+    kept = [word for word in words if not re.match(r"(desc|model|param|space)-", word)]
+    return "_".join(kept) or name
 
 
 _START = 4096  # bytes of a file that hold its header, compressed or not
