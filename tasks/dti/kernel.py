@@ -249,8 +249,7 @@ def solve_tensor(
     beta = y @ np.linalg.pinv(x).T  # (m, 7)
     for _ in range(reweightings):
         predicted = beta @ x.T  # (m, g)
-        # weights of 1e-13 and less would leave the equations of a wild signal without a solution
-        below = np.maximum(predicted - predicted.max(axis=1, keepdims=True), -15)
+        below = predicted - predicted.max(axis=1, keepdims=True)
         beta = _weighted(x, y, np.exp(2 * below))
     return np.asarray(beta / scale)
 
@@ -258,8 +257,12 @@ def solve_tensor(
 def _weighted(
     x: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Coefficients (m, p) of y (m, g) on x (g, p) by least squares with weights w (m, g)."""
+    """Coefficients (m, p) of y (m, g) on x (g, p) by least squares with weights w (m, g), 0 to 1.
+
+    Smaller weights than 1e-13 would leave the equations of a wild signal without a solution.
+    """
     g, p = x.shape
+    w = np.maximum(w, 1e-13)
     products = (x[:, :, None] * x[:, None]).reshape(g, p * p)
     normal = (w @ products).reshape(-1, p, p)
     return np.asarray(np.linalg.solve(normal, ((w * y) @ x)[..., None])[..., 0])
@@ -285,8 +288,8 @@ def _dipy_solver(
 def estimate_sigma(signal: NDArray[np.float32], design: NDArray[np.float64]) -> float:
     """Standard deviation of the noise, from what the weighted fit leaves of the signal.
 
-    The median over the voxels of 1.4826 √(g / (g - 7)) median(abs(residual)): outliers in less than
-    half of a voxel's volumes, or in less than half of the voxels, hardly move it.
+    The median over the voxels of 1.4826 √(g / (g - 7)) median(abs(residual)): what is lost or
+    bright in less than half of the voxels hardly moves it.
 
     Parameters
     ----------
@@ -480,7 +483,9 @@ def _mean_signal_kurtosis(
     b = np.array([bval[shell].mean() for shell in shells])
     mean = np.stack([signal[:, s].mean(axis=1, dtype=np.float64) for s in shells], axis=1)
     mean = np.maximum(mean, floor)  # (m, shells)
-    weight = np.array([len(shell) for shell in shells]) * mean**2
+    weight = (
+        np.array([len(s) for s in shells]) / len(bval) * (mean / mean.max(axis=1)[:, None]) ** 2
+    )
     design = np.stack([-b, b**2 / 6, np.ones_like(b)], axis=1)  # (shells, 3)
     scale = abs(design[-1])
     d, k = (_weighted(design / scale, np.log(mean), weight) / scale).T[:2]
