@@ -219,8 +219,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         "mask, 105 volumes, planted tensors, SNR 20.\n\n## From files to files\n\n"
         "axoloci reads all volumes, fits those of b ≤ 1,500 and writes FA, MD, AD, RD, mode, "
         "colour FA, b0, residual, a mask of implausible voxels, and MSD and MSK; the others write "
-        "FA, MD, AD and RD. The planted signal decays as one exponential, of which a real one is no "
-        f"more at b = 2,000: more volumes cost no accuracy here.\n\n{markdown_table(commands)}\n"
+        "FA, MD, AD and RD. The planted signal is one exponential, which a real one is not up to b "
+        f"= 2,000: there all volumes give the best FA here.\n\n{markdown_table(commands)}\n"
         "## The arithmetic alone\n\nSignals in memory, 55 volumes; axoloci also computes mode, b0, "
         f"residual and main direction.\n\n{markdown_table(kernels)}",
     )

@@ -47,12 +47,12 @@ class DtiSettings(Section):
     )
     method: Literal["OLS", "WLS", "IWLS", "NLLS", "RESTORE"] | None = Field(
         None,
-        description="fit method; NLLS, and RESTORE, which leaves out outliers, take minutes a scan",
+        description="fit method; NLLS, and RESTORE, which leaves out outliers, take a minute each",
     )
     kurtosis: Literal["msdki", "dki", "none"] | None = Field(
         None,
         description="mean kurtosis of scans of two shells or more: msdki costs next to nothing, "
-        "dki, the whole kurtosis tensor, many minutes a scan",
+        "dki, the whole kurtosis tensor, some minutes a scan",
     )
 
 

@@ -30,6 +30,7 @@ main = step_group(__name__, "Diffusion tensor fit: corrected DWI to FA, MD, AD, 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+DIPY = "https://docs.dipy.org"
 TENSOR_MAPS = {
     "fa": ("Fractional anisotropy", "1"),
     "md": ("Mean diffusivity", "mm^2/s"),
@@ -125,9 +126,9 @@ def _read_signal(
     "--method",
     type=click.Choice(kernel.METHODS),
     default=kernel.METHOD,
-    help="Least squares of the logarithm, OLS without weights (noisier), WLS with, IWLS with "
-    "weights found twice (as MRtrix3); or of the signal, NLLS, and RESTORE, which leaves out "
-    "outliers: a hundred times as long, minutes a scan.",
+    help="Least squares of the logarithm: OLS without weights (noisier), WLS with, IWLS with "
+    "weights found twice, as MRtrix3; or of the signal, by DIPY: NLLS, and RESTORE, which leaves "
+    "out outliers. These take fifty times as long, a minute a scan.",
 )
 @click.option(
     "--sigma",
@@ -140,7 +141,7 @@ def _read_signal(
     type=click.Choice(kernel.KURTOSES),
     default=kernel.KURTOSIS,
     help=f"Where two shells up to b = {kernel.MAX_KURTOSIS_BVAL:g} are there: msdki, of the "
-    "shells' mean signals, in less than a second; dki, the whole tensor by DIPY, many minutes.",
+    "shells' mean signals, in less than a second; dki, the whole tensor by DIPY, some minutes.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @prefix_option
@@ -218,7 +219,7 @@ def fit(
         {
             "Model": {
                 "Description": "Diffusion tensor",
-                "URL": "https://docs.dipy.org",
+                **({} if method in kernel.REWEIGHTINGS else {"URL": DIPY}),
                 "Parameters": {
                     "FitMethod": "NLLS" if robust else method,
                     "OutlierRejectionMethod": "RESTORE" if robust else "none",
@@ -231,6 +232,7 @@ def fit(
             "Settings": {
                 "max_bval": max_bval,
                 "method": method,
+                "kurtosis": kurtosis,
                 "min_signal": kernel.MIN_SIGNAL,
                 "voxels": "b0 > 0" if mask is None else "mask",
             },
@@ -258,7 +260,7 @@ def fit(
         {
             "Model": {
                 "Description": KURTOSIS_MODELS[kurtosis],
-                "URL": "https://docs.dipy.org",
+                **({"URL": DIPY} if kurtosis == "dki" else {}),
                 "Parameters": {"FitMethod": "WLS", "OutlierRejectionMethod": "none"},
             },
             "Maps": _described({name: KURTOSIS_MAPS[name] for name in found}),

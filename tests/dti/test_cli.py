@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -164,6 +166,22 @@ def test_fit__colours_are_of_the_scanners_axes(tmp_path: Path, affine: NDArray) 
     path = tmp_path / "out/sub-01_model-tensor_param-decfa_dwimap.nii.gz"
     colour, _ = read_nifti(path, ndim=4)
     assert np.allclose(colour[1:], [FA, 0, 0], atol=2e-3)  # red: from left to right
+
+
+def test_fit__colours_are_mrtrixs(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    write_scan(tmp_path, affine=TILTED)
+    dwi = 100 + np.random.default_rng(0).integers(0, 900, (6, 6, 6, 13))
+    write_nifti(tmp_path / "dwi.nii.gz", dwi.astype(np.int16), TILTED)
+    assert fit(tmp_path, "--method", "OLS").exit_code == 0
+    colour, _ = read_nifti(tmp_path / "out/sub-01_model-tensor_param-decfa_dwimap.nii.gz", ndim=4)
+    wild, _ = read_nifti(tmp_path / "out/sub-01_model-tensor_desc-implausible_mask.nii.gz", ndim=3)
+    gradients = ["-fslgrad", tmp_path / "a.bvec", tmp_path / "a.bval"]
+    first = ["dwi2tensor", "-ols", "-iter", "0", *gradients, "dwi.nii.gz", "dt.nii"]
+    for name, *words in (first, ["tensor2metric", "dt.nii", "-vector", "v.nii"]):
+        subprocess.run([tool(name), *words, "-quiet"], cwd=tmp_path, check=True)
+    vector, _ = read_nifti(tmp_path / "v.nii", ndim=4)  # times FA, in the scanner's axes
+    assert (wild == 0).sum() > 20
+    assert np.allclose(colour[wild == 0], abs(vector)[wild == 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["IWLS", "NLLS", "RESTORE"])
