@@ -48,7 +48,7 @@ MAX_KURTOSIS_BVAL = 3000.0
 MAX_KURTOSIS = 3.0
 """Mean kurtosis that no tissue exceeds; nor is it negative."""
 
-CHUNK = 4096
+CHUNK = 2048
 """Voxels solved at once; more do not fit into the processor's cache."""
 
 Track = Callable[[Sequence[int]], Iterable[int]]
@@ -188,7 +188,7 @@ def fit_tensor(
     parts = []
     for start in track(range(0, len(signal), CHUNK)):
         chunk = signal[start : start + CHUNK]
-        raised = np.maximum(chunk, floor)
+        raised = np.maximum(chunk, floor, order="C")
         maps = _maps(design, raised, solve(raised))
         maps["signal_below_floor"] = np.any(chunk < floor, axis=1)
         parts.append(maps)
