@@ -16,7 +16,8 @@ from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
 from axoloci.tasks.preprocess import kernel
-from axoloci.tasks.preprocess.inputs import read_scan
+from axoloci.tasks.preprocess.check import gradient_frame
+from axoloci.tasks.preprocess.inputs import describe, look_at, read_scan
 
 log = logging.getLogger("axoloci")
 main = step_group(
@@ -138,10 +139,21 @@ def run(
 
 @main.command()
 @_inputs
-def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None) -> None:
-    """Print everything that is wrong with a scan; exit code 1 if anything is."""
-    _, problems = read_scan(dwi, bval, bvec, mask)
-    for problem in problems:
-        click.echo(f"{dwi}: {problem}")
-    if problems:
+@click.option("--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS).")
+def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None, sidecar: Path | None) -> None:
+    """Sum a scan up and print everything that is wrong with it; exit code 1 if anything is.
+
+    Gradients in another frame than the image's, which leave FA as it is, are a warning.
+    """
+    found = look_at(dwi, bval, bvec, mask, sidecar)
+    scan, frame = found.scan, None
+    if scan is not None:
+        frame = gradient_frame(scan.dwi, scan.bval, scan.bvec, scan.mask, scan.affine)
+    for line in describe(found, frame):
+        click.echo(line)
+    if frame is not None and frame.is_wrong:
+        click.echo(f"warning: {bvec}: {frame.warning}")
+    for problem in found.problems:
+        click.echo(problem)
+    if found.problems:
         raise SystemExit(1)
