@@ -19,10 +19,10 @@ from axoloci.io.gradients import (
 from axoloci.io.nifti import Header
 from axoloci.tasks.preprocess.kernel import otsu_threshold
 
-BYTES_AT_LEAST = 4e8
+BYTES_AT_LEAST = 3e8
 """Memory that the step takes whatever the scan: libraries, and maps of one volume."""
 
-BYTES_PER_VALUE = 24
+BYTES_PER_VALUE = 12
 """Memory of the step for each voxel of each volume, of which 4 are the scan itself."""
 
 MIN_VOXELS = 5
@@ -121,13 +121,12 @@ def image_problems(dwi: NDArray[np.float32], header: Header | None = None) -> li
     if problems:
         return problems
     if header is not None and header.dtype == np.int16:
-        far = header.slope * 2**14 + np.array([-1, 1]) * header.inter  # half way to the limits
-        if low.min() < -far[0] and high.max() > far[1]:
-            n = np.count_nonzero(dwi < -far[0])
+        half = abs(header.slope) * 2**14  # of what int16 reaches
+        if low.min() < -half and high.max() > half:
             return [
-                f"{n} values from {low.min():g} beside others up to {high.max():g}: values above"
-                " 32767 were stored as int16 and became negative; convert the scan anew to uint16"
-                " or float32"
+                f"{np.count_nonzero(dwi < -half)} values from {low.min():g} beside others up to"
+                f" {high.max():g}: values above 32767 were stored as int16 and became negative;"
+                " convert the scan anew to uint16 or float32"
             ]
     signal = np.array([np.abs(volume).sum(dtype=np.float64) for volume in dwi.T])  # (g,)
     positive = np.array([volume.sum(dtype=np.float64) for volume in dwi.T])
@@ -260,7 +259,8 @@ def direction_problems(
         """Variance that a design (g, p) does not explain."""
         basis, size, _ = np.linalg.svd(design, full_matrices=False)
         basis = basis[:, size > 1e-6 * size[0]]
-        return float(np.trace(gram) - np.trace(basis.T @ gram @ basis)) / (len(b) - basis.shape[1])
+        rest = np.trace(gram) - np.trace(basis.T @ gram @ basis)
+        return float(rest / (len(b) - basis.shape[1]))
 
     without = left(np.column_stack([np.ones_like(b), b]))
 

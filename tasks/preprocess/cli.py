@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, provenance, step_group
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
@@ -74,8 +74,8 @@ def run(
     need, run these first and give --already-preprocessed.
     """
     scan, problems = read_scan(dwi, bval, bvec, mask)
-    if scan is None:
-        raise InputError(f"{dwi}: " + "; ".join(problems))
+    raise_all(problems, f"{dwi}: the scan has faults:")
+    assert scan is not None
     data, bvals, bvecs, affine, brain = scan.dwi, scan.bval, scan.bvec, scan.affine, scan.mask
     weighted = bvals > B0_THRESHOLD
     n_negative = int((data < 0).sum())

@@ -186,7 +186,7 @@ def _read_mask(found: Found, mask: Path, dwi: Path) -> None:
             values = same_grid(mask, found.header.shape[:3], found.header.affine, dwi)
         found.mask = values > 0
         if not found.mask.any():
-            found.problems.append(f"the mask {mask} is empty; leave it out to have one made")
+            found.problems.append(f"{mask}: the mask is empty; leave it out to have one made")
     except InputError as error:
         found.problems += error.problems
 
