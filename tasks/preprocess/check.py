@@ -64,8 +64,11 @@ FRAME_STEPS = (1, 2)
 BLOCKS = 4
 """Parts of the image along each axis, of which the jackknife leaves out one at a time."""
 
-MIN_LEAD = 2.0
+MIN_LEAD = 2.5
 """Standard errors by which another frame must be better than the one that was given."""
+
+MIN_MARGIN = 1.0
+"""Standard errors by which it must be better than any other: noise alone has no clear winner."""
 
 OBLIQUE = 0.96
 """Cosine (16°) below which an image's axes are not the scanner's."""
@@ -286,8 +289,8 @@ def direction_problems(
     if given - chance.mean() < MIN_ORDER * chance.std():
         return [
             f"the directions explain {shares}, in random order {chance.mean():.2f} ±"
-            f" {chance.std():.2f}: they are of another scan or in another order; give the bvec file"
-            " of this image"
+            f" {chance.std():.2f}: they are of another scan or in another order, or the scan is"
+            " noise; give the bvec file of this image"
         ]
     return []
 
@@ -324,7 +327,22 @@ class Frame:
     @property
     def is_wrong(self) -> bool:
         """Whether another frame is clearly better than the one that was given."""
-        return bool(self.best != 0 and self.lead[0] >= MIN_LEAD)
+        clear = self.lead[0] >= MIN_LEAD and self.margin >= MIN_MARGIN
+        return bool(self.best != 0 and clear)
+
+    @property
+    def verdict(self) -> str:
+        """The frame in a word: as given, wrong, or unclear."""
+        return "as given" if self.best == 0 else "wrong" if self.is_wrong else "unclear"
+
+    def figures(self) -> dict[str, str | float]:
+        """What the quality figures of a scan tell of its frame."""
+        return {
+            "gradient_frame": self.verdict,
+            "gradient_frame_mend": self.mend if self.is_wrong else "",
+            "fibre_coherence": round(float(self.index[0]), 5),
+            "gradient_frame_margin": round(self.margin, 2),
+        }
 
     @property
     def mend(self) -> str:

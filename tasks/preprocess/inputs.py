@@ -211,15 +211,10 @@ def describe(found: Found, frame: check.Frame | None) -> list[str]:
     if found.scan is not None:
         facts += _of_table(found.scan)
     if frame is not None:
-        best = (
-            "another, see below"
-            if frame.is_wrong
-            else "cannot be told"
-            if frame.best
-            else "as given"
-        )
+        words = {"wrong": "another, see below", "unclear": "cannot be told"}
+        verdict = words.get(frame.verdict, frame.verdict)
         sure = f"{frame.margin:.1f} standard errors above the next"
-        facts.append(("gradient frame", f"{best}: coherence {frame.index.max():.4f}, {sure}"))
+        facts.append(("gradient frame", f"{verdict}: coherence {frame.index.max():.4f}, {sure}"))
     told = found.phase_encoding
     facts.append(("phase encoding", "not told" if told is None else str(told)))
     if found.header is not None:

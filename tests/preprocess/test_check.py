@@ -254,6 +254,7 @@ def assert_all_are_found(scan: Scan, every: int = 1) -> None:
     assert given.best == 0, given.mend
     assert (given.mend, given.warning, given.is_wrong) == ("", "", False)
     assert given.margin > 2
+    assert given.figures()["gradient_frame"] == "as given"
     for planted in given.matrices[:24:every]:
         frame = scan.frame(scan.bvec @ planted)  # which `planted` undoes
         assert same(frame.matrices[frame.best], planted)
@@ -295,6 +296,12 @@ def test_gradient_frame__the_mend_mends(data_dir: Path) -> None:
         " (z) of the bvec file"
     )
     assert frame.mend in frame.warning
+    assert frame.figures() == {
+        "gradient_frame": "wrong",
+        "gradient_frame_mend": frame.mend,
+        "fibre_coherence": pytest.approx(frame.index[0], abs=1e-5),
+        "gradient_frame_margin": pytest.approx(frame.margin, abs=0.01),
+    }
     assert "FA and MD do not depend on it" in frame.warning
     rows = given.T[[1, 0, 2]]
     rows[2] *= -1
@@ -336,6 +343,15 @@ def test_gradient_frame__nothing_to_tell_by() -> None:
         scan.dwi, scan.bval, scan.bvec, np.indices(scan.dwi.shape[:3]).sum(axis=0) < 3, scan.affine
     )
     assert (nothing.best, nothing.is_wrong, nothing.margin) == (0, False, 0)
+
+
+def test_gradient_frame__noise_is_unclear() -> None:
+    """Of hardly any voxels and hardly any signal, no frame is called wrong."""
+    scan = simulated(6, 2.0, 3000)
+    frame = scan.frame(scan.bvec[:, [1, 2, 0]])
+    assert frame.margin < 1
+    assert not frame.is_wrong
+    assert frame.figures()["gradient_frame_mend"] == frame.warning == ""
 
 
 def test_gradient_frame__is_quick(data_dir: Path) -> None:
