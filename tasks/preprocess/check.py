@@ -46,8 +46,8 @@ MIN_FALL = math.log(1.05)
 MAX_POINTS = 20_000
 """Voxels of which the order of the volumes is judged."""
 
-MIN_SPARE = 4
-"""Volumes beyond the tensor's seven unknowns from which on the order can be judged."""
+MIN_DIRECTIONS = 10
+"""Weighted volumes from which on their order can be judged: six fit a tensor in any order."""
 
 MIN_ORDER = 3.0
 """Standard deviations, among random orders, by which the right order explains more signal."""
@@ -203,14 +203,14 @@ def signal_problems(dwi: NDArray[np.float32], bval: NDArray[np.float64]) -> list
             if found.any()
         ]
         return [
-            f"signal does not fall with the b-value: {'; '.join(words)}. Give the bval file of this"
-            " image, in the order of its volumes"
+            f"signal does not fall with the b-value: {'; '.join(words)}; give the bval file of"
+            " this image, in the order of its volumes"
         ]
     strong = bval >= 500
     if strong.any() and np.median(level[own == 0]) - np.median(level[strong]) < MIN_FALL:
         return [
-            f"signal does not fall with the b-value: at b = {bval.max():g} it is that of b = 0."
-            " Give the bval file of this image, and the volumes as they were acquired"
+            f"signal does not fall with the b-value: at b = {bval.max():g} it is that of b = 0;"
+            " give the bval file of this image, and the volumes as they were acquired"
         ]
     return []
 
@@ -250,7 +250,8 @@ def direction_problems(
     """
     used = select_volumes(bval, bvec)
     weighted = np.flatnonzero((bvec[used] != 0).any(axis=1))
-    if len(used) - 7 < MIN_SPARE:
+    n = len(weighted)
+    if n < MIN_DIRECTIONS:
         return []
     inside = inside_head(dwi)
     stride = max(1, np.count_nonzero(inside) // MAX_POINTS)
@@ -272,7 +273,6 @@ def direction_problems(
         g[weighted] = g[weighted][order]
         return float(1 - left(_design(b, g)) / without)
 
-    n = len(weighted)
     given = explained(np.arange(n))
     rng = np.random.default_rng(0)
     chance = np.array([explained(rng.permutation(n)) for _ in range(100)])
@@ -307,7 +307,8 @@ class Frame:
     index
         [float64, shape: (c,)] Fibre coherence index of each candidate.
     lead
-        [float64, shape: (c,)] Standard errors by which the best index exceeds each, inf for itself.
+        [float64, shape: (c,)] Standard errors by which the best index exceeds each, inf for itself;
+        all 0 where the image has no fibres to tell by.
     """
 
     matrices: NDArray[np.float64]

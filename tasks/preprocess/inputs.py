@@ -47,6 +47,8 @@ class Scan:
         [float64, shape: (4, 4)] Voxel to world, mm.
     mask
         [bool, shape: (x, y, z)] The brain, where a mask was given.
+    phase_encoding
+        Where a sidecar was given that tells it.
     """
 
     dwi: NDArray[np.float32]
@@ -54,6 +56,7 @@ class Scan:
     bvec: NDArray[np.float64]
     affine: NDArray[np.float64]
     mask: NDArray[np.bool_] | None = None
+    phase_encoding: PhaseEncoding | None = None
 
 
 @dataclass
@@ -85,11 +88,11 @@ class Found:
         if self.bval is None or self.bvec is None:
             return None
         bval, bvec = clean_gradients(self.bval, self.bvec)
-        return Scan(self.dwi, bval, bvec, self.header.affine, self.mask)
+        return Scan(self.dwi, bval, bvec, self.header.affine, self.mask, self.phase_encoding)
 
 
 def read_scan(
-    dwi: Path, bval: Path, bvec: Path, mask: Path | None = None
+    dwi: Path, bval: Path, bvec: Path, mask: Path | None = None, sidecar: Path | None = None
 ) -> tuple[Scan | None, list[str]]:
     """Read a scan, and find everything that is wrong with it (`look_at`).
 
@@ -98,7 +101,7 @@ def read_scan(
     (scan, problems)
         No scan if there are problems, one sentence each.
     """
-    found = look_at(dwi, bval, bvec, mask)
+    found = look_at(dwi, bval, bvec, mask, sidecar)
     return found.scan, found.problems
 
 

@@ -239,6 +239,7 @@ def test_direction_problems__do_not_depend_on_the_frame(snr20: Scan) -> None:
 
 def test_direction_problems__too_few_volumes_to_tell() -> None:
     assert simulated(8, 20.0).in_order(np.random.default_rng(0).permutation(8)) == []
+    assert simulated(6, 20.0, n_b0=12).in_order(np.arange(6)) == []
 
 
 # --- the frame of the gradients -------------------------------------------------------------------
