@@ -13,10 +13,12 @@ from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.gradients import (
     B0_THRESHOLD,
+    TENSOR_BVAL,
     clean_gradients,
     find_shells,
     gradient_problems,
     read_gradients,
+    select_volumes,
 )
 from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
 from axoloci.tasks.dti import kernel
@@ -35,7 +37,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--max-bval",
     type=click.FloatRange(min=B0_THRESHOLD, min_open=True),
-    default=kernel.MAX_BVAL,
+    default=TENSOR_BVAL,
     help="Highest shell of the fit, s/mm²: higher ones bias a tensor, fewer volumes make it noisy.",
 )
 @click.option(
@@ -72,7 +74,7 @@ def fit(
     if not inside.any():
         raise InputError(f"{mask or dwi}: no voxel to fit: the mask is empty or its b0 is 0")
 
-    used = kernel.select_volumes(bvals, bvecs, max_bval)
+    used = select_volumes(bvals, bvecs, max_bval)
     shells = [
         {"bval": round(float(bvals[used][s].mean()), 1), "n_volumes": len(s)}
         for s in find_shells(bvals[used])

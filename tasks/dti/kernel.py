@@ -11,15 +11,7 @@ from dipy.core.gradients import gradient_table
 from dipy.reconst.dti import TensorModel, eig_from_lo_tri
 from numpy.typing import NDArray
 
-from axoloci.io.gradients import (
-    B0_THRESHOLD,
-    MAX_CONDITION,
-    find_shells,
-    tensor_condition,
-)
-
-MAX_BVAL = 1500.0
-"""Highest b-value (s/mm²) of the fit: beyond it the signal no longer decays as one exponential."""
+from axoloci.io.gradients import B0_THRESHOLD
 
 METHOD = "WLS"
 """Weighted least squares: the logarithm of a weak signal is noisier than that of a strong one."""
@@ -56,38 +48,6 @@ class TensorMaps:
     rd: NDArray[np.float32]
     evec: NDArray[np.float32]
     n_implausible: int
-
-
-def select_volumes(
-    bval: NDArray[np.float64], bvec: NDArray[np.float64], max_bval: float = MAX_BVAL
-) -> NDArray[np.intp]:
-    """Volumes of the tensor fit: b0s, and the shells up to `max_bval`.
-
-    A shell counts by its mean b-value, rounded to 50 s/mm² (1,505 is 1,500). Where these shells do
-    not determine a tensor, the next higher ones are added until they do.
-
-    Parameters
-    ----------
-    bval, bvec
-        (g,) s/mm² and (g, 3), sound (`axoloci.io.gradients.gradient_problems`).
-    max_bval
-        s/mm².
-
-    Returns
-    -------
-    index
-        Ascending.
-    """
-    shells = find_shells(bval)
-    chosen: list[NDArray[np.intp]] = []
-    for shell in shells:
-        directions = bvec[np.concatenate([np.empty(0, int), *chosen])]
-        directions = directions[(directions != 0).any(axis=1)]
-        enough = len(directions) and tensor_condition(directions) <= MAX_CONDITION
-        if bval[shell].mean() > max_bval + 25 and enough:
-            break
-        chosen.append(shell)
-    return np.sort(np.concatenate(chosen))
 
 
 def fit_tensor(

@@ -166,30 +166,3 @@ def test_fit_tensor__zero_outside_the_mask() -> None:
     assert (maps.fa[~mask] == 0).all()
     assert (maps.fa[mask] > 0).all()
     assert np.allclose(maps.fa[mask], kernel.fit_tensor(dwi, BVAL, BVEC, EVERYWHERE).fa[mask])
-
-
-def two_shells(low: float, n_low: int, high: float) -> tuple[NDArray, NDArray]:
-    b1, g1 = gradient_scheme(n_low, 2, low)
-    b2, g2 = gradient_scheme(12, 0, high)
-    return np.r_[b1, b2], np.vstack([g1, g2])
-
-
-@pytest.mark.parametrize(
-    ("low", "n_low", "high", "used"),
-    [
-        (1000, 12, 3000, 14),  # above 1500: left out
-        (1000, 12, 1505, 26),  # counts as 1500
-        (1000, 3, 2500, 17),  # three directions give no tensor: the next shell joins
-        (2000, 12, 3000, 14),  # only high ones: the lowest
-    ],
-)
-def test_select_volumes__shells(low: float, n_low: int, high: float, used: int) -> None:
-    bval, bvec = two_shells(low, n_low, high)
-    index = kernel.select_volumes(bval, bvec)
-    assert index.tolist() == list(range(used))
-
-
-def test_select_volumes__max_bval_is_obeyed() -> None:
-    bval, bvec = two_shells(1000, 12, 2000)
-    assert len(kernel.select_volumes(bval, bvec, 2000)) == 26
-    assert len(kernel.select_volumes(bval, bvec, 1900)) == 14
