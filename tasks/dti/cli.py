@@ -16,11 +16,14 @@ from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.gradients import (
     B0_THRESHOLD,
+    TENSOR_BVAL,
     bvec_to_world,
     clean_gradients,
     find_shells,
+    gradient_mends,
     gradient_problems,
     read_gradients,
+    select_volumes,
 )
 from axoloci.io.nifti import read_header, read_volumes, same_grid, scan_prefix, write_nifti
 from axoloci.tasks.dti import kernel
@@ -118,7 +121,7 @@ def _read_signal(
 @click.option(
     "--max-bval",
     type=click.FloatRange(min=B0_THRESHOLD, min_open=True),
-    default=kernel.MAX_BVAL,
+    default=TENSOR_BVAL,
     help="Highest shell of the tensor, s/mm²: higher ones bias it, fewer volumes make it noisy. "
     "Where all shells are higher, the lowest is used.",
 )
@@ -171,10 +174,12 @@ def fit(
     problems = gradient_problems(bvals, bvecs, header.shape[3])
     if problems:
         raise InputError(f"{dwi}: " + "; ".join(problems))
+    for mend in gradient_mends(bvals, bvecs):
+        log.warning("%s: %s", bvec, mend)
     bvals, bvecs = clean_gradients(bvals, bvecs)
     bvecs = bvec_to_world(bvecs, affine)  # so that colours are of the scanner's axes
 
-    used = kernel.select_volumes(bvals, bvecs, max_bval)
+    used = select_volumes(bvals, bvecs, max_bval)
     shells = _shells(bvals[used])
     if shells[-1]["bval"] > max_bval + 25:
         log.warning(

@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.io.gradients import (
-    B0_THRESHOLD,
-    MAX_CONDITION,
-    find_shells,
-    tensor_condition,
-)
-
-MAX_BVAL = 1500.0
-"""Highest b-value (s/mm²) of the fit: beyond it the signal no longer decays as one exponential."""
+from axoloci.io.gradients import B0_THRESHOLD, find_shells
 
 METHOD = "WLS"
 """Weighted least squares: the logarithm of a weak signal is noisier than that of a strong one."""
@@ -45,15 +37,17 @@ MAX_KURTOSIS_BVAL = 3000.0
 """Highest b-value (s/mm²) of the kurtosis: beyond it the expansion in b no longer converges
 (doi:10.1002/nbm.1518)."""
 
+MIN_DIRECTIONS = 6
+"""Volumes of a shell of which the mean signal is taken: fewer do not cover the directions."""
+
 MAX_KURTOSIS = 3.0
 """Mean kurtosis that no tissue exceeds; nor is it negative."""
 
 CHUNK = 2048
-"""Voxels solved at once; more do not fit into the processor's cache."""
+"""Voxels solved at once; of more, memory is slower than the arithmetic."""
 
 Track = Callable[[Sequence[int]], Iterable[int]]
 """Goes through the first voxels of the chunks, and may tell how far it is."""
-
 
 REASONS = ("signal_below_floor", "eigenvalue_not_positive", "md_above_limit", "not_finite")
 
@@ -102,38 +96,6 @@ class TensorMaps:
     def n_implausible(self) -> int:
         """Voxels that are implausible for one reason or several."""
         return int(self.implausible.sum())
-
-
-def select_volumes(
-    bval: NDArray[np.float64], bvec: NDArray[np.float64], max_bval: float = MAX_BVAL
-) -> NDArray[np.intp]:
-    """Volumes of the tensor fit: b0s, and the shells up to `max_bval`.
-
-    A shell counts by its mean b-value, rounded to 50 s/mm² (1,505 is 1,500). Where these shells do
-    not determine a tensor, the next higher ones are added until they do.
-
-    Parameters
-    ----------
-    bval, bvec
-        (g,) s/mm² and (g, 3), sound (`axoloci.io.gradients.gradient_problems`).
-    max_bval
-        s/mm².
-
-    Returns
-    -------
-    index
-        Ascending.
-    """
-    shells = find_shells(bval)
-    chosen: list[NDArray[np.intp]] = []
-    for shell in shells:
-        directions = bvec[np.concatenate([np.empty(0, int), *chosen])]
-        directions = directions[(directions != 0).any(axis=1)]
-        enough = len(directions) and tensor_condition(directions) <= MAX_CONDITION
-        if bval[shell].mean() > max_bval + 25 and enough:
-            break
-        chosen.append(shell)
-    return np.sort(np.concatenate(chosen))
 
 
 def fit_tensor(
@@ -405,10 +367,13 @@ def kurtosis_volumes(
         Ascending, and ""; or empty, and why they do not tell the kurtosis.
     """
     none = np.empty(0, dtype=np.intp)
-    shells = [s for s in find_shells(bval) if bval[s].mean() <= MAX_KURTOSIS_BVAL + 25]
-    if len(shells) < 3:
-        return none, f"it takes two shells up to b = {MAX_KURTOSIS_BVAL:g}, found {len(shells) - 1}"
-    index = np.sort(np.concatenate(shells))
+    b0s, *shells = find_shells(bval)
+    shells = [s for s in shells if bval[s].mean() <= MAX_KURTOSIS_BVAL + 25]
+    if kind == "msdki":
+        shells = [s for s in shells if len(s) >= MIN_DIRECTIONS]
+    if len(shells) < 2:
+        return none, f"it takes two shells up to b = {MAX_KURTOSIS_BVAL:g}, found {len(shells)}"
+    index = np.sort(np.concatenate([b0s, *shells]))
     if kind == "dki":
         from dipy.reconst.dki import DiffusionKurtosisModel
 

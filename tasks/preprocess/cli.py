@@ -11,18 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, provenance, step_group
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
 from axoloci.io.files import write_json, write_text
-from axoloci.io.gradients import (
-    B0_THRESHOLD,
-    clean_gradients,
-    find_shells,
-    gradient_problems,
-    read_gradients,
-    write_gradients,
-)
-from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
+from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
+from axoloci.io.nifti import scan_prefix, write_nifti
 from axoloci.tasks.preprocess import kernel
+from axoloci.tasks.preprocess.check import gradient_frame
+from axoloci.tasks.preprocess.inputs import describe, look_at, read_scan
 
 log = logging.getLogger("axoloci")
 main = step_group(
@@ -78,10 +73,10 @@ def run(
     Higher orders and susceptibility distortion stay: where a scan has what FSL's topup and eddy
     need, run these first and give --already-preprocessed.
     """
-    scan, problems = _read(dwi, bval, bvec, mask)
-    if scan is None:
-        raise InputError(f"{dwi}: " + "; ".join(problems))
-    data, bvals, bvecs, affine, brain = scan
+    scan, problems = read_scan(dwi, bval, bvec, mask)
+    raise_all(problems, f"{dwi}: the scan has faults:")
+    assert scan is not None
+    data, bvals, bvecs, affine, brain = scan.dwi, scan.bval, scan.bvec, scan.affine, scan.mask
     weighted = bvals > B0_THRESHOLD
     n_negative = int((data < 0).sum())
     if n_negative:
@@ -144,50 +139,21 @@ def run(
 
 @main.command()
 @_inputs
-def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None) -> None:
-    """Print everything that is wrong with a scan; exit code 1 if anything is."""
-    _, problems = _read(dwi, bval, bvec, mask)
-    for problem in problems:
-        click.echo(f"{dwi}: {problem}")
-    if problems:
+@click.option("--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS).")
+def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None, sidecar: Path | None) -> None:
+    """Sum a scan up and print everything that is wrong with it; exit code 1 if anything is.
+
+    Gradients in another frame than the image's, which leave FA as it is, are a warning.
+    """
+    found = look_at(dwi, bval, bvec, mask, sidecar)
+    scan, frame = found.scan, None
+    if scan is not None:
+        frame = gradient_frame(scan.dwi, scan.bval, scan.bvec, scan.mask, scan.affine)
+    for line in describe(found, frame):
+        click.echo(line)
+    if frame is not None and frame.is_wrong:
+        click.echo(f"warning: {bvec}: {frame.warning}")
+    for problem in found.problems:
+        click.echo(problem)
+    if found.problems:
         raise SystemExit(1)
-
-
-_Scan = tuple[
-    NDArray[np.float32],
-    NDArray[np.float64],
-    NDArray[np.float64],
-    NDArray[np.float64],
-    NDArray[np.bool_] | None,
-]
-
-
-def _read(dwi: Path, bval: Path, bvec: Path, mask: Path | None) -> tuple[_Scan | None, list[str]]:
-    """A scan and everything that is wrong with it; no scan if something is."""
-    problems = []
-    data, affine, brain = None, None, None
-    bvals, bvecs = None, None
-    try:
-        data, affine = read_nifti(dwi, ndim=4)
-        problems += kernel.image_problems(data)
-    except InputError as error:
-        problems.append(str(error).removeprefix(f"{dwi}: "))
-    try:
-        bvals, bvecs = read_gradients(bval, bvec)
-        problems += gradient_problems(bvals, bvecs, None if data is None else data.shape[3])
-    except InputError as error:
-        problems.append(str(error))
-    if mask is not None:
-        try:
-            if data is None or affine is None:
-                brain, _ = read_nifti(mask, ndim=3)
-            else:
-                brain = same_grid(mask, data.shape[:3], affine, dwi)
-            if not (brain > 0).any():
-                problems.append(f"the mask {mask} is empty")
-        except InputError as error:
-            problems.append(str(error))
-    if problems or data is None or affine is None or bvals is None or bvecs is None:
-        return None, problems
-    bvals, bvecs = clean_gradients(bvals, bvecs)
-    return (data, bvals, bvecs, affine, None if brain is None else brain > 0), problems

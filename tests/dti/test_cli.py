@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from axoloci.io.files import sha256
-from axoloci.io.gradients import world_to_bvec, write_gradients
+from axoloci.io.gradients import read_gradients, world_to_bvec, write_gradients
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.tasks.dti.cli import main
 from axoloci.tasks.simulate.scan import gradient_scheme
@@ -297,3 +297,15 @@ def test_fit__refuses_tables_that_give_no_tensor(tmp_path: Path, fault: str) -> 
     assert done.exit_code == 1
     assert words in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_fit__tells_what_it_mends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_scan(tmp_path, 500.0, 1000.0)
+    bval, bvec = read_gradients(tmp_path / "a.bval", tmp_path / "a.bvec")
+    length = np.sqrt(bval / 1000)[:, None]  # as scanners write them that tell one b-value
+    write_gradients(tmp_path / "a.bval", tmp_path / "a.bvec", 1000.0 * (bval > 0), bvec * length)
+    with caplog.at_level(logging.WARNING):
+        assert fit(tmp_path).exit_code == 0
+    assert "a.bvec: b = 1000 for all volumes and directions of length" in caplog.text
+    fa, _ = read_nifti(tmp_path / "out/sub-01_model-tensor_param-fa_dwimap.nii.gz", ndim=3)
+    assert np.allclose(fa[1:], FA, atol=2e-3)

@@ -15,8 +15,10 @@ from axoloci.io.gradients import (
     clean_gradients,
     count_directions,
     find_shells,
+    gradient_mends,
     gradient_problems,
     read_gradients,
+    select_volumes,
     tensor_condition,
     world_to_bvec,
     write_gradients,
@@ -65,6 +67,9 @@ def test_read_gradients__all_spellings(tmp_path: Path, bval: str, bvec: str) -> 
         ("", text(BVEC), "a.bval: the file holds no numbers"),
         ("0 1\n2 3\n", text(BVEC), "a.bval: expected one row or one column, found 2 rows of 2"),
         (text(BVAL[None]), "1 2\n3 4\n", "a.bvec: expected 3 rows or 3 columns, found 2 rows"),
+        (text(BVEC.T), text(BVAL[None]), "a.bval: .* are the files of --bval and --bvec exchanged"),
+        (text(BVAL[None]), text(BVAL[None]), "a.bvec: .* are b-values; are the files of --bval"),
+        (text(BVAL[None]), text(np.column_stack([BVEC, BVAL])), "a.bvec: .* of MRtrix's x y z b"),
         (text(BVAL[None]), "1 2\n3\n4 5\n", "a.bvec: the lines have different numbers .* 2, 1, 2"),
     ],
 )
@@ -125,6 +130,13 @@ def test_gradient_problems__each_is_named(
     assert re.search(message, problems[0]), problems
 
 
+def test_gradient_problems__three_volumes_read_as_rows_or_columns_are_too_few() -> None:
+    """Of a 3x3 table nobody can tell which; no scan of three volumes gives a tensor."""
+    for table in (np.eye(3), np.eye(3).T):
+        (problem,) = gradient_problems(np.array([0.0, 1000, 1000]), table, 3)
+        assert "at least 6 different directions, found 2" in problem
+
+
 def test_gradient_problems__directions_on_a_plane() -> None:
     angle = np.arange(6) * np.pi / 6
     plane = np.column_stack([np.cos(angle), np.sin(angle), np.zeros(6)])
@@ -149,6 +161,62 @@ def test_clean_gradients__unit_vectors_and_zeros() -> None:
 def test_find_shells__jittered_values_stay_together() -> None:
     bval = np.array([1005.0, 0, 2000, 995, 3, 1990])
     assert [s.tolist() for s in find_shells(bval)] == [[1, 4], [0, 3], [2, 5]]
+
+
+def test_find_shells__a_continuum_is_cut_into_narrow_ones() -> None:
+    bval = np.r_[0, np.random.default_rng(0).permutation(np.linspace(200, 3000, 57))]
+    shells = find_shells(bval)
+    assert np.array_equal(np.sort(np.concatenate(shells)), np.arange(58))
+    for shell in shells[1:]:
+        assert np.ptp(bval[shell]) <= max(100, 0.2 * bval[shell].mean())
+    assert 8 < len(shells) < 20
+    assert [bval[s].mean() for s in shells] == sorted(bval[s].mean() for s in shells)
+
+
+def test_find_shells__as_of_real_scanners() -> None:
+    """HCP (995 to 1010, 1985 to 2005, 2985 to 3005, b0 of 5); a broad shell stays one."""
+    rng = np.random.default_rng(0)
+    hcp = np.r_[np.full(6, 5), *(b + 5 * rng.integers(-3, 3, 30) for b in (1000, 2000, 3000))]
+    assert [len(shell) for shell in find_shells(hcp)] == [6, 30, 30, 30]
+    assert len(find_shells(np.r_[0, np.linspace(900, 1090, 40)])) == 2
+    assert find_shells(np.zeros(3))[0].tolist() == [0, 1, 2]
+
+
+TWO_SHELLS = np.r_[0, np.full(6, 1000.0), np.full(6, 3000.0)]
+LENGTH = np.sqrt(TWO_SHELLS / 3000)[:, None]
+UNIT = np.vstack([BVEC, SIX])
+
+
+def test_clean_gradients__lengths_that_encode_b_values_are_b_values() -> None:
+    """One nominal b-value for all volumes, and directions of length sqrt(b / nominal)."""
+    nominal = np.full(13, 3000.0)
+    assert gradient_problems(nominal, UNIT * LENGTH, 13) == []
+    bval, bvec = clean_gradients(nominal, UNIT * LENGTH)
+    assert np.allclose(bval, TWO_SHELLS)
+    assert np.allclose(bvec, UNIT)
+    assert [len(shell) for shell in find_shells(bval)] == [1, 6, 6]
+    (said,) = gradient_mends(nominal, UNIT * LENGTH)
+    assert "length 0 to 1 are taken for b = 3000 x length², 0 to 3000" in said
+
+
+def test_clean_gradients__lengths_that_repeat_the_b_values_are_dropped() -> None:
+    assert gradient_problems(TWO_SHELLS, UNIT * LENGTH, 13) == []
+    bval, bvec = clean_gradients(TWO_SHELLS, UNIT * LENGTH)
+    assert np.array_equal(bval, TWO_SHELLS)
+    assert np.allclose(bvec, UNIT)
+    (said,) = gradient_mends(TWO_SHELLS, UNIT * LENGTH)
+    assert "repeat the b-values" in said
+
+
+def test_gradient_mends__nothing_in_a_sound_table() -> None:
+    assert gradient_mends(BVAL, BVEC) == gradient_mends(BVAL, 1.01 * BVEC) == []
+    assert gradient_mends(np.full(7, 1000.0), np.full((7, 3), np.nan)) == []
+
+
+def test_gradient_problems__a_common_length_is_not_guessed_at() -> None:
+    """Half the length may be an eighth or a quarter of b, or nothing at all."""
+    (problem,) = gradient_problems(BVAL, 0.5 * BVEC)
+    assert "volumes 1, 2, 3, 4, 5, 6: direction of length 0.5 to 0.5 instead of 1" in problem
 
 
 def test_tensor_condition__is_numpys() -> None:
@@ -179,3 +247,37 @@ def test_bvec_to_world__first_axis_runs_left(flip: int) -> None:
     world = bvec_to_world(SIX, affine)
     assert np.allclose(world, SIX * [-1, 1, 1])  # left-handed or mirrored: x to the left in both
     assert np.allclose(world_to_bvec(world, affine), SIX)
+
+
+def spread(n: int) -> NDArray[np.float64]:
+    """Directions (n, 3) on a spiral over half the sphere."""
+    z = (np.arange(n) + 0.5) / n
+    angle = np.pi * (1 + np.sqrt(5)) * np.arange(n)
+    r = np.sqrt(1 - z**2)
+    return np.column_stack([r * np.cos(angle), r * np.sin(angle), z])
+
+
+def two_shells(low: float, n_low: int, high: float) -> tuple[NDArray, NDArray]:
+    bval = np.r_[0, 0, np.full(n_low, low), np.full(12, high)]
+    return bval, np.vstack([np.zeros((2, 3)), spread(n_low), spread(12)])
+
+
+@pytest.mark.parametrize(
+    ("low", "n_low", "high", "used"),
+    [
+        (1000, 12, 3000, 14),  # above 1500: left out
+        (1000, 12, 1505, 26),  # counts as 1500
+        (1000, 3, 2500, 17),  # three directions give no tensor: the next shell joins
+        (2000, 12, 3000, 14),  # only high ones: the lowest
+    ],
+)
+def test_select_volumes__shells(low: float, n_low: int, high: float, used: int) -> None:
+    bval, bvec = two_shells(low, n_low, high)
+    index = select_volumes(bval, bvec)
+    assert index.tolist() == list(range(used))
+
+
+def test_select_volumes__max_bval_is_obeyed() -> None:
+    bval, bvec = two_shells(1000, 12, 2000)
+    assert len(select_volumes(bval, bvec, 2000)) == 26
+    assert len(select_volumes(bval, bvec, 1900)) == 14

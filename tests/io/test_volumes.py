@@ -54,10 +54,3 @@ def test_read_volumes__refuses_damaged_files(tmp_path: Path, damage: str) -> Non
     path.write_bytes(raw)
     with pytest.raises(InputError, match=r"a\.nii\.gz: .*truncated or damaged"):
         list(read_volumes(path))
-
-
-def test_read_volumes__refuses_what_are_not_numbers(tmp_path: Path) -> None:
-    data = np.zeros((2, 2, 2, 2), dtype=np.complex64)
-    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match="of the type complex64, not plain numbers"):
-        list(read_volumes(tmp_path / "a.nii.gz"))

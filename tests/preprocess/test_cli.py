@@ -125,9 +125,21 @@ def test_run__a_given_mask_is_kept(tmp_path: Path, simulated: Simulated) -> None
     assert np.array_equal(found > 0, mask)
 
 
-def test_check__a_sound_scan_is_silent(tmp_path: Path, simulated: Simulated) -> None:
-    done = call("check", write_scan(tmp_path, simulated))
-    assert (done.exit_code, done.output) == (0, "")
+def test_check__sums_a_sound_scan_up(tmp_path: Path, simulated: Simulated) -> None:
+    (tmp_path / "a.json").write_text('{"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}')
+    done = call("check", write_scan(tmp_path, simulated), "--json", tmp_path / "a.json")
+    assert done.exit_code == 0, done.output
+    for line in (
+        "image           20 x 25 x 20, 9 volumes, float32",
+        "voxels          8 x 8 x 8 mm",
+        "orientation     LAS",
+        "b-values        1 of b = 0, 8 of b = 1000 s/mm²",
+        "tensor fit      9 volumes of b <= 1500, 8 directions, condition number ",
+        "gradient frame  as given: coherence 0.0",
+        "phase encoding  j-, 0.05 s",
+        "memory          0.3 GB needed, ",
+    ):
+        assert f"\n{line}" in f"\n{done.output}"
 
 
 def test_check__lists_everything(tmp_path: Path, simulated: Simulated) -> None:
@@ -148,7 +160,7 @@ def test_check__lists_everything(tmp_path: Path, simulated: Simulated) -> None:
         assert words in done.output
     assert call("run", tmp_path, "--mask", given).exit_code == 1
     empty = write_mask(tmp_path / "m.nii.gz", dwi[..., 0] > 1e9, simulated[1])
-    assert "m.nii.gz is empty" in call("check", tmp_path, "--mask", empty).output
+    assert "m.nii.gz: the mask is empty" in call("check", tmp_path, "--mask", empty).output
 
 
 def test_run__refusals_by_words(tmp_path: Path, simulated: Simulated) -> None:
@@ -166,5 +178,5 @@ def test_run__refusals_by_words(tmp_path: Path, simulated: Simulated) -> None:
         assert words in done.output
     write_nifti(path, dwi, affine)
     path.write_bytes(path.read_bytes()[:-5000])
-    assert "the file may be truncated" in call("run", tmp_path).output
+    assert "truncated or damaged after" in call("run", tmp_path).output
     assert not (tmp_path / "out").exists()

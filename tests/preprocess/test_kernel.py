@@ -187,17 +187,6 @@ def test_prediction_weights__b0s_are_predicted_by_their_mean() -> None:
     assert np.allclose(weights, (1 - np.eye(4)) / 3, atol=1e-3)
 
 
-def test_image_problems__named() -> None:
-    dwi = np.random.default_rng(0).random((6, 6, 6, 14)).astype(np.float32)
-    assert kernel.image_problems(dwi) == []
-    dwi[..., [2, 5]] = 7
-    (problem,) = kernel.image_problems(dwi)
-    assert problem.startswith("volumes 2, 5: all voxels have the same value")
-    assert "at least 5 along each axis" in kernel.image_problems(dwi[:4])[0]
-    dwi[:] = 0
-    assert "and 4 more" in kernel.image_problems(dwi)[0]
-
-
 def test_eddy_stretch__a_planted_shear_is_found() -> None:
     """Shear along y and scale of y that follow the gradient, under rotations that do not."""
     _, direction = scan.gradient_scheme(20, 0, 1000.0)

@@ -114,7 +114,8 @@ def site(tmp_path: Path) -> Site:
     """A sound cohort in a folder with a space and letters beyond ASCII in its name."""
     root = tmp_path / "Zürich 東京 data"
     image = tmp_path / "one.nii.gz"
-    write_nifti(image, np.arange(6**3 * 8, dtype=np.int16).reshape(6, 6, 6, 8), AFFINE)
+    head = 1000 + np.arange(6**3, dtype=np.int16).reshape(6, 6, 6)
+    write_nifti(image, np.stack([head, *7 * [head // 2]], axis=-1), AFFINE)  # b0 is the brightest
     for label in LABELS:
         folder = root / f"bids/sub-{label}/dwi"
         folder.mkdir(parents=True)

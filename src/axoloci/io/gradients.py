@@ -22,11 +22,21 @@ B0_THRESHOLD = 50.0
 SHELL_GAP = 100.0
 """Two b-values (s/mm²) further apart than this, with none between, are two shells."""
 
+SHELL_WIDTH = 0.2
+"""Share of its mean b-value that a shell may span: its volumes are treated as of one b-value."""
+
+TENSOR_BVAL = 1500.0
+"""Highest b-value (s/mm²) of a tensor fit: beyond it the signal does not decay exponentially."""
+
 MAX_BVAL = 1e5
 """A b-value (s/mm²) above this is in another unit; the strongest human scanner reaches 3e4."""
 
 NORM_TOLERANCE = 0.05
 """Rounded tables miss length 1 by less than this; they are rescaled to it."""
+
+MIN_SCALED = 0.1
+"""Share of the volumes that must have a length of their own before lengths are taken for b-values:
+fewer are taken for errors."""
 
 MAX_CONDITION = 100.0
 """Condition number of the six tensor components that still gives a tensor.
@@ -65,7 +75,7 @@ def read_gradients(
         try:
             table = _read_table(path)
             if wanted not in table.shape:
-                raise InputError(f"{path}: expected {words}, found {_shape(table)}")
+                raise InputError(f"{path}: expected {words}, found {_shape(table)}{_hint(table)}")
             tables.append(table)
         except InputError as error:
             problems.append(str(error))
@@ -77,6 +87,17 @@ def read_gradients(
 
 def _shape(table: NDArray[np.float64]) -> str:
     return f"{table.shape[0]} rows of {table.shape[1]} values"
+
+
+def _hint(table: NDArray[np.float64]) -> str:
+    """What a table of the wrong shape may be."""
+    if 1 in table.shape:
+        return ": these are b-values; are the files of --bval and --bvec exchanged?"
+    if 3 in table.shape:
+        return ": these are directions; are the files of --bval and --bvec exchanged?"
+    if 4 in table.shape:
+        return "; of MRtrix's x y z b make FSL's files: mrinfo DWI -grad TABLE -export_grad_fsl"
+    return ""
 
 
 def _read_table(path: str | os.PathLike[str]) -> NDArray[np.float64]:
@@ -123,36 +144,39 @@ def gradient_problems(bval: ArrayLike, bvec: ArrayLike, n_volumes: int | None = 
     Returns
     -------
     problems
-        One sentence each; empty if the table is sound. Volumes are counted from 0.
+        One sentence each; empty if the table is sound, or `clean_gradients` can mend it. Volumes
+        are counted from 0.
     """
     bval = np.asarray(bval, dtype=np.float64)
     bvec = np.asarray(bvec, dtype=np.float64)
     problems = []
     if n_volumes is not None and n_volumes != len(bval):
-        problems.append(f"the image has {n_volumes} volumes and the bval file {len(bval)} b-values")
+        problems.append(
+            f"the image has {n_volumes} volumes and the bval file {len(bval)} b-values; give the"
+            " tables of this image"
+        )
     if len(bval) != len(bvec):
-        problems.append(f"{len(bval)} b-values but {len(bvec)} directions in the bvec file")
+        problems.append(
+            f"{len(bval)} b-values but {len(bvec)} directions in the bvec file; give the two of one"
+            " image"
+        )
     if problems:
         return problems
 
-    def volumes(bad: NDArray[np.bool_]) -> str:
-        index = np.flatnonzero(bad)
-        return f"volume{'s' * (len(index) > 1)} {', '.join(map(str, index[:10]))}" + (
-            f" and {len(index) - 10} more" if len(index) > 10 else ""
-        )
-
     bad = ~np.isfinite(bval) | (bval < 0)
     if bad.any():
-        return [f"{volumes(bad)}: the b-value is negative or not a number"]
+        return [f"{name_volumes(bad)}: the b-value is negative or not a number; correct it"]
     if bval.max() > MAX_BVAL:
         return [
-            f"the largest b-value is {bval.max():g}: b-values must be in s/mm² (1 s/mm² = 1e6 s/m²)"
+            f"the largest b-value is {bval.max():g}: b-values must be in s/mm²; divide those that"
+            " are in s/m² by 1e6"
         ]
     if bval.max() <= B0_THRESHOLD:
         return [
             f"the largest b-value is {bval.max():g}: no volume is diffusion-weighted; b-values must"
-            " be in s/mm² (1000, not 1 ms/µm²)"
+            " be in s/mm² (1000, not 1 ms/µm²); multiply those in ms/µm² by 1000"
         ]
+    bval, encoded = _with_lengths(bval, bvec)
     weighted = bval > B0_THRESHOLD
     if weighted.all():
         problems.append(
@@ -161,21 +185,27 @@ def gradient_problems(bval: ArrayLike, bvec: ArrayLike, n_volumes: int | None = 
         )
     bad = weighted & ~np.isfinite(bvec).all(axis=1)
     if bad.any():
-        return [*problems, f"{volumes(bad)}: the direction is not a number"]
-    norm = np.linalg.norm(bvec, axis=1)
+        return [*problems, f"{name_volumes(bad)}: the direction is not a number; correct it"]
+    norm = _lengths(bvec)
     bad = weighted & (norm == 0)
     if bad.any():
-        problems.append(f"{volumes(bad)}: b > {B0_THRESHOLD:g} s/mm² but the direction is 0 0 0")
+        problems.append(
+            f"{name_volumes(bad)}: b > {B0_THRESHOLD:g} s/mm² but the direction is 0 0 0; write its"
+            " direction, or leave out trace-weighted volumes"
+        )
     bad = weighted & (norm > 0) & (abs(norm - 1) > NORM_TOLERANCE)
-    if bad.any():
+    if bad.any() and not encoded:
         lengths = f"{norm[bad].min():.3g} to {norm[bad].max():.3g}"
         problems.append(
-            f"{volumes(bad)}: direction of length {lengths} instead of 1; if the lengths encode the"
-            " b-value, write that b-value and a unit vector instead"
+            f"{name_volumes(bad)}: direction of length {lengths} instead of 1; if the lengths"
+            " encode the b-value, write that b-value and a unit vector instead"
         )
     if not problems:
-        n_directions = count_directions(bvec[weighted])
-        condition = tensor_condition(bvec[weighted])
+        _, unit = clean_gradients(bval, bvec)
+        fit = select_volumes(bval, unit)
+        used = unit[fit][weighted[fit]]
+        n_directions = count_directions(used)
+        condition = tensor_condition(used)
         if n_directions < 6:
             problems.append(f"a tensor needs at least 6 different directions, found {n_directions}")
         elif condition > MAX_CONDITION:
@@ -186,10 +216,58 @@ def gradient_problems(bval: ArrayLike, bvec: ArrayLike, n_volumes: int | None = 
     return problems
 
 
+def name_volumes(bad: ArrayLike) -> str:
+    """Volumes by their numbers, the first ten of them.
+
+    Parameters
+    ----------
+    bad
+        (g,) whether it is named.
+
+    >>> name_volumes([False, True, False, True])
+    'volumes 1, 3'
+    """
+    index = np.flatnonzero(bad)
+    more = f" and {len(index) - 10} more" if len(index) > 10 else ""
+    return f"volume{'s' * (len(index) > 1)} {', '.join(map(str, index[:10]))}{more}"
+
+
+def _lengths(bvec: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.norm(bvec, axis=1))
+
+
+def _with_lengths(
+    bval: NDArray[np.float64], bvec: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], str]:
+    """The b-values (g,), of which lengths of the directions may be a part, and what was done.
+
+    A length is a gradient's strength, and b-values go with its square. Some scanners write the
+    largest b-value for all volumes and tell the others by the lengths alone.
+    """
+    norm = _lengths(bvec)
+    weighted = bval > B0_THRESHOLD
+    off = weighted & (abs(norm - 1) > NORM_TOLERANCE)
+    if not off.any() or not np.isfinite(norm).all():
+        return bval, ""
+    largest = float(bval.max())
+    told = largest * (norm / norm.max(initial=1e-9, where=weighted)) ** 2  # (g,)
+    if np.ptp(bval[weighted]) > SHELL_GAP:
+        agree = abs(told - bval)[weighted] <= NORM_TOLERANCE * largest
+        said = "the lengths of the directions repeat the b-values, and are set to 1"
+        return bval, said if agree.all() else ""
+    several = np.count_nonzero(off & (norm > 0)) >= max(3, MIN_SCALED * np.count_nonzero(weighted))
+    if not several or abs(norm[weighted].max() - 1) > NORM_TOLERANCE:
+        return bval, ""
+    return np.where(weighted, told, bval), (
+        f"b = {largest:g} for all volumes and directions of length {norm[off].min():.3g} to 1 are"
+        f" taken for b = {largest:g} x length², {told[weighted].min():.4g} to {largest:g}"
+    )
+
+
 def clean_gradients(
     bval: ArrayLike, bvec: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors; a b0's vector that is not one becomes 0 0 0.
+    """Unit vectors; a b0's vector that is not one becomes 0 0 0; lengths that encode b are b.
 
     Parameters
     ----------
@@ -201,11 +279,51 @@ def clean_gradients(
     (bval, bvec)
         Float64 copies.
     """
-    bval = np.array(bval, dtype=np.float64)
     bvec = np.array(bvec, dtype=np.float64)
-    norm = np.linalg.norm(bvec, axis=1, keepdims=True)
-    usable = np.isfinite(norm) & (abs(norm - 1) <= NORM_TOLERANCE)  # (g, 1)
-    return bval, np.divide(bvec, norm, out=np.zeros_like(bvec), where=usable)
+    bval, _ = _with_lengths(np.array(bval, dtype=np.float64), bvec)
+    norm = _lengths(bvec)
+    usable = (norm > 0) & ((bval > B0_THRESHOLD) | (abs(norm - 1) <= NORM_TOLERANCE))  # (g,)
+    unit = np.zeros_like(bvec)
+    unit[usable] = bvec[usable] / norm[usable, None]
+    return bval, unit
+
+
+def gradient_mends(bval: ArrayLike, bvec: ArrayLike) -> list[str]:
+    """What `clean_gradients` changes in a table that a user must know of, one sentence each."""
+    _, said = _with_lengths(np.asarray(bval, dtype=np.float64), np.asarray(bvec, dtype=np.float64))
+    return [said] if said else []
+
+
+def select_volumes(
+    bval: NDArray[np.float64], bvec: NDArray[np.float64], max_bval: float = TENSOR_BVAL
+) -> NDArray[np.intp]:
+    """Volumes of the tensor fit: b0s, and the shells up to `max_bval`.
+
+    A shell counts by its mean b-value, rounded to 50 s/mm² (1,505 is 1,500). Where these shells do
+    not determine a tensor, the next higher ones are added until they do.
+
+    Parameters
+    ----------
+    bval, bvec
+        (g,) s/mm² and (g, 3), sound (`gradient_problems`).
+    max_bval
+        s/mm².
+
+    Returns
+    -------
+    index
+        Ascending.
+    """
+    shells = find_shells(bval)
+    chosen: list[NDArray[np.intp]] = []
+    for shell in shells:
+        directions = bvec[np.concatenate([np.empty(0, int), *chosen])]
+        directions = directions[(directions != 0).any(axis=1)]
+        enough = len(directions) and tensor_condition(directions) <= MAX_CONDITION
+        if bval[shell].mean() > max_bval + 25 and enough:
+            break
+        chosen.append(shell)
+    return np.sort(np.concatenate(chosen))
 
 
 def count_directions(bvec: NDArray[np.float64], min_angle: float = 1.0) -> int:
@@ -230,7 +348,8 @@ def find_shells(bval: NDArray[np.float64]) -> list[NDArray[np.intp]]:
     """Volumes of each shell, b0s first, by ascending b-value.
 
     Sorted b-values are cut where two neighbours differ by more than `SHELL_GAP`, so that jittered
-    values (995, 1005) stay together.
+    values (995, 1005) stay together. What is then wider than `SHELL_WIDTH` is a continuum rather
+    than a shell, and is cut in two where the variance between the parts is largest, until none is.
 
     Parameters
     ----------
@@ -245,7 +364,20 @@ def find_shells(bval: NDArray[np.float64]) -> list[NDArray[np.intp]]:
     b0 = np.flatnonzero(bval <= B0_THRESHOLD)
     order = np.argsort(bval, kind="stable")[len(b0) :]
     cuts = np.flatnonzero(np.diff(bval[order]) > SHELL_GAP) + 1
-    return [shell for shell in (b0, *map(np.sort, np.split(order, cuts))) if len(shell)]
+    parts = [part for chain in np.split(order, cuts) if len(chain) for part in _narrow(chain, bval)]
+    return [shell for shell in (b0, *map(np.sort, parts)) if len(shell)]
+
+
+def _narrow(chain: NDArray[np.intp], bval: NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """Parts of a chain of volumes by ascending b-value, none wider than a shell may be."""
+    b = bval[chain]
+    if b[-1] - b[0] <= max(SHELL_GAP, SHELL_WIDTH * b.mean()):
+        return [chain]
+    n = np.arange(1, len(b))  # volumes below each possible cut
+    below = np.cumsum(b)[:-1]
+    gap = below / n - (b.sum() - below) / (len(b) - n)  # of the means
+    cut = int(n[np.argmax(n * (len(b) - n) * gap**2)])
+    return [*_narrow(chain[:cut], bval), *_narrow(chain[cut:], bval)]
 
 
 def bvec_to_world(bvec: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,9 @@ from numpy.typing import DTypeLike, NDArray
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 
+VOXEL_MM = (0.01, 100.0)
+"""Sizes of a voxel (mm) beyond which an affine must be in another unit."""
+
 
 def read_nifti(
     path: str | os.PathLike[str], ndim: int, dtype: DTypeLike = np.float32
@@ -48,17 +51,24 @@ def read_nifti(
     try:
         image: Any = nib.load(path)
         shape = image.shape
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
+    except (
+        nib.filebasedimages.ImageFileError,
+        nib.spatialimages.HeaderDataError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:
         raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
     if len(shape) != ndim or 0 in shape:
         raise InputError(f"{path}: expected a {ndim}D image, found shape {shape}")
+    _check_type(path, image.get_data_dtype())
+    affine = _sound_affine(path, image.affine)
     try:
         data = _voxels(Path(path), image, dtype)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path}: the image data cannot be read, the file may be truncated or damaged: {error}"
         ) from error
-    affine = _sound_affine(path, image.affine)
     if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
         n_bad = int((~np.isfinite(data)).sum())
         raise InputError(f"{path}: {n_bad} values are NaN or infinite; replace or mask them first")
@@ -75,10 +85,20 @@ class Header:
         Voxels along each axis, then volumes.
     affine
         [float64, shape: (4, 4)] Voxel to world, mm.
+    dtype
+        Type of the stored values.
+    slope, inter
+        Of the scaling: value = slope x stored + inter.
+    oriented
+        Whether a qform or sform tells where the image lies; else the affine is a guess.
     """
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    slope: float = 1.0
+    inter: float = 0.0
+    oriented: bool = True
 
 
 def scan_prefix(path: str | os.PathLike[str]) -> str:
@@ -138,9 +158,11 @@ def read_header(path: str | os.PathLike[str], ndim: int) -> Header:
     try:
         header = kind(block[: kind.sizeof_hdr], check=False)
         shape = tuple(int(n) for n in header.get_data_shape())
-        item = header.get_data_dtype().itemsize
+        dtype = header.get_data_dtype()
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        n_bytes = int(header["vox_offset"]) + item * math.prod(shape)
+        n_bytes = int(header["vox_offset"]) + dtype.itemsize * math.prod(shape)
+        slope, inter = header.get_slope_inter()
+        oriented = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
     except (nib.spatialimages.HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
     if len(shape) != ndim or min(shape, default=0) < 1:
@@ -155,7 +177,10 @@ def read_header(path: str | os.PathLike[str], ndim: int) -> Header:
             f"{path}: truncated: it holds {size} bytes, and an image of shape {shape} has "
             f"{n_bytes}; copy it again"
         )
-    return Header(shape, _sound_affine(path, affine))
+    _check_type(path, dtype)
+    # nibabel gives no slope where the header says to leave the values as they are
+    slope, inter = (1.0, 0.0) if slope is None else (float(slope), float(inter))
+    return Header(shape, _sound_affine(path, affine), dtype, slope, inter, oriented)
 
 
 def _first_bytes(path: Path, start: bytes) -> bytes:
@@ -193,10 +218,25 @@ def _uncompressed_size(path: Path) -> int:
     return size
 
 
+def _check_type(path: str | os.PathLike[str], dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "iuf":
+        raise InputError(
+            f"{path}: its values are of the type {dtype}, not plain numbers; give the magnitude"
+        )
+
+
 def _sound_affine(path: str | os.PathLike[str], affine: NDArray[Any]) -> NDArray[np.float64]:
     affine = np.asarray(affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise InputError(f"{path}: the affine is singular or not finite:\n{affine}")
+    if not np.isfinite(affine).all():
+        raise InputError(f"{path}: the affine is not finite; write a sound one:\n{affine}")
+    size = np.linalg.norm(affine[:3, :3], axis=0)  # (3,) mm
+    if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * size.prod():
+        raise InputError(f"{path}: the affine is singular; write a sound one:\n{affine}")
+    if not ((size >= VOXEL_MM[0]) & (size <= VOXEL_MM[1])).all():
+        raise InputError(
+            f"{path}: voxels of {' x '.join(f'{mm:g}' for mm in size)} mm by the affine, which must"
+            " be in mm, not in m or µm"
+        )
     return affine
 
 
@@ -227,13 +267,11 @@ def read_volumes(path: str | os.PathLike[str]) -> Iterator[NDArray[np.float32]]:
     Raises
     ------
     InputError
-        Truncated or damaged, or values that are not numbers.
+        Truncated or damaged.
     """
     path = Path(path)
     image: Any = nib.load(path)
     proxy = image.dataobj
-    if proxy.dtype.kind not in "iuf":
-        raise InputError(f"{path}: its values are of the type {proxy.dtype}, not plain numbers")
     n_bytes = proxy.dtype.itemsize * math.prod(proxy.shape[:3])
     skipped, whole = proxy.offset, bytearray()
     try:
