@@ -41,13 +41,17 @@ ABOUT = json.dumps(  # what the tables and the methods section read
         "shells": [{"bval": 1000, "n_volumes": 1}],
     }
 )
+MAPS = ("fa", "md", "ad", "rd", "mode", "decfa", "bzero", "residual")
 STEPS = {
     "preprocess": (
         ("_desc-preproc_dwi.nii.gz", "_desc-brain_mask.nii.gz"),
         ("_desc-preproc_dwi.bval", "_desc-preproc_dwi.bvec", "_desc-preproc_dwi.json"),
     ),
     "dti": (
-        tuple(f"_model-tensor_param-{name}_dwimap.nii.gz" for name in ("fa", "md", "ad", "rd")),
+        (
+            *(f"_model-tensor_param-{name}_dwimap.nii.gz" for name in MAPS),
+            "_model-tensor_desc-implausible_mask.nii.gz",
+        ),
         ("_model-tensor_dwimap.json",),
     ),
     "normalize": (

@@ -67,6 +67,7 @@ def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
         ('out = "o"\nbids = 3', r"'bids': .*path.*, found 3"),
         ('out = "o"\nbids = "b"\n[dti]\nmax_bval = 1', r"'dti\.max_bval': .*greater than 50"),
         ('out = "o"\nbids = "b"\n[dti]\nmax_bval = 1e9', r"'dti\.max_bval': .*less than"),
+        ('out = "o"\nbids = "b"\n[dti]\nkurtosis = "mk"', r"'dti\.kurtosis': .*'msdki', 'dki'"),
         (
             'out = "o"\nbids = "b"\n[normalize]\nvoxel_size = 0.4',
             r"voxel_size': .*0\.5, found 0\.4",
@@ -138,7 +139,7 @@ def test_read_study__faults_are_named(tmp_path: Path, text: str, words: str) -> 
 
 def test_parse_settings__lists_all_problems_at_once() -> None:
     with pytest.raises(InputError) as caught:
-        parse_settings({"bids": "b", "gwas": {"pcs": 3}, "dti": {"method": "NLLS"}}, "x", Path())
+        parse_settings({"bids": "b", "gwas": {"pcs": 3}, "dti": {"method": "wls"}}, "x", Path())
     message = str(caught.value)
     assert "'out'" in message
     assert "gwas.pcs" in message

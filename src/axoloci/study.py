@@ -45,7 +45,15 @@ class DtiSettings(Section):
         le=MAX_BVAL,
         description="largest b-value fitted, s/mm²; higher shells are left out",
     )
-    method: Literal["WLS", "OLS"] | None = Field(None, description="fit method")
+    method: Literal["OLS", "WLS", "IWLS", "NLLS", "RESTORE"] | None = Field(
+        None,
+        description="fit method; NLLS, and RESTORE, which leaves out outliers, take a minute each",
+    )
+    kurtosis: Literal["msdki", "dki", "none"] | None = Field(
+        None,
+        description="mean kurtosis of scans of two shells or more: msdki costs next to nothing, "
+        "dki, the whole kurtosis tensor, some minutes a scan",
+    )
 
 
 class NormalizeSettings(Section):

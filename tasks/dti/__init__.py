@@ -1,1 +1,1 @@
-"""Diffusion tensor fit: corrected diffusion-weighted volumes to FA, MD, AD and RD."""
+"""Diffusion tensor fit: corrected diffusion-weighted volumes to FA, MD, AD, RD and kurtosis."""

@@ -1,20 +1,28 @@
-"""The diffusion tensor by DIPY, solved by batched normal equations."""
+"""The diffusion tensor and the mean kurtosis: linear fits in batches, the others by DIPY.
+
+DIPY is imported where it works: that takes longer than a linear fit of a whole brain.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dipy.core.gradients import gradient_table
-from dipy.reconst.dti import TensorModel, eig_from_lo_tri
 from numpy.typing import NDArray
 
-from axoloci.io.gradients import B0_THRESHOLD
+from axoloci.io.gradients import B0_THRESHOLD, find_shells
 
 METHOD = "WLS"
 """Weighted least squares: the logarithm of a weak signal is noisier than that of a strong one."""
+
+REWEIGHTINGS = {"OLS": 0, "WLS": 1, "IWLS": 2}
+"""Rounds of weights from the fit before. IWLS is MRtrix3's `dwi2tensor -ols -iter 2`; without -ols
+that begins with weights of the measured signals, and comes to the same within 1e-5 in FA."""
+
+METHODS = (*REWEIGHTINGS, "NLLS", "RESTORE")
 
 MIN_SIGNAL = 0.01
 """Signals below this fraction of the scan's median b0 are raised to it: 0 has no logarithm."""
@@ -22,13 +30,32 @@ MIN_SIGNAL = 0.01
 MAX_MD = 4e-3
 """Mean diffusivity (mm²/s) that no tissue reaches; free water at body temperature has 3e-3."""
 
-CHUNK = 8192
-"""Voxels solved at once; more do not fit into the processor's cache."""
+KURTOSES = ("msdki", "dki", "none")
+KURTOSIS = "msdki"
+"""Kurtosis of the shells' mean signals: it costs next to nothing, a kurtosis tensor minutes."""
+
+MAX_KURTOSIS_BVAL = 3000.0
+"""Highest b-value (s/mm²) of the kurtosis: beyond it the expansion in b no longer converges
+(doi:10.1002/nbm.1518)."""
+
+MIN_DIRECTIONS = 6
+"""Volumes of a shell of which the mean signal is taken: fewer do not cover the directions."""
+
+MAX_KURTOSIS = 3.0
+"""Mean kurtosis that no tissue exceeds; nor is it negative."""
+
+CHUNK = 2048
+"""Voxels solved at once; of more, memory is slower than the arithmetic."""
+
+Track = Callable[[Sequence[int]], Iterable[int]]
+"""Goes through the first voxels of the chunks, and may tell how far it is."""
+
+REASONS = ("signal_below_floor", "eigenvalue_not_positive", "md_above_limit", "not_finite")
 
 
 @dataclass(frozen=True)
 class TensorMaps:
-    """Maps of one scan, (x, y, z) float32, finite everywhere and 0 outside the mask.
+    """Maps of one scan, float32, finite everywhere and 0 outside the mask.
 
     Attributes
     ----------
@@ -36,115 +63,403 @@ class TensorMaps:
         Fractional anisotropy, 0 to 1.
     md, ad, rd
         Mean, axial and radial diffusivity, mm²/s.
+    mode
+        -1 (planar) to 1 (linear), doi:10.1002/mrm.20741.
+    s0
+        Signal without diffusion weighting, in the unit of the signal.
+    residual
+        Root mean square over the volumes of what the tensor leaves of the signal, divided by `s0`.
     evec
-        [shape: (x, y, z, 3)] Main direction in the frame of the directions that were given.
-    n_implausible
-        Voxels with an eigenvalue of 0 or below, MD above `MAX_MD`, or a signal raised to the floor.
+        [shape: (..., 3)] Main direction in the frame of the directions that were given.
+    implausible
+        [bool] Voxels of which something below is true.
+    reasons
+        Implausible voxels by reason: `signal_below_floor`, a signal was raised to `MIN_SIGNAL`;
+        `eigenvalue_not_positive`, an eigenvalue of 0 or below was raised to a tiny one;
+        `md_above_limit`, of `MAX_MD`; `not_finite`, the fit failed and the maps are 0.
+    sigma
+        Standard deviation of the noise with which RESTORE looked for outliers; None otherwise.
     """
 
     fa: NDArray[np.float32]
     md: NDArray[np.float32]
     ad: NDArray[np.float32]
     rd: NDArray[np.float32]
+    mode: NDArray[np.float32]
+    s0: NDArray[np.float32]
+    residual: NDArray[np.float32]
     evec: NDArray[np.float32]
-    n_implausible: int
+    implausible: NDArray[np.bool_]
+    reasons: Mapping[str, int]
+    sigma: float | None
+
+    @property
+    def n_implausible(self) -> int:
+        """Voxels that are implausible for one reason or several."""
+        return int(self.implausible.sum())
 
 
 def fit_tensor(
     dwi: NDArray[np.float32],
     bval: NDArray[np.float64],
     bvec: NDArray[np.float64],
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None = None,
     method: str = METHOD,
+    sigma: float | None = None,
+    track: Track = iter,
 ) -> TensorMaps:
-    """Fit DIPY's tensor model inside a mask.
+    """Fit the diffusion tensor (doi:10.1006/jmrb.1994.1037).
 
     Parameters
     ----------
     dwi
-        (x, y, z, g) signal, finite.
+        (..., g) signal, finite; (n, g) without a mask.
     bval
         (g,) s/mm².
     bvec
         (g, 3) unit vectors; 0 0 0 for b0s.
     mask
-        (x, y, z) voxels to fit, at least one.
+        (...) voxels to fit, at least one; None is all.
     method
-        `WLS` (weighted by the squared signal that OLS predicts,
-        doi:10.1016/j.neuroimage.2013.05.028) or `OLS`.
+        `OLS`; `WLS`, weighted by the squared signal that OLS predicts; `IWLS`, weighted anew by
+        what WLS predicts (doi:10.1016/j.neuroimage.2013.05.028); `NLLS`, DIPY's non-linear least
+        squares of the signal itself; `RESTORE`, DIPY's, which leaves out outliers voxel by voxel
+        (doi:10.1002/mrm.20426).
+    sigma
+        Standard deviation of the noise for RESTORE, in the unit of the signal; without it that of
+        `estimate_sigma`.
+    track
+        See `Track`.
 
     Returns
     -------
     maps
+        Of the shape of the mask, (n,) without one.
     """
-    signal = dwi[mask]  # (n, g)
-    floor = MIN_SIGNAL * float(np.median(signal[:, bval <= B0_THRESHOLD]))
-    floor = max(floor, float(np.finfo(np.float32).tiny))
-    low = (signal < floor).any(axis=1)  # (n,)
-    gradients = gradient_table(bval, bvecs=bvec, b0_threshold=B0_THRESHOLD)
-    model = TensorModel(
-        gradients,
-        fit_method=functools.partial(solve_tensor, weighted=method == "WLS"),
-        min_signal=floor,
-    )
-    fit = model.fit(signal)
-    raised = (fit.evals <= _smallest_diffusivity(model.design_matrix)).any(axis=1)  # (n,)
-    bad = low | raised | (fit.md > MAX_MD)
+    signal = dwi if mask is None else dwi[mask]  # (n, g)
+    floor = signal_floor(signal, bval)
+    design = design_matrix(bval, bvec)
+    if method != "RESTORE":
+        sigma = None
+    elif sigma is None:
+        sigma = estimate_sigma(np.maximum(signal, floor), design)
+    solve: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    if method in REWEIGHTINGS:
+        solve = functools.partial(solve_tensor, design, reweightings=REWEIGHTINGS[method])
+    else:
+        solve = _dipy_solver(bval, bvec, method, sigma)
+    parts = []
+    for start in track(range(0, len(signal), CHUNK)):
+        chunk = signal[start : start + CHUNK]
+        raised = np.maximum(chunk, floor, order="C")
+        maps = _maps(design, raised, solve(raised))
+        maps["signal_below_floor"] = np.any(chunk < floor, axis=1)
+        parts.append(maps)
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    reasons = {name: whole.pop(name) for name in REASONS}
+    whole["implausible"] = np.any(list(reasons.values()), axis=0)
 
-    def volume(value: NDArray[np.float64]) -> NDArray[np.float32]:
-        image = np.zeros(mask.shape + value.shape[1:], dtype=np.float32)
-        image[mask] = value
+    def volume(values: NDArray[Any]) -> NDArray[Any]:
+        if mask is None:
+            return values
+        image = np.zeros(mask.shape + values.shape[1:], dtype=values.dtype)
+        image[mask] = values
         return image
 
     return TensorMaps(
-        fa=volume(np.nan_to_num(fit.fa)),
-        md=volume(np.nan_to_num(fit.md)),
-        ad=volume(np.nan_to_num(fit.ad)),
-        rd=volume(np.nan_to_num(fit.rd)),
-        evec=volume(np.nan_to_num(fit.evecs[..., 0])),
-        n_implausible=int(bad.sum()),
+        **{name: volume(values) for name, values in whole.items()},
+        reasons={name: int(bad.sum()) for name, bad in reasons.items()},
+        sigma=sigma,
     )
 
 
-def _smallest_diffusivity(design: NDArray[np.float64]) -> float:
-    """DIPY's: eigenvalues below it (mm²/s), the negative ones among them, are raised to it."""
-    return 1e-6 / -float(design.min())
+def signal_floor(signal: NDArray[np.float32], bval: NDArray[np.float64]) -> float:
+    """`MIN_SIGNAL` of the median b0 of signals (n, g), and above 0."""
+    b0 = signal[:, bval <= B0_THRESHOLD]
+    return max(MIN_SIGNAL * float(np.median(b0)), float(np.finfo(np.float32).tiny))
+
+
+def design_matrix(bval: NDArray[np.float64], bvec: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(g, 7) of the logarithm of the signal on Dxx, Dxy, Dyy, Dxz, Dyz, Dzz and -ln S0."""
+    x, y, z = bvec.T
+    elements = np.stack([x * x, 2 * x * y, y * y, 2 * x * z, 2 * y * z, z * z], axis=1)
+    return -np.hstack([bval[:, None] * elements, np.ones((len(bval), 1))])
 
 
 def solve_tensor(
-    design: NDArray[np.float64], signal: NDArray[np.float32], weighted: bool = True, **_: Any
-) -> tuple[NDArray[np.float64], None]:
-    """DIPY's fit method by normal equations, several times as fast as its pseudo-inverses.
+    design: NDArray[np.float64], signal: NDArray[np.float32], reweightings: int = 1
+) -> NDArray[np.float64]:
+    """Least squares of the logarithm of the signal, by normal equations.
 
     Parameters
     ----------
     design
-        (g, 7) DIPY's design matrix: tensor elements, then the logarithm of S0.
+        (g, 7) of `design_matrix`.
     signal
-        (n, g) positive.
-    weighted
-        Weight each logarithm by the squared signal that ordinary least squares predict.
+        (m, g) positive.
+    reweightings
+        Each logarithm is weighted by the squared signal that the fit before predicts, so often; the
+        first fit is without weights.
 
     Returns
     -------
-    (parameters, None)
-        (n, 12) three eigenvalues and three eigenvectors a voxel, as DIPY's own fit methods do.
+    coefficients
+        (m, 7), as the columns of the design.
     """
+    y = np.log(signal, dtype=np.float64)  # (m, g)
     scale = abs(design).max(axis=0)  # columns of like size keep the normal equations accurate
     x = design / scale  # (g, 7)
-    p = x.shape[1]
-    rows, columns = np.triu_indices(p)
-    products = x[:, rows] * x[:, columns]  # (g, 28)
-    inverse = np.linalg.pinv(x)  # (7, g)
-    lower = np.empty((len(signal), p))
+    beta = y @ np.linalg.pinv(x).T  # (m, 7)
+    for _ in range(reweightings):
+        predicted = beta @ x.T  # (m, g)
+        below = predicted - predicted.max(axis=1, keepdims=True)
+        beta = _weighted(x, y, np.exp(2 * below))
+    return np.asarray(beta / scale)
+
+
+def _weighted(
+    x: NDArray[np.float64], y: NDArray[np.float64], w: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Coefficients (m, p) of y (m, g) on x (g, p) by least squares with weights w (m, g), 0 to 1.
+
+    Smaller weights than 1e-13 would leave the equations of a wild signal without a solution.
+    """
+    g, p = x.shape
+    w = np.maximum(w, 1e-13)
+    products = (x[:, :, None] * x[:, None]).reshape(g, p * p)
+    normal = (w @ products).reshape(-1, p, p)
+    return np.asarray(np.linalg.solve(normal, ((w * y) @ x)[..., None])[..., 0])
+
+
+def _dipy_solver(
+    bval: NDArray[np.float64], bvec: NDArray[np.float64], method: str, sigma: float | None
+) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """Of signal (m, g) the coefficients (m, 7) by a fit method of DIPY's tensor model."""
+    from dipy.reconst.dti import TensorModel
+
+    options = {"sigma": sigma} if method == "RESTORE" else {}
+    model = TensorModel(_gradients(bval, bvec), fit_method=method, return_S0_hat=True, **options)
+
+    @np.errstate(all="ignore")  # of searches that go astray
+    def solve(signal: NDArray[np.float32]) -> NDArray[np.float64]:
+        fit = model.fit(signal)
+        return np.column_stack([fit.lower_triangular(), -np.log(fit.S0_hat)])
+
+    return solve
+
+
+def estimate_sigma(signal: NDArray[np.float32], design: NDArray[np.float64]) -> float:
+    """Standard deviation of the noise, from what the weighted fit leaves of the signal.
+
+    The median over the voxels of 1.4826 √(g / (g - 7)) median(abs(residual)): what is lost or
+    bright in less than half of the voxels hardly moves it.
+
+    Parameters
+    ----------
+    signal
+        (n, g) positive.
+    design
+        (g, 7) of `design_matrix`.
+    """
+    spread = []
     for start in range(0, len(signal), CHUNK):
-        y = np.log(signal[start : start + CHUNK].astype(np.float64))  # (m, g)
-        beta = y @ inverse.T  # (m, 7)
-        if weighted:
-            predicted = beta @ x.T  # (m, g)
-            w = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))  # (m, g)
-            normal = np.empty((len(y), p, p))
-            normal[:, rows, columns] = normal[:, columns, rows] = w @ products  # (m, 28)
-            beta = np.linalg.solve(normal, ((w * y) @ x)[..., None])[..., 0]  # (m, 7)
-        lower[start : start + CHUNK] = beta
-    return eig_from_lo_tri(lower / scale, min_diffusivity=_smallest_diffusivity(design)), None
+        chunk = signal[start : start + CHUNK]
+        left = chunk - np.exp(solve_tensor(design, chunk) @ design.T)  # (m, g)
+        spread.append(np.median(abs(left), axis=1))
+    g, p = design.shape
+    return float(1.4826 * np.sqrt(g / max(g - p, 1)) * np.median(np.concatenate(spread)))
+
+
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what is not finite is counted
+def _maps(
+    design: NDArray[np.float64], signal: NDArray[np.float32], coefficients: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
+    """Fields of `TensorMaps`, (m, ...), and by reason whether a voxel is implausible.
+
+    As in DIPY, eigenvalues below a tiny one, the negative ones among them, are raised to it.
+    """
+    evals, evec = eigen(coefficients)
+    smallest = 1e-6 / -float(design.min())  # mm²/s
+    first, second, third = raised = np.maximum(evals, smallest)  # (3, m)
+    md = raised.mean(axis=0)
+    apart = raised - md
+    square = (apart**2).sum(axis=0)
+    s0 = np.exp(-coefficients[:, 6])
+    left = signal - np.exp(coefficients @ design.T)  # (m, g)
+    residual = np.sqrt(np.mean(left**2, axis=1)) / s0
+    whole = {
+        "fa": np.sqrt(1.5 * square / (raised**2).sum(axis=0)),
+        "md": md,
+        "ad": first,
+        "rd": (second + third) / 2,
+        "mode": np.where(square > 0, 3 * np.sqrt(6) * apart.prod(axis=0) / square**1.5, 0),
+        "s0": s0,
+        "residual": residual,
+        "evec": evec.T,
+    }
+    maps = {name: values.astype(np.float32) for name, values in whole.items()}
+    finite = np.all([np.isfinite(maps[name]) for name in ("md", "s0", "residual")], axis=0)
+    for values in maps.values():
+        values[~finite] = 0
+    return maps | {
+        # DIPY has raised its own, which come back with rounding errors
+        "eigenvalue_not_positive": evals[2] < 1.001 * smallest,
+        "md_above_limit": md > MAX_MD,
+        "not_finite": ~finite,
+    }
+
+
+def eigen(
+    coefficients: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues and main direction of symmetric 3x3 matrices in closed form.
+
+    Parameters
+    ----------
+    coefficients
+        (m, 6 or more) xx, xy, yy, xz, yz, zz.
+
+    Returns
+    -------
+    (evals, evec)
+        (3, m) descending, to 1e-8 of the largest; (3, m) unit vectors, 0 where the two largest
+        eigenvalues are equal and there is no main direction.
+    """
+    xx, xy, yy, xz, yz, zz = np.ascontiguousarray(coefficients[:, :6].T)
+
+    def adjugate(x: Any, y: Any, z: Any) -> NDArray[np.float64]:
+        """Of the matrix with another diagonal, (3, 3, m)."""
+        a, b, c = xz * yz - xy * z, xy * yz - xz * y, xy * xz - yz * x
+        return np.array([[y * z - yz * yz, a, b], [a, x * z - xz * xz, c], [b, c, x * y - xy * xy]])
+
+    mean = (xx + yy + zz) / 3
+    x, y, z = xx - mean, yy - mean, zz - mean
+    size = np.sqrt((x * x + y * y + z * z + 2 * (xy * xy + xz * xz + yz * yz)) / 6)
+    row = adjugate(x, y, z)[0]
+    determinant = x * row[0] + xy * row[1] + xz * row[2]
+    cosine = np.divide(determinant, 2 * size**3, out=np.zeros_like(size), where=size > 0)
+    angle = np.arccos(np.clip(cosine, -1, 1)) / 3
+    first, third = (mean + 2 * size * np.cos(angle + turn) for turn in (0, 2 * np.pi / 3))
+    evals = np.stack([first, 3 * mean - first - third, third])
+
+    # the adjugate of the matrix less its largest eigenvalue is a multiple of evec evecᵀ
+    outer = adjugate(xx - first, yy - first, zz - first)
+    column = outer[range(3), range(3)].argmax(axis=0)  # the longest
+    evec = np.take_along_axis(outer, column[None, None], axis=1)[:, 0]  # (3, m)
+    length = np.sqrt((evec * evec).sum(axis=0))
+    return evals, np.divide(evec, length, out=np.zeros_like(evec), where=length > 0)
+
+
+def kurtosis_volumes(
+    bval: NDArray[np.float64], bvec: NDArray[np.float64], kind: str = KURTOSIS
+) -> tuple[NDArray[np.intp], str]:
+    """Volumes of the kurtosis: b0s, and the shells up to `MAX_KURTOSIS_BVAL`.
+
+    Parameters
+    ----------
+    bval, bvec
+        (g,) s/mm² and (g, 3), sound (`axoloci.io.gradients.gradient_problems`).
+    kind
+        `msdki` or `dki`.
+
+    Returns
+    -------
+    (index, problem)
+        Ascending, and ""; or empty, and why they do not tell the kurtosis.
+    """
+    none = np.empty(0, dtype=np.intp)
+    b0s, *shells = find_shells(bval)
+    shells = [s for s in shells if bval[s].mean() <= MAX_KURTOSIS_BVAL + 25]
+    if kind == "msdki":
+        shells = [s for s in shells if len(s) >= MIN_DIRECTIONS]
+    if len(shells) < 2:
+        return none, f"it takes two shells up to b = {MAX_KURTOSIS_BVAL:g}, found {len(shells)}"
+    index = np.sort(np.concatenate([b0s, *shells]))
+    if kind == "dki":
+        from dipy.reconst.dki import DiffusionKurtosisModel
+
+        model = DiffusionKurtosisModel(_gradients(bval[index], bvec[index]))
+        design = model.design_matrix  # (g, 22)
+        rank = np.linalg.matrix_rank(design / abs(design).max(axis=0))
+        if rank < design.shape[1]:
+            return none, (
+                f"the directions tell {rank} of the {design.shape[1]} coefficients of a kurtosis "
+                "tensor, which takes 15 directions; --kurtosis msdki takes less"
+            )
+    return index, ""
+
+
+def fit_kurtosis(
+    signal: NDArray[np.float32],
+    bval: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    kind: str = KURTOSIS,
+    track: Track = iter,
+) -> tuple[dict[str, NDArray[np.float32]], int]:
+    """Mean kurtosis of each voxel.
+
+    Parameters
+    ----------
+    signal
+        (n, g) of the volumes that `kurtosis_volumes` chose.
+    bval
+        (g,) s/mm².
+    bvec
+        (g, 3) unit vectors; 0 0 0 for b0s.
+    kind
+        `msdki`, kurtosis of the mean signal over the directions of each shell, which must be spread
+        evenly (doi:10.1002/mrm.27606), weighted as DIPY does, by directions times squared signal;
+        or `dki`, the kurtosis tensor (doi:10.1002/mrm.20508), DIPY's weighted fit.
+    track
+        See `Track`.
+
+    Returns
+    -------
+    (maps, n_implausible)
+        (n,) finite: `msk` and `msd` (mm²/s), or `mk`, `ak` and `rk`, drawn in by DIPY to -3/7 to
+        10; voxels whose `msk` or `mk` is negative, above `MAX_KURTOSIS` or was not finite.
+    """
+    floor = signal_floor(signal, bval)
+    chunks = (signal[start : start + CHUNK] for start in track(range(0, len(signal), CHUNK)))
+    if kind == "msdki":
+        parts = [_mean_signal_kurtosis(chunk, bval, floor) for chunk in chunks]
+    else:
+        from dipy.reconst import dki
+
+        model = dki.DiffusionKurtosisModel(
+            _gradients(bval, bvec), fit_method="WLS", min_signal=floor
+        )
+        fits = map(model.fit, chunks)
+        parts = [{"mk": fit.mk(), "ak": fit.ak(), "rk": fit.rk()} for fit in fits]
+    maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    mean = next(iter(maps.values()))
+    n_implausible = int((~((mean >= 0) & (mean <= MAX_KURTOSIS))).sum())
+    with np.errstate(over="ignore"):
+        single = {name: values.astype(np.float32) for name, values in maps.items()}
+    for values in single.values():
+        values[~np.isfinite(values)] = 0
+    return single, n_implausible
+
+
+def _mean_signal_kurtosis(
+    signal: NDArray[np.float32], bval: NDArray[np.float64], floor: float
+) -> dict[str, NDArray[np.float64]]:
+    """By ln S(b) = ln S(0) - b MSD + b² MSD² MSK / 6 for the mean signal S of each shell."""
+    shells = find_shells(bval)
+    b = np.array([bval[shell].mean() for shell in shells])
+    mean = np.stack([signal[:, s].mean(axis=1, dtype=np.float64) for s in shells], axis=1)
+    mean = np.maximum(mean, floor)  # (m, shells)
+    weight = (
+        np.array([len(s) for s in shells]) / len(bval) * (mean / mean.max(axis=1)[:, None]) ** 2
+    )
+    design = np.stack([-b, b**2 / 6, np.ones_like(b)], axis=1)  # (shells, 3)
+    scale = abs(design[-1])
+    d, k = (_weighted(design / scale, np.log(mean), weight) / scale).T[:2]
+    return {"msk": k / np.maximum(d**2, 1e-30), "msd": d}
+
+
+def _gradients(bval: NDArray[np.float64], bvec: NDArray[np.float64]) -> Any:
+    """DIPY's gradient table."""
+    from dipy.core.gradients import gradient_table
+
+    return gradient_table(bval, bvecs=bvec, b0_threshold=B0_THRESHOLD)

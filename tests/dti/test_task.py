@@ -20,12 +20,16 @@ def test_fit_dti__every_field_is_an_option(
         bvec=tmp_path / "x.bvec",
         mask=nifti("m.nii.gz", 2, 2, 2),
         max_bval=1200.0,
-        method="OLS",
+        method="RESTORE",
+        sigma=20.0,
+        kurtosis="dki",
         prefix="sub-01",
         out_dir=str(tmp_path / "out"),
         image="x",
     )
     params = parsed(task)
     assert params["max_bval"] == 1200.0
-    assert params["method"] == "OLS"
+    assert params["method"] == "RESTORE"
+    assert params["sigma"] == 20.0
+    assert params["kurtosis"] == "dki"
     assert params["mask"] == tmp_path / "m.nii.gz"
