@@ -49,7 +49,10 @@ class Alignment:
 
 
 def downsample(
-    image: NDArray[np.float32], affine: NDArray[np.float64], spacing: float, fwhm: float
+    image: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    spacing: float | NDArray[np.float64],
+    fwhm: float | NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Smooth an image and keep every k-th voxel of each axis.
 
@@ -60,9 +63,9 @@ def downsample(
     affine
         (4, 4) voxel to world, mm.
     spacing
-        Distance between the kept voxels, mm; never below the image's own.
+        Distance between the kept voxels, mm, or (3,) along each axis; never below the image's own.
     fwhm
-        Full width at half maximum of the Gaussian, mm.
+        Full width at half maximum of the Gaussian, mm, or (3,) along each axis.
 
     Returns
     -------

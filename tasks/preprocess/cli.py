@@ -91,7 +91,7 @@ def run(
     given = brain
     brain = find_brain() if given is None else given
     if already_preprocessed:
-        motion = kernel.no_motion(len(bvals), affine, brain)
+        motion = kernel.no_motion(data.shape[2:], affine, brain)
     else:
         motion = kernel.estimate_motion(data, bvals, bvecs, affine, brain)
         bvecs, covered = kernel.correct_motion(data, bvecs, affine, motion)

@@ -15,6 +15,13 @@ from scipy import ndimage
 from axoloci import registration
 from axoloci.io.gradients import bvec_to_world, find_shells, world_to_bvec
 from axoloci.tasks.preprocess.eddy import eddy_stretch
+from axoloci.tasks.preprocess.outliers import (
+    MIN_VOLUMES,
+    is_outlier,
+    replace_slices,
+    slice_scores,
+)
+from axoloci.tasks.preprocess.prediction import prediction_weights
 
 OTSU_FRACTION = 0.85
 """Share of Otsu's threshold above which a voxel counts as head; 1 cuts the brain stem."""
@@ -40,11 +47,8 @@ SENSITIVITY_MM = 20.0
 MAX_POINTS = 40_000
 """Points that two shells are compared at; six parameters do not need more."""
 
-NOISE_VARIANCE = 0.5
-"""Of the signal's change with direction, in its prediction: larger values tend to the mean."""
-
-FREE_MEAN = 1e3
-"""Prior variance of the mean signal, against 1 for its change with direction."""
+MIN_SETTLED = 20
+"""Volumes of a shell below which motion that looks like contrast is left alone (`_settle`)."""
 
 RIM = 0.1
 """Share of a smoothed mask above which a voxel counts for motion: the brain's edge tells most."""
@@ -66,18 +70,23 @@ class Motion:
         none was found.
     centre
         [float64, shape: (3,)] Centre of the brain, mm: rotations are about it.
+    score
+        [float64, shape: (z, g)] Signal of each slice against its prediction, in standard deviations
+        (`outliers.slice_scores`); NaN where that is not known.
+    lost
+        [bool, shape: (z, g)] Slices that had lost signal.
     """
 
     matrices: NDArray[np.float64]
     rotations: NDArray[np.float64]
     stretch: NDArray[np.float64]
     centre: NDArray[np.float64]
+    score: NDArray[np.float64]
+    lost: NDArray[np.bool_]
 
     def parameters(self) -> NDArray[np.float64]:
         """Translation of the brain's centre (mm) and rotation vector (radians), (g, 6)."""
-        moved = self.matrices[:, :3, :3] @ self.centre + self.matrices[:, :3, 3]
-        rotation = [registration.rotation_vector(r) for r in self.rotations]
-        return np.concatenate([moved - self.centre, np.stack(rotation)], axis=1)
+        return _parameters(self.matrices, self.centre, self.rotations)
 
     def framewise_displacement(self) -> NDArray[np.float64]:
         """Displacement (g,) between neighbouring volumes, mm; 0 for the first.
@@ -156,16 +165,17 @@ def estimate_motion(
     affine: NDArray[np.float64],
     mask: NDArray[np.bool_],
 ) -> Motion:
-    """Rigid head motion between the volumes of a scan, and the eddy currents' stretch.
+    """Rigid head motion between the volumes of a scan, the eddy currents' stretch, lost slices.
 
     Volumes are registered to what the other volumes of their shell predict, from coarse to fine;
     then each shell's mean to that of the next lower b-value. Shifts by eddy currents count as
-    motion: a rigid registration cannot tell them apart.
+    motion: a rigid registration cannot tell them apart. Slices that lost signal are replaced by
+    their prediction at each level, so that they neither move their volume nor the others'.
 
     Parameters
     ----------
     dwi
-        (x, y, z, g).
+        (x, y, z, g); lost slices are replaced in place.
     bval
         (g,) s/mm².
     bvec
@@ -176,16 +186,15 @@ def estimate_motion(
         (x, y, z) brain, roughly.
     """
     shells = find_shells(bval)
-    n_volumes = dwi.shape[3]
-    centre = _centre(mask, affine)
-    matrices = np.tile(np.eye(4), (n_volumes, 1, 1))
-    stretch = np.tile(np.eye(3), (n_volumes, 1, 1))
-    for spacing in SPACINGS_MM:
+    motion = no_motion(dwi.shape[2:], affine, mask)
+    matrices, stretch, centre = motion.matrices, motion.stretch, motion.centre
+    acquired: dict[tuple[int, int], NDArray[np.float32]] = {}  # what lost slices held
+    for spacing in SPACINGS_MM if dwi.shape[3] > 1 else ():
         share, small_affine = registration.downsample(
             mask.astype(np.float32), affine, spacing, spacing
         )
         inside = share > RIM
-        for shell in shells if n_volumes > 1 else []:
+        for shell in shells:
             if len(shell) == 1:
                 continue
             small = {
@@ -197,6 +206,14 @@ def estimate_motion(
             if spacing == SPACINGS_MM[-1] and shell is not shells[0]:
                 stretch[shell] = _stretch(small, small_affine, inside, matrices, bvec, centre)
                 _align_shell(small, small_affine, inside, matrices, bvec)
+        _settle(matrices, stretch, centre, bvec, shells[1:])
+        for (k, v), slab in acquired.items():
+            dwi[:, :, k, v] = slab
+        motion.lost[:] = False
+        for shell in shells[1:]:  # only diffusion weighting makes motion lose signal
+            if len(shell) >= MIN_VOLUMES:
+                lost = _replace_lost(dwi, affine, mask, motion, bvec, shell, acquired)
+                motion.lost[:, shell] = lost
 
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     head = ndimage.distance_transform_edt(~mask, voxel) <= MARGIN_MM
@@ -209,10 +226,87 @@ def estimate_motion(
         lower = upper
 
     first = matrices[shells[0][0]].copy()
-    matrices = matrices @ np.linalg.inv(first)
+    matrices[:] = matrices @ np.linalg.inv(first)
     matrices[shells[0][0]] = np.eye(4)  # exactly: that volume is not interpolated
-    rotations = np.linalg.inv(stretch) @ matrices[:, :3, :3]
-    return Motion(matrices, rotations, stretch, centre)
+    motion.rotations[:] = np.linalg.inv(stretch) @ matrices[:, :3, :3]
+    return motion
+
+
+def _replace_lost(
+    dwi: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    motion: Motion,
+    bvec: NDArray[np.float64],
+    shell: NDArray[np.intp],
+    acquired: dict[tuple[int, int], NDArray[np.float32]],
+) -> NDArray[np.bool_]:
+    """Replace the lost slices of a shell, of which `acquired` keeps what they held; (z, n)."""
+    loss, motion.score[:, shell] = slice_scores(dwi, affine, mask, motion.matrices, bvec, shell)
+    lost = is_outlier(loss, motion.score[:, shell])
+    for k, i in np.argwhere(lost):
+        acquired[int(k), int(shell[i])] = dwi[:, :, k, shell[i]].copy()
+    replace_slices(dwi, affine, motion.matrices, bvec, shell, lost)
+    return lost
+
+
+def _settle(
+    matrices: NDArray[np.float64],
+    stretch: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    shells: list[NDArray[np.intp]],
+) -> None:
+    """Take out of `matrices` what a registration to predictions leaves open.
+
+    Motion that changes with the direction as contrast does (by the second-order harmonics) looks
+    like contrast to a prediction, and is hardly found. Such motion would jump from volume to
+    volume, for neighbours in time have distant directions: of all motion that fits the
+    registration as well, that with the least change from volume to volume is taken.
+    """
+    g = len(matrices)
+    even, free = [], []  # columns (g,): motion that looks like contrast; what else may jump
+    for shell in shells:
+        if len(shell) < MIN_SETTLED:
+            continue
+        x, y, z = bvec[shell].T
+        for value in (x * y, x * z, y * z, x * x - y * y, 2 * z * z - x * x - y * y):
+            even.append(np.zeros(g))
+            even[-1][shell] = value - value.mean()
+        for value in (np.ones(len(shell)), x, y, z):  # shells lie apart, eddy currents shift them
+            free.append(np.zeros(g))
+            free[-1][shell] = value
+    if not even:
+        return
+    rigid = [
+        np.linalg.inv(registration.about(s, np.zeros(3), centre)) @ m
+        for s, m in zip(stretch, matrices, strict=True)
+    ]
+    parameters = _parameters(np.stack(rigid), centre)  # (g, 6)
+    columns = np.stack(even + free, axis=1)
+    change, steps = np.diff(columns, axis=0), np.diff(parameters, axis=0)
+    for k in range(6):
+        weight = np.ones(g - 1)
+        for _ in range(10):  # absolute values in place of squares: a head that jumps may do so
+            beta = np.linalg.lstsq(weight[:, None] * change, weight * steps[:, k], rcond=None)[0]
+            left = abs(steps[:, k] - change @ beta)
+            weight = 1 / np.sqrt(left + 0.3 * np.median(left) + 1e-6)
+        parameters[:, k] -= columns[:, : len(even)] @ beta[: len(even)]
+    for v, (moved, s) in enumerate(zip(parameters, stretch, strict=True)):
+        turn = registration.about(registration.rotation_matrix(moved[3:]), moved[:3], centre)
+        matrices[v] = registration.about(s, np.zeros(3), centre) @ turn
+
+
+def _parameters(
+    matrices: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    rotations: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Translation of the centre (mm) and rotation vector (radians), (g, 6)."""
+    moved = matrices[:, :3, :3] @ centre + matrices[:, :3, 3]
+    turns = matrices[:, :3, :3] if rotations is None else rotations
+    rotation = [registration.rotation_vector(r) for r in turns]
+    return np.concatenate([moved - centre, np.stack(rotation)], axis=1)
 
 
 def align_contrasts(
@@ -276,13 +370,18 @@ def _mean(
     return total / np.float32(len(shell))
 
 
-def no_motion(n_volumes: int, affine: NDArray[np.float64], mask: NDArray[np.bool_]) -> Motion:
-    """Motion of a scan whose volumes lie on each other already."""
+def no_motion(
+    shape: tuple[int, ...], affine: NDArray[np.float64], mask: NDArray[np.bool_]
+) -> Motion:
+    """Motion of a scan whose volumes lie on each other already; `shape` is (slices, volumes)."""
+    n_volumes = shape[1]
     return Motion(
         matrices=np.tile(np.eye(4), (n_volumes, 1, 1)),
         rotations=np.tile(np.eye(3), (n_volumes, 1, 1)),
         stretch=np.tile(np.eye(3), (n_volumes, 1, 1)),
         centre=_centre(mask, affine),
+        score=np.full(shape, np.nan),
+        lost=np.zeros(shape, dtype=bool),
     )
 
 
@@ -316,29 +415,6 @@ def _align_shell(
             predicted, volume, affine, affine, mask, matrices[v], dof
         ).matrix
         aligned[v] = moved(v)  # at once, or two volumes would chase each other
-
-
-def prediction_weights(bvec: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights (n, n) by which the other volumes of a shell predict each one.
-
-    A Gaussian process over the sphere (doi:10.1016/j.neuroimage.2015.07.067) whose covariance has
-    a free mean and the second-order harmonics: a tissue's contrast changes with the direction, and
-    against the plain mean of the others that would look like motion. Without directions, and with
-    few of them, the weights tend to the mean.
-
-    Parameters
-    ----------
-    bvec
-        (n, 3) unit vectors, n > 1; all 0 for b0s.
-    """
-    cosine = bvec @ bvec.T
-    covariance = FREE_MEAN + 0.5 * (3 * cosine**2 - 1)  # Legendre's second polynomial
-    weights = np.zeros_like(covariance)
-    for v in range(len(bvec)):
-        others = np.arange(len(bvec)) != v
-        known = covariance[np.ix_(others, others)] + NOISE_VARIANCE * np.eye(len(bvec) - 1)
-        weights[v, others] = np.linalg.solve(known, covariance[others, v])
-    return weights
 
 
 def _stretch(
