@@ -38,13 +38,13 @@ SPACINGS_MM = (8.0, 4.0)
 PASSES = 2
 """Times that all volumes are aligned at each spacing."""
 
-MARGIN_MM = 8.0
+MARGIN_MM = 12.0
 """Margin around the brain where b0 and diffusion-weighted images are compared."""
 
 SENSITIVITY_MM = 20.0
 """Scale (sigma) of the intensity that is taken for the coil's sensitivity."""
 
-MAX_POINTS = 40_000
+MAX_POINTS = 100_000
 """Points that two shells are compared at; six parameters do not need more."""
 
 MIN_SETTLED = 20
