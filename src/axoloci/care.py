@@ -297,6 +297,9 @@ def status(study: Path, env: str | None) -> None:
         if waiting:
             states = ", ".join(f"{job.job} ({job.status})" for job in waiting)
             click.echo(f"{cohort.name or 'study'}, still to do: {states}")
+    for cohort in cohorts:
+        if excluded := [scan for scan in cohort.scans if scan.excluded]:
+            click.echo(_excluded_line(cohort.name, excluded))
     for name, reason, log, again in failed[:SHOWN]:
         log_line = f"\n  log: {log}" if log else ""  # it failed before anything was run
         click.echo(f"failed: {name}: {reason}{log_line}\n  alone: {again}")
@@ -309,6 +312,17 @@ def status(study: Path, env: str | None) -> None:
             click.echo(f"failed in Slurm: {stage.name}: {reason}\n  logs: {out / 'slurm' / 'logs'}")
     if failed or any(stage.failed for stage in stages) or (open_ends and not under_way):
         sys.exit(EXIT_NOT_ALL)
+
+
+def _excluded_line(cohort: str, excluded: Sequence[Outcome]) -> str:
+    """How many scans the group does without, and why the first ones."""
+    by_rule = sum(scan.excluded.startswith("by rule") for scan in excluded)
+    named = "".join(f"\n  {scan.scan}: {scan.excluded}" for scan in excluded[:SHOWN])
+    more = f"\n  and {len(excluded) - SHOWN} more" if len(excluded) > SHOWN else ""
+    return (
+        f"{cohort or 'study'}, left out of the group by exclude.tsv: {by_rule} scans by rule, "
+        f"{len(excluded) - by_rule} by the user{named}{more}"
+    )
 
 
 def _with_reasons(cohort: CohortState, ended: Mapping[str, Outcome]) -> CohortState:

@@ -119,13 +119,14 @@ class Limit:
 
 LIMITS = (
     Limit(
-        *("mean_framewise_displacement", "exclude", None, 5.0),
+        *("mean_framewise_displacement", "exclude", None, 10.0),
         "the head hardly lay still in any volume: what a volume misses cannot be made up",
         POWER,
     ),
     Limit(
-        *("mean_framewise_displacement", "look", None, 2.0),
-        "strong motion leaves signal dropout and spin-history effects after correction",
+        *("mean_framewise_displacement", "look", None, 5.0),
+        "strong motion leaves dropout and spin history behind; shifts by eddy currents, 2 to 4 mm "
+        "on some scanners, count as motion",
         POWER,
     ),
     Limit(
@@ -180,7 +181,7 @@ LIMITS = (
         TENSOR,
     ),
     Limit(
-        *("share_implausible_voxels", "look", None, 0.05),
+        *("share_implausible_voxels", "look", None, 0.08),
         "the tensor is no diffusion in many voxels: noise, dropout, misaligned volumes",
         TENSOR,
     ),
@@ -266,6 +267,7 @@ class Flag:
     figure: str
     level: Level
     text: str  # figure, value and limit
+    why: str  # what such a value means
 
     def __str__(self) -> str:
         return f"{self.level}: {self.text}"
@@ -281,6 +283,35 @@ def number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
+
+
+def quality_figures(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and words among a step's own keys, nested ones joined by an underscore.
+
+    Keys with a capital letter are BIDS metadata. Of a list by shells each has its own figure, named
+    by the b-value to the next hundred: scanners play out 995 and 1005 for 1000.
+
+    >>> quality_figures({"Name": "a", "head": {"scale": 1.1}, "snr": [{"bval": 995.0, "snr": 20}]})
+    {'head_scale': 1.1, 'snr_b1000': 20}
+    """
+    figures: dict[str, Any] = {}
+    for key, value in description.items():
+        if not key.islower():
+            continue
+        if isinstance(value, Mapping):
+            figures |= {f"{key}_{name}": one for name, one in value.items() if _is_plain(one)}
+        elif isinstance(value, list):
+            for shell in value:
+                if isinstance(shell, Mapping) and len(shell) == 2 and "bval" in shell:
+                    (one,) = (shell[name] for name in shell if name != "bval")
+                    figures[f"{key}_b{100 * round(number(shell['bval']) / 100)}"] = one
+        elif _is_plain(value):
+            figures[key] = value
+    return figures
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
 def derived_figures(row: Mapping[str, Any]) -> dict[str, float]:
@@ -302,13 +333,15 @@ def absolute_flags(row: Mapping[str, Any]) -> list[Flag]:
     flags: dict[str, Flag] = {}
     frame = row.get("gradient_frame_best")
     if isinstance(frame, str) and frame not in (AS_GIVEN, "", "n/a"):
-        flags["gradient_frame"] = Flag("gradient_frame", "exclude", f"gradients: {frame}")
+        flags["gradient_frame"] = Flag(
+            "gradient_frame", "exclude", f"gradients: {frame}", FRAME_WHY
+        )
     for limit in LIMITS:
         value = number(row.get(limit.figure))
         if limit.figure not in flags and limit.broken_by(value):
             told = figure_of(limit.figure)
             text = f"{told.name} {told.text(value)}{told.unit} ({limit.bounds})"
-            flags[limit.figure] = Flag(limit.figure, limit.level, text)
+            flags[limit.figure] = Flag(limit.figure, limit.level, text, limit.why)
     return list(flags.values())
 
 
@@ -396,7 +429,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[list[Flag]]:
                 if rule.figure not in {flag.figure for flag in own}:
                     usual = told.text(float(np.nanmedian(values)))
                     text = f"{told.name} {told.text(values[k])}{told.unit} (others {usual})"
-                    own.append(Flag(rule.figure, "look", text))
+                    own.append(Flag(rule.figure, "look", text, RELATIVE_WHY))
     return [sorted(own, key=lambda flag: flag.level) for own in flags]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.cohort import Cohort, read_cohort
+from axoloci.quality import figure_of, level_of
 from axoloci.tasks.report import figures, kernel
 from axoloci.tasks.report.document import (
     LAST,
@@ -42,6 +43,7 @@ from axoloci.tasks.report.inputs import (
     read_tsv,
 )
 from axoloci.tasks.report.methods import methods_text, power, trait_word
+from axoloci.tasks.report.qc_page import RULE_SENTENCE, Judged, judged
 from axoloci.tasks.report.sharing import (
     SMALLEST,
     count_failures,
@@ -58,20 +60,6 @@ SHOWN_EXAMPLES = 4
 SHOWN_LATENTS = 6
 MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 FILES = {"out", "bids", "scans", "genotypes", "covariates", "normalize.template"}  # settings
-
-# Quality figures by name: label, factor, decimals, and the side on which they are suspicious.
-QC: dict[str, tuple[str, float, int, kernel.Side | None]] = {
-    "mean_framewise_displacement": ("mean motion, mm", 1, 3, "high"),
-    "max_framewise_displacement": ("max motion, mm", 1, 2, "high"),
-    "mask_ml": ("brain mask, ml", 1, 0, "both"),
-    "mean_fa": ("mean FA", 1, 3, "both"),
-    "median_md": ("median MD, 10⁻³ mm²/s", 1e3, 3, "both"),
-    "similarity_header": ("similarity before", 1, 3, None),
-    "similarity_affine": ("similarity, affine", 1, 3, None),
-    "similarity_warp": ("similarity to template", 1, 3, "low"),
-    "head_scale": ("head scale", 1, 3, "both"),
-    "n_implausible_voxels": ("implausible voxels", 1, 0, "high"),
-}
 
 
 @dataclass
@@ -212,82 +200,66 @@ def _add_shared_scans(page: Page, scans: pd.DataFrame, reason: pd.Series[Any]) -
 
 
 def add_qc(page: Page, given: Inputs) -> None:
-    """Quality figures of each scan, outliers first."""
+    """Quality figures of each scan, those that break a rule first."""
     if given.qc is None:
         page.sentences["qc"] = "No table of quality figures was given."
         return
-    table = read_tsv(given.qc, "qc")
-    if table.empty:
+    found = judged(given.qc)
+    if found.table.empty:
         page.sentences["qc"] = "No scan has finished, so there are no quality figures."
         return
-    known = [name for name in QC if name in table and _is_numeric(table[name])]
-    if not known:
+    if not found.names:
         page.sentences["qc"] = "The maps came in a common space, so no step has quality figures."
         return
-    values = {name: table[name].to_numpy(np.float64) * QC[name][1] for name in known}
-    out = {
-        name: kernel.find_outliers(values[name], side)
-        for name in known
-        if (side := QC[name][3]) is not None
-    }
-    flags = [[name for name in out if out[name][row]] for row in range(len(table))]
-    n_flagged = sum(bool(flag) for flag in flags)
-    few = len(table) < kernel.MIN_FOR_OUTLIERS
     say = say_count if page.shareable else "{:,}".format
+    n = len(found.table)
     page.qc_rule = (
-        f"With fewer than {kernel.MIN_FOR_OUTLIERS} scans none is called an outlier."
-        if few
-        else f"A scan is marked where a figure lies more than {kernel.OUTLIER_Z} robust standard "
-        "deviations (1.4826 × median absolute deviation) from the median, on the side that is "
-        f"suspicious: {say(n_flagged)} of {say(len(table))} here. Marks are for looking at; "
-        "nothing was left out because of them."
+        f"{say(found.count())} of {say(n)} scans break a rule, {say(found.count('exclude'))} of "
+        f"them one by which the data are wrong. {RULE_SENTENCE}"
     )
     if page.shareable:
-        _add_shared_qc(page, values)
+        _add_shared_qc(page, found)
         return
-    if len(table) > 2 and out:
-        page.pictures["qc"] = picture(
-            figures.distributions(
-                [values[name] for name in out],
-                [QC[name][0] for name in out],
-                list(out.values()),
-            ),
-            "Histograms of " + ", ".join(QC[name][0] for name in out) + ".",
-            "Each figure over all scans; red marks are outliers.",
-        )
-    others = [
-        name for name in table.columns if name not in (*QC, "scan", "sample_id") and name[:1] != "_"
-    ]
-    order = sorted(range(len(table)), key=lambda row: (not flags[row], str(table["scan"][row])))
+    page.qc_rule += " qc.html lists the rules and all scans."
+    if (histograms := found.histograms()) is not None:
+        page.pictures["qc"] = histograms
+    hidden = (*found.names, "scan", "sample_id", "flags")
+    others = [str(name) for name in found.table if name not in hidden and str(name)[:1] != "_"]
+    names = list(map(str, found.table["scan"]))
+    ranks = {"exclude": 0, "look": 1, None: 2}
+    order = sorted(range(n), key=lambda row: (ranks[level_of(found.flags[row])], names[row]))
+    flagged = {name: found.flagged(name) for name in found.names}
+    values = {name: found.values(name) * figure_of(name).factor for name in found.names}
     rows = []
     for row in order[:MAX_ROWS]:
         cells = [
-            Cell(str(table["scan"][row]), kind="name"),
-            Cell(", ".join(QC[name][0].split(",")[0] for name in flags[row]), kind="flags"),
+            Cell(names[row], kind="name"),
+            Cell("; ".join(map(str, found.flags[row])), kind="flags"),
         ]
-        for name in known:
-            kind = "flag" if name in flags[row] else "number"
-            cells.append(number_cell(values[name][row], QC[name][2], kind))
-        cells += [value_cell(table[name][row]) for name in others]
+        for name in found.names:
+            kind = "flag" if flagged[name][row] else "number"
+            cells.append(number_cell(values[name][row], figure_of(name).decimals, kind))
+        cells += [value_cell(found.table[name][row]) for name in others]
         rows.append(cells)
-    head = ["scan", "outlier in", *(QC[name][0] for name in known)]
-    page.qc = Table([*head, *(name.replace("_", " ") for name in others)], rows, len(table))
+    head = ["scan", "flags", *(figure_of(name).label for name in found.names)]
+    page.qc = Table([*head, *(name.replace("_", " ") for name in others)], rows, n)
 
 
-def _add_shared_qc(page: Page, values: Mapping[str, NDArray[np.float64]]) -> None:
+def _add_shared_qc(page: Page, found: Judged) -> None:
     """Quality figures of all scans together: mean, standard deviation, histograms without few.
 
     How many scans have a figure is not told: it would tell how few lack it.
     """
     rows, bars, labels = [], [], []
-    for name, value in values.items():
-        label, _, decimals, side = QC[name]
+    for name in found.names:
+        told = figure_of(name)
+        value = found.values(name) * told.factor
         if (of_all := summary(value)) is not None:
-            numbers = (number_cell(number, decimals) for number in of_all[1:])
-            rows.append([Cell(label, kind="name"), *numbers])
-        if side is not None and (drawn := histogram(value)) is not None:
+            numbers = (number_cell(number, told.decimals) for number in of_all[1:])
+            rows.append([Cell(told.label, kind="name"), *numbers])
+        if (drawn := histogram(value)) is not None:
             bars.append(drawn)
-            labels.append(label)
+            labels.append(told.label)
     if rows:
         page.qc = Table(["figure", "mean", "SD"], rows, len(rows))
     if bars:
