@@ -21,7 +21,8 @@ Level = Literal["exclude", "look"]
 
 FEWEST = 10  # scans of one scanner and its shells; the spread of fewer says little
 OUTLIER_Z = 4.0  # robust standard deviations: one in 16,000 of a normal distribution
-AS_GIVEN = "as given"  # gradient frame of a scan whose gradients fit its image
+FRAMES_UNFLAGGED = ("as given", "cannot be told", "", "n/a")  # words for the gradients' best frame
+FRAME_MARGIN = 2.0  # standard errors by which another frame must be better to be sure
 
 POWER = "10.1016/j.neuroimage.2011.10.018"  # framewise displacement
 EDDY_QC = "10.1016/j.neuroimage.2018.09.073"  # quality control of diffusion MRI by eddy's figures
@@ -67,8 +68,11 @@ FIGURES: dict[str, Figure] = {
     "mean_fa": Figure("mean FA"),
     "median_md": Figure("median MD, 10⁻³ mm²/s", 1e3),
     "share_implausible_voxels": Figure("implausible voxels, %", 100, 2),
+    "median_residual": Figure("median residual"),
     "similarity_warp": Figure("similarity to template"),
-    "overlap": Figure("overlap with template"),
+    "dice_brain": Figure("overlap with template"),
+    "dice_white_matter": Figure("overlap of white matter"),
+    "jacobian_folded": Figure("folded voxels, %", 100, 2),
     "head_scale": Figure("head scale"),
 }
 """Figures that are told apart from the others, in their order."""
@@ -196,14 +200,19 @@ LIMITS = (
         NORMALISED,
     ),
     Limit(
-        *("overlap", "exclude", 0.6, None),
+        *("dice_brain", "exclude", 0.6, None),
         "the registered brain does not cover the template's: the registration failed",
         NORMALISED,
     ),
     Limit(
-        *("overlap", "look", 0.8, None),
+        *("dice_brain", "look", 0.8, None),
         "the registered brain covers the template's in part: a field of view that is cut, or a "
         "poor mask or registration",
+        NORMALISED,
+    ),
+    Limit(
+        *("jacobian_folded", "look", None, 0.001),
+        "the warp folds: the registration failed in places",
         NORMALISED,
     ),
     Limit(
@@ -254,7 +263,8 @@ RELATIVE = (
     Relative("median_md", "both", 1e-4),
     Relative("share_implausible_voxels", "high", 0.02),
     Relative("similarity_warp", "low", 0.08),
-    Relative("overlap", "low", 0.05),
+    Relative("dice_brain", "low", 0.05),
+    Relative("dice_white_matter", "low", 0.08),
     Relative("head_scale", "both", 0.25),
 )
 RELATIVE_WHY = "unlike scans of the same scanner and shells"
@@ -332,10 +342,10 @@ def absolute_flags(row: Mapping[str, Any]) -> list[Flag]:
     """
     flags: dict[str, Flag] = {}
     frame = row.get("gradient_frame_best")
-    if isinstance(frame, str) and frame not in (AS_GIVEN, "", "n/a"):
-        flags["gradient_frame"] = Flag(
-            "gradient_frame", "exclude", f"gradients: {frame}", FRAME_WHY
-        )
+    if isinstance(frame, str) and frame not in FRAMES_UNFLAGGED:
+        unsure = number(row.get("gradient_frame_margin")) < FRAME_MARGIN
+        level: Level = "look" if unsure else "exclude"
+        flags["gradient_frame"] = Flag("gradient_frame", level, f"gradients: {frame}", FRAME_WHY)
     for limit in LIMITS:
         value = number(row.get(limit.figure))
         if limit.figure not in flags and limit.broken_by(value):

@@ -44,13 +44,12 @@ from axoloci.tasks.report.document import (
 from axoloci.tasks.report.scan_figures import OUTLINE, Map, Volumes
 
 WHITE_MATTER = 0.3  # smoothed FA at which the outlines of white matter run
-MAX_MD = 2e-3  # mm²/s, drawn white
+MAX_FA, MAX_MD = 0.8, 2e-3  # drawn white; MD in mm²/s
 STEPS = {  # a description of each step, by the end of its name
     "preprocess": "desc-preproc_dwi.json",
     "dti": "model-tensor_dwimap.json",
     "normalize": "space-template_registration.json",
 }
-COLOUR_FA = ("colorfa", "colourfa", "cfa", "rgb", "dec")  # of which steps make one
 TILES = (
     *("mean_framewise_displacement", "share_outlier_slices", "neighbour_correlation"),
     *("mean_fa", "median_md", "similarity_warp"),
@@ -112,13 +111,10 @@ class Scan:
             raise InputError(f"{self.path(name)}: cannot be read as JSON: {error}") from error
         return content if isinstance(content, dict) else {}
 
-    def read_map(self, *names: str, ndim: int = 3) -> Maps | None:
-        """The first of some maps of the tensor that is there, with its affine."""
-        for name in names:
-            path = self.path(f"model-tensor_param-{name}_dwimap.nii.gz")
-            if path.exists():
-                return read_nifti(path, ndim)
-        return None
+    def read_map(self, name: str, ndim: int = 3) -> Maps | None:
+        """A map of the tensor with its affine; none if there is none."""
+        path = self.path(f"model-tensor_param-{name}_dwimap.nii.gz")
+        return read_nifti(path, ndim) if path.exists() else None
 
     def read_table(self, name: str) -> pd.DataFrame | None:
         """A table; none if there is none."""
@@ -131,7 +127,7 @@ class Scan:
 
     def read_b0(self) -> Maps | None:
         """The signal without weighting: the tensor's, or the first such volume."""
-        if (fitted := self.read_map("s0", "S0")) is not None:
+        if (fitted := self.read_map("bzero")) is not None:
             return fitted
         path, bval = self.path("desc-preproc_dwi.nii.gz"), self.read_bval()
         if not path.exists() or bval is None:
@@ -367,11 +363,9 @@ def _add_maps(page: ScanPage, scan: Scan) -> None:
             photo=True,
         )
     rows = []
-    if (colour := scan.read_map(*COLOUR_FA, ndim=4)) is not None:
-        volume = to_ras(colour[0], affine)
-        scale = 1 if volume.max() <= 1.5 else 255
-        rows.append(Map("colour FA", np.clip(volume / scale / 0.8, 0, 1)))
-    rows.append(Map("FA\nwhite 0.8", to_ras(fa[0], affine), (0, 0.8)))
+    if (colour := scan.read_map("decfa", ndim=4)) is not None:
+        rows.append(Map("colour FA", np.clip(to_ras(colour[0], affine) / MAX_FA, 0, 1)))
+    rows.append(Map(f"FA\nwhite {MAX_FA:g}", to_ras(fa[0], affine), (0, MAX_FA)))
     if (md := scan.read_map("md")) is not None:
         rows.append(Map(f"MD\nwhite {MAX_MD:g}", to_ras(md[0], affine), (0, MAX_MD)))
     if (residual := scan.read_map("residual")) is not None:
@@ -393,16 +387,16 @@ def _add_registration(page: ScanPage, scan: Scan, template: Path | None) -> None
     if not path.exists():
         return
     fa, affine = read_nifti(path, ndim=3)
-    rows = [Map("this scan", to_ras(fa, affine), (0, 0.8))]
+    rows = [Map("this scan", to_ras(fa, affine), (0, MAX_FA))]
     mask = rows[0].volume > 0
     if template is not None:
         fixed = to_ras(_on_grid(template, fa.shape, affine), affine)
         mask = fixed > 0.05 * fixed.max()
         line = ndimage.gaussian_filter(fixed, 1.0) > WHITE_MATTER * min(1.0, float(fixed.max()))
         rows = [
-            Map("template", fixed, (0, 0.8), ((line, OUTLINE),)),
-            Map("this scan", rows[0].volume, (0, 0.8), ((line, OUTLINE),)),
-            Map("this scan", rows[0].volume, (0, 0.8)),
+            Map("template", fixed, (0, MAX_FA), ((line, OUTLINE),)),
+            Map("this scan", rows[0].volume, (0, MAX_FA), ((line, OUTLINE),)),
+            Map("this scan", rows[0].volume, (0, MAX_FA)),
         ]
     similarity = number(scan.figures.get("similarity_warp"))
     told = f" Correlation with the template: {similarity:.2f}." if math.isfinite(similarity) else ""
