@@ -26,6 +26,7 @@ from axoloci.job import read_record, read_records
 from axoloci.scans import LABEL, Scan
 from axoloci.steps import installed_steps, is_outside, step_version
 from axoloci.study import Inputs, StudyPaths, StudySettings
+from axoloci.workflows.exclusion import RULE, USER
 from axoloci.workflows.participants import (
     Cohort,
     Outcome,
@@ -190,7 +191,10 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
         facts["scans"] = {
             "finished": sum(outcome.status == "ok" for outcome in cohort.outcomes),
             "people": len(chosen),
-            "excluded": sum(bool(outcome.excluded) for outcome in cohort.outcomes),
+            "excluded": {
+                by: sum(outcome.excluded.startswith(f"by {by}") for outcome in cohort.outcomes)
+                for by in (RULE, USER)
+            },
         }
     if used:
         facts |= _scan_facts(used, cohort.settings)

@@ -430,6 +430,7 @@ def make_report(
     parts = {"seconds": seconds}
     if discovery.outcomes:
         parts |= {"scans": discovery.paths.scans, "qc": discovery.paths.qc}
+    qc_page = discovery.paths.qc_page if discovery.settings.start in STEPS else None
     if not group:  # else they would be of other people or settings
         parts |= {
             "cohort": found / "cohort.zarr",
@@ -455,6 +456,7 @@ def make_report(
         {
             "title": settings.title or settings.out.name,
             "other_scans": others,
+            **({"qc_page": str(qc_page.relative_to(paths.out))} if qc_page else {}),
             "out_dir": str(paths.out),
             "study_settings": settings.model_dump(mode="json", exclude_none=True),
             "versions": package_versions(env),

@@ -200,12 +200,12 @@ LIMITS = (
         NORMALISED,
     ),
     Limit(
-        *("dice_brain", "exclude", 0.6, None),
+        *("dice_brain", "exclude", 0.5, None),
         "the registered brain does not cover the template's: the registration failed",
         NORMALISED,
     ),
     Limit(
-        *("dice_brain", "look", 0.8, None),
+        *("dice_brain", "look", 0.75, None),
         "the registered brain covers the template's in part: a field of view that is cut, or a "
         "poor mask or registration",
         NORMALISED,

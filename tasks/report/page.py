@@ -72,9 +72,11 @@ class Page:
     images: bool = True  # whether the study has any
     tiles: list[tuple[str, str, str]] = field(default_factory=list)  # figure, name, remark
     failed: Table | None = None
+    excluded: Table | None = None
     reasons: Table | None = None
     qc: Table | None = None
     qc_rule: str = ""
+    qc_page: str = ""
     methods: str = ""
     loci: Table | None = None
     replication: Table | None = None
@@ -161,6 +163,7 @@ def add_scans(page: Page, given: Inputs) -> None:
         + (f", {waiting:,} are not run yet." if waiting else ".")
         + (f" {_cohorts_sentence(given.other_scans)}" if given.other_scans else "")
     )
+    _add_excluded(page, scans)
     if failed.empty:
         return
     logs = failed["log"].fillna("") if "log" in failed else pd.Series("", index=failed.index)
@@ -172,6 +175,26 @@ def add_scans(page: Page, given: Inputs) -> None:
         ][:MAX_ROWS],
         len(failed),
     )
+
+
+def _add_excluded(page: Page, scans: pd.DataFrame) -> None:
+    """Scans that the group does without, by `exclude.tsv`."""
+    told = scans[scans["excluded"].notna()] if "excluded" in scans else scans[:0]
+    if told.empty:
+        return
+    reasons = told["excluded"].astype(str)
+    by_rule = int(reasons.str.startswith("by rule").sum())
+    page.tiles.append((f"{len(told):,}", f"{plural(len(told), 'scan')} left out", "of the group"))
+    page.sentences["excluded"] = (
+        f"The group does without {len(told):,} {plural(len(told), 'scan')}: {by_rule:,} by rule, "
+        f"{len(told) - by_rule:,} by the user. exclude.tsv lists them, and what is written there "
+        "counts."
+    )
+    rows = [
+        [Cell(str(name), kind="name"), Cell(why, kind="text")]
+        for name, why in zip(told["scan"], reasons, strict=True)
+    ]
+    page.excluded = Table(["scan", "left out"], rows[:MAX_ROWS], len(rows))
 
 
 def _cohorts_sentence(others: Mapping[str, Path]) -> str:
@@ -220,7 +243,7 @@ def add_qc(page: Page, given: Inputs) -> None:
     if page.shareable:
         _add_shared_qc(page, found)
         return
-    page.qc_rule += " qc.html lists the rules and all scans."
+    page.qc_page = given.qc_page or ""
     if (histograms := found.histograms()) is not None:
         page.pictures["qc"] = histograms
     hidden = (*found.names, "scan", "sample_id", "flags")
