@@ -1,4 +1,4 @@
-"""`axoloci-report`: the study on one page."""
+"""`axoloci-report`: pages of a scan, of the quality of all, and of the study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from axoloci.tasks.report.page import make_page
 
 log = logging.getLogger("axoloci")
 
-main = step_group(__name__, "One page of what went into a study, what failed and what was found.")
+main = step_group(
+    __name__, "Pages: one scan, the quality of all, what went into a study and what was found."
+)
 
 
 @main.command()
@@ -89,7 +91,7 @@ def group(qc: Path, scans: Path | None, pages: bool, title: str, out: Path) -> N
     """Make the page of all scans: which rules each breaks, distributions, and the rules."""
     from axoloci.tasks.report.qc_page import make_qc_page
 
-    html = make_qc_page(qc, scans=scans, pages=pages, title=title or "Study")
+    html = make_qc_page(qc, scans=scans, pages=pages, title=title)
     write_text(out, html)
     log.info("%s: %.1f MB", out, len(html.encode()) / 1e6)
 

@@ -76,7 +76,7 @@ class MakeQcPage(shell.Task["MakeQcPage.Outputs"]):
     pages: bool = shell.arg(
         argstr="--pages", default=False, help="link the pages of the scans, which lie beside it"
     )
-    title: str = shell.arg(argstr="--title", default="", help="name of the study")
+    title: str | None = shell.arg(argstr="--title", default=None, help="name of the study")
     out: str = shell.arg(argstr="--out", default="qc.html", help="the page")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from axoloci.cli import main
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json
 from axoloci.job import file_state
@@ -170,6 +172,17 @@ def test_take_stock__a_person_falls_back_to_another_scan(tmp_path: Path) -> None
     told = {outcome.scan: outcome.excluded for outcome in state.scans}
     assert told["sub-2"] == "by user: asleep"
     assert told["sub-3"] == ""
+
+
+def test_status__says_who_is_left_out_and_why(tmp_path: Path) -> None:
+    settings = StudySettings(out=tmp_path, fa=tmp_path)
+    cohort = finished(settings, {name: {"head_scale": 1.0} for name in SCANS})
+    write(StudyPaths(tmp_path).exclude, "sub-2\tyes\tasleep\tuser")
+    take_stock(cohort, "native")
+    done = CliRunner().invoke(main, ["status", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "left out of the group by exclude.tsv: 0 scans by rule, 1 by the user" in done.output
+    assert "sub-2: by user: asleep" in done.output
 
 
 def test_take_stock__rules_exclude_no_one_where_the_study_says_so(tmp_path: Path) -> None:
