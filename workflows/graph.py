@@ -175,8 +175,6 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
                 f" × {number:,}" if number else " × scans",
             )  # fmt: skip
             last[name] = jobs["normalize"]
-            graph.jobs[name][f"{name}_qc"] = "qc\naxoloci-report group"
-            graph.connect(last[name], f"{name}_qc", "qc.tsv", "exclude.tsv")
             maps[name] = (jobs["normalize"], "maps.tsv")
 
     teacher = settings.teacher()
@@ -243,6 +241,8 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             graph.connect(jobs["joint"], report, "joint.parquet")
             found = jobs
     for name, job in last.items():
+        graph.jobs[name][f"{name}_qc"] = "qc\naxoloci-report group"
+        graph.connect(job, f"{name}_qc", "scans.tsv", "qc.tsv")
         if name == "discovery":
             graph.connect(job, report, "scans.tsv", "qc.tsv")
     graph.jobs[""] = {report: "report\naxoloci-report page"}

@@ -255,13 +255,6 @@ def test_scan__makes_do_with_what_is_there(tmp_path: Path) -> None:
     assert "Tensor fit the FA map was given" in page.text
 
 
-def test_scan__takes_the_b0_of_the_volumes_where_no_step_gives_one(tmp_path: Path) -> None:
-    write_scan(tmp_path, full=False)
-    volumes = np.repeat(ball()[..., None], N, axis=3).astype(np.float32)
-    write_nifti(tmp_path / f"{PREFIX}_desc-preproc_dwi.nii.gz", volumes, AFFINE)
-    assert any("outline of the brain mask" in alt for alt in page_of(tmp_path).alts)
-
-
 def test_scan__names_faults(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.exit_code == 1

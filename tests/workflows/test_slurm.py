@@ -35,9 +35,9 @@ from axoloci.workflows import cluster
 from axoloci.workflows.cluster import check_stage, in_words, run_job, to_repeat
 from axoloci.workflows.participants import (
     Outcome,
+    decisive_steps,
     quality_file,
     recipe,
-    steps_of,
     write_outcome,
 )
 from axoloci.workflows.slurm_scripts import write_scripts
@@ -788,7 +788,7 @@ def finish(scan: Scan, settings: StudySettings) -> None:
     """Leave of a scan what a finished one leaves."""
     fa = settings.out / scan.folder / "fa.nii.gz"
     write_text(fa, "")
-    for step in steps_of(settings):
+    for step in decisive_steps(settings):
         file = quality_file(scan, step, settings)
         assert file is not None
         write_json(file, {"n": 1})
