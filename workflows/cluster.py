@@ -50,8 +50,8 @@ from axoloci.workflows.provenance import write_crate, write_whole_crate
 from axoloci.workflows.slurm_scripts import CHECK, write_scripts
 from axoloci.workflows.study import (
     begin,
+    groups_behind,
     make_report,
-    maps_changed,
     prepare_group,
     run_group_part,
     take_stock,
@@ -341,7 +341,7 @@ def _unfinished(submission: Submission) -> list[tuple[Stage, list[int] | None]]:
         if stage.action == "participants":
             found = _outcomes(submission, read_scans(submission))
             elements = _unfinished_elements(submission, found)
-            if elements or not state.done or _is_list_edited(submission, found):
+            if elements or not state.done or groups_behind(submission.settings, found):
                 wanted.append((stage, elements))
         elif wanted:  # what it works on may change
             wanted.append((stage, None))
@@ -359,12 +359,6 @@ def _unfinished_elements(
     # in the order of the frozen list, which goes by cohort
     ok = [outcome.status == "ok" for outcomes in found.values() for outcome in outcomes]
     return sorted({number // size for number, is_ok in enumerate(ok) if not is_ok})
-
-
-def _is_list_edited(submission: Submission, found: Mapping[str, Sequence[Outcome]]) -> bool:
-    """Whether other scans are excluded than when the group stage was run."""
-    cohorts = submission.settings.cohorts()
-    return any(maps_changed(Cohort(cohorts[name], [], list(own))) for name, own in found.items())
 
 
 def _outcomes(

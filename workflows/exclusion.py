@@ -65,7 +65,7 @@ def read_exclusions(path: Path, known: Collection[str] | None = None) -> dict[st
     problems = []
     for row in reader:
         where = f"{path}, line {reader.line_num}"
-        scan, exclude, reason, by = (str(row.get(name) or "").strip() for name in COLUMNS)
+        scan, exclude, reason, by = (" ".join((row.get(name) or "").split()) for name in COLUMNS)
         if not any((scan, exclude, reason, by)):
             continue
         is_rule = by.lower() == RULE and exclude.lower() == "yes"
@@ -78,7 +78,7 @@ def read_exclusions(path: Path, known: Collection[str] | None = None) -> dict[st
         elif known is None or scan in known:
             reason = "" if reason in NOTHING else reason
             entries[scan] = Entry(exclude.lower() == "yes", reason, RULE if is_rule else USER)
-        elif not is_rule:  # that scan may have gone from the data; a user's word is for one of them
+        elif not is_rule:  # a scan that a rule named may have gone from the data since
             problems.append(f"{where}: no scan '{scan}' in this study; {nearest(scan, known)}")
     raise_all(problems, f"{path}: the list of excluded scans has faults:")
     return entries
@@ -111,7 +111,7 @@ def write_exclusions(path: Path, entries: Mapping[str, Entry]) -> None:
     """Write the list if it says something else than before."""
     rows = [COLUMNS]
     for scan, entry in entries.items():
-        reason = " ".join(entry.reason.split()).replace('"', "'")
+        reason = entry.reason.replace('"', "'")  # which tables of tabs do without
         rows.append((scan, "yes" if entry.exclude else "no", reason or "n/a", entry.by))
     text = "".join("\t".join(row) + "\n" for row in rows)
     if not path.exists() or path.read_text(encoding="utf-8-sig") != text:

@@ -343,21 +343,16 @@ def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> l
     return mark_excluded(outcomes, paths)
 
 
-def mark_excluded(
-    outcomes: Sequence[Outcome], paths: StudyPaths, *, all_known: bool = True
-) -> list[Outcome]:
+def mark_excluded(outcomes: Sequence[Outcome], paths: StudyPaths) -> list[Outcome]:
     """Outcomes with what `exclude.tsv` says of them.
 
     Raises
     ------
     InputError
-        The list has faults; unknown scans are none where not `all_known`.
+        The list has faults; that it names others, who knows all scans of the study must say.
     """
-    known = {outcome.scan for outcome in outcomes} if all_known else None
     reasons = {
-        scan: str(entry)
-        for scan, entry in read_exclusions(paths.exclude, known).items()
-        if entry.exclude
+        scan: str(entry) for scan, entry in read_exclusions(paths.exclude).items() if entry.exclude
     }
     return [replace(outcome, excluded=reasons.get(outcome.scan, "")) for outcome in outcomes]
 

@@ -192,7 +192,7 @@ def _outcomes(paths: StudyPaths) -> list[Outcome]:
         # that it must be run again for its settings, only the table knows
         if known is None or known.status != "not run" or not known.reason:
             found[outcome.scan] = outcome
-    return mark_excluded(list(found.values()), paths, all_known=False)
+    return mark_excluded(list(found.values()), paths)
 
 
 def _jobs(

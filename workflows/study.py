@@ -135,6 +135,14 @@ def maps_changed(cohort: Cohort) -> bool:
     return read_rows(cohort.paths.maps) != map_rows(cohort)
 
 
+def groups_behind(settings: StudySettings, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Cohorts whose group stage was run with other maps than it would be now."""
+    cohorts = settings.cohorts()
+    return [
+        name for name, own in outcomes.items() if maps_changed(Cohort(cohorts[name], [], list(own)))
+    ]
+
+
 def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | None:
     """Table of those covariates of the study that the steps themselves have made, if any.
 

@@ -232,6 +232,7 @@ def status(study: Path, env: str | None) -> None:
     """
     from axoloci.workflows.records import study_state
 
+    behind: list[str] = []
     if study.is_dir():
         out, words = study, _words_of(study) or [PLACEHOLDER]
         cohorts = study_state(out)
@@ -239,6 +240,7 @@ def status(study: Path, env: str | None) -> None:
         from axoloci.scans import find_scans
         from axoloci.workflows.graph import group_jobs
         from axoloci.workflows.participants import read_outcomes
+        from axoloci.workflows.study import groups_behind
 
         settings = read_study(study)
         out, words = settings.out, [str(study)]
@@ -248,6 +250,7 @@ def status(study: Path, env: str | None) -> None:
             for name, cohort in settings.cohorts().items()
         }
         cohorts = study_state(out, scans, group_jobs(settings))
+        behind = groups_behind(settings, scans)
     from axoloci.workflows.cluster import cluster_state
     from axoloci.workflows.engine import is_locked
     from axoloci.workflows.submission import was_submitted
@@ -300,6 +303,8 @@ def status(study: Path, env: str | None) -> None:
     for cohort in cohorts:
         if excluded := [scan for scan in cohort.scans if scan.excluded]:
             click.echo(_excluded_line(cohort.name, excluded))
+    for name in behind:
+        click.echo(f"{name}: the group stage was run with other scans; the next run makes it anew")
     for name, reason, log, again in failed[:SHOWN]:
         log_line = f"\n  log: {log}" if log else ""  # it failed before anything was run
         click.echo(f"failed: {name}: {reason}{log_line}\n  alone: {again}")
