@@ -125,6 +125,18 @@ class Scan:
         except ValueError as error:
             raise InputError(f"{self.path(name)}: cannot be read as a table: {error}") from error
 
+    def read_b0(self) -> Maps | None:
+        """The first volume without weighting; where the volumes were removed, that of the fit.
+
+        The fit knows nothing outside of the mask, and so not what the mask lacks.
+        """
+        path, bval = self.path("desc-preproc_dwi.nii.gz"), self.read_bval()
+        if not path.exists() or bval is None:
+            return self.read_map("bzero")
+        image: Any = nib.load(path)
+        volume = np.asarray(image.dataobj[..., int(np.argmin(bval))], dtype=np.float32)
+        return volume, np.asarray(image.affine)
+
     def read_bval(self) -> NDArray[np.float64] | None:
         """b-values, s/mm²."""
         path = self.path("desc-preproc_dwi.bval")
@@ -343,7 +355,7 @@ def _add_maps(page: ScanPage, scan: Scan) -> None:
     if brain.exists():
         inside = same_grid(brain, fa[0].shape, affine, brain) > 0
     mask, voxel = to_ras(inside, affine), voxel_size(affine)
-    if (b0 := scan.read_map("bzero")) is not None:
+    if (b0 := scan.read_b0()) is not None and b0[0].shape == inside.shape:
         image, outline = scan_figures.cropped(mask, to_ras(b0[0], affine), mask)
         page.pictures["mask"] = picture(
             scan_figures.outlined_brain(image, outline, voxel, "b0"),

@@ -19,6 +19,7 @@ from axoloci.quality import LIMITS
 from axoloci.tasks.report import scan_figures
 from axoloci.tasks.report.cli import main
 from axoloci.tasks.report.scan_figures import Volumes
+from axoloci.tasks.report.scan_page import Scan
 
 PREFIX = "sub-07_ses-2"
 SHAPE, AFFINE = (16, 18, 14), np.diag([-8.0, 8, 8, 1])
@@ -253,6 +254,20 @@ def test_scan__makes_do_with_what_is_there(tmp_path: Path) -> None:
     assert [alt.split()[0] for alt in page.alts] == ["FA"]
     assert "Correction the scan entered after it" in page.text
     assert "Tensor fit the FA map was given" in page.text
+
+
+def test_scan__shows_the_mask_on_the_b0_of_the_volumes(tmp_path: Path) -> None:
+    """Not on that of the fit, which knows nothing outside of the mask."""
+    volumes = np.zeros((*SHAPE, N), dtype=np.float32)
+    volumes[..., 0] = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    write_scan(tmp_path)
+    (fitted, _) = Scan(tmp_path, PREFIX).read_b0() or (None, None)
+    assert fitted is not None
+    np.testing.assert_array_equal(fitted, 900 * ball())
+    write_nifti(tmp_path / f"{PREFIX}_desc-preproc_dwi.nii.gz", volumes, AFFINE)
+    (measured, _) = Scan(tmp_path, PREFIX).read_b0() or (None, None)
+    assert measured is not None
+    np.testing.assert_array_equal(measured, volumes[..., 0])
 
 
 def test_scan__names_faults(tmp_path: Path) -> None:
