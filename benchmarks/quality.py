@@ -30,7 +30,7 @@ ANATOMY = DATA / "dwi" / "mappertrac-sub-011591" / "sub-011591_dwi.nii.gz"
 PROGRAM = Path(sys.executable).parent / "axoloci"
 N_PEOPLE, N_OF_FAULT = 20, 2
 PROTOCOL = ("--voxel-size", "3", "--n-directions", "30", "--n-b0", "3", "--snr", "20")
-MOTION = {"sound": "0.3", "strong": "5"}  # mm and degrees, root mean square
+MOTION = {"sound": "0.3", "strong": "3"}  # mm and degrees, root mean square
 DROPPED_VOLUMES, DROPPED_SLICES = 0.4, 0.4  # shares
 WATER_MD, WATER_MM = 2.1e-3, 75.0  # of the phantom: mm²/s, radius
 

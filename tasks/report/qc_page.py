@@ -16,6 +16,7 @@ from axoloci.quality import (
     FEWEST,
     FIGURES,
     FRAME,
+    FRAME_MARGIN,
     FRAME_WHY,
     LIMITS,
     OUTLIER_Z,
@@ -183,9 +184,11 @@ def limit_table() -> Table:
         ]
         for limit in LIMITS
     ]
-    frame = ["gradients", "other than as given", "exclude", FRAME_WHY, FRAME]
-    kinds = ["name", "", "flag", "text", "path"]
-    rows.append([Cell(text, kind=kind) for text, kind in zip(frame, kinds, strict=True)])
+    for level, lead in (("exclude", "≥"), ("look", "<")):
+        bounds = f"others better by {lead} {FRAME_MARGIN:g} SE"
+        kinds = ["name", "", "flag" if level == "exclude" else "", "text", "path"]
+        frame = ["gradients' frame", bounds, level, FRAME_WHY, FRAME]
+        rows.append([Cell(text, kind=kind) for text, kind in zip(frame, kinds, strict=True)])
     head = ["figure", "flagged", "level", "what it means", "of the figure: DOI"]
     return Table(head, rows, len(rows))
 
