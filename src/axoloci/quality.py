@@ -169,7 +169,7 @@ LIMITS = (
         TENSOR,
     ),
     Limit(
-        *("median_md", "exclude", 2e-4, 2.2e-3),
+        *("median_md", "exclude", 2e-4, 1.8e-3),
         "no living brain has this diffusivity: b-values of another unit or of other volumes, a "
         "phantom",
         TENSOR,
