@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from axoloci.quality import (
@@ -121,7 +120,7 @@ class QcPage:
     """All that the template shows."""
 
     title: str
-    data: Markup
+    data: str  # JSON that may stand between the tags of a script
     tiles: list[tuple[str, str, str]] = field(default_factory=list)
     sentence: str = ""
     limits: Table | None = None
@@ -150,7 +149,7 @@ def make_qc_page(qc: Path, *, scans: Path | None = None, pages: bool = False, ti
     """
     found = judged(qc)
     excluded: dict[str, str] = {}
-    page = QcPage(title, Markup())
+    page = QcPage(title, "{}")
     n = len(found.table)
     page.tiles.append((f"{n:,}", f"{plural(n, 'scan')} with figures", ""))
     page.tiles.append((f"{found.count('exclude'):,}", "wrong by a rule", ""))
@@ -238,7 +237,7 @@ def _rows_of(found: Judged, excluded: dict[str, str], pages: bool) -> dict[str, 
     }
 
 
-def _as_script(content: Any) -> Markup:
+def _as_script(content: Any) -> str:
     """JSON that may stand between the tags of a script."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " "))
+    return text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
