@@ -10,7 +10,7 @@ import numpy as np
 from axoloci.io.gradients import read_gradients, write_gradients
 from axoloci.io.nifti import read_nifti, write_nifti
 
-DROPPED_VOLUMES, DROPPED_SLICES = 0.4, 0.4  # shares
+DROPPED_VOLUMES, DROPPED_SLICES = 0.3, 0.3  # shares
 WATER_MD, WATER_MM = 2.1e-3, 75.0  # of the phantom: mm²/s, radius
 
 Scan = tuple[Path, Path, Path]  # image, b-values, b-vectors
