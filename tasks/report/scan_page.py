@@ -58,7 +58,8 @@ VERDICTS = {
     "exclude": "The data are wrong by a rule: the group does without them, unless exclude.tsv of "
     "the study says otherwise.",
     "look": "Somebody should look at this scan.",
-    None: "No rule flags this scan.",
+    None: "All figures keep their limits; how they compare with other scans, qc.html of the study "
+    "tells.",
 }
 
 Maps = tuple[NDArray[Any], NDArray[np.float64]]
