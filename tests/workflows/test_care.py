@@ -404,6 +404,7 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     assert [(job.job, job.status, job.reason) for job in states["train"].jobs] == [
         ("pack", "done", ""),
         ("train", "failed", "exit 1: no seed"),
+        ("qc", "not run", ""),
     ]
     assert {job.status for job in states["discovery"].jobs} == {"not run"}
     (scan,) = study_state(tmp_path)[1].scans  # without the study file: it was begun, and killed
@@ -585,7 +586,7 @@ def test_study_graph__cohorts_and_doors() -> None:
     assert ("train_train", "replication_encode") in graph.edges
     assert graph.edges["discovery_gwas", "replication_replicate"] == ["sumstats"]
     assert graph.edges["discovery_loci", "replication_replicate"] == ["loci.tsv"]
-    jobs = ["pack", "encode", "pca", "samples", "gwas", "export_latent_000", "replicate"]
+    jobs = ["pack", "encode", "pca", "samples", "gwas", "export_latent_000", "replicate", "qc"]
     assert group_jobs(settings)["replication"] == jobs
     assert "export_latent_000" in as_mermaid(graph)
     dot = as_dot(graph)
