@@ -10,7 +10,7 @@ import sys
 
 CHECKS = (
     *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
-    *("preflight", "faults", "driver", "images", "containers", "tensor"),
+    *("preflight", "faults", "quality", "driver", "images", "containers", "tensor"),
 )
 
 for name in sys.argv[1:] or CHECKS:

@@ -167,7 +167,7 @@ def settings_with(maps: Path, out: Path, extra: Any = None, **door: str) -> Stud
 @pytest.mark.usefixtures("installed")
 def test_plan_and_graph__know_the_step(maps: Path, tmp_path: Path) -> None:
     settings = settings_with(maps, tmp_path)
-    assert steps_of(settings) == ("normalize", "asymmetry")
+    assert steps_of(settings) == ("normalize", "asymmetry", "page")
     (planned,) = (step for step in plan_study(settings).steps if step.job == "asymmetry")
     assert (planned.n_jobs, planned.seconds, planned.memory_mb) == (3, 3 * 2 * 60, 1000)
     drawn = as_mermaid(study_graph(settings))

@@ -50,6 +50,7 @@ from axoloci.workflows.provenance import write_crate, write_whole_crate
 from axoloci.workflows.slurm_scripts import CHECK, write_scripts
 from axoloci.workflows.study import (
     begin,
+    groups_behind,
     make_report,
     prepare_group,
     run_group_part,
@@ -338,8 +339,9 @@ def _unfinished(submission: Submission) -> list[tuple[Stage, list[int] | None]]:
     for stage in submission.stages():
         state = read_state(submission, stage)
         if stage.action == "participants":
-            elements = _unfinished_elements(submission)
-            if elements or not state.done:
+            found = _outcomes(submission, read_scans(submission))
+            elements = _unfinished_elements(submission, found)
+            if elements or not state.done or groups_behind(submission.settings, found):
                 wanted.append((stage, elements))
         elif wanted:  # what it works on may change
             wanted.append((stage, None))
@@ -349,12 +351,13 @@ def _unfinished(submission: Submission) -> list[tuple[Stage, list[int] | None]]:
     return wanted
 
 
-def _unfinished_elements(submission: Submission) -> list[int]:
+def _unfinished_elements(
+    submission: Submission, found: Mapping[str, Sequence[Outcome]]
+) -> list[int]:
     """Elements with a scan that is not finished."""
-    scans, size = read_scans(submission), submission.scans_per_element
-    found = _outcomes(submission, scans)
+    size = submission.scans_per_element
     # in the order of the frozen list, which goes by cohort
-    ok = [outcome.status == "ok" for name in scans for outcome in found.get(name, ())]
+    ok = [outcome.status == "ok" for outcomes in found.values() for outcome in outcomes]
     return sorted({number // size for number, is_ok in enumerate(ok) if not is_ok})
 
 

@@ -25,7 +25,7 @@ from axoloci.errors import InputError
 from axoloci.study import MADE_COVARIATES, StudySettings, step_settings
 from axoloci.workflows.engine import HASHES_VARIABLE
 from axoloci.workflows.group import Group, Training
-from axoloci.workflows.participant import DWI_FILES, STEPS, Participant
+from axoloci.workflows.participant import DWI_FILES, PAGE, STEPS, Participant
 
 ANY_SCAN = "sub-*"
 
@@ -163,8 +163,15 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
                     start=cohort.start, prefix=ANY_SCAN, out_dir="", log_dir="",
                     settings=step_settings(cohort), extra=list(cohort.extra),
                 ),
-                (*files, *(["template"] if template else [])),
-                {**dict.fromkeys(files, (source, "")), "template": (template, "")},
+                (
+                    *files,
+                    *(["template"] if template else []),
+                    *(["shown_template"] if cohort.qc.pages else []),
+                ),
+                {
+                    **dict.fromkeys(files, (source, "")),
+                    **dict.fromkeys(("template", "shown_template"), (template, "")),
+                },
                 f" × {number:,}" if number else " × scans",
             )  # fmt: skip
             last[name] = jobs["normalize"]
@@ -234,6 +241,8 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             graph.connect(jobs["joint"], report, "joint.parquet")
             found = jobs
     for name, job in last.items():
+        graph.jobs[name][f"{name}_qc"] = "qc\naxoloci-report group"
+        graph.connect(job, f"{name}_qc", "scans.tsv", "qc.tsv")
         if name == "discovery":
             graph.connect(job, report, "scans.tsv", "qc.tsv")
     graph.jobs[""] = {report: "report\naxoloci-report page"}
@@ -243,7 +252,7 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
 def group_programs(settings: StudySettings) -> dict[str, dict[str, str]]:
     """Jobs of each cohort that are not of one scan, as their logs are named: their programs."""
     programs: dict[str, dict[str, str]] = {}
-    of_scans = {*STEPS, *settings.extra}
+    of_scans = {*STEPS, *settings.extra, PAGE}
     for name, own in study_graph(settings).jobs.items():
         named = {job.removeprefix(f"{name}_"): text.splitlines()[1] for job, text in own.items()}
         programs[name] = {

@@ -19,8 +19,11 @@ from axoloci.steps import load_task
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
+from axoloci.tasks.report.task import MakeScanPage
 
 STEPS = ("preprocess", "dti", "normalize")
+PAGE = "page"
+"""Job of a scan that shows what the others have made; a part of the step report."""
 
 DWI_FILES = ("dwi", "bval", "bvec", "mask")
 _COMMON = ("fa_template", "template_to_dwi_affine", "template_to_dwi_warp")
@@ -31,15 +34,20 @@ AT_HAND = {
 """What a step from outside can take of a scan, by the step at which the data enter."""
 
 
+def step_of(job: str) -> str:
+    """The installed step of which a job of a scan is a part."""
+    return "report" if job == PAGE else job
+
+
 def shared_inputs(
-    step: str, prefix: str, out_dir: str, settings: Mapping[str, Mapping[str, Any]], env: str
+    job: str, prefix: str, out_dir: str, settings: Mapping[str, Mapping[str, Any]], env: str
 ) -> dict[str, Any]:
-    """Inputs that the task of each step has: names, code and the study's settings."""
+    """Inputs that the task of each job has: names, code and the study's settings."""
     return {
         "prefix": prefix,
         "out_dir": out_dir,
-        "image": image_identity(env, step),
-        **settings.get(step, {}),
+        "image": image_identity(env, step_of(job)),
+        **settings.get(job, {}),
     }
 
 
@@ -58,7 +66,11 @@ def Participant(
     ad: Nifti | None = None,
     rd: Nifti | None = None,
     template: Nifti | None = None,
-    settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
+    corrected_qc: File | None = None,
+    tensor_qc: File | None = None,
+    shown_template: Nifti | None = None,
+    acquisition: list[str] = [],  # noqa: B006 - Pydra copies defaults
+    settings: dict[str, dict[str, Any]] = {},  # noqa: B006
     extra: list[str] = [],  # noqa: B006
     env: str = "native",
 ) -> File:
@@ -80,6 +92,12 @@ def Participant(
         Maps of a tensor that was fitted before, for steps from outside.
     template
         FA template; without it the shipped one.
+    corrected_qc, tensor_qc
+        Quality figures of the steps before `start`, if there were any.
+    shown_template
+        FA template beside which the scan's page shows the map; without it no page is made.
+    acquisition
+        Scanner and sequence for that page, as KEY=VALUE.
     settings
         Settings by step; what is left out, the step decides.
     extra
@@ -109,6 +127,7 @@ def Participant(
         )
         dwi, mask = corrected.dwi_out, corrected.mask_out
         bval, bvec = corrected.bval_out, corrected.bvec_out
+        corrected_qc = corrected.qc
     if start in ("preprocess", "dti"):
         tensor = workflow.add(
             FitDti(dwi=dwi, bval=bval, bvec=bvec, mask=mask, **shared("dti")),
@@ -116,6 +135,7 @@ def Participant(
             **runs("dti"),
         )
         fa, md, ad, rd = tensor.fa, tensor.md, tensor.ad, tensor.rd
+        tensor_qc = tensor.qc
     registered = workflow.add(
         RegisterFa(fa=fa, template=template, **shared("normalize")),
         name="normalize",
@@ -133,4 +153,17 @@ def Participant(
         free = {field.name for field in get_fields(task)} - given.keys()
         files = {key: file for key, file in scan.items() if key in free and file is not None}
         workflow.add(task(**files, **given), name=name, **runs(name))
+    if shown_template is not None:
+        workflow.add(
+            MakeScanPage(
+                corrected_qc=corrected_qc,
+                tensor_qc=tensor_qc,
+                registered_qc=registered.qc,
+                template=shown_template,
+                acquisition=acquisition,
+                **shared(PAGE),
+            ),
+            name=PAGE,
+            **runs(PAGE),
+        )
     return registered.qc

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
+from importlib.resources import files
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -49,21 +50,34 @@ from axoloci.job import (
     was_removed,
     without_removed,
 )
+from axoloci.quality import derived_figures, judge, quality_figures
 from axoloci.scans import TOLD_BY, Scan, scan_faults
 from axoloci.steps import load_task
 from axoloci.study import StudyPaths, StudySettings, step_settings
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
+from axoloci.tasks.report.task import MakeScanPage
 from axoloci.workflows.engine import followed, prepare_pydra, submit
-from axoloci.workflows.participant import DWI_FILES, STEPS, Participant, shared_inputs
+from axoloci.workflows.exclusion import (
+    RULE,
+    read_exclusions,
+    updated_exclusions,
+    write_exclusions,
+)
+from axoloci.workflows.participant import DWI_FILES, PAGE, STEPS, Participant, shared_inputs
 
 log = logging.getLogger("axoloci")
 
-TASKS: dict[str, Any] = {"preprocess": PreprocessDwi, "dti": FitDti, "normalize": RegisterFa}
+TASKS: dict[str, Any] = {
+    **{"preprocess": PreprocessDwi, "dti": FitDti, "normalize": RegisterFa},
+    PAGE: MakeScanPage,
+}
+SHIPPED_TEMPLATE = Path(str(files("axoloci.tasks.normalize"))).resolve() / "MNI_FA_2mm.nii.gz"
 MAX_FA = 1.3  # interpolation overshoots a little
 SAY_SECONDS = 15.0  # between two lines of progress in a log
 GRACE_SECONDS = 1.0  # in which steps may end by themselves when a run is stopped
+SAID = 20  # excluded scans that are named in the log; the list has all
 TRIES = 2  # of a scan whose worker process is killed
 
 
@@ -80,6 +94,7 @@ class Outcome:
     fa_sha256: str = ""
     fa_state: dict[str, int] = field(default_factory=dict)  # `job.file_state` of the same file
     made_by: str = ""  # digest of settings, template and code
+    excluded: str = ""  # why the group does without it, by `exclude.tsv`
 
 
 @dataclass
@@ -133,9 +148,20 @@ def chain_of(settings: StudySettings) -> tuple[str, ...]:
 
 
 def steps_of(settings: StudySettings) -> tuple[str, ...]:
-    """The steps that a scan goes through, those from outside at the end."""
+    """The jobs of a scan: the steps that it goes through, those from outside, its page."""
+    page = (PAGE,) if settings.qc.pages else ()
+    return (*decisive_steps(settings), *page) if chain_of(settings) else ()
+
+
+def decisive_steps(settings: StudySettings) -> tuple[str, ...]:
+    """The steps that decide what is made of a scan; its page only shows that."""
     chain = chain_of(settings)
     return (*chain, *settings.extra) if chain else ()
+
+
+def shown_template(settings: StudySettings) -> Path:
+    """The FA template to which scans are registered."""
+    return settings.normalize.template or SHIPPED_TEMPLATE
 
 
 def recipe(settings: StudySettings, env: str) -> str:
@@ -144,10 +170,10 @@ def recipe(settings: StudySettings, env: str) -> str:
     chosen = step_settings(settings)
     decisive = {
         "start": settings.start,
-        "settings": {step: chosen[step] for step in steps_of(settings)},
+        "settings": {step: chosen[step] for step in decisive_steps(settings)},
         "template": sha256(template) if template else None,
         "files": [sha256(file) for file in named_files(settings.extra)],
-        "images": [image_identity(env, step) for step in steps_of(settings)],
+        "images": [image_identity(env, step) for step in decisive_steps(settings)],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -214,6 +240,8 @@ def _derivatives(scan: Scan, settings: StudySettings) -> dict[str, Path]:
     return {
         **{name: Path(f"{stem}_desc-preproc_dwi.{name}") for name in ("bval", "bvec")},
         "mask": Path(f"{stem}_desc-brain_mask.nii.gz"),
+        "corrected_qc": Path(f"{stem}_desc-preproc_dwi.json"),
+        "tensor_qc": Path(f"{stem}_model-tensor_dwimap.json"),
         **{
             name: Path(f"{stem}_model-tensor_param-{name}_dwimap.nii.gz")
             for name in ("fa", "md", "ad", "rd")
@@ -234,7 +262,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
                 if image is not None:  # else Pydra refuses the file, in words of its own
                     read_header(image, ndim)
             out_dir.mkdir(parents=True, exist_ok=True)
-            start = first_step(scan, settings, env)
+            start, pages = first_step(scan, settings, env), settings.qc.pages
             files = {name: getattr(scan, name) for name in (*DWI_FILES, "fa")}
             if start != settings.start:
                 files = _derivatives(scan, settings)
@@ -246,6 +274,8 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
                     out_dir=str(out_dir),
                     log_dir=str(log_dir),
                     template=followed(settings.normalize.template),
+                    shown_template=followed(shown_template(settings) if pages else None),
+                    acquisition=[f"{key}={value}" for key, value in scan.acquisition.items()],
                     settings=step_settings(settings),
                     extra=list(settings.extra),
                     env=env,
@@ -290,7 +320,12 @@ def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> l
     """What is known of each scan.
 
     One that was made with other settings or code is not run; one whose map or quality figures are
-    not what they were failed.
+    not what they were failed. `exclude.tsv` says which are left out of the group.
+
+    Raises
+    ------
+    InputError
+        That list has faults.
     """
     paths, made_by = StudyPaths(settings.out), recipe(settings, env)
     outcomes = []
@@ -305,7 +340,21 @@ def read_outcomes(scans: Iterable[Scan], settings: StudySettings, env: str) -> l
             reason = f"{harm}: it was damaged after it was made; run the participants again"
             outcome = replace(outcome, status="failed", reason=reason)
         outcomes.append(outcome)
-    return outcomes
+    return mark_excluded(outcomes, paths)
+
+
+def mark_excluded(outcomes: Sequence[Outcome], paths: StudyPaths) -> list[Outcome]:
+    """Outcomes with what `exclude.tsv` says of them.
+
+    Raises
+    ------
+    InputError
+        The list has faults; that it names others, who knows all scans of the study must say.
+    """
+    reasons = {
+        scan: str(entry) for scan, entry in read_exclusions(paths.exclude).items() if entry.exclude
+    }
+    return [replace(outcome, excluded=reasons.get(outcome.scan, "")) for outcome in outcomes]
 
 
 def _harm(scan: Scan, outcome: Outcome, settings: StudySettings) -> str:
@@ -332,7 +381,7 @@ def quality_file(scan: Scan, step: str, settings: StudySettings) -> Path | None:
     return output(given, Path()) if output else None
 
 
-def _figures(scan: Scan, step: str, settings: StudySettings) -> dict[str, float]:
+def _figures(scan: Scan, step: str, settings: StudySettings) -> dict[str, Any]:
     """Quality figures of a scan; those of a step from outside have its name before theirs."""
     file = quality_file(scan, step, settings)
     figures = quality_figures(read_record(file)) if file else {}
@@ -479,10 +528,10 @@ def run_participants(
 
 
 def choose_scans(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """One finished scan a person: the first, in the order of sessions and runs."""
+    """One usable scan a person: the first finished one that is not excluded, in their order."""
     chosen: dict[str, Outcome] = {}
     for outcome in outcomes:
-        if outcome.status == "ok":
+        if outcome.status == "ok" and not outcome.excluded:
             chosen.setdefault(outcome.sample_id, outcome)
     return list(chosen.values())
 
@@ -501,20 +550,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def quality_figures(description: dict[str, Any]) -> dict[str, float]:
-    """Numbers among a step's own keys, nested ones joined by an underscore.
-
-    Keys with a capital letter are BIDS metadata.
-    """
-    figures: dict[str, float] = {}
-    for key, value in description.items():
-        if isinstance(value, dict) and key.islower():
-            figures |= {f"{key}_{name}": number for name, number in value.items()}
-        elif isinstance(value, int | float):
-            figures[key] = value
-    return figures
-
-
 def _scanner(scan: Scan) -> dict[str, str]:
     """Scanner and site as covariates, where a sidecar tells."""
     told = scan.acquisition
@@ -525,14 +560,49 @@ def _scanner(scan: Scan) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
+def figure_rows(
+    scans: Sequence[Scan], outcomes: Sequence[Outcome], settings: StudySettings
+) -> list[dict[str, Any]]:
+    """Quality figures of each finished scan, with the rules that it breaks."""
+    rows = []
+    for scan, outcome in zip(scans, outcomes, strict=True):
+        if outcome.status == "ok":
+            row: dict[str, Any] = {"scan": scan.prefix, "sample_id": scan.sample_id, "flags": ""}
+            for step in decisive_steps(settings):
+                row |= _figures(scan, step, settings)
+            rows.append({**row, **derived_figures(row), **scan.acquisition, **_scanner(scan)})
+    for row, flags in zip(rows, judge(rows), strict=True):
+        row["flags"] = flags
+    return rows
+
+
 def write_scan_tables(
     scans: Sequence[Scan], outcomes: Sequence[Outcome], settings: StudySettings
-) -> None:
-    """Write `scans.tsv` (status and reason) and `qc.tsv` (figures of each finished scan).
+) -> list[Outcome]:
+    """Write `scans.tsv`, `qc.tsv` and `exclude.tsv`.
 
-    `in_group` in `scans.tsv` says which scan of a person the cohort is made of.
+    `scans.tsv` has status and reason of each scan, `qc.tsv` the quality figures of each finished
+    one and the rules that it breaks. `exclude.tsv` names those that are left out of the group;
+    `in_group` in `scans.tsv` says which of the others of a person the cohort is made of.
+
+    Returns
+    -------
+    The outcomes with what `exclude.tsv` now says.
+
+    Raises
+    ------
+    InputError
+        The user's `exclude.tsv` has faults.
     """
-    paths, steps = StudyPaths(settings.out), steps_of(settings)
+    paths = StudyPaths(settings.out)
+    figures = figure_rows(scans, outcomes, settings)
+    entries = updated_exclusions(
+        read_exclusions(paths.exclude, {scan.prefix for scan in scans}),
+        {row["scan"]: row["flags"] for row in figures},
+        by_rule=settings.qc.exclude,
+    )
+    write_exclusions(paths.exclude, entries)
+    outcomes = mark_excluded(outcomes, paths)
     chosen = {outcome.scan for outcome in choose_scans(outcomes)}
     rows = []
     for outcome in outcomes:
@@ -540,11 +610,20 @@ def write_scan_tables(
         del row["fa_state"]
         rows.append({**row, "in_group": "yes" if outcome.scan in chosen else "no"})
     write_table(paths.scans, rows)
-    figures = []
-    for scan, outcome in zip(scans, outcomes, strict=True):
-        if outcome.status == "ok":
-            row = {"scan": scan.prefix, "sample_id": scan.sample_id}
-            for step in steps:
-                row |= _figures(scan, step, settings)
-            figures.append({**row, **scan.acquisition, **_scanner(scan)})
-    write_table(paths.qc, figures, first=("scan", "sample_id"))
+    told = [{**row, "flags": "; ".join(map(str, row["flags"]))} for row in figures]
+    write_table(paths.qc, told, first=("scan", "sample_id", "flags"))
+    return outcomes
+
+
+def say_excluded(outcomes: Iterable[Outcome], paths: StudyPaths) -> None:
+    """Say in the log which scans the group does without."""
+    excluded = [outcome for outcome in outcomes if outcome.excluded]
+    for outcome in excluded[:SAID]:
+        log.warning("%s is left out of the group %s", outcome.scan, outcome.excluded)
+    if excluded:
+        by_rule = sum(outcome.excluded.startswith(f"by {RULE}") for outcome in excluded)
+        log.warning(
+            "left out of the group: %d scans by rule, %d by the user; %s lists them, and what you "
+            "write there counts",
+            *(by_rule, len(excluded) - by_rule, paths.exclude),
+        )

@@ -62,6 +62,7 @@ from axoloci.study import (
     not_made,
 )
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
+from axoloci.workflows.exclusion import read_exclusions
 from axoloci.workflows.graph import group_jobs, study_graph
 from axoloci.workflows.participant import AT_HAND, STEPS
 from axoloci.workflows.participants import Cohort, check_map, genotyped_people
@@ -212,7 +213,9 @@ def check(
             kept = found.collect(read_ids, cohort.keep, where=f"{where}keep: ") is not None
         scans = found.collect(find_scans, cohort, where=where) if kept else None
         if scans is not None:
-            found.cohorts[name] = Cohort(cohort, scans)
+            found.cohorts[name] = own = Cohort(cohort, scans)
+            known = {scan.prefix for scan in scans}
+            found.collect(read_exclusions, own.paths.exclude, known)
             _check_directions(found, scans, where)
             if unfit := passed_over(cohort):
                 found.warnings.append(
@@ -389,7 +392,8 @@ def _overwritten(settings: StudySettings) -> list[str]:
     problems = []
     for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
         paths = StudyPaths(out)
-        files = [paths.scans, paths.qc, paths.report, paths.shareable]
+        files = [paths.scans, paths.qc, paths.exclude]
+        files += [paths.qc_page, paths.report, paths.shareable]
         files += [out / "dataset_description.json", out / CRATE]
         folders = {f.resolve() for f in (paths.group, paths.logs, paths.work, out / CODE)}
         taken = {file.resolve() for file in files} | folders

@@ -26,6 +26,7 @@ from axoloci.job import read_record, read_records
 from axoloci.scans import LABEL, Scan
 from axoloci.steps import installed_steps, is_outside, step_version
 from axoloci.study import Inputs, StudyPaths, StudySettings
+from axoloci.workflows.exclusion import RULE, USER
 from axoloci.workflows.participants import (
     Cohort,
     Outcome,
@@ -53,7 +54,9 @@ NO_LICENCE = (
 # Outputs of the study by path: what each is, whether it has a row a person, the job that made it.
 OUTPUTS: dict[str, tuple[str, bool, str]] = {
     "scans.tsv": ("Status of each scan and SHA-256 of its FA map", True, ""),
-    "qc.tsv": ("Quality figures of each scan", True, ""),
+    "qc.tsv": ("Quality figures of each scan, and the rules that it breaks", True, ""),
+    "exclude.tsv": ("Scans that are left out of the group, by rule or by the user", True, ""),
+    "qc.html": ("The quality of all scans on one page", True, "qc"),
     "group/model.safetensors": ("The encoder", False, "train"),
     "group/history.tsv": ("Loss of the encoder by epoch", False, "train"),
     "group/latents.parquet": ("Latents of each person", True, "encode"),
@@ -88,6 +91,7 @@ FOLDERS = {  # made by many jobs or in many files: each stands for all that lies
 USES = {  # outputs that a job reads
     "dti": ("#maps",),
     "normalize": ("#maps",),
+    "page": ("#maps",),
     "pack": ("#maps",),
     "train": ("group/cohort.zarr/",),
     "encode": ("group/cohort.zarr/", "group/model.safetensors"),
@@ -98,6 +102,7 @@ USES = {  # outputs that a job reads
     "joint": ("group/sumstats/",),
     "loci": ("group/joint.parquet", "group/sumstats/"),
     "replicate": ("group/sumstats/",),
+    "qc": ("scans.tsv", "qc.tsv"),
     "report": (
         "scans.tsv",
         "qc.tsv",
@@ -186,6 +191,10 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
         facts["scans"] = {
             "finished": sum(outcome.status == "ok" for outcome in cohort.outcomes),
             "people": len(chosen),
+            "excluded": {
+                by: sum(outcome.excluded.startswith(f"by {by}") for outcome in cohort.outcomes)
+                for by in (RULE, USER)
+            },
         }
     if used:
         facts |= _scan_facts(used, cohort.settings)
@@ -653,7 +662,7 @@ class _Crate:
         group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
         group += ["samples", *(["ridge"] if self.settings.gwas.mixed_model else []), "gwas"]
         group += [f"export_{trait}" for trait in self.settings.gwas.export]
-        group += ["joint", "loci", "replicate", "report"]
+        group += ["joint", "loci", "replicate", "qc", "report"]
         group += ["report-shareable"] if self.paths.shareable.exists() else []
         kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*steps, *group)}
         for record in read_records(self.paths.logs):

@@ -17,7 +17,7 @@ from axoloci.errors import InputError
 from axoloci.job import read_records
 from axoloci.study import COHORTS, StudyPaths
 from axoloci.workflows.engine import work_started
-from axoloci.workflows.participants import Outcome, read_rows
+from axoloci.workflows.participants import Outcome, mark_excluded, read_rows
 
 GROUP = "group"
 """Folder of the logs of the jobs that are not of one scan."""
@@ -192,7 +192,7 @@ def _outcomes(paths: StudyPaths) -> list[Outcome]:
         # that it must be run again for its settings, only the table knows
         if known is None or known.status != "not run" or not known.reason:
             found[outcome.scan] = outcome
-    return list(found.values())
+    return mark_excluded(list(found.values()), paths)
 
 
 def _jobs(

@@ -19,11 +19,12 @@ from axoloci.io.genotype_files import genotype_set
 from axoloci.io.tables import read_ids, read_table, read_traits
 from axoloci.job import read_records
 from axoloci.scans import TOLD_BY
-from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
-from axoloci.tasks.report.task import MakeReport
+from axoloci.study import COHORTS, MADE_COVARIATES, StudyPaths, StudySettings, step_settings
+from axoloci.tasks.report.task import MakeQcPage, MakeReport
 from axoloci.workflows.engine import followed, submit
 from axoloci.workflows.graph import group_parts
 from axoloci.workflows.group import Group, Training
+from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import (
     Cohort,
     Outcome,
@@ -32,6 +33,7 @@ from axoloci.workflows.participants import (
     read_outcomes,
     read_rows,
     run_participants,
+    say_excluded,
     write_scan_tables,
     write_table,
 )
@@ -89,6 +91,24 @@ def describe_dataset(settings: StudySettings) -> None:
     )
 
 
+def map_rows(cohort: Cohort) -> list[dict[str, str]]:
+    """One row a person: the map that the group is made of."""
+    return [
+        {
+            "sample_id": outcome.sample_id,
+            "path": str(cohort.paths.out / outcome.fa),
+            "sha256": outcome.fa_sha256,
+        }
+        for outcome in choose_scans(cohort.outcomes)
+    ]
+
+
+def left_out(cohort: Cohort) -> str:
+    """A clause on the scans that the group does without."""
+    n = sum(outcome.status == "ok" and bool(outcome.excluded) for outcome in cohort.outcomes)
+    return f" ({n} finished scans are left out by {cohort.paths.exclude})" if n else ""
+
+
 def write_maps(cohort: Cohort) -> None:
     """Write the table of the maps that a cohort is made of, if it is made of maps.
 
@@ -99,24 +119,28 @@ def write_maps(cohort: Cohort) -> None:
     """
     if cohort.settings.start == "gwas":
         return
-    paths, fewest = cohort.paths, cohort.settings.min_participants
-    chosen = choose_scans(cohort.outcomes)
-    if len(chosen) < fewest:
+    paths, fewest, rows = cohort.paths, cohort.settings.min_participants, map_rows(cohort)
+    if len(rows) < fewest:
         raise InputError(
-            f"people with a finished scan: {len(chosen)}, fewer than min_participants "
-            f"({fewest}); see {paths.scans}"
+            f"people with a finished scan: {len(rows)}, fewer than min_participants "
+            f"({fewest}); see {paths.scans}{left_out(cohort)}"
         )
-    write_table(
-        paths.maps,
-        [
-            {
-                "sample_id": outcome.sample_id,
-                "path": str(paths.out / outcome.fa),
-                "sha256": outcome.fa_sha256,
-            }
-            for outcome in chosen
-        ],
-    )
+    write_table(paths.maps, rows)
+
+
+def maps_changed(cohort: Cohort) -> bool:
+    """Whether the group stage was run with other maps than it would be now."""
+    if cohort.settings.start == "gwas" or not cohort.paths.maps.exists():
+        return False
+    return read_rows(cohort.paths.maps) != map_rows(cohort)
+
+
+def groups_behind(settings: StudySettings, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Cohorts whose group stage was run with other maps than it would be now."""
+    cohorts = settings.cohorts()
+    return [
+        name for name, own in outcomes.items() if maps_changed(Cohort(cohorts[name], [], list(own)))
+    ]
 
 
 def made_covariates(settings: StudySettings, *, write: bool = True) -> Path | None:
@@ -200,7 +224,7 @@ def check_people(cohort: Cohort) -> None:
     else:
         people = {outcome.sample_id for outcome in choose_scans(cohort.outcomes)}
         what = "people with a finished scan"
-    counts = [f"{what}: {len(people)}"]
+    counts = [f"{what}: {len(people)}{left_out(cohort)}"]
     assert settings.genotypes is not None
     genotypes = genotype_set(settings.genotypes)
     people &= set(genotypes.people.index)
@@ -414,6 +438,7 @@ def make_report(
     parts = {"seconds": seconds}
     if discovery.outcomes:
         parts |= {"scans": discovery.paths.scans, "qc": discovery.paths.qc}
+    qc_page = discovery.paths.qc_page if discovery.settings.start in STEPS else None
     if not group:  # else they would be of other people or settings
         parts |= {
             "cohort": found / "cohort.zarr",
@@ -439,6 +464,7 @@ def make_report(
         {
             "title": settings.title or settings.out.name,
             "other_scans": others,
+            **({"qc_page": str(qc_page.relative_to(paths.out))} if qc_page else {}),
             "out_dir": str(paths.out),
             "study_settings": settings.model_dump(mode="json", exclude_none=True),
             "versions": package_versions(env),
@@ -448,6 +474,9 @@ def make_report(
         },
     )
     image = image_identity(env, "report")
+    for cohort in cohorts.values():
+        if cohort.settings.start in STEPS:
+            make_qc_page(cohort, env, title=settings.title or settings.out.name)
     pages = {paths.report: False, **({paths.shareable: True} if shareable else {})}
     for page, shared in pages.items():
         log_file = paths.logs / "group" / f"{page.stem}.log"
@@ -467,6 +496,26 @@ def make_report(
     return paths.report
 
 
+def make_qc_page(cohort: Cohort, env: str, *, title: str) -> None:
+    """Make the page of the quality of all scans of a cohort."""
+    paths = cohort.paths
+    several = paths.out.name if cohort.settings.out.name in COHORTS else ""
+    submit(
+        MakeQcPage(
+            qc=paths.qc,
+            scans=paths.scans,
+            pages=cohort.settings.qc.pages,
+            title=f"{title}, {several}" if several else title,
+            out=str(paths.qc_page),
+            image=image_identity(env, "report"),
+        ),
+        paths,
+        environment=StepEnvironment(
+            env, paths.logs / "group" / "qc.log", writable=[paths.out], announce=True
+        ),
+    )
+
+
 def begin(found: Preflight, paths: StudyPaths, env: str) -> None:
     """Take the output folders of a study that has no faults; under the study's lock."""
     write_text(paths.env, env)
@@ -481,8 +530,9 @@ def begin(found: Preflight, paths: StudyPaths, env: str) -> None:
 
 def take_stock(cohort: Cohort, env: str) -> None:
     """Look at how each scan of a cohort ended, and write the tables that say so."""
-    cohort.outcomes = read_outcomes(cohort.scans, cohort.settings, env)
-    write_scan_tables(cohort.scans, cohort.outcomes, cohort.settings)
+    outcomes = read_outcomes(cohort.scans, cohort.settings, env)
+    cohort.outcomes = write_scan_tables(cohort.scans, outcomes, cohort.settings)
+    say_excluded(cohort.outcomes, cohort.paths)
 
 
 def run_group_part(

@@ -31,6 +31,7 @@ from axoloci.steps import installed_steps
 from axoloci.study import Section, StudyPaths, StudySettings
 from axoloci.workflows.engine import study_lock
 from axoloci.workflows.graph import group_parts, group_programs
+from axoloci.workflows.participant import step_of
 from axoloci.workflows.participants import steps_of
 
 OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs
@@ -149,13 +150,13 @@ class Submission(Section):
         if action == "participants":  # an element may be of any cohort
             costs: dict[str, Cost] = {}
             for name, settings in self.settings.cohorts().items():
-                for step in steps_of(settings):
-                    old, new = costs.get(step, nothing), self.costs.get(f"{name}/{step}", nothing)
-                    costs[step] = Cost(
+                for job in steps_of(settings):
+                    old, new = costs.get(job, nothing), self.costs.get(f"{name}/{job}", nothing)
+                    costs[job] = Cost(
                         memory_mb=max(old.memory_mb, new.memory_mb),
                         seconds=max(old.seconds, new.seconds),
                     )
-            return [(step, cost, True) for step, cost in costs.items()]
+            return [(step_of(job), cost, True) for job, cost in costs.items()]
         if action == "report":
             return [("report", self.costs.get("/report", nothing), True)]
         trains = (cohort, "train") in group_parts(self.settings)

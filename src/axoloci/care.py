@@ -232,6 +232,7 @@ def status(study: Path, env: str | None) -> None:
     """
     from axoloci.workflows.records import study_state
 
+    behind: list[str] = []
     if study.is_dir():
         out, words = study, _words_of(study) or [PLACEHOLDER]
         cohorts = study_state(out)
@@ -239,6 +240,7 @@ def status(study: Path, env: str | None) -> None:
         from axoloci.scans import find_scans
         from axoloci.workflows.graph import group_jobs
         from axoloci.workflows.participants import read_outcomes
+        from axoloci.workflows.study import groups_behind
 
         settings = read_study(study)
         out, words = settings.out, [str(study)]
@@ -248,6 +250,7 @@ def status(study: Path, env: str | None) -> None:
             for name, cohort in settings.cohorts().items()
         }
         cohorts = study_state(out, scans, group_jobs(settings))
+        behind = groups_behind(settings, scans)
     from axoloci.workflows.cluster import cluster_state
     from axoloci.workflows.engine import is_locked
     from axoloci.workflows.submission import was_submitted
@@ -297,6 +300,11 @@ def status(study: Path, env: str | None) -> None:
         if waiting:
             states = ", ".join(f"{job.job} ({job.status})" for job in waiting)
             click.echo(f"{cohort.name or 'study'}, still to do: {states}")
+    for cohort in cohorts:
+        if excluded := [scan for scan in cohort.scans if scan.excluded]:
+            click.echo(_excluded_line(cohort.name, excluded))
+    for name in behind:
+        click.echo(f"{name}: the group stage was run with other scans; the next run makes it anew")
     for name, reason, log, again in failed[:SHOWN]:
         log_line = f"\n  log: {log}" if log else ""  # it failed before anything was run
         click.echo(f"failed: {name}: {reason}{log_line}\n  alone: {again}")
@@ -309,6 +317,17 @@ def status(study: Path, env: str | None) -> None:
             click.echo(f"failed in Slurm: {stage.name}: {reason}\n  logs: {out / 'slurm' / 'logs'}")
     if failed or any(stage.failed for stage in stages) or (open_ends and not under_way):
         sys.exit(EXIT_NOT_ALL)
+
+
+def _excluded_line(cohort: str, excluded: Sequence[Outcome]) -> str:
+    """How many scans the group does without, and why the first ones."""
+    by_rule = sum(scan.excluded.startswith("by rule") for scan in excluded)
+    named = "".join(f"\n  {scan.scan}: {scan.excluded}" for scan in excluded[:SHOWN])
+    more = f"\n  and {len(excluded) - SHOWN} more" if len(excluded) > SHOWN else ""
+    return (
+        f"{cohort or 'study'}, left out of the group by exclude.tsv: {by_rule} scans by rule, "
+        f"{len(excluded) - by_rule} by the user{named}{more}"
+    )
 
 
 def _with_reasons(cohort: CohortState, ended: Mapping[str, Outcome]) -> CohortState:

@@ -75,6 +75,18 @@ class NormalizeSettings(Section):
     )
 
 
+class QcSettings(Section):
+    """`[qc]`: quality control of the scans (rules and limits: OUT/qc.html)."""
+
+    pages: bool = Field(True, description="make a page of pictures and figures of each scan")
+    exclude: bool = Field(
+        True,
+        description="scans whose data are wrong by a rule (another brain, wrong gradients, failed "
+        "registration, hardly a still volume) are left out of the group; OUT/exclude.tsv names "
+        "them, and what you write there is obeyed either way",
+    )
+
+
 class EncoderSettings(Section):
     """`[encoder]`: the autoencoder of the FA maps."""
 
@@ -322,6 +334,7 @@ class StudySettings(Inputs):
     preprocess: PreprocessSettings = PreprocessSettings()
     dti: DtiSettings = DtiSettings()
     normalize: NormalizeSettings = NormalizeSettings()
+    qc: QcSettings = QcSettings()
     encoder: EncoderSettings = EncoderSettings()
     gwas: GwasSettings = GwasSettings()
     genetics: GeneticsSettings = GeneticsSettings()
@@ -688,6 +701,16 @@ class StudyPaths:
     def qc(self) -> Path:
         """Table of quality figures, one row a scan."""
         return self.out / "qc.tsv"
+
+    @property
+    def exclude(self) -> Path:
+        """List of scans that are left out of the group; the user edits it."""
+        return self.out / "exclude.tsv"
+
+    @property
+    def qc_page(self) -> Path:
+        """Page of the quality of all scans."""
+        return self.out / "qc.html"
 
     @property
     def report(self) -> Path:

@@ -17,7 +17,7 @@ OUTLIER_Z = -4.0
 """Standard score below which a slice has lost signal."""
 
 MIN_LOSS = 0.05
-"""Share of its signal that such a slice lacks at least: in a clean scan 4 SD are next to nothing."""
+"""Share of its signal that such a slice lacks at least: in a clean scan 4 SD are nothing."""
 
 MIN_VOLUMES = 8
 """Volumes of a shell below which they do not predict each other well enough."""

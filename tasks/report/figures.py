@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -69,7 +70,7 @@ def manhattan(
     line
         −log10 p of a lead variant.
     """
-    figure = _figure(11, 4.6 if leads else 3.9)
+    figure = empty_figure(11, 4.6 if leads else 3.9)
     axes = figure.subplots()
     highest = max([line, *neg_log10_p[np.isfinite(neg_log10_p)]])
     significant = neg_log10_p >= line
@@ -123,7 +124,7 @@ def quantiles(
     expected: NDArray[np.float64], observed: NDArray[np.float64], band: NDArray[np.float64]
 ) -> Figure:
     """Quantiles of the joint test against the null; arrays from `kernel.quantile_points`."""
-    figure = _figure(5.2, 4.6)
+    figure = empty_figure(5.2, 4.6)
     axes = figure.subplots()
     axes.fill_between(expected, band[:, 0], band[:, 1], color=TONES[1], alpha=0.35, linewidth=0)
     limit = float(expected.max(initial=1)) * 1.04
@@ -164,10 +165,15 @@ def brains(
     """
     slices = kernel.choose_slices(mask)
     rows = [
-        [(kernel.cut(volume, *at), "gray", (0.0, highest)) for at in slices]
+        [
+            Slice(
+                kernel.cut(volume, *at), slice_size(mask.shape, voxel, at[0]), span=(0.0, highest)
+            )
+            for at in slices
+        ]
         for volume, highest in zip(volumes, white, strict=True)
     ]
-    return _grid(rows, [_size(mask.shape, voxel, axis) for axis, _ in slices], labels)
+    return picture_grid(rows, labels)
 
 
 def examples(
@@ -202,11 +208,14 @@ def examples(
             (difference[row], DIFFERENCE, (-limit, limit)),
         ]
         rows.append(
-            [(kernel.cut(volume, *at), name, span) for at in slices for volume, name, span in kinds]
+            [
+                Slice(kernel.cut(volume, *at), slice_size(mask.shape, voxel, at[0]), name, span)
+                for at in slices
+                for volume, name, span in kinds
+            ]
         )
-    sizes = [_size(mask.shape, voxel, axis) for axis, _ in slices for _ in range(3)]
     heads = ["original", "reconstruction", f"difference ±{limit:.2g}"] * 2
-    return _grid(rows, sizes, labels, heads)
+    return picture_grid(rows, labels, heads)
 
 
 def training(
@@ -229,7 +238,7 @@ def training(
         Counts and edges of its histogram, in place of `r2`, on a page that is shared.
     """
     n_panels = int(bool(losses)) + int(r2 is not None or bars is not None)
-    figure = _figure(5.5 * n_panels, 3.4)
+    figure = empty_figure(5.5 * n_panels, 3.4)
     panels = list(np.atleast_1d(figure.subplots(1, n_panels)))
     if losses:
         axes = panels.pop(0)
@@ -309,7 +318,7 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
     """A figure of n small panels, at most four in a row."""
     n_columns = min(4, n)
     n_rows = -(-n // n_columns)
-    figure = _figure(2.75 * n_columns, 2.1 * n_rows)
+    figure = empty_figure(2.75 * n_columns, 2.1 * n_rows)
     grid = list(np.atleast_1d(figure.subplots(n_rows, n_columns)).ravel())
     for axes in grid[n:]:
         axes.set_axis_off()
@@ -332,46 +341,71 @@ def _label_panel(axes: Axes, label: str) -> None:
     axes.locator_params(axis="y", nbins=4, integer=True)
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
     """An empty figure, inches, that keeps room around and between its panels."""
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14, wspace=0.05, hspace=0.06)
     return Figure(figsize=(width, height), layout=layout)
 
 
-def _grid(
-    rows: Sequence[Sequence[tuple[NDArray[Any], str | Colormap, tuple[float, float]]]],
-    sizes: Sequence[tuple[float, float]],
-    labels: Sequence[str],
-    heads: Sequence[str] = (),
+@dataclass(frozen=True)
+class Slice:
+    """A picture of a grid: grey or coloured values, or RGB, with outlines of masks on it.
+
+    Attributes
+    ----------
+    picture
+        [shape: (rows, columns) or (rows, columns, 3)]
+    size
+        Width and height, mm.
+    colours, span
+        Colours of the values and the range that they span; RGB has its own.
+    outlines
+        [bool, shape: (rows, columns)] and the colour of each outline.
+    """
+
+    picture: NDArray[Any]
+    size: tuple[float, float]
+    colours: str | Colormap = "gray"
+    span: tuple[float, float] = (0.0, 1.0)
+    outlines: tuple[tuple[NDArray[np.bool_], str], ...] = ()
+
+
+def picture_grid(
+    rows: Sequence[Sequence[Slice]], labels: Sequence[str], heads: Sequence[str] = ()
 ) -> Figure:
-    """Pictures on black in rows and columns; `sizes` are widths and heights of columns in mm."""
-    pictures = sum(w for w, _ in sizes)
+    """Pictures on black in rows and columns, each in the middle of its cell."""
+    widths = [max(one.size[0] for one in column) for column in zip(*rows, strict=True)]
+    heights = [max(one.size[1] for one in row) for row in rows]
+    pictures = sum(widths)
     between = margin = 0.01 * pictures
     left, above = 0.12 * pictures, (0.035 if heads else 0.01) * pictures
-    width = left + pictures + between * (len(sizes) - 1) + margin
-    tall = max(h for _, h in sizes)
-    height = above + len(rows) * (tall + between) - between + margin
+    width = left + pictures + between * (len(widths) - 1) + margin
+    height = above + sum(heights) + between * (len(rows) - 1) + margin
     figure = Figure(figsize=(11, 11 * height / width), facecolor="black")
+    top = height - above
     for i, row in enumerate(rows):
-        x = left
-        bottom = height - above - i * (tall + between) - tall
-        for j, ((picture, colours, (low, high)), (w, h)) in enumerate(zip(row, sizes, strict=True)):
-            axes = figure.add_axes(
-                (x / width, (bottom + (tall - h) / 2) / height, w / width, h / height)
-            )
-            axes.imshow(picture, cmap=colours, vmin=low, vmax=high, aspect="auto",
-                        interpolation="bilinear")  # fmt: skip
+        x, middle = left, top - heights[i] / 2
+        for j, one in enumerate(row):
+            w, h = one.size
+            place = (x + (widths[j] - w) / 2, middle - h / 2)
+            axes = figure.add_axes((place[0] / width, place[1] / height, w / width, h / height))
+            axes.imshow(one.picture, cmap=one.colours, vmin=one.span[0], vmax=one.span[1],
+                        aspect="auto", interpolation="bilinear")  # fmt: skip
+            for mask, colour in one.outlines:
+                if mask.any() and not mask.all():
+                    axes.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8)
             axes.set_axis_off()
             if heads and i == 0:
-                figure.text((x + w / 2) / width, 1 - above / 2 / height, heads[j], color="#c9d1d9",
-                            ha="center", va="center", fontsize=9)  # fmt: skip
-            x += w + between
-        figure.text(0.015, (bottom + tall / 2) / height, labels[i], color="#c9d1d9",
+                figure.text((x + widths[j] / 2) / width, 1 - above / 2 / height, heads[j],
+                            color="#c9d1d9", ha="center", va="center", fontsize=9)  # fmt: skip
+            x += widths[j] + between
+        figure.text(0.015, middle / height, labels[i], color="#c9d1d9",
                     ha="left", va="center", fontsize=9)  # fmt: skip
+        top -= heights[i] + between
     return figure
 
 
-def _size(shape: Sequence[int], voxel: Sequence[float], axis: int) -> tuple[float, float]:
+def slice_size(shape: Sequence[int], voxel: Sequence[float], axis: int) -> tuple[float, float]:
     """Width and height of a slice across `axis`, mm."""
     width, height = (shape[other] * voxel[other] for other in range(3) if other != axis)
     return width, height

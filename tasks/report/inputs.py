@@ -48,6 +48,7 @@ class Inputs(BaseModel):
     # tables of scans of the study's other cohorts, by name; the rest of the page is one cohort's
     other_scans: dict[str, Path] = {}
     qc: Path | None = None  # TSV: scan, sample_id, quality figures; one row a scan
+    qc_page: str | None = None  # link to the page of the quality of all scans
     cohort: Path | None = None  # cohort store
     history: Path | None = None  # TSV: epoch, train_loss, validation_loss
     quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2

@@ -1,68 +1,19 @@
-"""What the pictures and tables show: outliers, thinned points, quantiles, slices, label places."""
+"""What the pictures show: thinned points, quantiles, slices, label places."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-OUTLIER_Z = 3.5  # of a robust z-score
-MIN_FOR_OUTLIERS = 10  # scans; the spread of fewer says little
 KEEP_ABOVE = 3.0  # −log10 p from which every variant is drawn
 GRID = (1800, 240)  # cells, across and up, of which the others keep one variant each
 
 PLINK_CODES = {"23": "X", "24": "Y", "25": "XY", "26": "MT"}  # of human genomes
-
-Side = Literal["high", "low", "both"]
-
-
-def robust_z(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Distance from the median in robust standard deviations, (x − median) / (1.4826 MAD).
-
-    Parameters
-    ----------
-    values
-        [float, shape: (n_scans,)] NaN stays NaN.
-
-    Returns
-    -------
-    [float64, shape: (n_scans,)] Zero where more than half of the values are equal.
-
-    References
-    ----------
-    Iglewicz and Hoaglin 1993; doi:10.1016/j.jesp.2013.03.013
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).any():
-        return np.full(values.shape, np.nan)
-    distance = values - np.nanmedian(values)
-    spread = 1.4826 * float(np.nanmedian(np.abs(distance)))
-    return distance / spread if spread > 0 else np.where(np.isfinite(distance), 0.0, np.nan)
-
-
-def find_outliers(values: NDArray[Any], side: Side) -> NDArray[np.bool_]:
-    """Scans whose robust z-score exceeds 3.5 on the side that matters.
-
-    Parameters
-    ----------
-    values
-        [float, shape: (n_scans,)] One quality figure; NaN is no outlier.
-    side
-        Whether large values are suspicious, small ones, or both.
-
-    Returns
-    -------
-    [bool, shape: (n_scans,)] None among fewer than ten scans.
-    """
-    z = robust_z(values)
-    if np.isfinite(z).sum() < MIN_FOR_OUTLIERS:
-        return np.zeros(z.shape, dtype=bool)
-    towards = {"high": z, "low": -z, "both": np.abs(z)}[side]
-    return np.asarray(np.nan_to_num(towards) > OUTLIER_Z)
 
 
 def order_chromosomes(names: Sequence[str]) -> list[str]:
@@ -229,12 +180,28 @@ def cut(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     Parameters
     ----------
     volume
-        [shape: (x, y, z)] Right, anterior, superior axes.
+        [shape: (x, y, z) or (x, y, z, colours)] Right, anterior, superior axes.
     axis, index
         Which slice.
 
     Returns
     -------
-    [shape: (rows, columns)] Anterior or superior at the top.
+    [shape: (rows, columns) or (rows, columns, colours)] Anterior or superior at the top.
     """
-    return np.flipud(np.take(volume, index, axis=axis).T)
+    return np.flipud(np.swapaxes(np.take(volume, index, axis=axis), 0, 1))
+
+
+def through_brain(mask: NDArray[np.bool_], axis: int, n: int) -> list[int]:
+    """Slices across an axis at even steps through a brain, its ends left out.
+
+    Parameters
+    ----------
+    mask
+        [bool, shape: (x, y, z)]
+    axis, n
+        Across which axis, and how many.
+    """
+    others = tuple(other for other in range(3) if other != axis)
+    inside = np.flatnonzero(mask.any(axis=others))
+    first, last = (inside[0], inside[-1]) if inside.size else (0, mask.shape[axis] - 1)
+    return [round(float(at)) for at in np.linspace(first, last, n + 2)[1:-1]]

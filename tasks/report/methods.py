@@ -129,6 +129,7 @@ def methods_text(
         *_tensor(facts, cite),
         *_normalization(facts, cite),
         *_outside(facts),
+        *_quality(facts),
     ]
     representation = _representation(facts, cite)
     genetics = [
@@ -152,6 +153,20 @@ def trait_word(facts: Mapping[str, Mapping[str, Any]]) -> str:
     names = facts.get("joint", {}).get("traits", [])
     learned = "encoder" in facts or any(name.startswith("latent_") for name in names)
     return "latent" if learned else "trait"
+
+
+def _quality(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """That scans were left out; how many is not said, for a shared page tells no few."""
+    told = facts.get("scans", {}).get("excluded", {})
+    reasons = []
+    if told.get("rule"):
+        reasons.append(
+            "whose figures lay beyond fixed limits (motion, replaced slices, frame of the "
+            "gradients, mean FA and diffusivity, similarity to the template)"
+        )
+    if told.get("user"):
+        reasons.append("that were judged unusable by eye")
+    return [f"Scans {' and those '.join(reasons)} were left out."] if reasons else []
 
 
 def _preprocessing(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:

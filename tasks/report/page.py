@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from axoloci import __version__
 from axoloci.errors import InputError
 from axoloci.io.cohort import Cohort, read_cohort
+from axoloci.quality import figure_of, level_of
 from axoloci.tasks.report import figures, kernel
+from axoloci.tasks.report.document import (
+    LAST,
+    Cell,
+    Picture,
+    Table,
+    duration,
+    number_cell,
+    picture,
+    plural,
+    render,
+    to_ras,
+    value_cell,
+    voxel_size,
+)
 from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
@@ -35,6 +43,7 @@ from axoloci.tasks.report.inputs import (
     read_tsv,
 )
 from axoloci.tasks.report.methods import methods_text, power, trait_word
+from axoloci.tasks.report.qc_page import RULE_SENTENCE, Judged, judged
 from axoloci.tasks.report.sharing import (
     SMALLEST,
     count_failures,
@@ -43,10 +52,7 @@ from axoloci.tasks.report.sharing import (
     summary,
 )
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
-DPI = 150
 MAX_ROWS = 1000  # of one table; the files that the page is made of have all
-LAST = -1e308  # sorts what is missing below all numbers
 MAX_MEAN = 200  # people in the group's mean
 BLOCK = 10  # people in memory at a time
 SHOWN_PEOPLE = 4
@@ -54,48 +60,6 @@ SHOWN_EXAMPLES = 4
 SHOWN_LATENTS = 6
 MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 FILES = {"out", "bids", "scans", "genotypes", "covariates", "normalize.template"}  # settings
-
-# Quality figures by name: label, factor, decimals, and the side on which they are suspicious.
-QC: dict[str, tuple[str, float, int, kernel.Side | None]] = {
-    "mean_framewise_displacement": ("mean motion, mm", 1, 3, "high"),
-    "max_framewise_displacement": ("max motion, mm", 1, 2, "high"),
-    "mask_ml": ("brain mask, ml", 1, 0, "both"),
-    "mean_fa": ("mean FA", 1, 3, "both"),
-    "median_md": ("median MD, 10⁻³ mm²/s", 1e3, 3, "both"),
-    "similarity_header": ("similarity before", 1, 3, None),
-    "similarity_affine": ("similarity, affine", 1, 3, None),
-    "similarity_warp": ("similarity to template", 1, 3, "low"),
-    "head_scale": ("head scale", 1, 3, "both"),
-    "n_implausible_voxels": ("implausible voxels", 1, 0, "high"),
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture inside the page."""
-
-    src: str
-    alt: str
-    caption: str
-    wide: bool = True  # keeps its size on a narrow screen, where it scrolls
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table cell: what is read, and what it is sorted by."""
-
-    text: str
-    sort: float | str = ""
-    kind: str = ""  # number, flag, name, text
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page."""
-
-    head: list[str]
-    rows: list[list[Cell]]
-    total: int  # rows that there are, of which `rows` may be the first
 
 
 @dataclass
@@ -108,9 +72,11 @@ class Page:
     images: bool = True  # whether the study has any
     tiles: list[tuple[str, str, str]] = field(default_factory=list)  # figure, name, remark
     failed: Table | None = None
+    excluded: Table | None = None
     reasons: Table | None = None
     qc: Table | None = None
     qc_rule: str = ""
+    qc_page: str = ""
     methods: str = ""
     loci: Table | None = None
     replication: Table | None = None
@@ -145,11 +111,7 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     )
     for add in sections:
         add(page, given)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(page=page, version=__version__)
+    return render("page.html.jinja", page=page)
 
 
 def _has_images(given: Inputs) -> bool:
@@ -192,15 +154,16 @@ def add_scans(page: Page, given: Inputs) -> None:
     counts = {"finished": n_ok, "failed": len(failed), "not run": waiting}
     remark = ", ".join(f"{n:,} {state}" for state, n in counts.items() if n)
     remark = "all finished" if n_ok == len(scans) else remark
-    page.tiles.append((f"{len(scans):,}", _plural(len(scans), "scan"), remark))
+    page.tiles.append((f"{len(scans):,}", plural(len(scans), "scan"), remark))
     people = scans["sample_id"].nunique() if "sample_id" in scans else None
     of_people = f" of {people:,} {'person' if people == 1 else 'people'}" if people else ""
     page.sentences["scans"] = (
-        f"{len(scans):,} {_plural(len(scans), 'scan')}{of_people} went in; {n_ok:,} finished, "
+        f"{len(scans):,} {plural(len(scans), 'scan')}{of_people} went in; {n_ok:,} finished, "
         + (f"{len(failed):,} failed" if len(failed) else "none failed")
         + (f", {waiting:,} are not run yet." if waiting else ".")
         + (f" {_cohorts_sentence(given.other_scans)}" if given.other_scans else "")
     )
+    _add_excluded(page, scans)
     if failed.empty:
         return
     logs = failed["log"].fillna("") if "log" in failed else pd.Series("", index=failed.index)
@@ -212,6 +175,26 @@ def add_scans(page: Page, given: Inputs) -> None:
         ][:MAX_ROWS],
         len(failed),
     )
+
+
+def _add_excluded(page: Page, scans: pd.DataFrame) -> None:
+    """Scans that the group does without, by `exclude.tsv`."""
+    told = scans[scans["excluded"].notna()] if "excluded" in scans else scans[:0]
+    if told.empty:
+        return
+    reasons = told["excluded"].astype(str)
+    by_rule = int(reasons.str.startswith("by rule").sum())
+    page.tiles.append((f"{len(told):,}", f"{plural(len(told), 'scan')} left out", "of the group"))
+    page.sentences["excluded"] = (
+        f"The group does without {len(told):,} {plural(len(told), 'scan')}: {by_rule:,} by rule, "
+        f"{len(told) - by_rule:,} by the user. exclude.tsv lists them, and what is written there "
+        "counts."
+    )
+    rows = [
+        [Cell(str(name), kind="name"), Cell(why, kind="text")]
+        for name, why in zip(told["scan"], reasons, strict=True)
+    ]
+    page.excluded = Table(["scan", "left out"], rows[:MAX_ROWS], len(rows))
 
 
 def _cohorts_sentence(others: Mapping[str, Path]) -> str:
@@ -228,11 +211,11 @@ def _add_shared_scans(page: Page, scans: pd.DataFrame, reason: pd.Series[Any]) -
     counts, exact = count_failures(map(str, reason))
     n_failed = say_count(len(reason)) if exact or len(reason) < SMALLEST else f"{SMALLEST} or more"
     remark = f"{n_failed} failed" if len(reason) else "all"
-    page.tiles.append((say_count(n_ok), f"{_plural(n_ok, 'scan')} finished", remark))
+    page.tiles.append((say_count(n_ok), f"{plural(n_ok, 'scan')} finished", remark))
     page.sentences["scans"] = (
-        f"{say_count(n_ok)} {_plural(n_ok, 'scan')} finished and {n_failed} failed."
+        f"{say_count(n_ok)} {plural(n_ok, 'scan')} finished and {n_failed} failed."
         if len(reason)
-        else f"{say_count(n_ok)} {_plural(n_ok, 'scan')} finished, none failed."
+        else f"{say_count(n_ok)} {plural(n_ok, 'scan')} finished, none failed."
     )
     if counts:
         rows = [[Cell(why, kind="text"), Cell(say_count(n), kind="number")] for why, n in counts]
@@ -240,86 +223,70 @@ def _add_shared_scans(page: Page, scans: pd.DataFrame, reason: pd.Series[Any]) -
 
 
 def add_qc(page: Page, given: Inputs) -> None:
-    """Quality figures of each scan, outliers first."""
+    """Quality figures of each scan, those that break a rule first."""
     if given.qc is None:
         page.sentences["qc"] = "No table of quality figures was given."
         return
-    table = read_tsv(given.qc, "qc")
-    if table.empty:
+    found = judged(given.qc)
+    if found.table.empty:
         page.sentences["qc"] = "No scan has finished, so there are no quality figures."
         return
-    known = [name for name in QC if name in table and _is_numeric(table[name])]
-    if not known:
+    if not found.names:
         page.sentences["qc"] = "The maps came in a common space, so no step has quality figures."
         return
-    values = {name: table[name].to_numpy(np.float64) * QC[name][1] for name in known}
-    out = {
-        name: kernel.find_outliers(values[name], side)
-        for name in known
-        if (side := QC[name][3]) is not None
-    }
-    flags = [[name for name in out if out[name][row]] for row in range(len(table))]
-    n_flagged = sum(bool(flag) for flag in flags)
-    few = len(table) < kernel.MIN_FOR_OUTLIERS
     say = say_count if page.shareable else "{:,}".format
+    n = len(found.table)
     page.qc_rule = (
-        f"With fewer than {kernel.MIN_FOR_OUTLIERS} scans none is called an outlier."
-        if few
-        else f"A scan is marked where a figure lies more than {kernel.OUTLIER_Z} robust standard "
-        "deviations (1.4826 × median absolute deviation) from the median, on the side that is "
-        f"suspicious: {say(n_flagged)} of {say(len(table))} here. Marks are for looking at; "
-        "nothing was left out because of them."
+        f"{say(found.count())} of {say(n)} scans break a rule, {say(found.count('exclude'))} of "
+        f"them one by which the data are wrong. {RULE_SENTENCE}"
     )
     if page.shareable:
-        _add_shared_qc(page, values)
+        _add_shared_qc(page, found)
         return
-    if len(table) > 2 and out:
-        page.pictures["qc"] = _picture(
-            figures.distributions(
-                [values[name] for name in out],
-                [QC[name][0] for name in out],
-                list(out.values()),
-            ),
-            "Histograms of " + ", ".join(QC[name][0] for name in out) + ".",
-            "Each figure over all scans; red marks are outliers.",
-        )
-    others = [
-        name for name in table.columns if name not in (*QC, "scan", "sample_id") and name[:1] != "_"
-    ]
-    order = sorted(range(len(table)), key=lambda row: (not flags[row], str(table["scan"][row])))
+    page.qc_page = given.qc_page or ""
+    if (histograms := found.histograms()) is not None:
+        page.pictures["qc"] = histograms
+    hidden = (*found.names, "scan", "sample_id", "flags")
+    others = [str(name) for name in found.table if name not in hidden and str(name)[:1] != "_"]
+    names = list(map(str, found.table["scan"]))
+    ranks = {"exclude": 0, "look": 1, None: 2}
+    order = sorted(range(n), key=lambda row: (ranks[level_of(found.flags[row])], names[row]))
+    flagged = {name: found.flagged(name) for name in found.names}
+    values = {name: found.values(name) * figure_of(name).factor for name in found.names}
     rows = []
     for row in order[:MAX_ROWS]:
         cells = [
-            Cell(str(table["scan"][row]), kind="name"),
-            Cell(", ".join(QC[name][0].split(",")[0] for name in flags[row]), kind="flags"),
+            Cell(names[row], kind="name"),
+            Cell("; ".join(map(str, found.flags[row])), kind="flags"),
         ]
-        for name in known:
-            kind = "flag" if name in flags[row] else "number"
-            cells.append(_number(values[name][row], QC[name][2], kind))
-        cells += [_value(table[name][row]) for name in others]
+        for name in found.names:
+            kind = "flag" if flagged[name][row] else "number"
+            cells.append(number_cell(values[name][row], figure_of(name).decimals, kind))
+        cells += [value_cell(found.table[name][row]) for name in others]
         rows.append(cells)
-    head = ["scan", "outlier in", *(QC[name][0] for name in known)]
-    page.qc = Table([*head, *(name.replace("_", " ") for name in others)], rows, len(table))
+    head = ["scan", "flags", *(figure_of(name).label for name in found.names)]
+    page.qc = Table([*head, *(name.replace("_", " ") for name in others)], rows, n)
 
 
-def _add_shared_qc(page: Page, values: Mapping[str, NDArray[np.float64]]) -> None:
+def _add_shared_qc(page: Page, found: Judged) -> None:
     """Quality figures of all scans together: mean, standard deviation, histograms without few.
 
     How many scans have a figure is not told: it would tell how few lack it.
     """
     rows, bars, labels = [], [], []
-    for name, value in values.items():
-        label, _, decimals, side = QC[name]
+    for name in found.names:
+        told = figure_of(name)
+        value = found.values(name) * told.factor
         if (of_all := summary(value)) is not None:
-            numbers = (_number(number, decimals) for number in of_all[1:])
-            rows.append([Cell(label, kind="name"), *numbers])
-        if side is not None and (drawn := histogram(value)) is not None:
+            numbers = (number_cell(number, told.decimals) for number in of_all[1:])
+            rows.append([Cell(told.label, kind="name"), *numbers])
+        if (drawn := histogram(value)) is not None:
             bars.append(drawn)
-            labels.append(label)
+            labels.append(told.label)
     if rows:
         page.qc = Table(["figure", "mean", "SD"], rows, len(rows))
     if bars:
-        page.pictures["qc"] = _picture(
+        page.pictures["qc"] = picture(
             figures.shared_distributions(bars, labels),
             f"Histograms of {', '.join(labels)}, without bars of fewer than {SMALLEST} scans.",
             f"Each figure over all scans, three standard deviations about the mean; bars of fewer "
@@ -371,12 +338,12 @@ def add_cohort(page: Page, given: Inputs) -> None:
         volumes += [*cohort.volumes(people)]
         labels += [_short(cohort.sample_id[row]) for row in people]
         white += [white[0]] * len(people)
-    canonical = [_to_ras(volume, cohort.affine) for volume in volumes]
-    mask = _to_ras(cohort.mask, cohort.affine)
+    canonical = [to_ras(volume, cohort.affine) for volume in volumes]
+    mask = to_ras(cohort.mask, cohort.affine)
     measure = cohort.measure.upper()
     of = f"{len(chosen)} of the {n_people:,}" if len(chosen) < n_people else "all"
-    page.pictures["cohort"] = _picture(
-        figures.brains(np.stack(canonical), labels, white, mask, _voxel_size(cohort.affine)),
+    page.pictures["cohort"] = picture(
+        figures.brains(np.stack(canonical), labels, white, mask, voxel_size(cohort.affine)),
         f"Slices of {measure} maps in common space: group mean"
         + ("" if page.shareable else f", standard deviation and {len(people)} people")
         + ", five axial, one coronal, one sagittal.",
@@ -406,7 +373,7 @@ def add_encoder(page: Page, given: Inputs) -> None:
         for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
             if name in history and history[name].notna().any():
                 losses[label] = history[name].to_numpy(np.float64)
-        said.append(f"{len(history):,} {_plural(len(history), 'epoch')} of training")
+        said.append(f"{len(history):,} {plural(len(history), 'epoch')} of training")
     if given.quality is not None:
         quality = read_tsv(given.quality, "quality")
         r2 = quality["reconstruction_r2"].dropna().to_numpy(np.float64)
@@ -428,7 +395,7 @@ def add_encoder(page: Page, given: Inputs) -> None:
             "unsmoothed maps."
         )
     if losses or r2 is not None or bars is not None:
-        page.pictures["training"] = _picture(
+        page.pictures["training"] = picture(
             figures.training(epoch, losses, r2, bars),
             "Loss by epoch and histogram of reconstruction R² over people.",
             "Left: loss by epoch. Right: share of each person's map that the latents explain"
@@ -442,11 +409,11 @@ def add_encoder(page: Page, given: Inputs) -> None:
     keep = slice(0, SHOWN_EXAMPLES)
     affine = np.eye(4) if given.cohort is None else read_cohort(given.cohort).affine
     before, after = (
-        np.stack([_to_ras(volume.astype(np.float32), affine) for volume in volumes[keep]])
+        np.stack([to_ras(volume.astype(np.float32), affine) for volume in volumes[keep]])
         for volumes in (original, reconstruction)
     )
-    page.pictures["examples"] = _picture(
-        figures.examples(before, after, [_short(name) for name in who[keep]], _voxel_size(affine)),
+    page.pictures["examples"] = picture(
+        figures.examples(before, after, [_short(name) for name in who[keep]], voxel_size(affine)),
         f"Original maps, their reconstructions and the differences of {len(who[keep])} people.",
         "What the latents keep: original, reconstruction and difference (red: too high, blue: too "
         "low).",
@@ -472,7 +439,7 @@ def add_association(page: Page, given: Inputs) -> None:
     if loci is None:
         page.sentences["loci"] = given.group or "No table of loci was given."
         return
-    page.tiles.append((f"{len(loci):,}", _plural(len(loci), "locus", "loci"), reached))
+    page.tiles.append((f"{len(loci):,}", plural(len(loci), "locus", "loci"), reached))
     if loci.empty:
         page.sentences["loci"] = f"No variant reaches {reached}."
         return
@@ -550,9 +517,9 @@ def add_replication(page: Page, given: Inputs) -> None:
             [
                 Cell(str(row["variant_id"]), kind="name"),
                 Cell(f"{row['chromosome']}:{int(row['base_pair_location']):,}", kind="text"),
-                _number(row["n"], 0),
-                _number(row["r"], 3),
-                _number(row["neg_log10_p"], 2),
+                number_cell(row["n"], 0),
+                number_cell(row["r"], 3),
+                number_cell(row["neg_log10_p"], 2),
                 Cell(str(row["replicated"]), kind="text"),
             ]
             for row in table.head(MAX_ROWS).to_dict("records")
@@ -571,7 +538,7 @@ def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]
         n = len(read_tsv(given.samples_qc, "samples_qc"))
     if n is not None and not (page.shareable and page.images):
         said = say_count(n) if page.shareable else f"{n:,}"
-        page.tiles.append((said, _plural(n, "person", "people"), "in the association"))
+        page.tiles.append((said, plural(n, "person", "people"), "in the association"))
 
 
 def _add_joint(
@@ -598,9 +565,9 @@ def _add_joint(
     n_hits = int((joint.neg_log10_p >= line).sum())
     inflation = joint.about.get("lambda_gc")
     traits = len(joint.about.get("traits", []))
-    of_traits = f" over {traits} {_plural(traits, word)}" if traits else ""
+    of_traits = f" over {traits} {plural(traits, word)}" if traits else ""
     said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
-    page.tiles.append((f"{n:,}", f"{_plural(n, 'variant')} tested", said))
+    page.tiles.append((f"{n:,}", f"{plural(n, 'variant')} tested", said))
     test = "Exact F test of the canonical R²"
     if joint.about.get("mixed_model"):
         test = "Hotelling's T² of the statistics of a mixed model"
@@ -609,7 +576,7 @@ def _add_joint(
         f"with {reached}{f', genomic {said}' if said else ''}."
     )
     more = len(leads) - figures.MAX_LABELS
-    page.pictures["manhattan"] = _picture(
+    page.pictures["manhattan"] = picture(
         figures.manhattan(
             place[kept],
             rank[kept],
@@ -626,7 +593,7 @@ def _add_joint(
         + (f", the {figures.MAX_LABELS} most significant of {len(leads)}" if more > 0 else "")
         + ". Every variant with p\u00a0<\u00a010⁻³ is drawn; the others one per pixel.",
     )
-    page.pictures["quantiles"] = _picture(
+    page.pictures["quantiles"] = picture(
         figures.quantiles(*kernel.quantile_points(joint.neg_log10_p)),
         f"Quantile-quantile plot of the joint test{f', {said}' if said else ''}.",
         "Quantiles against the null, with the 95% band of each rank for independent variants"
@@ -650,7 +617,7 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
     more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""
     alleles = f"{_clip(row.get('effect_allele', ''))} / {_clip(row.get('other_allele', ''))}"
     chromosome = str(row["chromosome"])
-    frequency = _number(row.get("effect_allele_frequency"), 3)
+    frequency = number_cell(row.get("effect_allele_frequency"), 3)
     if shareable and {"effect_allele_frequency", "n"} <= row.keys():
         rarer = min(row["effect_allele_frequency"], 1 - row["effect_allele_frequency"])
         if round(2 * row["n"] * rarer) < SMALLEST:
@@ -659,18 +626,18 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
     return [
         Cell(str(row["variant_id"]), kind="name"),
         Cell(f"{chromosome}:{position:,}", place),
-        _number((end - start) / 1e3, 0),
+        number_cell((end - start) / 1e3, 0),
         Cell(alleles),
         frequency,
         Cell(say_count(int(row["n"])), float(row["n"]) if row["n"] >= SMALLEST else LAST, "number")
         if shareable and "n" in row
-        else _number(row.get("n"), 0),
-        _number(row["neg_log10_p"], 1),
+        else number_cell(row.get("n"), 0),
+        number_cell(row["neg_log10_p"], 1),
         Cell(f"{100 * row['joint_r2']:.3g}", float(row["joint_r2"]), "number")
         if "joint_r2" in row
         else Cell("–"),
-        _number(row.get("n_leads"), 0),
-        _number(row.get("n_clumped"), 0),
+        number_cell(row.get("n_leads"), 0),
+        number_cell(row.get("n_clumped"), 0),
         Cell(", ".join(shown[:SHOWN_LATENTS]) + more if shown else "several, weakly", kind="text"),
     ]
 
@@ -723,20 +690,20 @@ def add_about(page: Page, given: Inputs) -> None:
     total = float(table[cpu].sum())
     jobs = int(table["jobs"].sum())
     # The number of jobs is that of all scans, and less the finished ones that of a few.
-    said = "" if page.shareable else f"{jobs:,} {_plural(jobs, 'job')}"
-    page.sentences["seconds"] = f"{said}{', ' if said else ''}{_duration(total)} of CPU time."
-    page.tiles.append((_duration(total), "of CPU time", said))
+    said = "" if page.shareable else f"{jobs:,} {plural(jobs, 'job')}"
+    page.sentences["seconds"] = f"{said}{', ' if said else ''}{duration(total)} of CPU time."
+    page.tiles.append((duration(total), "of CPU time", said))
     rows = []
     for row in table.to_dict("records"):
         share = row[cpu] / total if total else 0.0
         rows.append(
             [
                 Cell(str(row["step"]), kind="name"),
-                _number(row["jobs"], 0),
-                Cell(_duration(row["seconds"]), float(row["seconds"]), "number"),
-                Cell(_duration(row[cpu]), float(row[cpu]), "number"),
-                _number(row[cpu] / max(row["jobs"], 1), 1),
-                _number(row.get("max_rss_mb"), 0),
+                number_cell(row["jobs"], 0),
+                Cell(duration(row["seconds"]), float(row["seconds"]), "number"),
+                Cell(duration(row[cpu]), float(row[cpu]), "number"),
+                number_cell(row[cpu] / max(row["jobs"], 1), 1),
+                number_cell(row.get("max_rss_mb"), 0),
                 Cell(f"{100 * share:.1f}", share, "bar"),
             ]
         )
@@ -745,27 +712,6 @@ def add_about(page: Page, given: Inputs) -> None:
     page.seconds = Table(
         [head[k] for k in shown], [[row[k] for k in shown] for row in rows], len(rows)
     )
-
-
-def _picture(figure: Figure, alt: str, caption: str, *, wide: bool = True) -> Picture:
-    """A matplotlib figure as PNG within the page; the same bytes each time."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/png;base64,{encoded}", alt, caption, wide)
-
-
-def _to_ras(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
-    """A volume with its axes turned to right, anterior, superior."""
-    turn = nib.io_orientation(affine)
-    return np.asarray(nib.apply_orientation(volume, turn))
-
-
-def _voxel_size(affine: NDArray[np.float64]) -> list[float]:
-    """Voxel size along right, anterior, superior, mm."""
-    turn = nib.io_orientation(affine)
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
-    return [float(size) for size in sizes]
 
 
 def _flatten(settings: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
@@ -780,21 +726,6 @@ def _flatten(settings: Mapping[str, Any], within: str = "") -> list[tuple[str, s
     return rows
 
 
-def _number(value: Any, decimals: int, kind: str = "number") -> Cell:
-    """A number, or a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return Cell("–", LAST, kind)
-    return Cell(f"{value:,.{decimals}f}", float(value), kind)
-
-
-def _value(value: Any) -> Cell:
-    """Whatever a further column holds."""
-    if isinstance(value, float | int | np.number) and not isinstance(value, bool):
-        whole = math.isfinite(value) and float(value).is_integer()
-        return Cell(f"{value:,.0f}" if whole else _number(value, 4).text, float(value), "number")
-    return Cell("–" if value is None else str(value))
-
-
 def _is_numeric(column: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(column) and bool(column.notna().any())
 
@@ -805,14 +736,3 @@ def _clip(allele: Any) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
-
-
-def _plural(n: int, one: str, many: str = "") -> str:
-    return one if n == 1 else many or f"{one}s"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -252,13 +252,33 @@ def test_make__names_the_failed_scan_with_its_reason(html: str) -> None:
 
 
 def test_make__marks_the_scan_that_moved(html: str) -> None:
-    assert "1 of 29 here" in html
+    assert "1 of 29 scans break a rule, 0 of them one by which the data are wrong." in html
     rows = re.findall(r"<tr>.*?</tr>", html)
     flagged = [row for row in rows if 'class="flag"' in row]
     assert len(flagged) == 1
     assert OUTLIER in flagged[0]
     assert "mean motion" in flagged[0]
     assert "3.000" in flagged[0]
+
+
+def test_make__says_who_is_left_out_of_the_group(inputs: Path, tmp_path: Path) -> None:
+    scans = pd.read_csv(inputs.parent / "scans.tsv", sep="\t", dtype=str, keep_default_na=False)
+    scans["excluded"] = "n/a"
+    scans.loc[[2, 4], "excluded"] = ["by rule: mean FA 0.700 (> 0.6)", "by user: asleep"]
+    scans.to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    given = changed(
+        inputs, inputs.parent / "out.json", scans=str(tmp_path / "scans.tsv"), qc_page="d/qc.html"
+    )
+    assert make(given, tmp_path / "full.html").exit_code == 0
+    full = (tmp_path / "full.html").read_text()
+    text = " ".join(Parsed(full).text.split())
+    assert "The group does without 2 scans: 1 by rule, 1 by the user." in text
+    assert "sub-0003 by rule: mean FA 0.700 (> 0.6)" in text
+    assert '<a href="d/qc.html">' in full
+    assert make(given, tmp_path / "shared.html", "--shareable").exit_code == 0
+    shared = (tmp_path / "shared.html").read_text()
+    assert "asleep" not in shared
+    assert "qc.html" not in shared
 
 
 def test_make__tells_of_association_and_loci(html: str) -> None:
@@ -429,7 +449,7 @@ def test_make__shareable_tells_no_number_of_one_person(inputs: Path, tmp_path: P
     table = re.search(r'aria-label="Quality figures".*?</table>', shared, flags=re.DOTALL)
     assert table is not None
     rows = [re.findall(r">([^<>]+)</td>", row) for row in table[0].split("<tr>")[2:]]
-    assert len(rows) == 7  # figures, not scans
+    assert len(rows) == 6  # figures, not scans
     motion = qc["mean_framewise_displacement"]
     assert rows[0] == ["mean motion, mm", f"{motion.mean():.3f}", f"{motion.std():.3f}"]
     r2 = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")["reconstruction_r2"]
@@ -446,7 +466,7 @@ def test_make__shareable_hides_small_counts(shared: str) -> None:
     assert "b-values, directions and volumes do not match" not in text  # one case: other reasons
     assert "other reasons <5" in " ".join(text.split())
     assert "31 b-values" not in text
-    assert ": <5 of 29 here" in text
+    assert "<5 of 29 scans break a rule" in text
 
 
 def test_make__shareable_shows_failures_of_many_by_reason(inputs: Path, tmp_path: Path) -> None:

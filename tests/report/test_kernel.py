@@ -8,35 +8,8 @@ import warnings
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
 from axoloci.tasks.report import figures, kernel
-
-
-def test_robust_z__equals_the_distance_in_scipys_mad() -> None:
-    values = np.random.default_rng(0).gamma(2, 1, 101)
-    scale = stats.median_abs_deviation(values, scale="normal")
-    truth = (values - np.median(values)) / scale
-    np.testing.assert_allclose(kernel.robust_z(values), truth, rtol=1e-4)
-
-
-def test_robust_z__stands_missing_and_equal_values() -> None:
-    assert np.isnan(kernel.robust_z(np.full(3, np.nan))).all()
-    z = kernel.robust_z(np.array([1.0, 1, 1, 9, np.nan]))
-    assert z[:4].tolist() == [0, 0, 0, 0]
-    assert np.isnan(z[4])
-
-
-@pytest.mark.parametrize(("side", "expected"), [("high", [20]), ("low", [21]), ("both", [20, 21])])
-def test_find_outliers__looks_at_the_side_that_matters(
-    side: kernel.Side, expected: list[int]
-) -> None:
-    values = np.append(np.linspace(-1, 1, 20), [9.0, -9.0, np.nan])
-    assert np.flatnonzero(kernel.find_outliers(values, side)).tolist() == expected
-
-
-def test_find_outliers__calls_none_among_few_scans() -> None:
-    assert not kernel.find_outliers(np.array([0.0, 0.1, 0.2, 50]), "both").any()
 
 
 def test_order_chromosomes__goes_by_number_then_by_custom() -> None:
@@ -158,3 +131,20 @@ def test_manhattan__draws_labels_without_overlap(highest: float) -> None:
     figures.manhattan(np.zeros(1), np.zeros(1, int), np.ones(1), np.zeros((1, 2)), ["1"]).savefig(
         io.BytesIO(), format="png"
     )
+
+
+def test_through_brain__spreads_slices_over_the_mask() -> None:
+    mask = np.zeros((20, 30, 40), dtype=bool)
+    mask[5:16, 10:21, 4:25] = True
+    assert kernel.through_brain(mask, 0, 1) == [10]
+    assert kernel.through_brain(mask, 2, 3) == [9, 14, 19]
+    assert kernel.through_brain(np.zeros((4, 4, 9), dtype=bool), 2, 1) == [4]
+
+
+def test_cut__turns_colours_as_values() -> None:
+    volume = np.random.default_rng(0).random((4, 5, 6, 3))
+    for axis in range(3):
+        coloured = kernel.cut(volume, axis, 2)
+        for colour in range(3):
+            alone = kernel.cut(volume[..., colour], axis, 2)
+            np.testing.assert_array_equal(coloured[..., colour], alone)

@@ -195,3 +195,15 @@ def test_methods_text__tells_the_replication() -> None:
     assert "tested in 1,234 other people" in text
     assert "6 tested): 3 replicated" in text
     assert "replicated" not in methods_text({"loci": FACTS["loci"]}).text
+
+
+def test_methods_text__says_by_what_scans_were_left_out() -> None:
+    def told(**excluded: int) -> str:
+        return methods_text({**FACTS, "scans": {"excluded": excluded}}).text
+
+    assert "left out." not in told(rule=0, user=0)
+    assert "Scans whose figures lay beyond fixed limits (motion," in told(rule=3, user=0)
+    assert "template) and those that were judged unusable by eye were left out." in told(
+        rule=3, user=1
+    )
+    assert not re.search(r"\b[31] scans", told(rule=3, user=1))

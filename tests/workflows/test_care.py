@@ -90,10 +90,14 @@ def again(processed: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def whys(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What --why says of the scans that did not fail."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("why: ")]
+    """What --why says of the scans that did not fail, but for the pages, which follow."""
+    pages = ("page", "qc", "report")
     return [
-        line for line in lines if "report" not in line and not line.endswith("it failed last time")
+        line
+        for line in done.stderr.splitlines()
+        if line.startswith("why: ")
+        and line.split(": ")[1] not in pages
+        and not line.endswith("it failed last time")
     ]
 
 
@@ -115,7 +119,9 @@ def test_run_why__counts_reasons(
     try:
         processed.write_text(f"{text}\n[dti]\nmax_bval = 1400\n")
         # the maps of the tensor are the same, as all volumes lie below: normalize is not run
-        assert whys(again("--why")) == ["why: dti: max_bval changed (2 jobs)"]
+        done = again("--why")
+        assert whys(done) == ["why: dti: max_bval changed (2 jobs)"]
+        assert "why: page: tensor_qc changed (2 jobs)" in done.stderr
     finally:
         processed.write_text(text)
     assert whys(again("--why")) == ["why: dti: max_bval changed (2 jobs)"]
@@ -318,7 +324,7 @@ def test_status__of_a_study(processed: Path, people: list[str]) -> None:
     assert code == 3
     assert "no driver is working on it" in said
     assert re.search(r"discovery\s+scans\s+2\s+0\s+1\s+0", said), said
-    assert re.search(r"discovery\s+jobs\s+1\s+0\s+0\s+9", said), said  # the report alone is made
+    assert re.search(r"discovery\s+jobs\s+2\s+0\s+0\s+9", said), said  # the pages alone are made
     assert re.search(
         rf"failed: {people[2]}: axoloci-preprocess run, exit 1: .*cannot be read", said
     ), said
@@ -398,6 +404,7 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     assert [(job.job, job.status, job.reason) for job in states["train"].jobs] == [
         ("pack", "done", ""),
         ("train", "failed", "exit 1: no seed"),
+        ("qc", "not run", ""),
     ]
     assert {job.status for job in states["discovery"].jobs} == {"not run"}
     (scan,) = study_state(tmp_path)[1].scans  # without the study file: it was begun, and killed
@@ -579,7 +586,7 @@ def test_study_graph__cohorts_and_doors() -> None:
     assert ("train_train", "replication_encode") in graph.edges
     assert graph.edges["discovery_gwas", "replication_replicate"] == ["sumstats"]
     assert graph.edges["discovery_loci", "replication_replicate"] == ["loci.tsv"]
-    jobs = ["pack", "encode", "pca", "samples", "gwas", "export_latent_000", "replicate"]
+    jobs = ["pack", "encode", "pca", "samples", "gwas", "export_latent_000", "replicate", "qc"]
     assert group_jobs(settings)["replication"] == jobs
     assert "export_latent_000" in as_mermaid(graph)
     dot = as_dot(graph)
@@ -608,7 +615,7 @@ def test_plan__is_near_what_the_study_used(processed: Path) -> None:
     for step, used in jobs.groupby("step"):
         told = planned[str(step)]
         assert 1 / 3 < told.memory_mb / used["max_rss_mb"].astype(float).max() < 3, step
-        if step != "report":  # it is made already: no time is left
+        if step not in ("qc", "report"):  # these are made already: no time is left
             seconds = float(used["cpu_seconds"].astype(float).median())
             assert 1 / 3 < told.seconds / seconds < 3, step  # of the one scan that is left
             made = sum(
@@ -618,7 +625,7 @@ def test_plan__is_near_what_the_study_used(processed: Path) -> None:
             )
             assert 1 / 3 < told.n_bytes / told.n_jobs / (made / len(used)) < 3, step
     assert plan.wall_seconds(1) >= plan.wall_seconds(100) > 0  # one scan is left: no side by side
-    assert plan.memory_mb(40) == 40 * planned["normalize"].memory_mb
+    assert plan.memory_mb(40) == 40 * max(s.memory_mb for s in plan.steps if s.of_scans)
     code, said = ask("plan", processed, "--n-procs", 2)
     assert code == 0, said
     assert "3 scans of 32 × 40 × 32 × 9 voxels" in said

@@ -1103,3 +1103,13 @@ def test_plan__counts_only_the_people_of_keep(site: Site) -> None:
     site.table("keep.tsv", ["IID", *LABELS[:7]])
     site.content["keep"] = "keep.tsv"
     assert plan_study(site.settings()).people == {"discovery": 7}
+
+
+def test_check__names_faults_of_the_list_of_excluded_scans(site: Site) -> None:
+    (site.root / "out").mkdir()
+    rows = ["scan\texclude\treason\tby", "sub-0003\tyes\t\tuser", "sub-3\tyes\t\tuser"]
+    path = site.table("out/exclude.tsv", rows)
+    (problem,) = site.check(stage="participants").problems
+    assert problem.startswith(f"{path}, line 3: no scan 'sub-3' in this study; did you mean 'sub-0")
+    site.table("out/exclude.tsv", rows[:2])
+    assert site.check(stage="participants").problems == []

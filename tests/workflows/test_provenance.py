@@ -25,6 +25,7 @@ from axoloci.workflows.provenance import (
 )
 
 PEOPLE = ("anna", "bert", "cleo")  # the last one failed
+NOBODY = {"rule": 0, "user": 0}
 TIMES = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+\d:.]*")
 
 Study = tuple[StudySettings, StudyPaths, list[Scan], list[Outcome]]
@@ -386,7 +387,7 @@ def test_write_whole_crate__names_the_cohorts_as_parts(tmp_path: Path) -> None:
 def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
     settings, _, scans, outcomes = study
     facts = study_facts(Cohort(settings, scans, outcomes))
-    assert facts["scans"] == {"finished": 2, "people": 2}
+    assert facts["scans"] == {"finished": 2, "people": 2, "excluded": NOBODY}
     assert facts["preprocess"] == {
         "already_preprocessed": False,
         "masks": ["made"],
@@ -418,4 +419,4 @@ def test_study_facts__have_no_part_that_did_not_run(tmp_path: Path) -> None:
     assert study_facts(Cohort(settings, [])) == {}
     scans = [Scan("sub-anna", "anna")]
     facts = study_facts(Cohort(settings, scans, [Outcome("sub-anna", "anna", "not run")]))
-    assert facts == {"scans": {"finished": 0, "people": 0}}
+    assert facts == {"scans": {"finished": 0, "people": 0, "excluded": NOBODY}}

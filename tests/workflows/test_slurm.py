@@ -34,13 +34,16 @@ from axoloci.study_file import profile_text
 from axoloci.workflows import cluster
 from axoloci.workflows.cluster import check_stage, in_words, run_job, to_repeat
 from axoloci.workflows.participants import (
+    Cohort,
     Outcome,
+    decisive_steps,
     quality_file,
+    read_outcomes,
     recipe,
-    steps_of,
     write_outcome,
 )
 from axoloci.workflows.slurm_scripts import write_scripts
+from axoloci.workflows.study import write_maps
 from axoloci.workflows.submission import (
     Attempt,
     Ended,
@@ -788,7 +791,7 @@ def finish(scan: Scan, settings: StudySettings) -> None:
     """Leave of a scan what a finished one leaves."""
     fa = settings.out / scan.folder / "fa.nii.gz"
     write_text(fa, "")
-    for step in steps_of(settings):
+    for step in decisive_steps(settings):
         file = quality_file(scan, step, settings)
         assert file is not None
         write_json(file, {"n": 1})
@@ -825,6 +828,14 @@ def test_resubmit__takes_what_is_not_finished(
     assert lines[0].startswith("associate=")
     assert "--array=2,5%3" in lines[0]
     assert len(lines) == 6
+    # and then a scan is left out: of the scans only the check is run, and all that follows
+    paths = StudyPaths(out)
+    write_maps(Cohort(discovery, scans, read_outcomes(scans, discovery, "native")))
+    assert len(cluster.resubmit_study(submission.settings, None, dry_run=True)) == 6
+    paths.exclude.write_text(f"scan\texclude\n{scans[1].prefix}\tyes\n")
+    lines = cluster.resubmit_study(submission.settings, None, dry_run=True)
+    assert lines[0].startswith("check_participants=")
+    assert len(lines) == 11
 
 
 # --- by hand, without Slurm ---------------------------------------------------------------------

@@ -74,6 +74,24 @@ def test_run__qc_has_a_row_a_finished_scan(finished: Path) -> None:
     assert (qc["mean_framewise_displacement"] >= 0).all()
 
 
+def test_run__has_a_page_of_each_finished_scan_and_one_of_all(finished: Path) -> None:
+    scans = pd.read_csv(finished / "scans.tsv", sep="\t")
+    ok = set(scans[scans["status"] == "ok"]["scan"])
+    pages = {path.parts[-1].removesuffix("_desc-qc_dwi.html"): path
+             for path in finished.glob("sub-*/dwi/*_desc-qc_dwi.html")}  # fmt: skip
+    assert set(pages) == ok
+    for scan, page in pages.items():
+        assert page.stat().st_size < 2e6
+        text = page.read_text()
+        assert f"<h1>{scan}</h1>" in text
+        assert "http://" not in text
+    table = (finished / "qc.html").read_text()
+    assert all(f'"{scan}"' in table for scan in ok)
+    jobs = axoloci("trace", finished).stdout.splitlines()
+    assert sum("\tpage\t" in job for job in jobs) == len(ok)
+    assert sum("\tqc\t" in job for job in jobs) == 1
+
+
 def test_run__the_report_is_one_page(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     failed = pd.read_csv(finished / "scans.tsv", sep="\t").query("status == 'failed'")
@@ -171,6 +189,32 @@ def test_run__group_follows_its_settings(finished: Path) -> None:
     done = axoloci("run", study, "--n-procs", 2, check=False)
     assert done.returncode == 3, done.stderr
     assert results(finished)["group/joint.parquet"] == before["group/joint.parquet"]
+
+
+def test_run__group_follows_the_list_of_excluded_scans(finished: Path) -> None:
+    study, listed = finished.parent / "study.toml", finished / "exclude.tsv"
+    before, text = results(finished), listed.read_text()
+    assert len(text.splitlines()) == 1  # a sound cohort: no rule excludes anybody
+    name = read_cohort(finished / "group" / "cohort.zarr").sample_id[4]
+    try:
+        listed.write_text(f"{text}sub-{name}\tyes\tasleep\tuser\n")
+        done = axoloci("run", study, "--stage", "group", "--n-procs", 2, check=False)
+        assert done.returncode == 3, done.stderr
+        assert f"sub-{name} is left out of the group by user: asleep" in done.stderr
+        assert "left out of the group: 0 scans by rule, 1 by the user" in done.stderr
+        people = list(read_cohort(finished / "group" / "cohort.zarr").sample_id)
+        assert len(people) == 17
+        assert name not in people
+        assert read_sumstats(finished / "group" / "sumstats").trait("latent_000")["n"].max() <= 17
+        page = (finished / "report.html").read_text()
+        assert "The group does without 1 scan: 0 by rule, 1 by the user." in page
+        assert "judged unusable by eye were left out" in page
+    finally:
+        listed.write_text(text)
+    done = axoloci("run", study, "--n-procs", 2, check=False)
+    assert done.returncode == 3, done.stderr
+    after = results(finished)
+    assert [path for path in before if after[path] != before[path]] == []
 
 
 def test_run__group_refuses_maps_of_other_settings(finished: Path) -> None:

@@ -1,0 +1,43 @@
+"""Planted faults go through the participants stage: the rules find them, and sound scans pass."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from planted import files_of, scan_water, swap_bvals
+from support import axoloci, write_study
+
+from axoloci.workflows.exclusion import read_exclusions
+
+SOUND, WATER, SWAPPED = range(3)
+
+
+def test_run__wrong_data_are_found_and_sound_ones_pass(cohort: Path, tmp_path: Path) -> None:
+    faulty = tmp_path / "cohort"
+    shutil.copytree(cohort, faulty, ignore=shutil.ignore_patterns("truth"))
+    people = sorted(path.name for path in (faulty / "bids").glob("sub-*"))
+    for person in people[3:]:
+        shutil.rmtree(faulty / "bids" / person)
+    rng = np.random.default_rng(0)
+    scan_water(files_of(faulty / "bids", people[WATER]), rng)
+    swap_bvals(files_of(faulty / "bids", people[SWAPPED]), rng)
+    study = write_study(tmp_path, faulty)
+    done = axoloci("run", study, "--stage", "participants", check=False)
+    out = tmp_path / "out"
+    scans = pd.read_csv(out / "scans.tsv", sep="\t", na_values="n/a", index_col="scan")
+    quality = pd.read_csv(out / "qc.tsv", sep="\t", na_values="n/a", index_col="scan")
+    print(quality.T.to_string())
+    excluded = read_exclusions(out / "exclude.tsv")
+    assert scans["in_group"][people[SOUND]] == "yes"
+    assert pd.isna(quality["flags"][people[SOUND]])
+    assert people[WATER] in excluded
+    assert "median MD 2." in excluded[people[WATER]].reason
+    page = out / people[WATER] / "dwi" / f"{people[WATER]}_desc-qc_dwi.html"
+    assert "The data are wrong by a rule" in page.read_text()
+    assert f"{people[WATER]} is left out of the group by rule: " in done.stderr
+    # b-values of other volumes are refused or flagged: neither gets into the group unseen
+    refused = scans["status"][people[SWAPPED]] == "failed"
+    assert refused or quality["flags"][people[SWAPPED]].startswith(("exclude", "look"))
