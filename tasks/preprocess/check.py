@@ -40,6 +40,9 @@ MAX_SHEAR = 0.02
 CLEAR = math.log(1.25)
 """Change of a volume's signal, in logarithms, that neither motion nor noise makes."""
 
+CLEAR_LOSS = 0.2
+"""Share of its signal below which a slice of a volume tells nothing of the directions."""
+
 MIN_FALL = math.log(1.05)
 """Least fall of the signal from b0 to b >= 500 s/mm²; fixed tissue at b = 1000 has 20%."""
 
@@ -256,6 +259,7 @@ def direction_problems(
     inside = inside_head(dwi)
     stride = max(1, np.count_nonzero(inside) // MAX_POINTS)
     y = _log_signal(dwi[inside][::stride][:, used]).astype(np.float64)  # (n, g)
+    _fill_lost_slices(y, np.nonzero(inside)[2][::stride], find_shells(bval[used]))
     gram = y.T @ y  # (g, g): all that a fit to every voxel needs
     b = bval[used] / 1000
 
@@ -293,6 +297,29 @@ def direction_problems(
             " noise; give the bvec file of this image"
         ]
     return []
+
+
+def _fill_lost_slices(
+    y: NDArray[np.float64], slices: NDArray[np.intp], shells: list[NDArray[np.intp]]
+) -> None:
+    """Put each voxel's median over its shell where a slice lost signal, which tells no direction.
+
+    Parameters
+    ----------
+    y
+        (n, g) logarithm of the signal; changed in place.
+    slices
+        (n,) slice of each voxel.
+    shells
+        Volumes of each shell.
+    """
+    size = np.maximum(np.bincount(slices), 1)
+    for shell in shells:
+        middle = np.median(y[:, shell], axis=1)  # (n,)
+        for v in shell:
+            change = np.bincount(slices, y[:, v] - middle) / size  # (z,)
+            lost = (change < np.log(1 - CLEAR_LOSS))[slices]
+            y[lost, v] = middle[lost]
 
 
 @dataclass(frozen=True)
@@ -333,16 +360,15 @@ class Frame:
 
     @property
     def verdict(self) -> str:
-        """The frame in a word: as given, wrong, or unclear."""
-        return "as given" if self.best == 0 else "wrong" if self.is_wrong else "unclear"
+        """The frame in words: as given, cannot be told, or what to do to have the right one."""
+        return "as given" if self.best == 0 else self.mend if self.is_wrong else "cannot be told"
 
     def figures(self) -> dict[str, str | float]:
         """What the quality figures of a scan tell of its frame."""
         return {
-            "gradient_frame": self.verdict,
-            "gradient_frame_mend": self.mend if self.is_wrong else "",
-            "fibre_coherence": round(float(self.index[0]), 5),
-            "gradient_frame_margin": round(self.margin, 2),
+            "best": self.verdict,
+            "index": round(float(self.index[0]), 5),
+            "margin": round(self.margin, 2),
         }
 
     @property

@@ -10,24 +10,25 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.command import prefix_option, provenance, step_group
+from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError, raise_all
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
-from axoloci.tasks.preprocess import kernel
+from axoloci.tasks.preprocess.chain import Corrected, preprocess
 from axoloci.tasks.preprocess.check import gradient_frame
 from axoloci.tasks.preprocess.inputs import describe, look_at, read_scan
+from axoloci.tasks.preprocess.outliers import OUTLIER_Z
 
 log = logging.getLogger("axoloci")
 main = step_group(
-    __name__, "Raw diffusion MRI to motion-corrected volumes, a brain mask and quality figures."
+    __name__, "Raw diffusion MRI to corrected volumes, a brain mask and quality figures."
 )
 
 DESCRIPTION = {
-    False: "Diffusion-weighted volumes after correction of rigid head motion and of eddy currents'"
-    " scale and shears along one axis, where the gradients explain these; eddy displacements are"
-    " in mm at 50 mm from the brain's centre",
+    False: "Diffusion-weighted volumes after the steps named: motion is rigid; eddy currents' scale"
+    " and shears along one axis are undone where the gradients explain these, displacements by"
+    " them are in mm at 50 mm from the brain's centre; lost slices are replaced by prediction",
     True: "Diffusion-weighted volumes as they were given, negative values set to 0",
 }
 """What was done to the volumes, by `already_preprocessed`."""
@@ -52,6 +53,24 @@ def _inputs(command: Any) -> Any:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @prefix_option
 @click.option(
+    "--denoise/--no-denoise",
+    default=True,
+    help="Thermal noise by MP-PCA, of 30 volumes or more; not for images that the scanner"
+    " interpolated. 25 CPU seconds for UK Biobank's 105 volumes.",
+)
+@click.option(
+    "--unring/--no-unring",
+    default=True,
+    help="Gibbs ringing by local sub-voxel shifts; not for images that the scanner interpolated."
+    " 45 CPU seconds for UK Biobank's volumes.",
+)
+@click.option(
+    "--motion/--no-motion",
+    default=True,
+    help="Head motion, eddy currents and slices that lost signal; the directions are turned with"
+    " the head.",
+)
+@click.option(
     "--already-preprocessed",
     is_flag=True,
     help="Keep the volumes as they are (corrected by FSL's eddy, say; give its rotated bvecs):"
@@ -64,9 +83,12 @@ def run(
     mask: Path | None,
     out: Path,
     prefix: str | None,
+    denoise: bool,
+    unring: bool,
+    motion: bool,
     already_preprocessed: bool,
 ) -> None:
-    """Find the brain, correct head motion and turn the gradients with the head.
+    """Take noise, ringing, motion and lost slices out of a scan, and find the brain.
 
     Motion is rigid. Of the eddy currents, shifts are taken for motion, and the scale and shears
     along one axis that follow the gradients linearly are undone (shells of 8 volumes or more).
@@ -76,65 +98,129 @@ def run(
     scan, problems = read_scan(dwi, bval, bvec, mask)
     raise_all(problems, f"{dwi}: the scan has faults:")
     assert scan is not None
-    data, bvals, bvecs, affine, brain = scan.dwi, scan.bval, scan.bvec, scan.affine, scan.mask
-    weighted = bvals > B0_THRESHOLD
+    data, bvals, affine = scan.dwi, scan.bval, scan.affine
+    frame = gradient_frame(data, bvals, scan.bvec, scan.mask, affine)
+    if frame.is_wrong:
+        log.warning("%s: %s", bvec, frame.warning)
     n_negative = int((data < 0).sum())
     if n_negative:
         log.warning("%s: %d negative values set to 0", dwi, n_negative)
         np.maximum(data, 0, out=data)
-
-    def find_brain() -> NDArray[np.bool_]:
-        return kernel.brain_mask(
-            data[..., ~weighted].mean(axis=-1), data[..., weighted].mean(axis=-1), affine
-        )
-
-    given = brain
-    brain = find_brain() if given is None else given
-    if already_preprocessed:
-        motion = kernel.no_motion(data.shape[2:], affine, brain)
-    else:
-        motion = kernel.estimate_motion(data, bvals, bvecs, affine, brain)
-        bvecs, covered = kernel.correct_motion(data, bvecs, affine, motion)
-        brain = (find_brain() if given is None else given) & covered
-    if not brain.any():
+    corrected = preprocess(
+        data,
+        bvals,
+        scan.bvec,
+        affine,
+        scan.mask,
+        denoised=denoise and not already_preprocessed,
+        unringed=unring and not already_preprocessed,
+        aligned=motion and not already_preprocessed,
+        track=lambda items, what: progress(items, what, len(items)),
+    )
+    if not corrected.mask.any():
         raise InputError(f"{dwi}: no brain found; give one with --mask")
 
-    fd, eddy = motion.framewise_displacement(), motion.eddy_displacement()  # (g,) mm
     prefix = prefix or scan_prefix(dwi)
     stem = out / f"{prefix}_desc-preproc_dwi"
-    write_nifti(f"{stem}.nii.gz", data, affine)
-    write_gradients(f"{stem}.bval", f"{stem}.bvec", bvals, bvecs)
-    write_nifti(out / f"{prefix}_desc-brain_mask.nii.gz", brain.astype(np.uint8), affine)
-    columns = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
-    rows = ["\t".join(["volume", *columns, "framewise_displacement"])]
-    for v, (row, d) in enumerate(zip(motion.parameters(), fd, strict=True)):
-        rows.append("\t".join([str(v), *(f"{x:.6f}" for x in (*row, d))]))
-    write_text(out / f"{prefix}_desc-motion_timeseries.tsv", "\n".join(rows) + "\n")
-    shells = find_shells(bvals)
+    write_nifti(f"{stem}.nii.gz", corrected.dwi, affine)
+    write_gradients(f"{stem}.bval", f"{stem}.bvec", bvals, corrected.bvec)
+    write_nifti(out / f"{prefix}_desc-brain_mask.nii.gz", corrected.mask.astype(np.uint8), affine)
+    _write_volumes(out / f"{prefix}_desc-motion_timeseries.tsv", corrected)
+    _write_slices(out / f"{prefix}_desc-slices_timeseries.tsv", corrected.motion.score)
+    settings = {
+        "already_preprocessed": already_preprocessed,
+        "denoise": denoise,
+        "unring": unring,
+        "motion": motion,
+        "mask": "given" if scan.mask is not None else "made",
+    }
+    inputs = [path for path in (dwi, bval, bvec, mask) if path is not None]
     write_json(
         f"{stem}.json",
         {
             "Description": DESCRIPTION[already_preprocessed],
-            **provenance([path for path in (dwi, bval, bvec, mask) if path is not None]),
-            "Settings": {
-                "already_preprocessed": already_preprocessed,
-                "spacings_mm": kernel.SPACINGS_MM,
-                "mask": "given" if given is not None else "made",
-            },
-            "n_volumes": len(bvals),
-            "n_b0": int((~weighted).sum()),
-            "shells": [
-                {"bval": round(float(bvals[s].mean()), 1), "n_volumes": len(s)} for s in shells
-            ],
-            "mask_ml": round(float(brain.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000), 1),
-            "mean_framewise_displacement": round(float(fd.mean()), 4),
-            "max_framewise_displacement": round(float(fd.max()), 4),
-            "n_eddy_corrected_volumes": int((eddy > 0).sum()),
-            "mean_eddy_displacement": round(float(eddy.mean()), 4),
-            "max_eddy_displacement": round(float(eddy.max()), 4),
+            **provenance(inputs),
+            "Settings": settings,
             "n_negative_values": n_negative,
+            "gradient_frame": frame.figures(),
+            **_figures(corrected, bvals, affine),
         },
     )
+
+
+def _write_volumes(path: Path, corrected: Corrected) -> None:
+    """A row a volume: its motion, its lost slices, its likeness to its neighbour."""
+    motion = corrected.motion
+    columns: dict[str, NDArray[Any]] = dict(
+        zip(
+            ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
+            motion.parameters().T,
+            strict=True,
+        )
+    )
+    columns |= {
+        "framewise_displacement": motion.framewise_displacement(),
+        "n_outlier_slices": motion.lost.sum(axis=0),
+        "neighbour_correlation_raw": corrected.neighbour_correlation_raw,
+        "neighbour_correlation": corrected.neighbour_correlation,
+    }
+    rows = ["\t".join(["volume", *columns])]
+    for v, values in enumerate(zip(*columns.values(), strict=True)):
+        rows.append("\t".join([str(v), *map(_number, values)]))
+    write_text(path, "\n".join(rows) + "\n")
+
+
+def _write_slices(path: Path, score: NDArray[np.float64]) -> None:
+    """A row a slice, a column a volume: standard score of the signal against its prediction."""
+    rows = ["\t".join(["slice", *(f"volume_{v}" for v in range(score.shape[1]))])]
+    rows += ["\t".join([str(k), *(f"{z:.2f}" for z in row)]) for k, row in enumerate(score)]
+    write_text(path, "\n".join(rows).replace("nan", "n/a") + "\n")
+
+
+def _number(value: float | np.integer) -> str:
+    """A number of a table; BIDS writes n/a for none."""
+    if isinstance(value, np.integer):
+        return str(value)
+    return "n/a" if np.isnan(value) else f"{value:.6f}"
+
+
+def _figures(
+    corrected: Corrected, bval: NDArray[np.float64], affine: NDArray[np.float64]
+) -> dict[str, Any]:
+    """What tells the quality of a scan."""
+    motion = corrected.motion
+    fd, eddy = motion.framewise_displacement(), motion.eddy_displacement()  # (g,) mm
+    by_volume = motion.lost.mean(axis=0)  # (g,)
+    figures = {
+        "steps": [{"name": name} for name in corrected.steps],
+        "n_volumes": len(bval),
+        "n_b0": int((bval <= B0_THRESHOLD).sum()),
+        "shells": [
+            {"bval": round(float(bval[s].mean()), 1), "n_volumes": len(s)}
+            for s in find_shells(bval)
+        ],
+        "mask_ml": round(
+            float(corrected.mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000), 1
+        ),
+        "mean_framewise_displacement": round(float(fd.mean()), 4),
+        "max_framewise_displacement": round(float(fd.max()), 4),
+        "n_eddy_corrected_volumes": int((eddy > 0).sum()),
+        "mean_eddy_displacement": round(float(eddy.mean()), 4),
+        "max_eddy_displacement": round(float(eddy.max()), 4),
+        "n_outlier_slices": int(motion.lost.sum()),
+        "share_outlier_slices": round(float(motion.lost.mean()), 6),
+        "max_share_outlier_slices_of_a_volume": round(float(by_volume.max()), 4),
+        "outlier_z": OUTLIER_Z,
+        "distortion": "no reverse-phase b0",
+        "snr": corrected.snr,
+    }
+    if corrected.sigma is not None:
+        figures["noise_sigma"] = round(corrected.sigma, 4)
+    for name in ("neighbour_correlation_raw", "neighbour_correlation"):
+        values = getattr(corrected, name)
+        if not np.isnan(values).all():
+            figures[name] = round(float(np.nanmean(values)), 5)
+    return figures
 
 
 @main.command()

@@ -147,9 +147,7 @@ def noise_level(
     return np.sqrt(np.maximum(variance, 0)).astype(np.float32), np.asarray(m - n_noise, np.intp)
 
 
-def remove_noise_floor(
-    dwi: NDArray[np.float32], sigma: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def remove_noise_floor(dwi: NDArray[np.float32], sigma: NDArray[np.float32]) -> NDArray[np.float32]:
     """Denoised magnitudes without the bias of Rician noise (doi:10.1002/mrm.1910340618).
 
     Parameters

@@ -91,8 +91,10 @@ def _least_oscillation(
         better = oscillation < best
         np.copyto(best, oscillation, where=better)
         # back to the voxel's centre, between the shifted sample and its neighbour
-        neighbour = shifted[:, MARGIN - 1 : MARGIN - 1 + n] if shift > 0 else (
-            shifted[:, MARGIN + 1 : MARGIN + 1 + n]
+        neighbour = (
+            shifted[:, MARGIN - 1 : MARGIN - 1 + n]
+            if shift > 0
+            else (shifted[:, MARGIN + 1 : MARGIN + 1 + n])
         )
         back = np.float32(abs(shift))
         np.copyto(value, (1 - back) * shifted[:, here] + back * neighbour, where=better)

@@ -214,8 +214,7 @@ def describe(found: Found, frame: check.Frame | None) -> list[str]:
     if found.scan is not None:
         facts += _of_table(found.scan)
     if frame is not None:
-        words = {"wrong": "another, see below", "unclear": "cannot be told"}
-        verdict = words.get(frame.verdict, frame.verdict)
+        verdict = "another, see below" if frame.is_wrong else frame.verdict
         sure = f"{frame.margin:.1f} standard errors above the next"
         facts.append(("gradient frame", f"{verdict}: coherence {frame.index.max():.4f}, {sure}"))
     told = found.phase_encoding

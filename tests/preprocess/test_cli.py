@@ -63,19 +63,29 @@ def test_run__files_and_figures(tmp_path: Path, simulated: Simulated) -> None:
     lines = (tmp_path / "out/sub-01_desc-motion_timeseries.tsv").read_text().splitlines()
     assert lines[0].split("\t") == [
         *("volume", "trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
-        "framewise_displacement",
+        *("framewise_displacement", "n_outlier_slices"),
+        *("neighbour_correlation_raw", "neighbour_correlation"),
     ]
     assert len(lines) == 10
+    slices = (tmp_path / "out/sub-01_desc-slices_timeseries.tsv").read_text().splitlines()
+    assert slices[0].split("\t") == ["slice", *(f"volume_{v}" for v in range(9))]
+    assert len(slices) == 1 + dwi.shape[2]
     qc = json.loads(Path(f"{stem}.json").read_text())
     assert qc["n_volumes"] == 9
     assert qc["n_b0"] == 1
     assert qc["shells"] == [{"bval": 0.0, "n_volumes": 1}, {"bval": 1000.0, "n_volumes": 8}]
     assert qc["mask_ml"] == pytest.approx(mask.sum() * 8**3 / 1000, abs=0.1)
-    fd = [float(line.split("\t")[-1]) for line in lines[1:]]
+    fd = [float(line.split("\t")[7]) for line in lines[1:]]
     assert qc["mean_framewise_displacement"] == pytest.approx(np.mean(fd), abs=1e-3)
     assert qc["max_framewise_displacement"] == pytest.approx(max(fd), abs=1e-3)
     assert {"n_eddy_corrected_volumes", "mean_eddy_displacement", "max_eddy_displacement"} <= {*qc}
     assert "eddy currents" in qc["Description"]
+    assert [step["name"] for step in qc["steps"]] == [
+        *("unringing", "lost slices replaced", "motion", "eddy currents"),
+    ]
+    assert qc["gradient_frame"]["best"] == "as given"
+    assert (qc["n_outlier_slices"], qc["distortion"]) == (0, "no reverse-phase b0")
+    assert qc["neighbour_correlation"] > qc["neighbour_correlation_raw"] > 0.5
     assert qc["Command"].startswith("axoloci-preprocess run --dwi dwi.nii.gz")
     assert str(tmp_path) not in json.dumps(qc)
 
@@ -85,7 +95,7 @@ def test_run__equal_bytes_in_another_folder(tmp_path: Path, simulated: Simulated
     for folder in folders:
         assert call("run", folder).exit_code == 0
     first, second = ({p.name: p.read_bytes() for p in (f / "out").iterdir()} for f in folders)
-    assert len(first) == 6
+    assert len(first) == 7
     assert first == second
 
 
@@ -99,6 +109,14 @@ def test_run__already_preprocessed_keeps_the_volumes(tmp_path: Path, simulated: 
     assert qc["max_framewise_displacement"] == 0
     assert "as they were given" in qc["Description"]
     assert "--already-preprocessed" in qc["Command"]
+
+
+def test_run__parts_may_be_left_out(tmp_path: Path, simulated: Simulated) -> None:
+    write_scan(tmp_path, simulated)
+    assert call("run", tmp_path, "--no-motion", "--no-unring", "--no-denoise").exit_code == 0
+    stem = tmp_path / "out" / "sub-01_desc-preproc_dwi"
+    assert np.array_equal(read_nifti(f"{stem}.nii.gz", ndim=4)[0], simulated[0])
+    assert json.loads(Path(f"{stem}.json").read_text())["steps"] == []
 
 
 def test_run__negative_values_are_counted_and_zeroed(tmp_path: Path, simulated: Simulated) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,15 +95,16 @@ def test_estimate_motion__volume_zero_is_not_touched(moving: Planted) -> None:
     assert np.array_equal(moving.motion.matrices[0], np.eye(4))
 
 
+def moved(matrices: NDArray[np.float64], rotations: NDArray[np.float64]) -> kernel.Motion:
+    """Motion about the world's origin, without eddy currents."""
+    still = kernel.no_motion((3, len(matrices)), np.eye(4), np.ones((3, 3, 3), dtype=bool))
+    return dataclasses.replace(still, matrices=matrices, rotations=rotations, centre=np.zeros(3))
+
+
 def test_correct_motion__rotates_the_directions_with_the_head(moving: Planted) -> None:
     dwi = moving.scan.dwi[..., :4].copy()
     turn = moving.rotations[:4]
-    exact = kernel.Motion(
-        np.array([registration.about(r, np.zeros(3), np.zeros(3)) for r in turn]),
-        turn,
-        np.tile(np.eye(3), (4, 1, 1)),
-        np.zeros(3),
-    )
+    exact = moved(np.array([registration.about(r, np.zeros(3), np.zeros(3)) for r in turn]), turn)
     bvec, _ = kernel.correct_motion(dwi, moving.bvec[:4], moving.affine, exact)
     # the head turned by R sees the gradient g as Rᵀg; the LAS scan's axes are those of the world
     # but for x, which runs to the left
@@ -156,35 +158,49 @@ def test_framewise_displacement__by_hand() -> None:
     rotations = np.tile(np.eye(3), (3, 1, 1))
     rotations[2] = registration.rotation_matrix(np.array([0, 0, 0.01]))
     matrices[2, :3, :3] = rotations[2]
-    motion = kernel.Motion(matrices, rotations, np.tile(np.eye(3), (3, 1, 1)), np.zeros(3))
+    motion = moved(matrices, rotations)
     assert np.allclose(motion.framewise_displacement(), [0, 3, 0.5], atol=1e-6)
     assert np.allclose(motion.parameters()[2], [1, 2, 0, 0, 0, 0.01], atol=1e-8)
+
+
+def test_settle__motion_that_looks_like_contrast_is_taken_out() -> None:
+    """Of a slow drift, with a jump, under motion that follows a direction's second harmonic."""
+    _, direction = scan.gradient_scheme(40, 4, 1000.0)
+    direction = direction[np.r_[0, 1 + np.random.default_rng(0).permutation(43)]]
+    shell = np.flatnonzero(direction.any(axis=1))
+    centre = np.array([1.0, 2.0, 3.0])
+    drift = np.zeros((44, 6))
+    drift[:, 1] = np.linspace(0, 2, 44)
+    drift[20:, 4] = 0.02
+    false = np.zeros((44, 6))
+    false[shell, 2] = direction[shell, 0] * direction[shell, 1]
+    false[shell, 3] = 0.01 * (direction[shell, 2] ** 2 - 1 / 3)
+    false[shell] -= false[shell].mean(axis=0)
+
+    def matrices(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array(
+            [registration.about(registration.rotation_matrix(p[3:]), p[:3], centre) for p in pose]
+        )
+
+    found = matrices(drift + false)
+    still = np.tile(np.eye(3), (44, 1, 1))
+    kernel._settle(found, still, centre, direction, [shell])
+    assert abs(found - matrices(drift))[:, :3, :3].max() < 0.002
+    places = (found - matrices(drift)) @ np.append(centre, 1)
+    assert abs(places).max() < 0.1
+    assert abs(false[:, 2]).max() > 0.4
+    few = matrices(false)
+    kernel._settle(few, still, centre, direction, [shell[:19]])
+    assert np.array_equal(few, matrices(false))
 
 
 def test_eddy_displacement__by_hand() -> None:
     stretch = np.tile(np.eye(3), (2, 1, 1))
     stretch[1, 1, 1] = 1.02  # 2% of 50 mm
-    still = kernel.no_motion(2, np.eye(4), np.ones((3, 3, 3), dtype=bool))
-    motion = kernel.Motion(still.matrices, still.rotations, stretch, still.centre)
+    still = kernel.no_motion((3, 2), np.eye(4), np.ones((3, 3, 3), dtype=bool))
+    motion = dataclasses.replace(still, stretch=stretch)
     assert np.allclose(motion.eddy_displacement(), [0, 1])
     assert np.allclose(still.eddy_displacement(), 0)
-
-
-def test_prediction_weights__recover_a_second_order_signal() -> None:
-    """A contrast gᵀMg of the direction is predicted far better than by the others' mean."""
-    _, directions = scan.gradient_scheme(20, 0, 1000.0)
-    weights = kernel.prediction_weights(directions)
-    assert np.allclose(np.diag(weights), 0)
-    assert np.allclose(weights.sum(axis=1), 1, atol=1e-3)
-    matrix = np.diag([1.0, -0.5, 0.2])
-    value = 5 + np.einsum("gi,ij,gj->g", directions, matrix, directions)
-    mean = (value.sum() - value) / (len(value) - 1)
-    assert np.std(weights @ value - value) < 0.2 * np.std(mean - value)
-
-
-def test_prediction_weights__b0s_are_predicted_by_their_mean() -> None:
-    weights = kernel.prediction_weights(np.zeros((4, 3)))
-    assert np.allclose(weights, (1 - np.eye(4)) / 3, atol=1e-3)
 
 
 def test_eddy_stretch__a_planted_shear_is_found() -> None:

@@ -1,0 +1,133 @@
+"""The parts of preprocessing, one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from axoloci.io.gradients import B0_THRESHOLD, find_shells
+from axoloci.tasks.preprocess import denoise, kernel
+from axoloci.tasks.preprocess.gibbs import remove_ringing
+from axoloci.tasks.preprocess.signal_quality import neighbour_correlation, signal_to_noise
+
+log = logging.getLogger("axoloci")
+
+MARGIN_MM = 10.0
+"""Margin around the brain that is denoised: motion brings it there in other volumes."""
+
+Track = Callable[[range, str], Iterable[int]]
+"""Goes through the parts of a named work, and may tell how far it is."""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """One scan after preprocessing.
+
+    Attributes
+    ----------
+    dwi
+        [float32, shape: (x, y, z, g)] Signal.
+    bvec
+        [float64, shape: (g, 3)] FSL's directions, turned with the head.
+    mask
+        [bool, shape: (x, y, z)] Brain.
+    motion
+        What was corrected.
+    steps
+        What was done, in order.
+    sigma
+        Median standard deviation of the noise in the brain, where it was estimated.
+    neighbour_correlation_raw, neighbour_correlation
+        [float64, shape: (g,)] Before and after; NaN for b0s.
+    snr
+        Signal to noise by shell, afterwards.
+    """
+
+    dwi: NDArray[np.float32]
+    bvec: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    motion: kernel.Motion
+    steps: list[str]
+    sigma: float | None
+    neighbour_correlation_raw: NDArray[np.float64]
+    neighbour_correlation: NDArray[np.float64]
+    snr: list[dict[str, float]]
+
+
+def preprocess(
+    dwi: NDArray[np.float32],
+    bval: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    denoised: bool = True,
+    unringed: bool = True,
+    aligned: bool = True,
+    track: Track = lambda items, _: items,
+) -> Corrected:
+    """Correct one scan.
+
+    Parameters
+    ----------
+    dwi
+        (x, y, z, g) signal, not negative; changed in place.
+    bval, bvec
+        (g,) s/mm²; (g, 3) FSL's directions, sound and cleaned.
+    affine
+        (4, 4) voxel to world, mm.
+    mask
+        (x, y, z) brain; found if not given.
+    denoised, unringed, aligned
+        Which parts are wanted: thermal noise (of `denoise.MIN_VOLUMES` or more), Gibbs ringing,
+        head motion with eddy currents and lost slices.
+    track
+        See `Track`.
+    """
+    weighted = bval > B0_THRESHOLD
+    shells = find_shells(bval)
+
+    def find_brain(volumes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        if mask is not None:
+            return mask
+        b0, mean = volumes[..., ~weighted].mean(axis=-1), volumes[..., weighted].mean(axis=-1)
+        return kernel.brain_mask(b0, mean, affine)
+
+    brain = find_brain(dwi)
+    raw = neighbour_correlation(dwi, bvec, shells, brain)
+    steps, sigma = [], None
+    if denoised and dwi.shape[3] >= denoise.MIN_VOLUMES:
+        voxel = np.linalg.norm(affine[:3, :3], axis=0)
+        wide = ndimage.distance_transform_edt(~brain, voxel) <= MARGIN_MM
+        dwi, noise = denoise.denoise(dwi, wide, lambda items: track(items, "denoising"))
+        denoise.remove_noise_floor(dwi, noise)
+        sigma = float(np.median(noise[brain])) if brain.any() else None
+        steps.append("denoising")
+    if unringed:
+        for v in track(range(dwi.shape[3]), "unringing"):
+            slices = remove_ringing(np.ascontiguousarray(dwi[..., v].transpose(2, 0, 1)))
+            dwi[..., v] = np.maximum(slices, 0).transpose(1, 2, 0)
+        steps.append("unringing")
+    if aligned:
+        motion = kernel.estimate_motion(dwi, bval, bvec, affine, brain)
+        bvec, covered = kernel.correct_motion(dwi, bvec, affine, motion)
+        brain = find_brain(dwi) & covered
+        steps += ["lost slices replaced", "motion", "eddy currents"]
+    else:
+        motion = kernel.no_motion(dwi.shape[2:], affine, brain)
+    return Corrected(
+        dwi=dwi,
+        bvec=bvec,
+        mask=brain,
+        motion=motion,
+        steps=steps,
+        sigma=sigma,
+        neighbour_correlation_raw=raw,
+        neighbour_correlation=neighbour_correlation(dwi, bvec, shells, brain),
+        snr=signal_to_noise(dwi, bval, bvec, shells, brain),
+    )
