@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError
-from axoloci.io.files import sha256, write_json, write_text
+from axoloci.io.files import sha256, whole_file, write_json, write_text
 from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
+from axoloci.tasks.normalize.inputs import (
+    TEMPLATE,
+    maps_below,
+    read_fa,
+    read_maps,
+    read_template,
+)
 
 log = logging.getLogger("axoloci")
 main = step_group(__name__, "FA maps in a common space, and the cohort store.")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-TEMPLATE = Path(__file__).parent / "MNI_FA_2mm.nii.gz"
-"""TractSeg's FA template at 2 mm; TEMPLATE.md tells how it was made."""
 
 PARTIAL = 0.9
 """Share of the brain, or of what most people's maps cover of it, below which a map is told."""
@@ -41,21 +45,31 @@ LOW_SIMILARITY = 0.5
     " times the time and memory.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--jacobian",
+    is_flag=True,
+    help="Also write, for each voxel, the volume in the scan over that in the template, head size"
+    " apart.",
+)
 @prefix_option
 def register(
-    fa: Path, template: Path | None, voxel_size: float | None, out: Path, prefix: str | None
+    fa: Path,
+    template: Path | None,
+    voxel_size: float | None,
+    out: Path,
+    jacobian: bool,
+    prefix: str | None,
 ) -> None:
-    """Bring an FA map to a template by an affine and a diffeomorphism, interpolated once."""
+    """Bring an FA map to a template by an affine and a diffeomorphism, interpolated once.
+
+    The JSON beside it tells how well: correlation with the template before, after the affine and
+    after the warp; overlap of brain and of white matter (FA above 0.25); volume change by the warp
+    alone, where a share of the brain that is folded should be 0; head size.
+    """
     from axoloci.tasks.normalize import kernel  # DIPY: `store` does without
 
-    image, affine = read_nifti(fa, ndim=3)
-    if not (image > 0).any():
-        raise InputError(f"{fa}: no voxel above 0; was the tensor fitted inside a mask?")
-    if image.max() > 1.001 or image.min() < 0:
-        raise InputError(
-            f"{fa}: values from {image.min():g} to {image.max():g}; FA lies between 0 and 1"
-        )
-    fixed, fixed_affine = _read_template(template or TEMPLATE)
+    image, affine = read_fa(fa)
+    fixed, fixed_affine = read_template(template or TEMPLATE)
     if voxel_size is not None:
         fixed, fixed_affine = kernel.regrid(fixed, fixed_affine, voxel_size)
     found = kernel.register(image, affine, fixed, fixed_affine)
@@ -65,10 +79,16 @@ def register(
             fa, found.similarity["warp"],
         )  # fmt: skip
 
+    if found.folded > 0:
+        log.warning("%s: the warp folds in %.2g%% of the brain", fa, 100 * found.folded)
+
     prefix = prefix or scan_prefix(fa)
     stem = out / f"{prefix}_space-template"
     write_nifti(f"{stem}_model-tensor_param-fa_dwimap.nii.gz", found.fa, fixed_affine)
     write_nifti(out / f"{prefix}_from-template_to-dwi_warp.nii.gz", found.warp, fixed_affine)
+    if jacobian:
+        path = out / f"{prefix}_from-template_to-dwi_jacobian.nii.gz"
+        write_nifti(path, found.jacobian, fixed_affine)
     write_text(
         out / f"{prefix}_from-template_to-dwi_xfm.txt",
         "".join(" ".join(f"{x:.9g}" for x in row) + "\n" for row in found.affine),
@@ -82,8 +102,105 @@ def register(
             "Settings": {"template": (template or TEMPLATE).name, "voxel_size": voxel_size},
             "similarity": {name: round(r, 5) for name, r in found.similarity.items()},
             "head_scale": round(float(np.linalg.det(found.affine[:3, :3])), 5),
+            "dice": {name: round(d, 5) for name, d in found.dice.items()},
+            "jacobian": _jacobian_figures(found.jacobian[fixed > kernel.TEMPLATE_MIN_FA]),
         },
     )
+
+
+@main.command("build-template")
+@click.option(
+    "--maps",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="FA maps in the scans' own spaces: a table (TSV) with the columns sample_id and path, or a"
+    " folder of BIDS derivatives such as that of a study.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--anchor",
+    type=_FILE,
+    help="FA template that gives grid, place and direction; MNI 2 mm (TractSeg's) if not given.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=4,
+    help="Rounds of nonlinear averaging; more than four change little.",
+)
+@click.option(
+    "--n-maps",
+    type=click.IntRange(min=3),
+    default=100,
+    help="If there are more maps, so many by chance. Twenty make a sharp template; more make it"
+    " less that of a few.",
+)
+@click.option("--seed", type=int, default=0, help="Of the choice of maps.")
+@click.option("--n-procs", type=click.IntRange(min=1), default=1, help="People at a time.")
+def build_template(
+    maps: Path,
+    out: Path,
+    anchor: Path | None,
+    rounds: int,
+    n_maps: int,
+    seed: int,
+    n_procs: int,
+) -> None:
+    """Make a cohort's own FA template, in the mean of its people's shapes.
+
+    It lies where the anchor lies, and its brain is as large as the cohort's on average. A map and
+    round take about 10 s at 2 mm, a process 0.6 GB. Beside the template: the share of people who
+    have each voxel, the way to the anchor (`axoloci-normalize tracts --warp`), figures, and a
+    picture with a row a round. A killed run goes on when it is called again; a map that cannot be
+    used is left out and named.
+    """
+    from axoloci.tasks.normalize import kernel
+    from axoloci.tasks.normalize.build import TemplateBuilder, mosaic
+
+    stem = out.name.removesuffix(".gz").removesuffix(".nii")
+    if stem == out.name:
+        raise InputError(f"{out}: name the template .nii.gz or .nii")
+    found = maps_below(maps) if maps.is_dir() else dict(zip(*read_maps(maps)[:2], strict=True))
+    names = list(found)
+    if len(names) > n_maps:
+        chosen = np.random.default_rng(seed).choice(len(names), n_maps, replace=False)
+        names = [names[k] for k in sorted(chosen)]
+        log.info("%d of %d maps are used", n_maps, len(found))
+    used = {name: found[name] for name in names}
+    fixed, affine = read_template(anchor or TEMPLATE)
+    about = provenance([*used.values(), anchor or TEMPLATE])
+    work = out.with_name(f"{stem}_work")
+    made_of = {"Software": about["Software"], "Sources": about["Sources"], "people": names}
+    builder = TemplateBuilder(used, fixed, affine, work, made_of, n_procs)
+    stages = []
+    for number, stage in enumerate(builder.stages(rounds)):
+        stages.append(stage)
+        log.info("%s: %s", f"round {number}" if number else "affine average", stage.figures)
+        picture = mosaic([stage.image for stage in stages], affine)
+        with whole_file(out.with_name(f"{stem}.png")) as temporary:
+            temporary.write_bytes(picture)
+    last = stages[-1]
+    to_anchor = kernel.register(fixed, affine, last.image, affine).warp
+    write_nifti(out.with_name(f"{stem}_from-template_to-anchor_warp.nii.gz"), to_anchor, affine)
+    write_nifti(out.with_name(f"{stem}_coverage.nii.gz"), last.coverage, affine)
+    write_json(
+        out.with_name(f"{stem}.json"),
+        {
+            "Description": "FA template of a cohort; coverage is the share of its people who have a"
+            " voxel, the warp leads from its world coordinates (mm) to those of the anchor",
+            **about,
+            "Settings": {"anchor": (anchor or TEMPLATE).name, "rounds": rounds},
+            "stages": [
+                {"stage": f"round {k}" if k else "affine", **stage.figures}
+                for k, stage in enumerate(stages)
+            ],
+            "similarity": last.similarity,
+            "left_out": last.left_out,
+        },
+    )
+    write_nifti(out, last.image, affine)
+    shutil.rmtree(work)
+    log.info("%s: of %d people, %d left out", out, len(last.similarity), len(last.left_out))
 
 
 @main.command()
@@ -114,7 +231,7 @@ def store(
     """
     from axoloci.io.cohort import read_cohort, write_cohort
 
-    sample_id, paths, digests = _read_maps(maps)
+    sample_id, paths, digests = read_maps(maps)
     first, affine = read_nifti(paths[0], ndim=3)
     shape = first.shape
     if mask is not None and like is not None:
@@ -151,38 +268,12 @@ def store(
     log.info("%s: %d people, %d voxels", out, len(sample_id), int(keep.sum()))
 
 
-def _read_template(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """An FA template, refused where it cannot be one."""
-    image, affine = read_nifti(path, ndim=3)
-    if not 0.2 < image.max() < 1.5 or image.min() < 0:
-        raise InputError(
-            f"{path}: values from {image.min():g} to {image.max():g}; an FA template is needed"
-        )
-    return image, affine
-
-
-def _read_maps(table: Path) -> tuple[list[str], list[Path], list[str]]:
-    """Ids, paths and digests ("" if not given) of a table; every fault is named."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        if not {"sample_id", "path"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{table}: needs the columns sample_id and path, tab-separated")
-        rows = [(row["sample_id"], row["path"], row.get("sha256") or "") for row in reader]
-    if not rows:
-        raise InputError(f"{table}: no maps")
-    problems, seen = [], set()
-    for line, (name, path, _) in enumerate(rows, start=2):
-        if not name or not path:
-            problems.append(f"line {line}: sample_id or path is empty")
-        elif name in seen:
-            problems.append(f"line {line}: sample_id {name} occurs twice; keep one map a person")
-        elif not (table.parent / path).is_file():
-            problems.append(f"line {line}: {path} of {name} is not there")
-        seen.add(name)
-    if problems:
-        raise InputError(f"{table}: " + "; ".join(problems[:20]))
-    names, paths, digests = (list(column) for column in zip(*rows, strict=True))
-    return names, [table.parent / path for path in paths], digests
+def _jacobian_figures(jacobian: NDArray[np.float32]) -> dict[str, float]:
+    """What is told of the Jacobian determinants (n,) of the brain."""
+    low, p1, median, p99 = (float(j) for j in np.percentile(jacobian, [0, 1, 50, 99]))
+    folded = float((jacobian <= 0).mean())
+    figures = {"min": low, "p1": p1, "p50": median, "p99": p99, "folded": folded}
+    return {name: round(value, 5) for name, value in figures.items()}
 
 
 def _group_mask(
@@ -191,7 +282,7 @@ def _group_mask(
     """Voxels of the template's brain that nearly all maps cover; who costs the others is told."""
     from axoloci.tasks.normalize import kernel
 
-    fixed, fixed_affine = _read_template(template)
+    fixed, fixed_affine = read_template(template)
     shape = read_nifti(paths[0], ndim=3)[0].shape
 
     def covered(path: Path) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from axoloci import registration
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti
 from axoloci.tasks.normalize import kernel
-from axoloci.tasks.normalize.cli import TEMPLATE
+from axoloci.tasks.normalize.inputs import TEMPLATE
 from axoloci.tasks.simulate.anatomy import phantom
 
 
@@ -137,12 +137,12 @@ def test_register__a_coarse_phantom_with_few_voxels() -> None:
     assert found.similarity["warp"] > 0.99
 
 
-def test_erode__thin_things_stay() -> None:
+def test_core__thin_things_stay() -> None:
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[5:15, 5:15, 9:11] = True
-    assert np.array_equal(kernel._erode(mask, np.eye(4)), mask)
+    assert np.array_equal(kernel.core(mask.astype(np.float32), np.eye(4)), mask)
     mask[5:15, 5:15, 5:15] = True
-    assert kernel._erode(mask, np.eye(4)).sum() == 4**3
+    assert kernel.core(mask.astype(np.float32), np.eye(4)).sum() == 4**3
 
 
 def test_group_mask__brain_that_95_percent_have() -> None:
