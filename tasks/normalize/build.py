@@ -268,9 +268,7 @@ def _align(
     start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     fa, affine = read_fa(path)
-    matrix = kernel.align_affine(
-        kernel.core(fa, affine), affine, fixed, fixed_affine, fixed > kernel.TEMPLATE_MIN_FA, start
-    )
+    matrix = kernel.align_affine(fa, affine, fixed, fixed_affine, start)
     moved = registration.resample(fa, affine, matrix, fixed.shape, fixed_affine, 1)
     found = kernel.similarity_to(fixed, moved)
     if found < LEAST_SIMILARITY:
@@ -288,7 +286,7 @@ def _moved(
     displacement: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     fa, affine = read_fa(path)
-    return kernel.sample(fa, affine, kernel.place(displacement, matrix, template_affine))
+    return kernel.sample_brain(fa, affine, kernel.place(displacement, matrix, template_affine))
 
 
 def _deform(

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, whole_file, write_json, write_text
-from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
+from axoloci.io.nifti import check_grid, read_nifti, same_grid, scan_prefix, write_nifti
 from axoloci.tasks.normalize.inputs import (
     TEMPLATE,
     maps_below,
+    read_atlas,
     read_fa,
+    read_label_names,
     read_maps,
     read_template,
 )
@@ -31,8 +33,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PARTIAL = 0.9
 """Share of the brain, or of what most people's maps cover of it, below which a map is told."""
 
+IN_BRAIN = 0.5
+"""Share of an atlas's labels that must lie where the maps have FA."""
+
 LOW_SIMILARITY = 0.5
 """Correlation with the template below which a registration deserves a look."""
+
+_REGISTERED = (
+    "Table (TSV) with the columns sample_id and path of maps in one space: that of a study is"
+    " OUT/work/maps.tsv."
+)
 
 
 @main.command()
@@ -125,8 +135,8 @@ def register(
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=4,
-    help="Rounds of nonlinear averaging; more than four change little.",
+    default=3,
+    help="Rounds of nonlinear averaging; more than three change little.",
 )
 @click.option(
     "--n-maps",
@@ -266,6 +276,166 @@ def store(
 
     write_cohort(out, sample_id, rows(), keep, affine, source)
     log.info("%s: %d people, %d voxels", out, len(sample_id), int(keep.sum()))
+
+
+@main.command()
+@click.option("--maps", type=_FILE, required=True, help=_REGISTERED)
+@click.option(
+    "--mean",
+    type=_FILE,
+    help="FA map that the skeleton is drawn from; the maps' mean if not given.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=0.0, max=1.0),
+    default=0.2,
+    help="Mean FA below which the skeleton ends.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def skeleton(maps: Path, mean: Path | None, threshold: float, out: Path) -> None:
+    """Project FA onto the middle of the tracts, after TBSS (doi:10.1016/j.neuroimage.2006.02.024).
+
+    Makes mean_fa.nii.gz, skeleton.nii.gz, a projected map of each person, and maps.tsv that names
+    them; `axoloci-normalize store --maps OUT/maps.tsv --mask OUT/skeleton.nii.gz` packs them. FSL's
+    own search for the cingulum below the corpus callosum is not among it.
+    """
+    from axoloci.tasks.normalize import skeleton as kernel
+
+    sample_id, paths, _ = read_maps(maps)
+    first, affine = read_fa(paths[0])
+    if mean is not None:
+        average = same_grid(mean, first.shape, affine, paths[0])
+    else:
+        total = np.zeros(first.shape)
+        for path in progress(paths, "mean", len(paths)):
+            total += same_grid(path, first.shape, affine, paths[0])
+        average = (total / len(paths)).astype(np.float32)
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    axis = kernel.across(average, voxel)
+    middle = kernel.skeletonize(average, axis, threshold)
+    if not middle.any():
+        raise InputError(f"{mean or maps}: no mean FA above {threshold:g}; lower --threshold")
+    lines = kernel.search_lines(middle, axis, voxel)
+    write_nifti(out / "mean_fa.nii.gz", average, affine)
+    write_nifti(out / "skeleton.nii.gz", middle.astype(np.uint8), affine)
+    rows = ["sample_id\tpath\tsha256"]
+    for name, path in zip(sample_id, progress(paths, "skeleton", len(paths)), strict=True):
+        fa = same_grid(path, first.shape, affine, paths[0])
+        made = out / f"{name}_skeleton.nii.gz"
+        write_nifti(made, kernel.project(fa, middle, lines), affine)
+        rows.append(f"{name}\t{made.name}\t{sha256(made)}")
+    write_text(out / "maps.tsv", "\n".join(rows) + "\n")
+    log.info("%s: %d people, %d voxels of the skeleton", out, len(paths), int(middle.sum()))
+
+
+@main.command()
+@click.option("--maps", type=_FILE, required=True, help=_REGISTERED)
+@click.option("--atlas", type=_FILE, required=True, help="Image of labels in the maps' space.")
+@click.option(
+    "--names",
+    type=_FILE,
+    help="Names of the labels: lines of a number and a name, as text, TSV, or FSL's XML.",
+)
+@click.option(
+    "--warp",
+    type=_FILE,
+    help="The atlas is in another space, and this leads there: of a cohort's template, its"
+    " ..._from-template_to-anchor_warp.nii.gz.",
+)
+@click.option(
+    "--weight",
+    type=_FILE,
+    help="Image on the maps' grid that weights the voxels, such as a skeleton or a probability.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="TSV.")
+def tracts(
+    maps: Path, atlas: Path, names: Path | None, warp: Path | None, weight: Path | None, out: Path
+) -> None:
+    """Mean FA of each label of an atlas: a table with a row a person, fit for `traits`.
+
+    A voxel has the label of the nearest voxel of the atlas, by their places in mm. Means are of the
+    voxels that a map has; n/a where it has less than half of a label. The JSON beside the table
+    tells how many voxels each label has. Mind the licence of the atlas; none comes with axoloci.
+    """
+    from axoloci.tasks.normalize import tracts as kernel
+    from axoloci.tasks.normalize.kernel import world_grid
+
+    sample_id, paths, _ = read_maps(maps)
+    first, affine = read_fa(paths[0])
+    if warp is None:
+        place = world_grid(first.shape, affine)
+    else:
+        place, warp_affine = read_nifti(warp, ndim=4)
+        check_grid(warp, place.shape[:3], warp_affine, first.shape, affine, paths[0])
+    labelled, atlas_affine = read_atlas(atlas)
+    if warp is None and (
+        labelled.shape != first.shape or not np.allclose(atlas_affine, affine, atol=1e-3)
+    ):
+        log.info("%s: each voxel of the maps takes the label of the nearest one", atlas)
+    labels = kernel.labels_at(labelled, atlas_affine, place)
+    weights = np.ones(first.shape, dtype=np.float32)
+    if weight is not None:
+        weights = same_grid(weight, first.shape, affine, paths[0])
+    called = read_label_names(names) if names else {}
+    numbers = np.unique(labelled[labelled > 0])
+    columns = [called.get(int(number), f"label_{number}") for number in numbers]
+    n_voxels = np.bincount(labels[weights > 0], minlength=int(numbers.max()) + 1)[numbers]
+    _warn_of_swapped_sides(atlas, labels, numbers, columns, place)
+    lost = [column for column, n in zip(columns, n_voxels, strict=True) if n == 0]
+    rows, covered = ["\t".join(("sample_id", *columns))], 0.0
+    for name, path in zip(sample_id, progress(paths, "tracts", len(paths)), strict=True):
+        fa = same_grid(path, first.shape, affine, paths[0])
+        means = kernel.label_means(fa, labels, numbers, weights)
+        covered += float((fa[labels > 0] > 0).mean()) if labels.any() else 0.0
+        missing = [c for c, mean in zip(columns, means, strict=True) if np.isnan(mean)]
+        if set(missing) - set(lost):
+            told = ", ".join(sorted(set(missing) - set(lost))[:5])
+            log.warning("%s: covers less than half of %d labels: %s", path, len(missing), told)
+        rows.append("\t".join((name, *("n/a" if np.isnan(m) else f"{m:.5f}" for m in means))))
+    if covered < IN_BRAIN * len(paths):
+        raise InputError(
+            f"{atlas}: only {covered / len(paths):.0%} of its labels lie in the brain of the maps; "
+            "it is of another space: bring it there, or name the way to it by --warp"
+        )
+    if lost:
+        log.warning("%s: no voxel of the maps has %s", atlas, ", ".join(lost))
+    write_json(
+        out.with_suffix(".json"),
+        {
+            "Description": "Mean FA of the labels of an atlas, one row a person",
+            **provenance([atlas, *([names] if names else []), *([warp] if warp else []), *paths]),
+            "labels": [
+                {"label": int(number), "name": column, "n_voxels": int(n)}
+                for number, column, n in zip(numbers, columns, n_voxels, strict=True)
+            ],
+        },
+    )
+    write_text(out, "\n".join(rows) + "\n")
+    log.info("%s: %d people, %d labels", out, len(paths), len(columns))
+
+
+def _warn_of_swapped_sides(
+    atlas: Path,
+    labels: NDArray[np.int32],
+    numbers: NDArray[np.int32],
+    columns: list[str],
+    place: NDArray[np.floating],
+) -> None:
+    """Warn of an atlas whose right lies on the left: its header was turned, not its voxels."""
+    sides = {"l": -1, "left": -1, "r": 1, "right": 1}
+    wrong = named = 0
+    for number, column in zip(numbers, columns, strict=True):
+        side = [sides[word] for word in column.lower().split("_") if word in sides]
+        where = labels == number
+        if len(side) == 1 and where.any():
+            named += 1
+            wrong += bool(side[0] * place[where][:, 0].mean() < 0)
+    if wrong > named / 2:
+        log.warning(
+            "%s: %d of %d labels that are named left or right lie on the other side (x > 0 is the "
+            "right one): is the atlas swapped, or are its names?",
+            *(atlas, wrong, named),
+        )
 
 
 def _jacobian_figures(jacobian: NDArray[np.float32]) -> dict[str, float]:

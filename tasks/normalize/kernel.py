@@ -104,7 +104,7 @@ def register(
         (x', y', z') fractional anisotropy, 0 outside the brain.
     """
     brain = template > TEMPLATE_MIN_FA
-    affine = align_affine(core(fa, fa_affine), fa_affine, template, template_affine, brain)
+    affine = align_affine(fa, fa_affine, template, template_affine)
     displacement = deform_map(fa, fa_affine, affine, template, template_affine)
     warp = place(displacement, affine, template_affine)
     header = registration.resample(fa, fa_affine, np.eye(4), template.shape, template_affine, 1)
@@ -141,10 +141,9 @@ def deform_map(
     affine
         (4, 4) template world to DWI world, mm.
     """
-    moving = registration.resample(
-        core(fa, fa_affine), fa_affine, affine, template.shape, template_affine, 1
-    )
-    return deform(moving, core(template, template_affine), template_affine)
+    still = np.zeros((*template.shape, 3), dtype=np.float32)
+    moving = sample_brain(fa, fa_affine, place(still, affine, template_affine))
+    return deform(core(moving, template_affine), core(template, template_affine), template_affine)
 
 
 def place(
@@ -201,7 +200,6 @@ def align_affine(
     fa_affine: NDArray[np.float64],
     template: NDArray[np.float32],
     template_affine: NDArray[np.float64],
-    brain: NDArray[np.bool_],
     start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Affine from template world to DWI world (4, 4), mm, by several starts.
@@ -213,11 +211,11 @@ def align_affine(
     ----------
     fa, template, fa_affine, template_affine
         As in `register`.
-    brain
-        (x', y', z') template voxels that count.
     start
         (4, 4) affine that is to be improved, if there is one.
     """
+    fa, template = core(fa, fa_affine), core(template, template_affine)
+    brain = template > TEMPLATE_MIN_FA
 
     def level(spacing: float) -> functools.partial[registration.Alignment]:
         fixed, fixed_affine = registration.downsample(template, template_affine, spacing, spacing)
@@ -328,6 +326,19 @@ def sample(
         image, np.moveaxis(voxel, -1, 0), np.float32, order=1, mode="constant"
     )
     return value
+
+
+def sample_brain(
+    image: NDArray[np.float32], affine: NDArray[np.float64], world: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """As `sample`, but air is nothing instead of 0: the brain keeps its values and its edge.
+
+    Of FA that fades out towards air, the cohort's average would grow beyond its people.
+    """
+    has = image > AIR_FA
+    share = sample(has.astype(np.float32), affine, world)
+    value = sample(np.where(has, image, np.float32(0)), affine, world)
+    return np.where(share >= 0.5, value / np.maximum(share, 0.5), np.float32(0))
 
 
 def regrid(
