@@ -337,7 +337,7 @@ def build(people: Sequence[Person], folder: Path) -> tuple[Target, float]:
     if not taken.exists():
         rows = [f"{k:02d}\t{person.fitted.name}" for k, person in enumerate(people)]
         (folder / "maps.tsv").write_text("\n".join(["sample_id\tpath", *rows]) + "\n")
-        command = [sys.executable, "-m", "axoloci.tasks.normalize.cli", "build-template"]
+        command = [str(Path(sys.executable).parent / "axoloci-normalize"), "build-template"]
         with cpu_seconds() as seconds:
             files = ["--maps", str(folder / "maps.tsv"), "--out", str(out)]
             subprocess.run([*command, *files], check=True)
