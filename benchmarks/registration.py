@@ -362,21 +362,19 @@ def measure(folder: Path) -> None:
     made, build_seconds = build(cohort, folder)
 
     fitted, true = [p.fitted for p in new], [p.true for p in new]
-    methods: dict[str, Method] = {
-        "affine only": affine_only,
-        "axoloci": axoloci,
-        "DIPY's defaults": dipy,
-    }
-    if "ANTS_PYTHON" in os.environ:
-        methods |= {"ANTs SyN, defaults (mutual information)": ants()}
-        methods |= {"ANTs SyN, cross-correlation, 40×20×10": ants("CC")}
-    rows = []
-    for number, (name, method) in enumerate(methods.items()):
-        places, cpu = place_all(method, fitted, made, folder / f"method-{number}.npz")
-        rows.append(row(name, errors_by_others(places, new), made, cpu))
-        print(rows[-1], flush=True)
-    places, cpu = place_all(axoloci, true, made)
-    rows.append(row("axoloci, FA without noise", errors_by_others(places, new), made, cpu))
+
+    def to_cohort(name: str, method: Method, maps: Sequence[Path]) -> dict[str, str]:
+        kept = folder / f"{name.replace(' ', '-')}.npz"
+        places, cpu = place_all(method, maps, made, kept)
+        made_row = row(name, errors_by_others(places, new), made, cpu)
+        print(made_row, flush=True)
+        return made_row
+
+    rows = [
+        to_cohort("affine only", affine_only, fitted),
+        to_cohort("axoloci", axoloci, fitted),
+        to_cohort("axoloci, FA without noise", axoloci, true),
+    ]
 
     exact = Target.of(known)
     known_rows = []
@@ -414,6 +412,11 @@ def measure(folder: Path) -> None:
     (RESULTS / "registration.png").write_bytes((folder / "cohort.png").read_bytes())
     ours = next(r for r in rows if r["registration"] == "axoloci")
     median, p95 = float(ours["white matter: median mm"]), float(ours["95%"])
+    smoothing = trade_off(new[:3], exact)
+    rows.append(to_cohort("DIPY's defaults", dipy, fitted))
+    if "ANTS_PYTHON" in os.environ:
+        rows.append(to_cohort("ANTs SyN, defaults (mutual information)", ants(), fitted))
+        rows.append(to_cohort("ANTs SyN, cross-correlation", ants("CC"), fitted))
     text = f"""\
 {N_COHORT} simulated people make the cohort's template (fitted FA), {N_NEW} others are registered to
 it. They share the anatomy of a real scan, at 2 mm, and differ by a smooth deformation (1.5 mm root
@@ -450,7 +453,7 @@ Known warps are as smooth as the simulator makes them, and favour smoothing; of 
 nothing is known, but detail that smoothing misses costs them likeness. Three people to the
 anatomy's FA; the two scans of real people to the MNI template.
 
-{markdown_table(trade_off(new[:3], exact))}
+{markdown_table(smoothing)}
 """
     write_result("registration", "Registration to a template, beside DIPY and ANTs", text)
     print(f"{(time.perf_counter() - begin) / 60:.0f} minutes")

@@ -18,6 +18,7 @@ from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, validated
 from axoloci.tasks.dti.cli import main as dti
 from axoloci.tasks.gwas.cli import main as gwas
+from axoloci.tasks.normalize.cli import main as normalize
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -49,6 +50,7 @@ def test_readme__options_exist() -> None:
         new_step,
         dti,
         *gwas.commands.values(),
+        *normalize.commands.values(),
     ]
     known = {option for command in commands for param in command.params for option in param.opts}
     ours = re.sub(r"^pip .*$", "", README, flags=re.MULTILINE)

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -167,7 +168,13 @@ class TemplateBuilder:
         with ProcessPoolExecutor(self.n_procs, context) as pool:
             jobs = {pool.submit(_attempt, tasks[name], path): name for name, path in todo.items()}
             for job in as_completed(jobs):
-                yield jobs[job], job.result()
+                try:
+                    yield jobs[job], job.result()
+                except BrokenProcessPool as error:
+                    raise InputError(
+                        "a process was killed, perhaps for want of memory; run the same command "
+                        "again, with fewer --n-procs"
+                    ) from error
 
     def _centred(self, files: Mapping[str, Path]) -> dict[str, NDArray[np.float64]]:
         """Affines by person, the mean of their stretches taken off."""

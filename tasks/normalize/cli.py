@@ -89,8 +89,9 @@ def register(
             fa, found.similarity["warp"],
         )  # fmt: skip
 
-    if found.folded > 0:
-        log.warning("%s: the warp folds in %.2g%% of the brain", fa, 100 * found.folded)
+    volume = _jacobian_figures(found.jacobian[fixed > kernel.TEMPLATE_MIN_FA])
+    if volume["folded"] > 0:
+        log.warning("%s: the warp folds in %.2g%% of the brain", fa, 100 * volume["folded"])
 
     prefix = prefix or scan_prefix(fa)
     stem = out / f"{prefix}_space-template"
@@ -113,7 +114,7 @@ def register(
             "similarity": {name: round(r, 5) for name, r in found.similarity.items()},
             "head_scale": round(float(np.linalg.det(found.affine[:3, :3])), 5),
             "dice": {name: round(d, 5) for name, d in found.dice.items()},
-            "jacobian": _jacobian_figures(found.jacobian[fixed > kernel.TEMPLATE_MIN_FA]),
+            "jacobian": volume,
         },
     )
 

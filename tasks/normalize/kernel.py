@@ -34,7 +34,8 @@ TRUSTED_SIMILARITY = 0.8
 all 24 ways to turn the axes are tried: wrong ways reach 0.7, for a head is round."""
 
 FIELD_SIGMA = 2.5
-"""Smoothing (voxels) of each SyN update: less follows noise, more misses narrow tracts."""
+"""Smoothing (voxels) of each SyN update: less follows noise, more misses what is one person's own
+(benchmarks/results/registration.md)."""
 
 COARSEST_MM = 8.0
 """SyN's coarsest level has about this voxel size, whatever the template's own."""
@@ -73,8 +74,6 @@ class Normalized:
         `warp`.
     dice
         Overlap with the template, 2 |A ∩ B| / (|A| + |B|): of the `brain`, of the `white_matter`.
-    folded
-        Share of the brain where `jacobian` is 0 or less.
     """
 
     fa: NDArray[np.float32]
@@ -83,7 +82,6 @@ class Normalized:
     jacobian: NDArray[np.float32]
     similarity: dict[str, float]
     dice: dict[str, float]
-    folded: float
 
 
 def register(
@@ -121,8 +119,7 @@ def register(
         ),
     }
     volume = jacobian(displacement, template_affine)
-    folded = float((volume[brain] <= 0).mean())
-    return Normalized(warped, affine, warp.astype(np.float32), volume, similarity, overlap, folded)
+    return Normalized(warped, affine, warp.astype(np.float32), volume, similarity, overlap)
 
 
 def deform_map(

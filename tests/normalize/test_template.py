@@ -160,7 +160,7 @@ def test_build_template__maps_of_a_folder_by_chance(
         for space in ("", "_space-template"):
             made = folder / f"sub-{k}{space}_model-tensor_param-fa_dwimap.nii.gz"
             made.write_bytes((tmp_path / f"{k}.nii.gz").read_bytes())
-    more = ("--maps", tmp_path / "study", "--n-maps", 4, "--rounds", 1)
+    more = ("--maps", tmp_path / "study", "--n-maps", 4, "--rounds", 1, "--n-procs", 2)
     assert call(*command(tmp_path, *more)).exit_code == 0
     people = json.loads((tmp_path / "t.json").read_text())["similarity"]
     assert len(people) == 4
