@@ -226,12 +226,12 @@ class TemplateBuilder:
         """The average of the maps in files, stored; the files are removed."""
         maps = {person: np.load(path, mmap_mode="r") for person, path in files.items()}
         image, coverage = template.average(list(maps.values()))
-        brain = image > kernel.TEMPLATE_MIN_FA
+        inner = kernel.core(image, self.affine) > kernel.TEMPLATE_MIN_FA  # no step towards air
         similarity = {
             person: round(kernel.similarity_to(image, own), 5) for person, own in maps.items()
         }
         figures = {
-            "sharpness": round(template.sharpness(image, self.affine, brain), 8),
+            "sharpness": round(template.sharpness(image, self.affine, inner), 8),
             "similarity": round(float(np.mean(list(similarity.values()))), 5),
             **(figures or {}),
         }

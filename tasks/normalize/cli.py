@@ -160,7 +160,7 @@ def build_template(
     """Make a cohort's own FA template, in the mean of its people's shapes.
 
     It lies where the anchor lies, and its brain is as large as the cohort's on average. A map and
-    round take about 10 s at 2 mm, a process 0.6 GB. Beside the template: the share of people who
+    round take about 8 s at 2 mm, a process 0.5 GB. Beside the template: the share of people who
     have each voxel, the way to the anchor (`axoloci-normalize tracts --warp`), figures, and a
     picture with a row a round. A killed run goes on when it is called again; a map that cannot be
     used is left out and named.
