@@ -165,16 +165,18 @@ class TemplateBuilder:
                 yield name, _attempt(tasks[name], path)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.n_procs, context) as pool:
-            jobs = {pool.submit(_attempt, tasks[name], path): name for name, path in todo.items()}
+        pool = ProcessPoolExecutor(self.n_procs, context)
+        jobs = {pool.submit(_attempt, tasks[name], path): name for name, path in todo.items()}
+        try:
             for job in as_completed(jobs):
-                try:
-                    yield jobs[job], job.result()
-                except BrokenProcessPool as error:
-                    raise InputError(
-                        "a process was killed, perhaps for want of memory; run the same command "
-                        "again, with fewer --n-procs"
-                    ) from error
+                yield jobs[job], job.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process was killed, perhaps for want of memory; run the same command again, "
+                "with fewer --n-procs"
+            ) from error
+        finally:  # who interrupts does not wait for the others
+            pool.shutdown(cancel_futures=True)
 
     def _centred(self, files: Mapping[str, Path]) -> dict[str, NDArray[np.float64]]:
         """Affines by person, the mean of their stretches taken off."""

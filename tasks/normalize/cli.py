@@ -186,7 +186,15 @@ def build_template(
     stages = []
     for number, stage in enumerate(builder.stages(rounds)):
         stages.append(stage)
-        log.info("%s: %s", f"round {number}" if number else "affine average", stage.figures)
+        shift = stage.figures.get("mean_displacement_mm", {"median": 0})["median"]
+        log.info(
+            "%s: similarity %.3f, mean displacement of %.2f mm taken off",
+            *(
+                f"round {number}" if number else "affine average",
+                stage.figures["similarity"],
+                shift,
+            ),
+        )
         picture = mosaic([stage.image for stage in stages], affine)
         with whole_file(out.with_name(f"{stem}.png")) as temporary:
             temporary.write_bytes(picture)

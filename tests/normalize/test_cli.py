@@ -19,7 +19,7 @@ from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.tasks.normalize import kernel
 from axoloci.tasks.normalize.cli import main
-from axoloci.tasks.normalize.inputs import read_label_names
+from axoloci.tasks.normalize.inputs import TEMPLATE, read_label_names
 from axoloci.tasks.simulate.anatomy import phantom
 
 ANATOMY = phantom(10.0)
@@ -382,3 +382,21 @@ def test_register__figures_of_the_warp(tmp_path: Path) -> None:
     assert qc["jacobian"]["p50"] == pytest.approx(1, abs=0.02)
     jacobian, _ = read_nifti(out / "sub-01_from-template_to-dwi_jacobian.nii.gz", ndim=3)
     assert jacobian[FA > 0.05].min() == pytest.approx(qc["jacobian"]["min"], abs=1e-4)
+
+
+def test_tracts__the_jhu_atlas_on_the_shipped_template(
+    data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The atlas of mricron: another order of voxels, and left and right are swapped."""
+    jhu = data_dir / "templates" / "mricron-jhu-natbrainlab" / "JHU-WhiteMatter-labels-2mm.nii"
+    (tmp_path / "maps.tsv").write_text(f"sample_id\tpath\ntemplate\t{TEMPLATE}\n")
+    files = ("--maps", tmp_path / "maps.tsv", "--out", tmp_path / "tracts.tsv")
+    with caplog.at_level(logging.INFO):
+        done = call("tracts", *files, "--atlas", f"{jhu}.gz", "--names", f"{jhu}.txt")
+    assert done.exit_code == 0, done.output
+    header, row = table(tmp_path / "tracts.tsv")
+    assert len(header) == 1 + 48
+    means = dict(zip(header[1:], map(float, row[1:]), strict=True))
+    assert means["Splenium_of_corpus_callosum"] > 0.5 > 0.35 > means["Uncinate_fasciculus_R"]
+    assert "takes the label of the nearest one" in caplog.text
+    assert "42 of 42 labels that are named left or right lie on the other side" in caplog.text
