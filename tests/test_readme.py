@@ -18,6 +18,7 @@ from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, validated
 from axoloci.tasks.dti.cli import main as dti
 from axoloci.tasks.gwas.cli import main as gwas
+from axoloci.tasks.normalize.cli import main as normalize
 from axoloci.tasks.preprocess.cli import main as preprocess
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +52,7 @@ def test_readme__options_exist() -> None:
         dti,
         *gwas.commands.values(),
         *preprocess.commands.values(),
+        *normalize.commands.values(),
     ]
     known = {option for command in commands for param in command.params for option in param.opts}
     ours = re.sub(r"^pip .*$", "", README, flags=re.MULTILINE)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,22 +13,36 @@ from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError
-from axoloci.io.files import sha256, write_json, write_text
-from axoloci.io.nifti import read_nifti, same_grid, scan_prefix, write_nifti
+from axoloci.io.files import sha256, whole_file, write_json, write_text
+from axoloci.io.nifti import check_grid, read_nifti, same_grid, scan_prefix, write_nifti
+from axoloci.tasks.normalize.inputs import (
+    TEMPLATE,
+    maps_below,
+    read_atlas,
+    read_fa,
+    read_label_names,
+    read_maps,
+    read_template,
+)
 
 log = logging.getLogger("axoloci")
 main = step_group(__name__, "FA maps in a common space, and the cohort store.")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-TEMPLATE = Path(__file__).parent / "MNI_FA_2mm.nii.gz"
-"""TractSeg's FA template at 2 mm; TEMPLATE.md tells how it was made."""
-
 PARTIAL = 0.9
 """Share of the brain, or of what most people's maps cover of it, below which a map is told."""
 
+IN_BRAIN = 0.5
+"""Share of an atlas's labels that must lie where the maps have FA."""
+
 LOW_SIMILARITY = 0.5
 """Correlation with the template below which a registration deserves a look."""
+
+_REGISTERED = (
+    "Table (TSV) with the columns sample_id and path of maps in one space: that of a study is"
+    " OUT/work/maps.tsv."
+)
 
 
 @main.command()
@@ -41,21 +55,31 @@ LOW_SIMILARITY = 0.5
     " times the time and memory.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--jacobian",
+    is_flag=True,
+    help="Also write, for each voxel, the volume in the scan over that in the template, head size"
+    " apart.",
+)
 @prefix_option
 def register(
-    fa: Path, template: Path | None, voxel_size: float | None, out: Path, prefix: str | None
+    fa: Path,
+    template: Path | None,
+    voxel_size: float | None,
+    out: Path,
+    jacobian: bool,
+    prefix: str | None,
 ) -> None:
-    """Bring an FA map to a template by an affine and a diffeomorphism, interpolated once."""
+    """Bring an FA map to a template by an affine and a diffeomorphism, interpolated once.
+
+    The JSON beside it tells how well: correlation with the template before, after the affine and
+    after the warp; overlap of brain and of white matter (FA above 0.25); volume change by the warp
+    alone, where a share of the brain that is folded should be 0; head size.
+    """
     from axoloci.tasks.normalize import kernel  # DIPY: `store` does without
 
-    image, affine = read_nifti(fa, ndim=3)
-    if not (image > 0).any():
-        raise InputError(f"{fa}: no voxel above 0; was the tensor fitted inside a mask?")
-    if image.max() > 1.001 or image.min() < 0:
-        raise InputError(
-            f"{fa}: values from {image.min():g} to {image.max():g}; FA lies between 0 and 1"
-        )
-    fixed, fixed_affine = _read_template(template or TEMPLATE)
+    image, affine = read_fa(fa)
+    fixed, fixed_affine = read_template(template or TEMPLATE)
     if voxel_size is not None:
         fixed, fixed_affine = kernel.regrid(fixed, fixed_affine, voxel_size)
     found = kernel.register(image, affine, fixed, fixed_affine)
@@ -65,10 +89,17 @@ def register(
             fa, found.similarity["warp"],
         )  # fmt: skip
 
+    volume = _jacobian_figures(found.jacobian[fixed > kernel.TEMPLATE_MIN_FA])
+    if volume["folded"] > 0:
+        log.warning("%s: the warp folds in %.2g%% of the brain", fa, 100 * volume["folded"])
+
     prefix = prefix or scan_prefix(fa)
     stem = out / f"{prefix}_space-template"
     write_nifti(f"{stem}_model-tensor_param-fa_dwimap.nii.gz", found.fa, fixed_affine)
     write_nifti(out / f"{prefix}_from-template_to-dwi_warp.nii.gz", found.warp, fixed_affine)
+    if jacobian:
+        path = out / f"{prefix}_from-template_to-dwi_jacobian.nii.gz"
+        write_nifti(path, found.jacobian, fixed_affine)
     write_text(
         out / f"{prefix}_from-template_to-dwi_xfm.txt",
         "".join(" ".join(f"{x:.9g}" for x in row) + "\n" for row in found.affine),
@@ -82,8 +113,113 @@ def register(
             "Settings": {"template": (template or TEMPLATE).name, "voxel_size": voxel_size},
             "similarity": {name: round(r, 5) for name, r in found.similarity.items()},
             "head_scale": round(float(np.linalg.det(found.affine[:3, :3])), 5),
+            "dice": {name: round(d, 5) for name, d in found.dice.items()},
+            "jacobian": volume,
         },
     )
+
+
+@main.command("build-template")
+@click.option(
+    "--maps",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="FA maps in the scans' own spaces: a table (TSV) with the columns sample_id and path, or a"
+    " folder of BIDS derivatives such as that of a study.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--anchor",
+    type=_FILE,
+    help="FA template that gives grid, place and direction; MNI 2 mm (TractSeg's) if not given.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    help="Rounds of nonlinear averaging; more than three change little.",
+)
+@click.option(
+    "--n-maps",
+    type=click.IntRange(min=3),
+    default=100,
+    help="If there are more maps, so many by chance. Twenty make a sharp template; more make it"
+    " less that of a few.",
+)
+@click.option("--seed", type=int, default=0, help="Of the choice of maps.")
+@click.option("--n-procs", type=click.IntRange(min=1), default=1, help="People at a time.")
+def build_template(
+    maps: Path,
+    out: Path,
+    anchor: Path | None,
+    rounds: int,
+    n_maps: int,
+    seed: int,
+    n_procs: int,
+) -> None:
+    """Make a cohort's own FA template, in the mean of its people's shapes.
+
+    It lies where the anchor lies, and its brain is as large as the cohort's on average. A map and
+    round take about 8 s at 2 mm, a process 0.5 GB. Beside the template: the share of people who
+    have each voxel, the way to the anchor (`axoloci-normalize tracts --warp`), figures, and a
+    picture with a row a round. A killed run goes on when it is called again; a map that cannot be
+    used is left out and named.
+    """
+    from axoloci.tasks.normalize import kernel
+    from axoloci.tasks.normalize.build import TemplateBuilder, mosaic
+
+    stem = out.name.removesuffix(".gz").removesuffix(".nii")
+    if stem == out.name:
+        raise InputError(f"{out}: name the template .nii.gz or .nii")
+    found = maps_below(maps) if maps.is_dir() else dict(zip(*read_maps(maps)[:2], strict=True))
+    names = list(found)
+    if len(names) > n_maps:
+        chosen = np.random.default_rng(seed).choice(len(names), n_maps, replace=False)
+        names = [names[k] for k in sorted(chosen)]
+        log.info("%d of %d maps are used", n_maps, len(found))
+    used = {name: found[name] for name in names}
+    fixed, affine = read_template(anchor or TEMPLATE)
+    about = provenance([*used.values(), anchor or TEMPLATE])
+    work = out.with_name(f"{stem}_work")
+    made_of = {"Software": about["Software"], "Sources": about["Sources"], "people": names}
+    builder = TemplateBuilder(used, fixed, affine, work, made_of, n_procs)
+    stages = []
+    for number, stage in enumerate(builder.stages(rounds)):
+        stages.append(stage)
+        shift = stage.figures.get("mean_displacement_mm", {"median": 0})["median"]
+        log.info(
+            "%s: similarity %.3f, mean displacement of %.2f mm taken off",
+            *(
+                f"round {number}" if number else "affine average",
+                stage.figures["similarity"],
+                shift,
+            ),
+        )
+        picture = mosaic([stage.image for stage in stages], affine)
+        with whole_file(out.with_name(f"{stem}.png")) as temporary:
+            temporary.write_bytes(picture)
+    last = stages[-1]
+    to_anchor = kernel.register(fixed, affine, last.image, affine).warp
+    write_nifti(out.with_name(f"{stem}_from-template_to-anchor_warp.nii.gz"), to_anchor, affine)
+    write_nifti(out.with_name(f"{stem}_coverage.nii.gz"), last.coverage, affine)
+    write_json(
+        out.with_name(f"{stem}.json"),
+        {
+            "Description": "FA template of a cohort; coverage is the share of its people who have a"
+            " voxel, the warp leads from its world coordinates (mm) to those of the anchor",
+            **about,
+            "Settings": {"anchor": (anchor or TEMPLATE).name, "rounds": rounds},
+            "stages": [
+                {"stage": f"round {k}" if k else "affine", **stage.figures}
+                for k, stage in enumerate(stages)
+            ],
+            "similarity": last.similarity,
+            "left_out": last.left_out,
+        },
+    )
+    write_nifti(out, last.image, affine)
+    shutil.rmtree(work)
+    log.info("%s: of %d people, %d left out", out, len(last.similarity), len(last.left_out))
 
 
 @main.command()
@@ -114,7 +250,7 @@ def store(
     """
     from axoloci.io.cohort import read_cohort, write_cohort
 
-    sample_id, paths, digests = _read_maps(maps)
+    sample_id, paths, digests = read_maps(maps)
     first, affine = read_nifti(paths[0], ndim=3)
     shape = first.shape
     if mask is not None and like is not None:
@@ -151,38 +287,172 @@ def store(
     log.info("%s: %d people, %d voxels", out, len(sample_id), int(keep.sum()))
 
 
-def _read_template(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """An FA template, refused where it cannot be one."""
-    image, affine = read_nifti(path, ndim=3)
-    if not 0.2 < image.max() < 1.5 or image.min() < 0:
+@main.command()
+@click.option("--maps", type=_FILE, required=True, help=_REGISTERED)
+@click.option(
+    "--mean",
+    type=_FILE,
+    help="FA map that the skeleton is drawn from; the maps' mean if not given.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=0.0, max=1.0),
+    default=0.2,
+    help="Mean FA below which the skeleton ends.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def skeleton(maps: Path, mean: Path | None, threshold: float, out: Path) -> None:
+    """Project FA onto the middle of the tracts, after TBSS (doi:10.1016/j.neuroimage.2006.02.024).
+
+    Makes mean_fa.nii.gz, skeleton.nii.gz, a projected map of each person, and maps.tsv that names
+    them; `axoloci-normalize store --maps OUT/maps.tsv --mask OUT/skeleton.nii.gz` packs them. FSL's
+    own search for the cingulum below the corpus callosum is not among it.
+    """
+    from axoloci.tasks.normalize import skeleton as kernel
+
+    sample_id, paths, _ = read_maps(maps)
+    first, affine = read_fa(paths[0])
+    if mean is not None:
+        average = same_grid(mean, first.shape, affine, paths[0])
+    else:
+        total = np.zeros(first.shape)
+        for path in progress(paths, "mean", len(paths)):
+            total += same_grid(path, first.shape, affine, paths[0])
+        average = (total / len(paths)).astype(np.float32)
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    axis = kernel.across(average, voxel)
+    middle = kernel.skeletonize(average, axis, threshold)
+    if not middle.any():
+        raise InputError(f"{mean or maps}: no mean FA above {threshold:g}; lower --threshold")
+    lines = kernel.search_lines(middle, axis, voxel)
+    write_nifti(out / "mean_fa.nii.gz", average, affine)
+    write_nifti(out / "skeleton.nii.gz", middle.astype(np.uint8), affine)
+    rows = ["sample_id\tpath\tsha256"]
+    for name, path in zip(sample_id, progress(paths, "skeleton", len(paths)), strict=True):
+        fa = same_grid(path, first.shape, affine, paths[0])
+        made = out / f"{name}_skeleton.nii.gz"
+        write_nifti(made, kernel.project(fa, middle, lines), affine)
+        rows.append(f"{name}\t{made.name}\t{sha256(made)}")
+    write_text(out / "maps.tsv", "\n".join(rows) + "\n")
+    log.info("%s: %d people, %d voxels of the skeleton", out, len(paths), int(middle.sum()))
+
+
+@main.command()
+@click.option("--maps", type=_FILE, required=True, help=_REGISTERED)
+@click.option("--atlas", type=_FILE, required=True, help="Image of labels in the maps' space.")
+@click.option(
+    "--names",
+    type=_FILE,
+    help="Names of the labels: lines of a number and a name, as text, TSV, or FSL's XML.",
+)
+@click.option(
+    "--warp",
+    type=_FILE,
+    help="The atlas is in another space, and this leads there: of a cohort's template, its"
+    " ..._from-template_to-anchor_warp.nii.gz.",
+)
+@click.option(
+    "--weight",
+    type=_FILE,
+    help="Image on the maps' grid that weights the voxels, such as a skeleton or a probability.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="TSV.")
+def tracts(
+    maps: Path, atlas: Path, names: Path | None, warp: Path | None, weight: Path | None, out: Path
+) -> None:
+    """Mean FA of each label of an atlas: a table with a row a person, fit for `traits`.
+
+    A voxel has the label of the nearest voxel of the atlas, by their places in mm. Means are of the
+    voxels that a map has; n/a where it has less than half of a label. The JSON beside the table
+    tells how many voxels each label has. Mind the licence of the atlas; none comes with axoloci.
+    """
+    from axoloci.tasks.normalize import tracts as kernel
+    from axoloci.tasks.normalize.kernel import world_grid
+
+    sample_id, paths, _ = read_maps(maps)
+    first, affine = read_fa(paths[0])
+    if warp is None:
+        place = world_grid(first.shape, affine)
+    else:
+        place, warp_affine = read_nifti(warp, ndim=4)
+        check_grid(warp, place.shape[:3], warp_affine, first.shape, affine, paths[0])
+    labelled, atlas_affine = read_atlas(atlas)
+    if warp is None and (
+        labelled.shape != first.shape or not np.allclose(atlas_affine, affine, atol=1e-3)
+    ):
+        log.info("%s: each voxel of the maps takes the label of the nearest one", atlas)
+    labels = kernel.labels_at(labelled, atlas_affine, place)
+    weights = np.ones(first.shape, dtype=np.float32)
+    if weight is not None:
+        weights = same_grid(weight, first.shape, affine, paths[0])
+    called = read_label_names(names) if names else {}
+    numbers = np.unique(labelled[labelled > 0])
+    columns = [called.get(int(number), f"label_{number}") for number in numbers]
+    n_voxels = np.bincount(labels[weights > 0], minlength=int(numbers.max()) + 1)[numbers]
+    _warn_of_swapped_sides(atlas, labels, numbers, columns, place)
+    lost = [column for column, n in zip(columns, n_voxels, strict=True) if n == 0]
+    rows, covered = ["\t".join(("sample_id", *columns))], 0.0
+    for name, path in zip(sample_id, progress(paths, "tracts", len(paths)), strict=True):
+        fa = same_grid(path, first.shape, affine, paths[0])
+        means = kernel.label_means(fa, labels, numbers, weights)
+        covered += float((fa[labels > 0] > 0).mean()) if labels.any() else 0.0
+        missing = [c for c, mean in zip(columns, means, strict=True) if np.isnan(mean)]
+        if set(missing) - set(lost):
+            told = ", ".join(sorted(set(missing) - set(lost))[:5])
+            log.warning("%s: covers less than half of %d labels: %s", path, len(missing), told)
+        rows.append("\t".join((name, *("n/a" if np.isnan(m) else f"{m:.5f}" for m in means))))
+    if covered < IN_BRAIN * len(paths):
         raise InputError(
-            f"{path}: values from {image.min():g} to {image.max():g}; an FA template is needed"
+            f"{atlas}: only {covered / len(paths):.0%} of its labels lie in the brain of the maps; "
+            "it is of another space: bring it there, or name the way to it by --warp"
         )
-    return image, affine
+    if lost:
+        log.warning("%s: no voxel of the maps has %s", atlas, ", ".join(lost))
+    write_json(
+        out.with_suffix(".json"),
+        {
+            "Description": "Mean FA of the labels of an atlas, one row a person",
+            **provenance([atlas, *([names] if names else []), *([warp] if warp else []), *paths]),
+            "labels": [
+                {"label": int(number), "name": column, "n_voxels": int(n)}
+                for number, column, n in zip(numbers, columns, n_voxels, strict=True)
+            ],
+        },
+    )
+    write_text(out, "\n".join(rows) + "\n")
+    log.info("%s: %d people, %d labels", out, len(paths), len(columns))
 
 
-def _read_maps(table: Path) -> tuple[list[str], list[Path], list[str]]:
-    """Ids, paths and digests ("" if not given) of a table; every fault is named."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        if not {"sample_id", "path"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{table}: needs the columns sample_id and path, tab-separated")
-        rows = [(row["sample_id"], row["path"], row.get("sha256") or "") for row in reader]
-    if not rows:
-        raise InputError(f"{table}: no maps")
-    problems, seen = [], set()
-    for line, (name, path, _) in enumerate(rows, start=2):
-        if not name or not path:
-            problems.append(f"line {line}: sample_id or path is empty")
-        elif name in seen:
-            problems.append(f"line {line}: sample_id {name} occurs twice; keep one map a person")
-        elif not (table.parent / path).is_file():
-            problems.append(f"line {line}: {path} of {name} is not there")
-        seen.add(name)
-    if problems:
-        raise InputError(f"{table}: " + "; ".join(problems[:20]))
-    names, paths, digests = (list(column) for column in zip(*rows, strict=True))
-    return names, [table.parent / path for path in paths], digests
+def _warn_of_swapped_sides(
+    atlas: Path,
+    labels: NDArray[np.int32],
+    numbers: NDArray[np.int32],
+    columns: list[str],
+    place: NDArray[np.floating],
+) -> None:
+    """Warn of an atlas whose right lies on the left: its header was turned, not its voxels."""
+    sides = {"l": -1, "left": -1, "r": 1, "right": 1}
+    wrong = named = 0
+    for number, column in zip(numbers, columns, strict=True):
+        side = [sides[word] for word in column.lower().split("_") if word in sides]
+        where = labels == number
+        if len(side) == 1 and where.any():
+            named += 1
+            wrong += bool(side[0] * place[where][:, 0].mean() < 0)
+    if wrong > named / 2:
+        log.warning(
+            "%s: %d of %d labels that are named left or right lie on the other side (x > 0 is the "
+            "right one): is the atlas swapped, or are its names?",
+            *(atlas, wrong, named),
+        )
+
+
+def _jacobian_figures(jacobian: NDArray[np.float32]) -> dict[str, float]:
+    """What is told of the Jacobian determinants (n,) of the brain."""
+    low, p1, median, p99 = (float(j) for j in np.percentile(jacobian, [0, 1, 50, 99]))
+    folded = float((jacobian <= 0).mean())
+    figures = {"min": low, "p1": p1, "p50": median, "p99": p99, "folded": folded}
+    return {name: round(value, 5) for name, value in figures.items()}
 
 
 def _group_mask(
@@ -191,7 +461,7 @@ def _group_mask(
     """Voxels of the template's brain that nearly all maps cover; who costs the others is told."""
     from axoloci.tasks.normalize import kernel
 
-    fixed, fixed_affine = _read_template(template)
+    fixed, fixed_affine = read_template(template)
     shape = read_nifti(paths[0], ndim=3)[0].shape
 
     def covered(path: Path) -> NDArray[np.bool_]:

@@ -20,7 +20,11 @@ TEMPLATE_MIN_FA = 0.05
 """Template voxels above this are brain: grey matter has 0.1 to 0.2, air 0."""
 
 EROSION_MM = 3.0
-"""Rim of a subject's FA map that is left out of the registration: noise and partial air there."""
+"""Rim that is left out of the registration, of the map and of the template alike: noise and partial
+air there. Of the map alone, the two edges would be laid upon each other, 3 mm off."""
+
+AIR_FA = 0.01
+"""At and below this a map holds nothing; fluid has 0.02 and more."""
 
 SPACINGS_MM = (8.0, 4.0)
 """Voxel spacing and smoothing of the affine registration, from coarse to fine."""
@@ -29,14 +33,21 @@ TRUSTED_SIMILARITY = 0.8
 """Correlation with the template, at the coarse spacing, below which the header is not believed and
 all 24 ways to turn the axes are tried: wrong ways reach 0.7, for a head is round."""
 
-FIELD_SIGMA = 2.0
-"""Smoothing (voxels) of each SyN update: less follows noise, more misses narrow tracts."""
+FIELD_SIGMA = 2.5
+"""Smoothing (voxels) of each SyN update: less follows noise, more misses what is one person's own
+(benchmarks/results/registration.md)."""
 
 COARSEST_MM = 8.0
 """SyN's coarsest level has about this voxel size, whatever the template's own."""
 
 COARSE_ITERATIONS, FINEST_ITERATIONS = 10, 5
-"""SyN iterations a level; twice as many win 0.1 mm and cost twice the time."""
+"""SyN iterations a level."""
+
+MARGIN = 4
+"""Voxels around the brain that are deformed with it."""
+
+WHITE_MATTER_FA = 0.25
+"""FA above this is white matter, where overlap is counted."""
 
 MIN_COVERAGE = 0.95
 """Share of the cohort that must have a voxel for it to be in the group's mask."""
@@ -55,15 +66,22 @@ class Normalized:
     warp
         [float32, shape: (x, y, z, 3)] World coordinates (mm) in the DWI's space of each voxel of
         the template: affine and deformation together.
+    jacobian
+        [float32, shape: (x, y, z)] Volume of each place in the scan over that in the template,
+        head size apart: determinant of the deformation without the affine; 0 and less is a fold.
     similarity
         Pearson's correlation with the template inside the brain: `header` (before), `affine`,
         `warp`.
+    dice
+        Overlap with the template, 2 |A ∩ B| / (|A| + |B|): of the `brain`, of the `white_matter`.
     """
 
     fa: NDArray[np.float32]
     affine: NDArray[np.float64]
     warp: NDArray[np.float32]
+    jacobian: NDArray[np.float32]
     similarity: dict[str, float]
+    dice: dict[str, float]
 
 
 def register(
@@ -84,21 +102,81 @@ def register(
         (x', y', z') fractional anisotropy, 0 outside the brain.
     """
     brain = template > TEMPLATE_MIN_FA
-    core = np.where(_erode(fa > 0, fa_affine), fa, np.float32(0))
-    affine = align_affine(core, fa_affine, template, template_affine, brain)
-    moved = registration.resample(core, fa_affine, affine, template.shape, template_affine, 1)
-    displacement = deform(moved, template, template_affine)  # (x', y', z', 3) mm
-
-    grid = world_grid(template.shape, template_affine) + displacement
-    warp = grid @ affine[:3, :3].T + affine[:3, 3]  # (x', y', z', 3) mm in the DWI's world
+    affine = align_affine(fa, fa_affine, template, template_affine)
+    displacement = deform_map(fa, fa_affine, affine, template, template_affine)
+    warp = place(displacement, affine, template_affine)
     header = registration.resample(fa, fa_affine, np.eye(4), template.shape, template_affine, 1)
     linear = registration.resample(fa, fa_affine, affine, template.shape, template_affine, 1)
     warped = sample(fa, fa_affine, warp)
     similarity = {
-        name: _correlation(image[brain], template[brain])
+        name: similarity_to(template, image)
         for name, image in (("header", header), ("affine", linear), ("warp", warped))
     }
-    return Normalized(warped, affine, warp.astype(np.float32), similarity)
+    overlap = {
+        "brain": dice(warped > 0, brain),
+        "white_matter": dice(
+            brain & (warped > WHITE_MATTER_FA), brain & (template > WHITE_MATTER_FA)
+        ),
+    }
+    volume = jacobian(displacement, template_affine)
+    return Normalized(warped, affine, warp.astype(np.float32), volume, similarity, overlap)
+
+
+def deform_map(
+    fa: NDArray[np.float32],
+    fa_affine: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    template: NDArray[np.float32],
+    template_affine: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Displacement (x', y', z', 3), mm, of the template's voxels before the affine is applied.
+
+    Parameters
+    ----------
+    fa, fa_affine, template, template_affine
+        As in `register`.
+    affine
+        (4, 4) template world to DWI world, mm.
+    """
+    still = np.zeros((*template.shape, 3), dtype=np.float32)
+    moving = sample_brain(fa, fa_affine, place(still, affine, template_affine))
+    return deform(core(moving, template_affine), core(template, template_affine), template_affine)
+
+
+def place(
+    displacement: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    template_affine: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """World coordinates (x, y, z, 3), mm, in the DWI's space of each voxel of the template."""
+    grid = world_grid(displacement.shape[:3], template_affine) + displacement
+    return np.asarray(grid @ affine[:3, :3].T + affine[:3, 3])
+
+
+def similarity_to(template: NDArray[np.float32], image: NDArray[np.float32]) -> float:
+    """Pearson's correlation of an image with the template (x, y, z) inside the template's brain."""
+    brain = template > TEMPLATE_MIN_FA
+    return _correlation(image[brain], template[brain])
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Overlap of two masks (x, y, z): 1 if they are the same, 0 if they share nothing."""
+    return 2 * int((a & b).sum()) / max(1, int(a.sum()) + int(b.sum()))
+
+
+def jacobian(displacement: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Determinant (x, y, z) of the derivative of x + u(x).
+
+    Parameters
+    ----------
+    displacement
+        (x, y, z, 3) u at each voxel, mm.
+    affine
+        (4, 4) voxel to world, mm.
+    """
+    slopes = np.gradient(displacement, axis=(0, 1, 2))
+    derivative = np.stack(list(slopes), axis=-1) @ np.linalg.inv(affine[:3, :3])  # (x, y, z, 3, 3)
+    return np.asarray(np.linalg.det(derivative + np.eye(3)), dtype=np.float32)
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
@@ -106,11 +184,12 @@ def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return registration.correlation(a.astype(np.float64), b.astype(np.float64))[0]
 
 
-def _erode(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mask without its outer `EROSION_MM`; thinner things stay whole."""
+def core(image: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A map (x, y, z) without its outer `EROSION_MM`; thinner things stay whole."""
+    mask = ndimage.binary_fill_holes(image > AIR_FA)
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
-    core: NDArray[np.bool_] = ndimage.distance_transform_edt(mask, voxel) > EROSION_MM
-    return core if core.any() else mask
+    inner = ndimage.distance_transform_edt(mask, voxel) > EROSION_MM
+    return np.where(inner if inner.any() else mask, image, np.float32(0))
 
 
 def align_affine(
@@ -118,7 +197,7 @@ def align_affine(
     fa_affine: NDArray[np.float64],
     template: NDArray[np.float32],
     template_affine: NDArray[np.float64],
-    brain: NDArray[np.bool_],
+    start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Affine from template world to DWI world (4, 4), mm, by several starts.
 
@@ -129,9 +208,11 @@ def align_affine(
     ----------
     fa, template, fa_affine, template_affine
         As in `register`.
-    brain
-        (x', y', z') template voxels that count.
+    start
+        (4, 4) affine that is to be improved, if there is one.
     """
+    fa, template = core(fa, fa_affine), core(template, template_affine)
+    brain = template > TEMPLATE_MIN_FA
 
     def level(spacing: float) -> functools.partial[registration.Alignment]:
         fixed, fixed_affine = registration.downsample(template, template_affine, spacing, spacing)
@@ -143,6 +224,8 @@ def align_affine(
             registration.align, fixed, moving, fixed_affine, moving_affine, inside > 0.1
         )
 
+    if start is not None:
+        return level(SPACINGS_MM[-1])(initial=start, dof=12).matrix
     there = _centre(template * brain, template_affine)
     here = _centre(fa, fa_affine)
 
@@ -195,6 +278,11 @@ def deform(
     affine
         (4, 4) voxel to world, mm.
     """
+    displacement = np.zeros((*fixed.shape, 3), dtype=np.float32)
+    box = _box((fixed > 0) | (moving > 0))
+    fixed, moving = np.ascontiguousarray(fixed[box]), np.ascontiguousarray(moving[box])
+    boxed = affine.copy()
+    boxed[:3, 3] += affine[:3, :3] @ [side.start for side in box]
     voxel = float(np.linalg.norm(affine[:3, :3], axis=0).min())
     radius = int(np.clip(round(8 / voxel), 2, 4))
     n_levels = max(2, round(np.log2(COARSEST_MM / voxel)) + 1)
@@ -205,10 +293,18 @@ def deform(
         level_iters=[COARSE_ITERATIONS] * (n_levels - 1) + [FINEST_ITERATIONS],
     )
     syn.verbosity = 0  # DIPY's VerbosityLevels.NONE
-    mapping = syn.optimize(fixed, moving, static_grid2world=affine, moving_grid2world=affine)
+    mapping = syn.optimize(fixed, moving, static_grid2world=boxed, moving_grid2world=boxed)
     # DIPY returns the inverse of its moving-to-static map: `backward` leads from static to moving
-    displacement: NDArray[np.float32] = np.asarray(mapping.get_forward_field(), dtype=np.float32)
+    displacement[box] = mapping.get_forward_field()
     return displacement
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Smallest box around a mask and `MARGIN` voxels; no smaller than the grid allows."""
+    voxels = np.argwhere(mask)
+    low = np.maximum(voxels.min(axis=0) - MARGIN, 0)
+    high = voxels.max(axis=0) + MARGIN + 1
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
 
 def world_grid(shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -227,6 +323,19 @@ def sample(
         image, np.moveaxis(voxel, -1, 0), np.float32, order=1, mode="constant"
     )
     return value
+
+
+def sample_brain(
+    image: NDArray[np.float32], affine: NDArray[np.float64], world: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """As `sample`, but air is nothing instead of 0: the brain keeps its values and its edge.
+
+    Of FA that fades out towards air, the cohort's average would grow beyond its people.
+    """
+    has = image > AIR_FA
+    share = sample(has.astype(np.float32), affine, world)
+    value = sample(np.where(has, image, np.float32(0)), affine, world)
+    return np.where(share >= 0.5, value / np.maximum(share, 0.5), np.float32(0))
 
 
 def regrid(

@@ -12,10 +12,14 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from axoloci import registration
+from axoloci.errors import InputError
 from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.tasks.normalize import kernel
 from axoloci.tasks.normalize.cli import main
+from axoloci.tasks.normalize.inputs import TEMPLATE, read_label_names
 from axoloci.tasks.simulate.anatomy import phantom
 
 ANATOMY = phantom(10.0)
@@ -214,3 +218,185 @@ def test_store__names_every_fault_of_the_table(tmp_path: Path) -> None:
     (tmp_path / "maps.tsv").write_text("person\tfile\n1\t2\n")
     done = call("store", "--maps", tmp_path / "maps.tsv", "--out", tmp_path / "cohort.zarr")
     assert "needs the columns sample_id and path" in done.output
+
+
+def sheet(shift: float = 0.0) -> NDArray[np.float32]:
+    """FA of a curved sheet, 2 mm voxels: highest in its middle, at x = 10 + y / 8 + shift."""
+    x, y, z = np.indices((24, 20, 14), dtype=np.float32)
+    inside = (y > 1) & (y < 18) & (z > 1) & (z < 12)
+    height = 0.45 + 0.3 * np.sin(z / 5)
+    profile = np.exp(-0.5 * ((x - 10 - y / 8 - shift) / 2.0) ** 2)
+    return np.where(inside, 0.02 + height * profile, 0.02).astype(np.float32)
+
+
+def test_skeleton__a_person_off_the_middle_is_found(tmp_path: Path) -> None:
+    affine = np.diag([-2.0, 2, 2, 1])
+    write_nifti(tmp_path / "mean.nii.gz", sheet(), affine)
+    rows = ["sample_id\tpath"]
+    for name, shift in (("here", 0.0), ("off", 2.0)):
+        write_nifti(tmp_path / f"{name}.nii.gz", sheet(shift), affine)
+        rows.append(f"{name}\t{name}.nii.gz")
+    (tmp_path / "maps.tsv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "out"
+    files = ("--maps", tmp_path / "maps.tsv", "--out", out)
+    done = call("skeleton", *files, "--mean", tmp_path / "mean.nii.gz")
+    assert done.exit_code == 0, done.output
+    skeleton = read_nifti(out / "skeleton.nii.gz", ndim=3)[0] > 0
+    x, y, _ = np.nonzero(skeleton)
+    assert np.abs(x - 10 - y / 8).max() <= 1  # the middle of the sheet
+    inner = (slice(None), slice(3, 16), slice(3, 10))
+    assert (skeleton[inner].any(axis=0)).all()  # without holes
+    assert skeleton[inner].sum(axis=0).mean() < 1.3  # and thin
+    here, off = (read_nifti(out / f"{n}_skeleton.nii.gz", ndim=3)[0] for n in ("here", "off"))
+    as_it_is = np.where(skeleton, sheet(2.0), 0)[inner]
+    wanted = here[inner][skeleton[inner]]
+    assert np.median(np.abs(off[inner][skeleton[inner]] - wanted)) < 0.02
+    assert np.median(np.abs(as_it_is[skeleton[inner]] - wanted)) > 0.1
+    assert (off[~skeleton] == 0).all()
+    packed = ("--maps", out / "maps.tsv", "--mask", out / "skeleton.nii.gz")
+    assert call("store", *packed, "--out", tmp_path / "c.zarr").exit_code == 0
+    assert np.array_equal(read_cohort(tmp_path / "c.zarr").mask, skeleton)
+    done = call("skeleton", *files, "--threshold", 0.95)
+    assert "lower --threshold" in done.output
+
+
+def test_skeleton__refuses_another_grid(tmp_path: Path) -> None:
+    write_maps(tmp_path)
+    write_nifti(tmp_path / "2.nii.gz", FA[1:], AFFINE)
+    (tmp_path / "maps.tsv").write_text("sample_id\tpath\na\t1.nii.gz\nb\t2.nii.gz\n")
+    done = call("skeleton", "--maps", tmp_path / "maps.tsv", "--out", tmp_path / "out")
+    assert "2.nii.gz: grid (15, 20, 16)" in done.output
+
+
+ATLAS = np.zeros(FA.shape, np.uint8)
+ATLAS[4:8, 6:14, 6:10], ATLAS[9:13, 6:14, 6:10], ATLAS[8, 3:5, 8] = 1, 2, 7
+
+
+def tracts(folder: Path, atlas: NDArray[np.uint8] = ATLAS, *more: object) -> Result:
+    write_maps(folder)
+    (folder / "maps.tsv").write_text("sample_id\tpath\n1\t1.nii.gz\n2\t2.nii.gz\n")
+    write_nifti(folder / "atlas.nii.gz", atlas, AFFINE)
+    files = ("--maps", folder / "maps.tsv", "--atlas", folder / "atlas.nii.gz")
+    return call("tracts", *files, "--out", folder / "tracts.tsv", *more)
+
+
+def table(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_tracts__means_of_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("0\tUnclassified\n1\tBundle one\n2\tBundle (two)\n")
+    done = tracts(tmp_path, ATLAS, "--names", tmp_path / "names.txt")
+    assert done.exit_code == 0, done.output
+    header, first, _ = table(tmp_path / "tracts.tsv")
+    assert header == ["sample_id", "Bundle_one", "Bundle_two", "label_7"]
+    image, _ = read_nifti(tmp_path / "1.nii.gz", ndim=3)
+    means = [image[(label == ATLAS) & (image > 0)].mean() for label in (1, 2, 7)]
+    assert np.allclose([float(x) for x in first[1:]], means, atol=1e-4)
+    about = json.loads((tmp_path / "tracts.json").read_text())
+    assert about["labels"][0] == {"label": 1, "name": "Bundle_one", "n_voxels": 128}
+
+
+def test_tracts__weighted(tmp_path: Path) -> None:
+    weight = np.zeros(FA.shape, np.float32)
+    weight[5, 7, 7], weight[5, 8, 7] = 1, 3
+    write_nifti(tmp_path / "w.nii.gz", weight, AFFINE)
+    done = tracts(tmp_path, ATLAS, "--weight", tmp_path / "w.nii.gz")
+    assert done.exit_code == 0, done.output
+    _, first, _ = table(tmp_path / "tracts.tsv")
+    image, _ = read_nifti(tmp_path / "1.nii.gz", ndim=3)
+    assert float(first[1]) == pytest.approx((image[5, 7, 7] + 3 * image[5, 8, 7]) / 4, abs=1e-4)
+    assert first[2:] == ["n/a", "n/a"]
+
+
+def test_tracts__an_atlas_of_mirrored_voxels_and_its_warp(tmp_path: Path) -> None:
+    """The same places by another order of voxels; and a space that is 20 mm away."""
+    assert tracts(tmp_path).exit_code == 0
+    wanted = table(tmp_path / "tracts.tsv")
+    mirrored = AFFINE @ np.array([[-1.0, 0, 0, 15], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    moved = registration.about(np.eye(3), np.array([0.0, 20, 0]), np.zeros(3)) @ mirrored
+    warp = kernel.world_grid(FA.shape, AFFINE) + np.array([0.0, 20, 0])
+    write_nifti(tmp_path / "warp.nii.gz", warp.astype(np.float32), AFFINE)
+    out = tmp_path / "other.tsv"
+    for affine, more in ((mirrored, ()), (moved, ("--warp", tmp_path / "warp.nii.gz"))):
+        write_nifti(tmp_path / "other.nii.gz", ATLAS[::-1].copy(), affine)
+        files = ("--maps", tmp_path / "maps.tsv", "--atlas", tmp_path / "other.nii.gz")
+        done = call("tracts", *files, *more, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert table(out) == wanted
+
+
+def test_tracts__an_atlas_of_another_space_is_refused(tmp_path: Path) -> None:
+    away = np.zeros_like(ATLAS)
+    away[0:2, 0:2] = 1
+    done = tracts(tmp_path, away)
+    assert done.exit_code == 1
+    assert "it is of another space" in done.output
+    assert not (tmp_path / "tracts.tsv").exists()
+    done = tracts(tmp_path, (100 * FA).astype(np.float32) + np.float32(0.3))
+    assert "an atlas has a whole number" in done.output
+
+
+def test_tracts__swapped_sides_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for names, told in (("1 A_R\n2 A_L\n", False), ("1 A_L\n2 A_R\n", True)):
+        (tmp_path / "names.txt").write_text(names)
+        caplog.clear()
+        assert tracts(tmp_path, ATLAS, "--names", tmp_path / "names.txt").exit_code == 0
+        assert ("is the atlas swapped" in caplog.text) is told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1\tGenu of CC\n2\tFornix\n",
+        "index\tname\tcolour\n1\tGenu of CC\tred\n2\tFornix\tblue\n",
+        "# no name r g b a\n1  Genu-of-CC  255 0 0 0\n2  Fornix  0 255 0 0\n",
+        '1 255 0 0 1 1 1 "Genu of CC"\n2 0 255 0 1 1 1 "Fornix"\n',
+        "1,Genu of CC\n2,Fornix\n",
+        '<atlas><data><label index="1" x="9">Genu of CC</label>'
+        '<label index="2">Fornix</label></data></atlas>',
+    ],
+)
+def test_read_label_names__of_what_atlases_come_with(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names").write_text(text)
+    assert read_label_names(tmp_path / "names") == {1: "Genu_of_CC", 2: "Fornix"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("Genu\nFornix\n", "no lines of a number"), ("1 A\n2 A\n", "called A"), ("<a>", "as XML")],
+)
+def test_read_label_names__refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "names").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_label_names(tmp_path / "names")
+
+
+def test_register__figures_of_the_warp(tmp_path: Path) -> None:
+    assert register(tmp_path, "--jacobian").exit_code == 0
+    out = tmp_path / "out"
+    qc = json.loads((out / "sub-01_space-template_registration.json").read_text())
+    assert qc["dice"]["white_matter"] > 0.95
+    assert qc["dice"]["brain"] > 0.8  # fluid is none of the template's brain
+    assert qc["jacobian"]["folded"] == 0
+    assert qc["jacobian"]["p50"] == pytest.approx(1, abs=0.02)
+    jacobian, _ = read_nifti(out / "sub-01_from-template_to-dwi_jacobian.nii.gz", ndim=3)
+    assert jacobian[FA > 0.05].min() == pytest.approx(qc["jacobian"]["min"], abs=1e-4)
+
+
+def test_tracts__the_jhu_atlas_on_the_shipped_template(
+    data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The atlas of mricron: another order of voxels, and left and right are swapped."""
+    jhu = data_dir / "templates" / "mricron-jhu-natbrainlab" / "JHU-WhiteMatter-labels-2mm.nii"
+    (tmp_path / "maps.tsv").write_text(f"sample_id\tpath\ntemplate\t{TEMPLATE}\n")
+    files = ("--maps", tmp_path / "maps.tsv", "--out", tmp_path / "tracts.tsv")
+    with caplog.at_level(logging.INFO):
+        done = call("tracts", *files, "--atlas", f"{jhu}.gz", "--names", f"{jhu}.txt")
+    assert done.exit_code == 0, done.output
+    header, row = table(tmp_path / "tracts.tsv")
+    assert len(header) == 1 + 48
+    means = dict(zip(header[1:], map(float, row[1:]), strict=True))
+    assert means["Splenium_of_corpus_callosum"] > 0.5 > 0.35 > means["Uncinate_fasciculus_R"]
+    assert "takes the label of the nearest one" in caplog.text
+    assert "42 of 42 labels that are named left or right lie on the other side" in caplog.text

@@ -14,7 +14,7 @@ from axoloci import registration
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti
 from axoloci.tasks.normalize import kernel
-from axoloci.tasks.normalize.cli import TEMPLATE
+from axoloci.tasks.normalize.inputs import TEMPLATE
 from axoloci.tasks.simulate.anatomy import phantom
 
 
@@ -51,9 +51,7 @@ def test_align_affine__known_affine(template: Template) -> None:
     moving = registration.resample(
         template.fa, template.affine, np.linalg.inv(truth), template.fa.shape, template.affine, 1
     )
-    found = kernel.align_affine(
-        moving, template.affine, template.fa, template.affine, template.brain
-    )
+    found = kernel.align_affine(moving, template.affine, template.fa, template.affine)
     error = template.grid @ (found - truth)[:3, :3].T + (found - truth)[:3, 3]
     assert np.median(np.linalg.norm(error, axis=-1)[template.brain]) < 0.6
     assert np.linalg.det(found[:3, :3]) == pytest.approx(np.linalg.det(linear), rel=0.03)
@@ -137,12 +135,12 @@ def test_register__a_coarse_phantom_with_few_voxels() -> None:
     assert found.similarity["warp"] > 0.99
 
 
-def test_erode__thin_things_stay() -> None:
+def test_core__thin_things_stay() -> None:
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[5:15, 5:15, 9:11] = True
-    assert np.array_equal(kernel._erode(mask, np.eye(4)), mask)
+    assert np.array_equal(kernel.core(mask.astype(np.float32), np.eye(4)), mask)
     mask[5:15, 5:15, 5:15] = True
-    assert kernel._erode(mask, np.eye(4)).sum() == 4**3
+    assert kernel.core(mask.astype(np.float32), np.eye(4)).sum() == 4**3
 
 
 def test_group_mask__brain_that_95_percent_have() -> None:
@@ -162,3 +160,33 @@ def test_template__is_what_its_page_says() -> None:
     assert fa.min() == 0
     assert 0.8 < fa.max() <= 1
     assert sha256(TEMPLATE) in page
+
+
+def test_jacobian__of_a_stretch_and_a_fold() -> None:
+    affine = np.diag([-2.0, 2, 2, 1])
+    world = kernel.world_grid((8, 8, 8), affine)
+    stretch = (world * np.array([0.1, 0.2, -0.5])).astype(np.float32)
+    assert np.allclose(kernel.jacobian(stretch, affine), 1.1 * 1.2 * 0.5, atol=1e-5)
+    assert (kernel.jacobian((world * np.array([-1.5, 0, 0])).astype(np.float32), affine) < 0).all()
+
+
+def test_dice__by_hand() -> None:
+    a, b = np.zeros((2, 4, 4, 4), dtype=bool)
+    assert kernel.dice(a, b) == 0
+    a[0], b[0, :2] = True, True
+    assert kernel.dice(a, b) == pytest.approx(2 * 8 / 24)
+
+
+def test_sample_brain__the_edge_stays() -> None:
+    image = np.zeros((8, 4, 4), np.float32)
+    image[2:6] = 0.5
+    world = kernel.world_grid(image.shape, np.eye(4)) + np.array([0.4, 0, 0])
+    assert np.allclose(kernel.sample_brain(image, np.eye(4), world)[:, 1, 1], image[:, 1, 1])
+    assert kernel.sample(image, np.eye(4), world)[1, 1, 1] == pytest.approx(0.2)
+
+
+def test_register__a_rim_more_or_less_is_no_shape(template: Template) -> None:
+    """A map whose mask is as the template's comes back unmoved: its rim is not pushed outwards."""
+    found = kernel.register(template.fa, template.affine, template.fa, template.affine)
+    assert median_error(found.warp, template.grid, template.brain) < 0.02
+    assert np.linalg.det(found.affine) == pytest.approx(1, abs=2e-3)
