@@ -17,7 +17,11 @@ from axoloci.tasks.simulate.anatomy import Anatomy
 
 # Of the air: place as a share of the brain's half extents along x, y, z from its centre, peak of
 # the displacement relative to the sinus's, and width (sigma) as a share of the mean half extent.
-AIR = (((0.0, 0.8, -0.5), 1.0, 0.24), ((-0.8, 0.0, -0.6), 0.6, 0.2), ((0.8, 0.0, -0.6), 0.6, 0.2))
+AIR = (
+    ((0.0, 0.75, -0.45), 1.0, 0.27),
+    ((-0.7, 0.0, -0.5), 0.6, 0.22),
+    ((0.7, 0.0, -0.5), 0.6, 0.22),
+)
 PHASE = 1  # axis of the world, and of the scan's voxels, along which signal is displaced
 N_STEPS = 25  # of the inverse; each shortens the error by the slope, 0.6 at the largest distortion
 MAX_KEPT = 0.5  # of the signal of a dropped slice
@@ -42,7 +46,9 @@ class Susceptibility:
     width: NDArray[np.float64]
     offset: float = 0.0
 
-    def field(self, points: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def field(
+        self, points: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(n,) displacement in mm at (n, 3) points of undistorted space; (n, 3) its gradient."""
         value, gradient = np.full(len(points), -self.offset), np.zeros((len(points), 3))
         for centre, peak, width in zip(self.centre, self.peak, self.width, strict=True):
