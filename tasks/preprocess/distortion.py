@@ -98,7 +98,7 @@ class Field:
         voxel = np.linalg.inv(self.affine) @ matrix @ self.affine
         along = np.linalg.inv(self.affine)[:3, :3] @ self.axis  # (3,) voxels a mm
         place = _places(voxel, shift.shape) + along[:, None, None, None] * shift
-        slopes = np.stack(np.gradient(shift))  # (3, x, y, z) a voxel
+        slopes = np.stack(list(np.gradient(shift, axis=(0, 1, 2))))  # (3, x, y, z) a voxel
         gain = 1 + np.tensordot(np.linalg.inv(voxel[:3, :3]) @ along, slopes, 1)
         return place, np.linalg.det(matrix[:3, :3]) * gain
 
@@ -140,19 +140,19 @@ def estimate_field(
     """
     pair = [image / np.float32(max(_head_mean(image), 1e-30)) for image in (forward, reverse)]
     matrix = np.eye(4)
-    displacement, small_affine = np.zeros((2, 2, 2), dtype=np.float32), affine
+    displacement: Array = np.zeros((2, 2, 2))
+    small_affine = affine
     for spacing, fwhm in LEVELS_MM:
         before = small_affine
         (f, small_affine), (r, _) = (
             registration.downsample(image, affine, spacing, fwhm) for image in pair
         )
-        displacement = registration.resample(
-            displacement, before, np.eye(4), f.shape, small_affine, order=1
+        start = registration.resample(
+            displacement.astype(np.float32), before, np.eye(4), f.shape, small_affine, order=1
         )
         level = _Level(f, r, small_affine, axis, readout_ratio)
-        displacement, matrix = level.descend(displacement, matrix)
-        displacement, matrix = level.centre(displacement, matrix)
-    return Field(displacement, level.axis, affine, matrix)
+        displacement, matrix = level.centre(*level.descend(start.astype(np.float64), matrix))
+    return Field(displacement.astype(np.float32), level.axis, affine, matrix)
 
 
 def _head_mean(image: NDArray[np.float32]) -> float:
@@ -183,7 +183,7 @@ class _Level:
         self.splines = [ndimage.spline_filter(image, 3, np.float32) for image in (forward, reverse)]
         self.forward_slope = np.gradient(forward, axis=phase) / self.size[phase]  # a mm
         self.reverse_slopes = np.tensordot(  # (3, x, y, z) a mm of the world
-            np.linalg.inv(affine[:3, :3]).T, np.stack(np.gradient(reverse)), 1
+            np.linalg.inv(affine[:3, :3]).T, np.stack(list(np.gradient(reverse, axis=(0, 1, 2)))), 1
         ).astype(np.float32)
 
     def slope(self, d: Array) -> Array:
