@@ -10,7 +10,7 @@ import sys
 
 CHECKS = (
     *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
-    *("preflight", "faults", "driver", "images", "containers"),
+    *("preflight", "faults", "distortion", "driver", "images", "containers"),
 )
 
 for name in sys.argv[1:] or CHECKS:
