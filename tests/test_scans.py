@@ -124,6 +124,87 @@ def test_find_bids_scans__sidecars_are_inherited(tmp_path: Path) -> None:
     assert scan.acquisition == {"Manufacturer": "A", "EchoTime": 0.08}
 
 
+AP = '{"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05'
+PA = '{"PhaseEncodingDirection": "j", "TotalReadoutTime": 0.05'
+DWI = "sub-01/dwi/sub-01_dir-AP_dwi"
+EPI = "sub-01/fmap/sub-01_dir-PA_epi"
+
+
+@pytest.mark.parametrize(
+    ("scan", "epi", "found"),
+    [
+        (AP + ', "B0FieldSource": "pe"}', PA + ', "B0FieldIdentifier": ["x", "pe"]}', True),
+        (AP + ', "B0FieldSource": "other"}', PA + ', "B0FieldIdentifier": "pe"}', False),
+        (AP + "}", PA + ', "IntendedFor": "bids::sub-01/dwi/sub-01_dir-AP_dwi.nii.gz"}', True),
+        (AP + "}", PA + ', "IntendedFor": ["bids:raw:sub-01/dwi/sub-01_dir-AP_dwi.nii.gz"]}', True),
+        (AP + "}", PA + ', "IntendedFor": ["dwi/sub-01_dir-AP_dwi.nii.gz"]}', True),
+        (AP + "}", PA + ', "IntendedFor": "bids::sub-02/dwi/sub-01_dir-AP_dwi.nii.gz"}', False),
+        (AP + "}", PA + "}", False),  # of another image perhaps
+        (AP + "}", AP + ', "IntendedFor": "dwi/sub-01_dir-AP_dwi.nii.gz"}', False),
+        ("{}", PA + ', "IntendedFor": "dwi/sub-01_dir-AP_dwi.nii.gz"}', False),
+        (  # as dcm2niix writes where a scanner keeps the sign for itself
+            '{"PhaseEncodingAxis": "j"}',
+            '{"PhaseEncodingAxis": "j", "IntendedFor": "dwi/sub-01_dir-AP_dwi.nii.gz"}',
+            True,
+        ),
+        (
+            '{"PhaseEncodingAxis": "i"}',
+            '{"PhaseEncodingAxis": "j", "IntendedFor": "dwi/sub-01_dir-AP_dwi.nii.gz"}',
+            False,
+        ),
+    ],
+)
+def test_find_bids_scans__field_map_of_reverse_phase_encoding(
+    tmp_path: Path, scan: str, epi: str, found: bool
+) -> None:
+    files = {f"{DWI}.nii.gz": "", f"{DWI}.json": scan, f"{EPI}.nii.gz": "", f"{EPI}.json": epi}
+    root = make_bids(tmp_path / "sub-x" / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **files})
+    (of_one,) = find_bids_scans(root)
+    assert of_one.reverse_b0 == (root / f"{EPI}.nii.gz" if found else None)
+    assert of_one.reverse_json == (root / f"{EPI}.json" if found else None)
+    assert of_one.json == (None if scan == "{}" else root / f"{DWI}.json")
+
+
+def test_find_bids_scans__reverse_phase_encoding_in_the_same_folder(tmp_path: Path) -> None:
+    session = "sub-01/ses-1/dwi/sub-01_ses-1"
+    files = {
+        "dwi.bval": BVAL,
+        "dwi.bvec": BVEC,
+        "dir-AP_dwi.json": AP + "}",
+        "dir-PA_dwi.json": PA + "}",
+        "dir-PA_sbref.json": PA + "}",
+        f"{session}_dir-AP_run-1_dwi.nii.gz": "",
+        f"{session}_dir-AP_run-2_dwi.nii.gz": "",
+        f"{session}_dir-PA_run-1_dwi.nii.gz": "",
+        f"{session}_dir-PA_run-1_dwi.bval": "0 0\n",
+        f"{session}_dir-PA_run-2_sbref.nii.gz": "",
+        "sub-01/ses-2/dwi/sub-01_ses-2_dir-AP_dwi.nii.gz": "",
+    }
+    root = make_bids(tmp_path / "bids", files)
+    one, two, alone = find_bids_scans(root)
+    assert one.json == root / "dir-AP_dwi.json"
+    assert alone.reverse_b0 is None  # not of another session
+    b0 = root / f"{session}_dir-PA_run-1_dwi.nii.gz"
+    assert one.reverse_b0 == two.reverse_b0 == b0
+    assert one.reverse_json == root / "dir-PA_dwi.json"
+    b0.unlink()
+    one, two, _ = find_bids_scans(root)
+    assert one.reverse_b0 == root / f"{session}_dir-PA_run-2_sbref.nii.gz"
+    assert one.reverse_json == root / "dir-PA_sbref.json"
+
+
+def test_find_bids_scans__whole_scans_of_both_directions_serve_each_other(tmp_path: Path) -> None:
+    names = {way: f"sub-01/dwi/sub-01_dir-{way}_dwi" for way in ("AP", "PA")}
+    files = {f"{names['AP']}.json": AP + "}", f"{names['PA']}.json": PA + "}"}
+    files |= {f"{name}.nii.gz": "" for name in names.values()}
+    root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **files})
+    one, other = find_bids_scans(root)
+    assert (one.reverse_b0, other.reverse_b0) == (other.dwi, one.dwi)
+    (root / f"{names['PA']}.bval").write_text("1000 0 1000\n")  # does not begin with a b0
+    one, other = find_bids_scans(root)
+    assert (one.reverse_b0, other.reverse_b0) == (None, one.dwi)
+
+
 def test_find_bids_scans__runs_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     runs = {f"sub-01/dwi/sub-01_run-{run}_dwi.nii.gz": "" for run in (10, 2, 1)}
     root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **runs})
@@ -252,6 +333,23 @@ def test_read_scan_table__faults_are_named(tmp_path: Path, text: str, words: str
     table.write_text(text)
     with pytest.raises(InputError, match=words):
         read_scan_table(table)
+
+
+def test_read_scan_table__reverse_phase_encoding(tmp_path: Path) -> None:
+    table = tmp_path / "scans.csv"
+    table.write_text(
+        "participant_id,dwi,bval,bvec,json,reverse_b0,reverse_json\n"
+        "01,d.nii,b.bval,b.bvec,d.json,r.nii,r.json\n"
+        "02,e.nii,b.bval,b.bvec,,,\n"
+    )
+    one, other = read_scan_table(table)
+    assert (one.json, one.reverse_b0) == (tmp_path / "d.json", tmp_path / "r.nii")
+    assert one.reverse_json == tmp_path / "r.json"
+    assert (other.json, other.reverse_b0, other.reverse_json) == (None, None, None)
+    touch(*(tmp_path / name for name in ("d.nii", "b.bval", "b.bvec", "d.json", "r.json")))
+    (fault,) = scan_faults(one, "preprocess")
+    assert "reverse_b0" in fault
+    assert "r.nii" in fault
 
 
 def touch(*paths: Path) -> None:

@@ -1,8 +1,8 @@
 """The scans of a study: found in a BIDS data set or listed in a table.
 
-Of a BIDS data set only the `dwi` folders are listed, each once, and names are parsed by bids2table:
-its index of all files takes a minute for 50,000 people, and takes a folder with a dot in its name
-for none. The inheritance principle for `.bval`, `.bvec` and `.json` is applied here.
+Of a BIDS data set only the `dwi` and `fmap` folders are listed, each once, and names are parsed by
+bids2table: its index of all files takes a minute for 50,000 people, and takes a folder with a dot
+in its name for none. The inheritance principle for `.bval`, `.bvec` and `.json` is applied here.
 
 A fault of one scan is no fault of the list: a file that is not there, or no gradient table, fails
 that scan when it is run.
@@ -48,9 +48,11 @@ ACQUISITION = (
 )
 
 
+TELLING = {"PhaseEncodingDirection", "PhaseEncodingAxis"}  # metadata of the phase encoding
+
 # Columns of a table of scans, by the source that names it; those in the second tuple may be absent.
 COLUMNS = {
-    "scans": (("dwi", "bval", "bvec"), ("mask",)),
+    "scans": (("dwi", "bval", "bvec"), ("mask", "json", "reverse_b0", "reverse_json")),
     "preprocessed": (("dwi", "bval", "bvec", "mask"), ()),
     "fa": (("fa",), ()),
     "fa_common": (("fa",), ()),
@@ -62,8 +64,10 @@ NEEDED = {
     "normalize": ("fa",),
     "encoder": ("fa",),
 }
+FILES = ("dwi", "bval", "bvec", "mask", "fa", "reverse_b0", "json", "reverse_json")  # of a scan
 THREADS = 8  # that list folders: a network file system answers several as fast as one
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")  # a person's folder
+SUFFIXES = ("dwi", "sbref", "epi")  # of scans and of images that tell their distortion
 LABEL = "{participant_id}"  # what stands for the label in a pattern of file names
 
 # Covariates in words that sidecars tell, and the metadata that tell them.
@@ -84,6 +88,11 @@ class Scan:
     bvec: Path | None = None
     mask: Path | None = None
     fa: Path | None = None
+    # Image of reverse phase encoding whose first volume is a b0; the sidecars that tell the phase
+    # encoding of the scan and of that image.
+    reverse_b0: Path | None = None
+    json: Path | None = None
+    reverse_json: Path | None = None
     # Scanner and sequence, where a sidecar tells; the quality table shows them.
     acquisition: Mapping[str, str | float] = field(default_factory=dict, compare=False)
     place: str = field(default="", compare=False)  # row of the table that names it
@@ -99,8 +108,7 @@ class Scan:
 
 def _scan(prefix: str, sample_id: str, files: Mapping[str, Path], place: str = "") -> Scan:
     """A scan of the files given by name."""
-    dwi, bval, bvec, mask, fa = map(files.get, ("dwi", "bval", "bvec", "mask", "fa"))
-    return Scan(prefix, sample_id, dwi, bval, bvec, mask, fa, place=place)
+    return Scan(prefix, sample_id, place=place, **files)  # type: ignore[arg-type]
 
 
 def _natural(scan: Scan) -> list[tuple[int, str]]:
@@ -125,7 +133,7 @@ def _sidecars(folder: str, names: Sequence[str]) -> Sidecars:
     found: Sidecars = {".bval": [], ".bvec": [], ".json": []}
     for name in names:
         stem, extension = os.path.splitext(name)
-        if extension in found and stem.endswith("dwi"):
+        if extension in found and stem.endswith(SUFFIXES):
             found[extension].append((_entities(stem), f"{folder}/{name}"))
     return found
 
@@ -230,17 +238,17 @@ def _subject_scans(folder: str, shared: Sidecars) -> list[Scan]:
         return []
     scans: list[Scan] = []
     above = [_sidecars(folder, names), shared]
+    if "dwi" in names:
+        scans += _session_scans(folder, names, above)
     for name in names:
-        if name == "dwi":
-            scans += _folder_scans(f"{folder}/dwi", above)
-        elif name.startswith("ses-"):
+        if name.startswith("ses-"):
             session = f"{folder}/{name}"
             try:
                 within = sorted(os.listdir(session))
             except NotADirectoryError:
                 continue
             if "dwi" in within:
-                scans += _folder_scans(f"{session}/dwi", [_sidecars(session, within), *above])
+                scans += _session_scans(session, within, [_sidecars(session, within), *above])
     field_maps = [scan for scan in scans if scan.bval is not None and not _is_weighted(scan.bval)]
     if len(field_maps) == len(scans):  # more likely b-values of another unit: that is to be said
         return scans
@@ -249,40 +257,158 @@ def _subject_scans(folder: str, shared: Sidecars) -> list[Scan]:
     return [scan for scan in scans if scan not in field_maps]
 
 
-def _folder_scans(folder: str, above: Sequence[Sidecars]) -> list[Scan]:
-    """Scans of one dwi folder."""
+@dataclass(frozen=True)
+class _Image:
+    """An image of a `dwi` or `fmap` folder, and what its sidecars tell."""
+
+    path: Path
+    entities: Mapping[str, str]
+    tables: Mapping[str, str]  # nearest .bval and .bvec, where there are
+    metadata: Mapping[str, Any]
+    json: Path | None  # the nearest sidecar that tells its phase encoding
+
+    @property
+    def prefix(self) -> str:
+        return self.path.name.removesuffix(".gz").removesuffix(".nii").rpartition("_")[0]
+
+    @property
+    def axis(self) -> str:
+        """Of the phase encoding, i, j or k; empty where it is not told."""
+        told = self.metadata.get("PhaseEncodingDirection", self.metadata.get("PhaseEncodingAxis"))
+        return str(told or "")[:1]
+
+
+def _images(folder: str, above: Sequence[Sidecars]) -> list[_Image]:
+    """Magnitude images of one folder whose suffix is of `SUFFIXES`."""
     try:
         names = sorted(os.listdir(folder))
     except NotADirectoryError:
         return []
     levels = [_sidecars(folder, names), *above]
-    label = re.search(r"/sub-([A-Za-z0-9]+)/", folder[folder.rindex("/sub-") :])
-    assert label is not None
-    scans: dict[str, Scan] = {}
+    images = []
     for name in names:
         stem = name.removesuffix(".gz").removesuffix(".nii")
-        if stem == name or not stem.endswith("_dwi"):
+        if stem == name or not stem.endswith(tuple(f"_{suffix}" for suffix in SUFFIXES)):
             continue
-        dwi, wanted = Path(folder, name), _entities(stem)
+        wanted = _entities(stem)
         if wanted.get("part", "mag") != "mag":
             continue
-        prefix = stem.removesuffix("_dwi")
-        tables = {ext: _applicable(wanted, levels, ext) for ext in (".bval", ".bvec")}
-        bval, bvec = (Path(paths[0]) if paths else None for paths in tables.values())
-        lacking = [ext for ext, paths in tables.items() if not paths]
+        found = {ext: _applicable(wanted, levels, ext) for ext in (".bval", ".bvec", ".json")}
+        tables = {ext: found[ext][0] for ext in (".bval", ".bvec") if found[ext]}
+        metadata = _metadata(found[".json"])
+        telling = (p for p in found[".json"] if TELLING & _metadata([p]).keys())
+        json = next(map(Path, telling), None) if TELLING & metadata.keys() else None
+        images.append(_Image(Path(folder, name), wanted, tables, metadata, json))
+    return images
+
+
+def _session_scans(folder: str, names: Sequence[str], above: Sequence[Sidecars]) -> list[Scan]:
+    """Scans of the dwi folder of one person or session."""
+    beside = _images(f"{folder}/dwi", above)
+    maps = _images(f"{folder}/fmap", above) if "fmap" in names else []
+    label = re.search(r"/sub-([A-Za-z0-9]+)(?:/|$)", folder[folder.rindex("/sub-") :])
+    assert label is not None
+    scans: dict[str, Scan] = {}
+    for image in beside:
+        if image.entities["suffix"] != "dwi":
+            continue
+        dwi, prefix = image.path, image.prefix
+        bval, bvec = (
+            Path(image.tables[ext]) if ext in image.tables else None for ext in (".bval", ".bvec")
+        )
+        lacking = [ext for ext in (".bval", ".bvec") if ext not in image.tables]
         fault = ""
         if lacking:
             fault = f"{dwi}: no {' and no '.join(lacking)} applies to it; put one beside it"
-        elif wanted.get("sub") != label[1]:
-            fault = f"{dwi}: is named of sub-{wanted.get('sub')}, but lies in sub-{label[1]}"
+        elif image.entities.get("sub") != label[1]:
+            fault = (
+                f"{dwi}: is named of sub-{image.entities.get('sub')}, but lies in sub-{label[1]}"
+            )
         elif prefix in scans:
             fault = f"{dwi}: {scans[prefix].dwi} is there as well; keep one of them"
-        sidecars = _metadata(_applicable(wanted, levels, ".json"))
-        acquisition = {key: sidecars[key] for key in ACQUISITION if key in sidecars}
+        acquisition = {key: image.metadata[key] for key in ACQUISITION if key in image.metadata}
+        reverse = _reverse(image, beside, maps)
         scans[prefix] = Scan(
-            prefix, label[1], dwi, bval, bvec, acquisition=acquisition, fault=fault
+            prefix,
+            label[1],
+            dwi,
+            bval,
+            bvec,
+            reverse_b0=reverse.path if reverse else None,
+            json=image.json,
+            reverse_json=reverse.json if reverse else None,
+            acquisition=acquisition,
+            fault=fault,
         )
     return list(scans.values())
+
+
+def _reverse(dwi: _Image, beside: Sequence[_Image], maps: Sequence[_Image]) -> _Image | None:
+    """The image of reverse phase encoding that goes with a scan; none where nothing tells it.
+
+    Metadata that name the pair (`B0FieldSource`, then `IntendedFor`) go before an image of the
+    same folder whose direction is the opposite. Of several, a field map goes before a scan, whose
+    contrast is that of this one, and that before a single-band reference; then the one that has
+    most in common with the scan's name.
+    """
+
+    def named(image: _Image) -> int:
+        sources = set(_listed(dwi.metadata.get("B0FieldSource")))
+        if sources & set(_listed(image.metadata.get("B0FieldIdentifier"))):
+            return 2
+        return int(
+            any(_is_intended(uri, dwi) for uri in _listed(image.metadata.get("IntendedFor")))
+        )
+
+    def rank(image: _Image) -> tuple[int, ...]:
+        kind = ("sbref", "dwi", "epi").index(image.entities["suffix"])
+        return (named(image), kind, len(image.entities.items() & dwi.entities.items()))
+
+    fitting = [
+        image
+        for image in (*beside, *maps)
+        if image.path != dwi.path and _opposite(dwi, image) and _begins_with_b0(image)
+        if named(image) or image in beside
+    ]
+    return max(fitting, key=rank, default=None)
+
+
+def _listed(value: Any) -> list[str]:
+    """One string, or a list of them, as a list."""
+    return [str(part) for part in (value if isinstance(value, list) else [value]) if part]
+
+
+def _is_intended(uri: str, dwi: _Image) -> bool:
+    """Whether an entry of `IntendedFor` names a scan.
+
+    "bids::sub-01/dwi/x.nii.gz", with a data set's name between the colons, or as older versions of
+    BIDS have it relative to the person's folder.
+    """
+    name = re.sub(r"^bids:[^:]*:", "", uri).removeprefix("./")
+    person = f"sub-{dwi.entities.get('sub')}"
+    return dwi.path.as_posix().endswith(f"/{person}/{name.removeprefix(f'{person}/')}")
+
+
+def _opposite(one: _Image, other: _Image) -> bool:
+    """Whether the sidecars tell opposite phase encodings, or one axis and the names directions."""
+    a, b = (image.metadata.get("PhaseEncodingDirection") for image in (one, other))
+    if not one.axis or one.axis != other.axis:
+        return False
+    if a and b:
+        return str(a).endswith("-") != str(b).endswith("-")
+    direction = one.entities.get("dir", "")
+    return len(set(direction)) > 1 and other.entities.get("dir") == direction[::-1]
+
+
+def _begins_with_b0(image: _Image) -> bool:
+    """Whether the first volume is unweighted: single-band references and field maps are."""
+    if image.entities["suffix"] != "dwi":
+        return True
+    try:
+        words = Path(image.tables[".bval"]).read_text().split()
+        return float(words[0].replace(",", ".")) <= B0_THRESHOLD
+    except (KeyError, IndexError, OSError, ValueError):
+        return False
 
 
 def scan_faults(scan: Scan, start: str) -> list[str]:
@@ -300,7 +426,7 @@ def scan_faults(scan: Scan, start: str) -> list[str]:
     One sentence each, with the file and what to do.
     """
     faults = [scan.fault] if scan.fault else []
-    for name in ("dwi", "bval", "bvec", "mask", "fa"):
+    for name in FILES:
         path = getattr(scan, name)
         if path is None:
             if name in NEEDED[start] and not faults:
@@ -347,8 +473,9 @@ def read_scan_table(
 ) -> list[Scan]:
     """Scans listed in a table, separated by tabs or commas.
 
-    Relative paths start at the table's folder. A person with several rows has several scans,
-    which are numbered as runs.
+    Relative paths start at the table's folder. `reverse_b0` is an image of reverse phase encoding
+    that begins with a b0; `json` and `reverse_json` tell the phase encoding. A person with several
+    rows has several scans, which are numbered as runs.
 
     Parameters
     ----------

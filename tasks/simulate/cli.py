@@ -46,6 +46,11 @@ Each person has one diffusion scan, sub-<label>/dwi. What was planted is in ../t
 """
 
 
+MAX_DISTORTION_MM = 15.0  # beyond, signal would fold
+READOUT_S = 0.05
+FIELD = "reverse0"  # that the scan and its reverse b0 tell, in the words of BIDS
+
+
 @dataclass(frozen=True)
 class Job:
     """What a worker needs to scan and write anyone."""
@@ -168,6 +173,26 @@ class Job:
     help="Head motion: root mean square over the volumes about each axis, degrees.",
 )
 @click.option(
+    "--distortion-mm",
+    type=click.FloatRange(0, MAX_DISTORTION_MM),
+    default=0.0,
+    help="Largest displacement by susceptibility, near the frontal sinus and the ear canals, along "
+    "the phase-encoding axis (y); above 0 each person also has a b0 of reverse phase encoding, "
+    "fmap/sub-*_dir-PA_epi.nii.gz.",
+)
+@click.option(
+    "--dropped-slices",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    help="Share of the weighted volumes' slices whose signal falls to a half or less.",
+)
+@click.option(
+    "--ringing",
+    is_flag=True,
+    help="Acquire twice the voxels in plane and crop k-space, so that edges ring (Gibbs); five "
+    "times slower.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["int16", "float32"]),
     help="Of the scans: int16 rounds the signal (white matter: 1000) as scanners do; float32 is "
@@ -176,7 +201,7 @@ class Job:
 @click.option(
     "--write-truth",
     is_flag=True,
-    help="Also write each person's planted FA and warp, truth/sub-*_*.nii.gz.",
+    help="Also write each person's planted FA, warp and displacement, truth/sub-*_*.nii.gz.",
 )
 @click.option(
     "--seed",
@@ -194,7 +219,9 @@ def cohort(ctx: click.Context, /, out: Path, **options: Any) -> None:
     planted: OUT/truth.json, written last, and the tables in OUT/truth: fa_offset.tsv (FA of each
     person's regions above the template's), head.tsv and motion.tsv (size and pose of the head, pose
     of each volume relative to the first; mm, and radians of the rotation Rz Ry Rx about the centre
-    of the field of view, in RAS axes). Gradients are written as the scanner plays them out, in
+    of the field of view, in RAS axes), with --dropped-slices dropped_slices.tsv (share of the
+    signal that is left), with --distortion-mm distortion.tsv (displacement in the brain, pose of
+    the reverse b0). Gradients are written as the scanner plays them out, in
     FSL's convention; images are LAS, so that no reader has to flip them.
     """
     given = [o for o in options if ctx.get_parameter_source(o) is ParameterSource.COMMANDLINE]
@@ -215,7 +242,10 @@ def cohort(ctx: click.Context, /, out: Path, **options: Any) -> None:
         options["n_directions"], options["n_b0"], options["b_value"]
     )
     protocol = kernel.Protocol(
-        bval, gradient, options["snr"], options["motion_mm"], options["motion_deg"]
+        bval,
+        gradient,
+        *(options[name] for name in ("snr", "motion_mm", "motion_deg")),
+        **{name: options[name] for name in ("distortion_mm", "dropped_slices", "ringing")},
     )
     noiseless = math.isinf(options["snr"])
     dtype = options["dtype"] or ("float32" if noiseless else "int16")
@@ -231,8 +261,9 @@ def cohort(ctx: click.Context, /, out: Path, **options: Any) -> None:
         for sample, row, seed in zip(people.sample_id, offset, seeds, strict=True)
     ]
     scans = _scan_all(job, work, options["n_procs"])
-    poses = list(progress(scans, "simulating scans", n_samples))
-    _write_tables(out / "truth", people, covariates, anatomy, offset, poses)
+    made = list(progress(scans, "simulating scans", n_samples))
+    _write_tables(out / "truth", people, covariates, anatomy, offset, made)
+    _write_artefacts(out / "truth", people, protocol, made)
     write_json(out / "truth.json", _truth(options, dtype, anatomy, protocol, variants, loci))
     log.info("simulated %d people in %s", n_samples, out)
 
@@ -397,32 +428,70 @@ def _start(job: Job) -> None:
     _job = job
 
 
-def _scan(
-    sample: str, offset: NDArray[np.float64], seed: np.random.SeedSequence
-) -> tuple[NDArray[np.float64], scan.Head]:
-    """Scan and write one person; the head's motion and place come back."""
+@dataclass(frozen=True)
+class Planted:
+    """What a worker tells of one person's scan, as in `kernel.Scan`.
+
+    `displaced` are the largest and the root mean square displacement in the brain, mm.
+    """
+
+    motion: NDArray[np.float64]
+    head: scan.Head
+    dropped: NDArray[np.float64]
+    displaced: tuple[float, float] = (0.0, 0.0)
+    reverse_motion: NDArray[np.float64] | None = None
+
+
+def _scan(sample: str, offset: NDArray[np.float64], seed: np.random.SeedSequence) -> Planted:
+    """Scan and write one person."""
     anatomy, protocol = _job.anatomy, _job.protocol
     made = kernel.simulate_scan(anatomy, offset, protocol, seed)
-    dwi: NDArray[Any] = made.dwi
-    if _job.dtype == "int16":
-        dwi = np.clip(np.rint(dwi), 0, 32767).astype(np.int16)
     affine = anatomy.scan_affine
-    stem = _job.bids / f"sub-{sample}" / "dwi" / f"sub-{sample}_dwi"
-    write_nifti(f"{stem}.nii.gz", dwi, affine)
+    person = _job.bids / f"sub-{sample}"
+    stem = person / "dwi" / f"sub-{sample}_dwi"
+    _write_image(Path(f"{stem}.nii.gz"), made.dwi)
     bvec = world_to_bvec(protocol.gradient, affine)
     write_gradients(f"{stem}.bval", f"{stem}.bvec", protocol.bval, bvec)
-    write_json(f"{stem}.json", {"Manufacturer": "axoloci", "SoftwareVersions": __version__})
+    sidecar: dict[str, object] = {"Manufacturer": "axoloci", "SoftwareVersions": __version__}
+    fa = (
+        scan.true_fa(anatomy, made.fields, made.head) if _job.truth or made.susceptibility else None
+    )
+    displaced = (0.0, 0.0)
+    if made.susceptibility is not None and made.reverse_b0 is not None:
+        assert fa is not None
+        field = made.susceptibility.field(scan.scan_points(anatomy))[0].reshape(anatomy.shape)
+        brain = field[fa > 0]
+        displaced = float(abs(brain).max()), float(np.sqrt((brain**2).mean()))
+        encoding: dict[str, object] = {"TotalReadoutTime": READOUT_S, "B0FieldIdentifier": FIELD}
+        reverse = person / "fmap" / f"sub-{sample}_dir-PA_epi"
+        _write_image(Path(f"{reverse}.nii.gz"), made.reverse_b0)
+        intended = f"bids::sub-{sample}/dwi/sub-{sample}_dwi.nii.gz"
+        content = sidecar | encoding | {"PhaseEncodingDirection": "j", "IntendedFor": intended}
+        write_json(f"{reverse}.json", content)
+        sidecar |= encoding | {"PhaseEncodingDirection": "j-", "B0FieldSource": FIELD}
+        if _job.truth is not None:
+            name = _job.truth / f"sub-{sample}_displacement.nii.gz"
+            write_nifti(name, field.astype(np.float32), affine)
+    write_json(f"{stem}.json", sidecar)
     if _job.truth is not None:
-        fa = scan.true_fa(anatomy, made.fields, made.head)
+        assert fa is not None
         write_nifti(_job.truth / f"sub-{sample}_fa.nii.gz", fa, affine)
         warp = scan.true_warp(anatomy, made.head)
         write_nifti(_job.truth / f"sub-{sample}_from-template_to-dwi_warp.nii.gz", warp, affine)
-    return made.motion, made.head
+    return Planted(made.motion, made.head, made.dropped, displaced, made.reverse_motion)
+
+
+def _write_image(path: Path, image: NDArray[np.float32]) -> None:
+    """Signal in the type asked for."""
+    values: NDArray[Any] = image
+    if _job.dtype == "int16":
+        values = np.clip(np.rint(image), 0, 32767).astype(np.int16)
+    write_nifti(path, values, _job.anatomy.scan_affine)
 
 
 def _scan_all(
     job: Job, work: list[tuple[str, NDArray[np.float64], Any]], n_procs: int
-) -> Iterator[tuple[NDArray[np.float64], scan.Head]]:
+) -> Iterator[Planted]:
     """Scan everyone, in order."""
     if n_procs == 1:
         _start(job)
@@ -440,13 +509,14 @@ def _write_tables(
     covariates: kernel.Covariates,
     anatomy: tissue.Anatomy,
     offset: NDArray[np.float64],
-    poses: list[tuple[NDArray[np.float64], scan.Head]],
+    made: list[Planted],
 ) -> None:
     """The truth of each person: regional FA, head and motion."""
     fa = ["\t".join(("IID", "population", "ancestry", *anatomy.names))]
     head = ["\t".join(("IID", "scale", *POSE))]
     motion = ["\t".join(("IID", "volume", *POSE))]
-    for row, (sample, (moved, shape)) in enumerate(zip(people.sample_id, poses, strict=True)):
+    for row, (sample, planted) in enumerate(zip(people.sample_id, made, strict=True)):
+        moved, shape = planted.motion, planted.head
         numbers = "\t".join(f"{x:.8f}" for x in (covariates.ancestry[row], *offset[row]))
         fa.append(f"{sample}\t{people.population[row]}\t{numbers}")
         head.append("\t".join([sample, *(f"{x:.8f}" for x in (shape.scale, *shape.pose))]))
@@ -454,6 +524,24 @@ def _write_tables(
             motion.append("\t".join([sample, str(volume), *(f"{x:.8f}" for x in pose)]))
     for name, lines in (("fa_offset", fa), ("head", head), ("motion", motion)):
         write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+
+
+def _write_artefacts(
+    folder: Path, people: kernel.People, protocol: kernel.Protocol, made: list[Planted]
+) -> None:
+    """The truth of distortion and of dropped slices, where they were asked for."""
+    if protocol.dropped_slices:
+        lines = ["IID\tvolume\tslice\tsignal_left"]
+        for sample, planted in zip(people.sample_id, made, strict=True):
+            lines += [f"{sample}\t{v:.0f}\t{k:.0f}\t{left:.4f}" for v, k, left in planted.dropped]
+        write_text(folder / "dropped_slices.tsv", "\n".join(lines) + "\n")
+    if protocol.distortion_mm:
+        lines = ["\t".join(("IID", "max_mm", "rms_mm", *(f"reverse_{name}" for name in POSE)))]
+        for sample, planted in zip(people.sample_id, made, strict=True):
+            assert planted.reverse_motion is not None
+            numbers = (*planted.displaced, *planted.reverse_motion)
+            lines.append("\t".join([sample, *(f"{x:.8f}" for x in numbers)]))
+        write_text(folder / "distortion.tsv", "\n".join(lines) + "\n")
 
 
 def _truth(

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError
+from axoloci.io.gradients import B0_THRESHOLD
+from axoloci.tasks.simulate import artefacts, scan
 from axoloci.tasks.simulate import genotypes as geno
-from axoloci.tasks.simulate import scan
 from axoloci.tasks.simulate.anatomy import S0_WHITE, Anatomy
 
 N_SUBJECTS = 150
@@ -111,6 +112,13 @@ class Protocol:
         Root mean square of the head's pose over the volumes.
     deformation_mm
         Root mean square of the individual displacement; 0 gives everyone the template's head.
+    distortion_mm
+        Largest displacement by susceptibility, along y; above 0 a b0 of reverse phase encoding is
+        scanned as well.
+    dropped_slices
+        Share of the weighted volumes' slices whose signal drops out.
+    ringing
+        Whether the images are of a cropped k-space.
     """
 
     bval: NDArray[np.float64]
@@ -119,6 +127,9 @@ class Protocol:
     motion_mm: float = MOTION_MM
     motion_deg: float = MOTION_DEG
     deformation_mm: float = scan.DEFORMATION_MM
+    distortion_mm: float = 0.0
+    dropped_slices: float = 0.0
+    ringing: bool = False
 
     @property
     def sigma(self) -> float:
@@ -140,12 +151,24 @@ class Scan:
         Shape and place of the head.
     fields
         (X·Y·Z, 7) the person's tissue on the model's grid.
+    dropped
+        (m, 3) volume, slice and the share of its signal that is left.
+    susceptibility
+        The displacement of signal; None without distortion.
+    reverse_b0
+        (x, y, z) b0 of reverse phase encoding; None without distortion.
+    reverse_motion
+        (6,) its pose relative to volume 0.
     """
 
     dwi: NDArray[np.float32]
     motion: NDArray[np.float64]
     head: scan.Head
     fields: NDArray[np.float32]
+    dropped: NDArray[np.float64]
+    susceptibility: artefacts.Susceptibility | None = None
+    reverse_b0: NDArray[np.float32] | None = None
+    reverse_motion: NDArray[np.float64] | None = None
 
 
 def streams(seed: int, n_samples: int) -> tuple[list[np.random.Generator], list[Any]]:
@@ -307,13 +330,41 @@ def simulate_scan(
     seed
         This person's own, so that nobody depends on the order of work.
     """
-    shape_rng, motion_rng, noise_rng = (np.random.default_rng(part) for part in seed.spawn(3))
+    shape_rng, motion_rng, noise_rng, reverse_rng, drop_rng = (
+        np.random.default_rng(part) for part in seed.spawn(5)
+    )
     fields = anatomy.with_fa_offset(offset)
     head = scan.random_head(anatomy, shape_rng, protocol.deformation_mm)
     motion = scan.random_motion(
         len(protocol.bval), protocol.motion_mm, protocol.motion_deg, motion_rng
     )
-    dwi = scan.acquire(anatomy, fields, head, protocol.bval, protocol.gradient, motion)
+    field = None
+    if protocol.distortion_mm:
+        air = head.from_template(artefacts.air_places(anatomy))
+        brain = head.from_template(scan.scan_points(anatomy)[anatomy.brain[::2, ::2, ::2].ravel()])
+        field = artefacts.plant_susceptibility(anatomy, air, brain, protocol.distortion_mm)
+
+    def acquire(
+        bval: NDArray[np.float64],
+        gradient: NDArray[np.float64],
+        poses: NDArray[np.float64],
+        polarity: int,
+    ) -> NDArray[np.float32]:
+        return scan.acquire(
+            anatomy, fields, head, bval, gradient, poses, field, polarity, protocol.ringing
+        )
+
+    dwi = acquire(protocol.bval, protocol.gradient, motion, 1)
+    dropped = np.zeros((0, 3))
+    if protocol.dropped_slices:
+        weighted = protocol.bval > B0_THRESHOLD
+        dwi, dropped = artefacts.drop_slices(dwi, weighted, protocol.dropped_slices, drop_rng)
     if protocol.sigma > 0:
         dwi = scan.add_rician_noise(dwi, protocol.sigma, noise_rng)
-    return Scan(dwi, motion, head, fields)
+    if field is None:
+        return Scan(dwi, motion, head, fields, dropped)
+    pose = scan.random_motion(2, protocol.motion_mm, protocol.motion_deg, reverse_rng)[1]
+    reverse = acquire(np.zeros(1), np.zeros((1, 3)), pose[None], -1)[..., 0]
+    if protocol.sigma > 0:
+        reverse = scan.add_rician_noise(reverse, protocol.sigma, reverse_rng)
+    return Scan(dwi, motion, head, fields, dropped, field, reverse, pose)

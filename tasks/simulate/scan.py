@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.tasks.simulate.anatomy import COLUMN, ROW, TWICE, Anatomy, fractional_anisotropy
+from axoloci.tasks.simulate.artefacts import Susceptibility, truncate
 
 DEFORMATION_MM = 1.5  # root mean square of the individual displacement along each axis
 HEAD_SCALE_SD = 0.03
@@ -148,10 +149,14 @@ def gradient_scheme(
     return bval, np.vstack([np.zeros((n_b0, 3)), _spread_directions(n_directions)])
 
 
-def scan_points(anatomy: Anatomy) -> NDArray[np.float32]:
-    """(n, 3) world coordinates in mm of the scan's voxels, in C order."""
-    index = np.indices(anatomy.shape).reshape(3, -1).T
-    affine = anatomy.scan_affine
+def scan_points(anatomy: Anatomy, in_plane: int = 1) -> NDArray[np.float32]:
+    """(n, 3) world coordinates in mm of the scan's voxels, in C order.
+
+    `in_plane` divides the voxels along x and y.
+    """
+    x, y, z = anatomy.shape
+    index = np.indices((in_plane * x, in_plane * y, z)).reshape(3, -1).T
+    affine = anatomy.scan_affine @ np.diag([1 / in_plane, 1 / in_plane, 1, 1])
     return np.asarray(index @ affine[:3, :3].T + affine[:3, 3], dtype=np.float32)
 
 
@@ -202,11 +207,15 @@ def acquire(
     bval: NDArray[np.float64],
     gradient: NDArray[np.float64],
     motion: NDArray[np.float64],
+    susceptibility: Susceptibility | None = None,
+    polarity: int = 1,
+    ringing: bool = False,
 ) -> NDArray[np.float32]:
     """The scan of one person without noise.
 
     Volume v sees the head at its own pose, so that tissue meets the gradient as if it were turned
-    back by the pose: S = S0 exp(−b gᵀRDRᵀg). Each volume samples the continuous model once.
+    back by the pose: S = S0 exp(−b gᵀRDRᵀg). Each volume samples the continuous model once, and
+    each distorted one where its signal comes from.
 
     Parameters
     ----------
@@ -216,25 +225,39 @@ def acquire(
         (g,) s/mm²; (g, 3) unit vectors along the world's axes, as the scanner plays them out.
     motion
         (g, 6) pose of each volume relative to the first.
+    susceptibility, polarity
+        The displacement, and 1 for the scan's own phase encoding, -1 for the reverse one.
+    ringing
+        Whether each volume is acquired with twice the voxels in plane and its k-space cropped.
 
     Returns
     -------
     (x, y, z, g) float32.
     """
-    points = scan_points(anatomy)
+    points = scan_points(anatomy, 2 if ringing else 1)
     turn = rotation(head.pose)
-    dwi = np.zeros((len(points), len(bval)), dtype=np.float32)
+    nx, ny, nz = anatomy.shape
+    dwi = np.zeros((nx, ny, nz, len(bval)), dtype=np.float32)
     sampled: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
+    piled: NDArray[np.float32] = np.ones(len(points), dtype=np.float32)
     for volume, pose in enumerate(motion):
         moved = rotation(pose)
         if sampled is None or (pose != motion[volume - 1]).any():
-            reference = (points - pose[:3].astype(np.float32)) @ moved.astype(np.float32)
+            place = points
+            if susceptibility is not None:
+                place, piled = susceptibility.undistorted(points, pose[:3], moved, polarity)
+            reference = (place - pose[:3].astype(np.float32)) @ moved.astype(np.float32)
             sampled = sample(anatomy, fields, head.to_template(reference))
         inside, values = sampled
         g = gradient[volume] @ moved @ turn  # the gradient in the template's axes
         weight = bval[volume] * g[ROW] * g[COLUMN] * TWICE
-        dwi[inside, volume] = values[:, 0] * np.exp(-(values[:, 1:] @ weight))
-    return dwi.reshape(*anatomy.shape, len(bval))
+        image = np.zeros(len(points), dtype=np.float32)
+        image[inside] = values[:, 0] * np.exp(-(values[:, 1:] @ weight))
+        image *= piled
+        dwi[..., volume] = (
+            truncate(image.reshape(2 * nx, 2 * ny, nz)) if ringing else image.reshape(nx, ny, nz)
+        )
+    return dwi
 
 
 def true_fa(anatomy: Anatomy, fields: NDArray[np.float32], head: Head) -> NDArray[np.float32]:

@@ -17,6 +17,8 @@ from dipy.reconst.dti import TensorModel
 from plink_files import unpack
 
 from axoloci.io.nifti import read_nifti
+from axoloci.io.sidecars import read_phase_encoding
+from axoloci.scans import find_bids_scans
 from axoloci.tasks.simulate.cli import main
 
 SMALL = ("--n-subjects", "8", "--n-variants", "800", "--voxel-size", "10")
@@ -127,6 +129,35 @@ def test_cohort__is_the_same_at_every_run_and_number_of_processes(tmp_path: Path
     motion = pd.read_csv(tmp_path / "one" / "truth" / "motion.tsv", sep="\t")
     assert len(motion) == 8 * 9
     assert (motion[motion.volume == 0].iloc[:, 2:] == 0).all(axis=None)
+
+
+def test_cohort__artefacts_come_with_their_truth(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    asked = ("--distortion-mm", 8, "--dropped-slices", 0.1, "--ringing", "--write-truth")
+    done = simulate(out, *asked)
+    assert done.exit_code == 0, done.output
+    scans = find_bids_scans(out / "bids")
+    assert len(scans) == 8
+    for scan in scans:
+        encoding, reverse = (read_phase_encoding(path) for path in (scan.json, scan.reverse_json))
+        assert (encoding.axis, encoding.sign, reverse.sign) == (1, -1, 1)
+        assert encoding.readout_time == reverse.readout_time
+        b0, affine = read_nifti(scan.reverse_b0, 3)
+        dwi, of_dwi = read_nifti(scan.dwi, 4)
+        np.testing.assert_array_equal(affine, of_dwi)
+        assert 0.5 < np.corrcoef(b0.ravel(), dwi[..., 0].ravel())[0, 1] < 0.99
+    truth = out / "truth"
+    distortion = pd.read_csv(truth / "distortion.tsv", sep="\t", dtype={"IID": str})
+    displacement = read_nifti(truth / "sub-0001_displacement.nii.gz", 3)[0]
+    fa = read_nifti(truth / "sub-0001_fa.nii.gz", 3)[0]
+    assert distortion.max_mm[0] == pytest.approx(np.abs(displacement[fa > 0]).max())
+    assert distortion.max_mm.between(4, 9).all()
+    assert (distortion.reverse_trans_x != 0).all()
+    dropped = pd.read_csv(truth / "dropped_slices.tsv", sep="\t", dtype={"IID": str})
+    assert set(dropped.IID) == {scan.sample_id for scan in scans}
+    assert dropped.volume.min() >= 1
+    assert dropped.signal_left.max() <= 0.5
+    assert not (truth.parent / "bids/sub-0001/fmap/sub-0001_dir-PA_epi.bval").exists()
 
 
 def test_cohort__samples_real_genotypes_and_keeps_their_structure(

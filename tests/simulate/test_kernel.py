@@ -18,8 +18,8 @@ from axoloci.errors import InputError
 from axoloci.io.gradients import world_to_bvec, write_gradients
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.simulate import anatomy as tissue
+from axoloci.tasks.simulate import artefacts, kernel, scan
 from axoloci.tasks.simulate import genotypes as geno
-from axoloci.tasks.simulate import kernel, scan
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,122 @@ def test_acquire__turned_head_meets_gradients_turned_back(phantom: tissue.Anatom
     np.testing.assert_allclose(moved.reshape(-1, 7)[valid, 4], expected, atol=0.05)
     others = [0, 1, 2, 3, 5, 6]
     np.testing.assert_array_equal(moved[..., others], still[..., others])
+
+
+def planted_field(anatomy: tissue.Anatomy, distortion_mm: float) -> artefacts.Susceptibility:
+    brain = scan.scan_points(anatomy)[anatomy.brain[::2, ::2, ::2].ravel()]
+    return artefacts.plant_susceptibility(
+        anatomy, artefacts.air_places(anatomy), brain, distortion_mm
+    )
+
+
+def test_susceptibility__displaces_along_y_keeps_the_signal_and_can_be_inverted(
+    phantom: tissue.Anatomy,
+) -> None:
+    points = scan.scan_points(phantom).astype(np.float64)
+    field = planted_field(phantom, 8.0)
+    displaced, gradient = field.field(points)
+    inside = phantom.brain[::2, ::2, ::2].ravel()
+    assert -8.5 < displaced[inside].min() < -6  # mm, towards the back
+    assert np.median(displaced[inside]) == pytest.approx(0, abs=1e-6)
+    step = 1e-4
+    for axis in range(3):
+        moved = points + step * np.eye(3)[axis]
+        difference = (field.field(moved)[0] - displaced) / step
+        np.testing.assert_allclose(gradient[:, axis], difference, atol=1e-4)
+    pose = np.array([1.0, 2.0, -1.0, 0.1, -0.05, 0.02])
+    turn = scan.rotation(pose)
+    for polarity in (1, -1):
+        place, gain = field.undistorted(points, pose[:3], turn, polarity)
+        along = field.field((place - pose[:3]) @ turn)[0]
+        there = place + polarity * along[:, None] * [0, 1, 0]
+        np.testing.assert_allclose(there, points, atol=1e-3)
+        assert gain.min() > 0.5
+        line = np.tile([0.0, 0.0, -30.0], (2001, 1))
+        line[:, 1] = np.linspace(-100, 100, 2001)
+        place, gain = field.undistorted(line, pose[:3], turn, polarity)
+        np.testing.assert_allclose(gain, np.gradient(place[:, 1], 0.1), atol=5e-3)
+    strongest = planted_field(phantom, 15.0)  # the largest that the command allows
+    assert np.abs(strongest.field(points)[1][:, 1]).max() < 0.9
+
+
+def test_acquire__distortion_moves_signal_along_y_and_keeps_its_sum(
+    phantom: tissue.Anatomy,
+) -> None:
+    head = scan.random_head(phantom, np.random.default_rng(0), deformation_mm=0)
+    arguments = (phantom, phantom.fields, head, np.zeros(1), np.zeros((1, 3)), np.zeros((1, 6)))
+    still = scan.acquire(*arguments)[..., 0]
+    field = planted_field(phantom, 10.0)
+    for polarity in (1, -1):
+        image = scan.acquire(*arguments, field, polarity)[..., 0]
+        assert np.abs(image - still).max() > 500
+        sums, expected = image.sum(axis=1), still.sum(axis=1)
+        assert np.corrcoef(sums.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_truncate__is_the_sinc_of_a_cropped_k_space() -> None:
+    rng = np.random.default_rng(0)
+    fine = 10 + rng.random((16, 12, 3), dtype=np.float32)
+    spectrum = np.fft.fftshift(np.fft.fft2(fine, axes=(0, 1)), axes=(0, 1))
+    spectrum = spectrum[5:12, 4:9]  # the frequencies that both grids hold in full
+    x, y = np.arange(8)[:, None] / 8, np.arange(6)[:, None] / 6
+    left = np.exp(2j * np.pi * x * np.arange(-3, 4))
+    right = np.exp(2j * np.pi * y * np.arange(-2, 3))
+    expected = np.einsum("xk,klz,yl->xyz", left, spectrum, right).real / 16 / 12
+    found = artefacts.truncate(fine)
+    assert found.shape == (8, 6, 3)
+    spectrum = np.fft.fft2(found - expected, axes=(0, 1))
+    assert np.abs(spectrum[:4, :3]).max() < 1e-3  # they differ at the last frequency alone
+
+
+def test_acquire__ringing_overshoots_beside_an_edge(phantom: tissue.Anatomy) -> None:
+    head = scan.random_head(phantom, np.random.default_rng(0), deformation_mm=0)
+    arguments = (phantom, phantom.fields, head, np.zeros(1), np.zeros((1, 3)), np.zeros((1, 6)))
+    still, ringing = (scan.acquire(*arguments, ringing=r)[..., 0] for r in (False, True))
+    air = still == 0
+    assert np.corrcoef(still.ravel(), ringing.ravel())[0, 1] > 0.9
+    assert ringing[air].max() > 0.05 * still.max()
+    assert ringing.min() >= 0
+
+
+def test_drop_slices__lowers_the_wanted_share_of_weighted_slices() -> None:
+    rng = np.random.default_rng(0)
+    dwi = np.ones((3, 3, 50, 41), dtype=np.float32)
+    dwi[:, :, :10] = 0  # air
+    weighted = np.arange(41) > 0
+    dropped, table = artefacts.drop_slices(dwi, weighted, 0.1, rng)
+    assert len(table) == pytest.approx(0.1 * 40 * 40, rel=0.25)
+    volume, slices = table[:, :2].astype(int).T
+    assert volume.min() > 0
+    assert slices.min() >= 10
+    assert (table[:, 2] < artefacts.MAX_KEPT).all()
+    np.testing.assert_allclose(dropped[1, 1, slices, volume], table[:, 2], rtol=1e-6)
+    dropped[:, :, slices, volume] = 1
+    np.testing.assert_array_equal(dropped, dwi)
+
+
+def test_simulate_scan__artefacts_change_no_other_number(phantom: tissue.Anatomy) -> None:
+    bval, gradient = scan.gradient_scheme(6, 1, 1000.0)
+    none, seed = np.zeros(len(phantom.names)), 3
+
+    def simulated(**artefact: float) -> kernel.Scan:
+        protocol = kernel.Protocol(bval, gradient, **artefact)
+        return kernel.simulate_scan(phantom, none, protocol, np.random.SeedSequence(seed))
+
+    plain, dropped, distorted = (
+        simulated(),
+        simulated(dropped_slices=0.1),
+        simulated(distortion_mm=8.0),
+    )
+    lowered = np.zeros(plain.dwi.shape[2:], dtype=bool)
+    lowered[tuple(dropped.dropped[:, [1, 0]].astype(int).T)] = True
+    same = (plain.dwi == dropped.dwi).all(axis=(0, 1))
+    assert 0 < lowered.sum() < 0.25 * lowered.size
+    np.testing.assert_array_equal(same, ~lowered)
+    np.testing.assert_array_equal(plain.motion, distorted.motion)
+    assert plain.reverse_b0 is None
+    assert distorted.reverse_b0.shape == phantom.shape
+    assert np.abs(distorted.reverse_motion).max() > 0
 
 
 def test_random_motion__has_the_wanted_size_and_starts_at_rest() -> None:
