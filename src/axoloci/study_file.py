@@ -178,9 +178,9 @@ def _look_at_table(found: FoundData, path: Path) -> None:
 def _on_one_grid(maps: list[Path]) -> bool:
     """Whether the headers of images can be read and have one shape and affine."""
     try:
-        first = read_header(maps[0], ndim=3)
+        first = read_header(maps[0], 3)
         for path in maps[1:]:
-            own = read_header(path, ndim=3)
+            own = read_header(path, 3)
             check_grid(path, own.shape, own.affine, first.shape, first.affine, maps[0])
     except InputError:
         return False

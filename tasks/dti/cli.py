@@ -168,7 +168,7 @@ def fit(
     if sigma is not None and method != "RESTORE":
         raise InputError(f"--sigma is of RESTORE, and the method is {method}; leave one out")
     prefix = prefix or scan_prefix(dwi)
-    header = read_header(dwi, ndim=4)
+    header = read_header(dwi, 4)
     grid, affine = header.shape[:3], header.affine
     bvals, bvecs = read_gradients(bval, bvec)
     problems = gradient_problems(bvals, bvecs, header.shape[3])

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from axoloci.io.gradients import B0_THRESHOLD, find_shells
 from axoloci.tasks.preprocess import denoise, kernel
+from axoloci.tasks.preprocess.distortion import Field, estimate_field
 from axoloci.tasks.preprocess.gibbs import remove_ringing
 from axoloci.tasks.preprocess.signal_quality import neighbour_correlation, signal_to_noise
 
@@ -22,6 +23,25 @@ MARGIN_MM = 10.0
 
 Track = Callable[[range, str], Iterable[int]]
 """Goes through the parts of a named work, and may tell how far it is."""
+
+
+@dataclass(frozen=True)
+class ReversePair:
+    """A b0 of reverse phase encoding.
+
+    Attributes
+    ----------
+    b0
+        [float32, shape: (x, y, z)] On the grid of the scan.
+    axis
+        Of the phase encoding of both: 0, 1 or 2.
+    readout_ratio
+        Its readout time over that of the scan.
+    """
+
+    b0: NDArray[np.float32]
+    axis: int
+    readout_ratio: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Corrected:
         [bool, shape: (x, y, z)] Brain.
     motion
         What was corrected.
+    field
+        Susceptibility displacement that was corrected; None without a reverse b0.
     steps
         What was done, in order.
     sigma
@@ -52,6 +74,7 @@ class Corrected:
     bvec: NDArray[np.float64]
     mask: NDArray[np.bool_]
     motion: kernel.Motion
+    field: Field | None
     steps: list[str]
     sigma: float | None
     neighbour_correlation_raw: NDArray[np.float64]
@@ -65,6 +88,7 @@ def preprocess(
     bvec: NDArray[np.float64],
     affine: NDArray[np.float64],
     mask: NDArray[np.bool_] | None = None,
+    reverse: ReversePair | None = None,
     *,
     denoised: bool = True,
     unringed: bool = True,
@@ -83,6 +107,8 @@ def preprocess(
         (4, 4) voxel to world, mm.
     mask
         (x, y, z) brain; found if not given.
+    reverse
+        A b0 of reverse phase encoding, from which susceptibility distortion is corrected.
     denoised, unringed, aligned
         Which parts are wanted: thermal noise (of `denoise.MIN_VOLUMES` or more), Gibbs ringing,
         head motion with eddy currents and lost slices.
@@ -115,16 +141,23 @@ def preprocess(
         steps.append("unringing")
     if aligned:
         motion = kernel.estimate_motion(dwi, bval, bvec, affine, brain)
-        bvec, covered = kernel.correct_motion(dwi, bvec, affine, motion)
-        brain = find_brain(dwi) & covered
         steps += ["lost slices replaced", "motion", "eddy currents"]
     else:
         motion = kernel.no_motion(dwi.shape[2:], affine, brain)
+    field = None
+    if reverse is not None:
+        forward = kernel.mean_aligned(dwi, affine, motion.matrices, shells[0])
+        field = estimate_field(forward, reverse.b0, affine, reverse.axis, reverse.readout_ratio)
+        steps.append("susceptibility distortion")
+    if aligned or field is not None:
+        bvec, covered = kernel.correct_motion(dwi, bvec, affine, motion, field)
+        brain = find_brain(dwi) & covered
     return Corrected(
         dwi=dwi,
         bvec=bvec,
         mask=brain,
         motion=motion,
+        field=field,
         steps=steps,
         sigma=sigma,
         neighbour_correlation_raw=raw,

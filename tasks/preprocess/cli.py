@@ -17,7 +17,7 @@ from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
 from axoloci.tasks.preprocess.chain import Corrected, preprocess
 from axoloci.tasks.preprocess.check import gradient_frame
-from axoloci.tasks.preprocess.inputs import describe, look_at, read_scan
+from axoloci.tasks.preprocess.inputs import describe, look_at, read_reverse, read_scan
 from axoloci.tasks.preprocess.outliers import OUTLIER_Z
 
 log = logging.getLogger("axoloci")
@@ -50,6 +50,14 @@ def _inputs(command: Any) -> Any:
 
 @main.command()
 @_inputs
+@click.option("--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS).")
+@click.option(
+    "--reverse-b0",
+    type=_FILE,
+    help="Image of reverse phase encoding that begins with a b0, on the DWI's grid: susceptibility"
+    " distortion is corrected. Needs --json. 20 CPU seconds.",
+)
+@click.option("--reverse-json", type=_FILE, help="Its sidecar; opposite to the DWI's if not given.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @prefix_option
 @click.option(
@@ -81,6 +89,9 @@ def run(
     bval: Path,
     bvec: Path,
     mask: Path | None,
+    sidecar: Path | None,
+    reverse_b0: Path | None,
+    reverse_json: Path | None,
     out: Path,
     prefix: str | None,
     denoise: bool,
@@ -92,10 +103,17 @@ def run(
 
     Motion is rigid. Of the eddy currents, shifts are taken for motion, and the scale and shears
     along one axis that follow the gradients linearly are undone (shells of 8 volumes or more).
-    Higher orders and susceptibility distortion stay: where a scan has what FSL's topup and eddy
-    need, run these first and give --already-preprocessed.
+    Susceptibility distortion is corrected where there is a b0 of reverse phase encoding. Higher
+    orders of eddy currents and motion within a volume stay: FSL's eddy corrects these; give
+    --already-preprocessed after it.
     """
-    scan, problems = read_scan(dwi, bval, bvec, mask)
+    scan, problems = read_scan(dwi, bval, bvec, mask, sidecar)
+    reverse = None
+    if scan is not None and reverse_b0 is not None:
+        try:
+            reverse = read_reverse(scan, dwi, reverse_b0, reverse_json)
+        except InputError as error:
+            problems += error.problems
     raise_all(problems, f"{dwi}: the scan has faults:")
     assert scan is not None
     data, bvals, affine = scan.dwi, scan.bval, scan.affine
@@ -112,6 +130,7 @@ def run(
         scan.bvec,
         affine,
         scan.mask,
+        None if already_preprocessed else reverse,
         denoised=denoise and not already_preprocessed,
         unringed=unring and not already_preprocessed,
         aligned=motion and not already_preprocessed,
@@ -134,7 +153,8 @@ def run(
         "motion": motion,
         "mask": "given" if scan.mask is not None else "made",
     }
-    inputs = [path for path in (dwi, bval, bvec, mask) if path is not None]
+    files = (dwi, bval, bvec, mask, sidecar, reverse_b0, reverse_json)
+    inputs = [path for path in files if path is not None]
     write_json(
         f"{stem}.json",
         {
@@ -211,9 +231,12 @@ def _figures(
         "share_outlier_slices": round(float(motion.lost.mean()), 6),
         "max_share_outlier_slices_of_a_volume": round(float(by_volume.max()), 4),
         "outlier_z": OUTLIER_Z,
-        "distortion": "no reverse-phase b0",
+        "distortion": "no reverse-phase b0" if corrected.field is None else "corrected",
         "snr": corrected.snr,
     }
+    if corrected.field is not None:
+        moved = abs(corrected.field.displacement[corrected.mask])
+        figures["mean_distortion"] = round(float(moved.mean(dtype=np.float64)), 3)
     if corrected.sigma is not None:
         figures["noise_sigma"] = round(corrected.sigma, 4)
     for name in ("neighbour_correlation_raw", "neighbour_correlation"):

@@ -27,6 +27,7 @@ from axoloci.io.nifti import Header, read_header, read_nifti, same_grid
 from axoloci.io.sidecars import PhaseEncoding, read_phase_encoding
 from axoloci.memory import free_memory
 from axoloci.tasks.preprocess import check
+from axoloci.tasks.preprocess.chain import ReversePair
 
 log = logging.getLogger("axoloci")
 
@@ -143,9 +144,55 @@ def look_at(
     return found
 
 
+def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> ReversePair:
+    """Read the b0 of reverse phase encoding that goes with a scan.
+
+    Parameters
+    ----------
+    scan
+        With its phase encoding.
+    dwi
+        File of the scan, for messages.
+    path
+        3D or 4D image that begins with a b0.
+    sidecar
+        JSON with its phase encoding; without it that is taken for the scan's, reversed.
+
+    Raises
+    ------
+    InputError
+        The phase encoding of the scan is not told, or that of the image is not its reverse, or the
+        image lies on another grid.
+    """
+    own = scan.phase_encoding
+    if own is None:
+        raise InputError(
+            f"{path}: the axis of phase encoding of {dwi} is not told; give its sidecar with"
+            " PhaseEncodingDirection by --json"
+        )
+    other = read_phase_encoding(sidecar) if sidecar is not None else None
+    if other is not None and (other.axis != own.axis or other.sign * own.sign > 0):
+        raise InputError(
+            f"{sidecar}: phase encoding {other} is not the reverse of {own}, that of {dwi}; give an"
+            " image of the opposite direction, or none"
+        )
+    ratio = 1.0
+    if other is not None and other.readout_time and own.readout_time:
+        ratio = other.readout_time / own.readout_time
+    header = read_header(path, 3, 4)
+    shape, affine = scan.dwi.shape[:3], scan.affine
+    if header.shape[:3] != shape or not np.allclose(header.affine, affine, atol=1e-2):
+        raise InputError(
+            f"{path}: is not on the grid of {dwi}; resample it there, or acquire both alike"
+        )
+    if len(header.shape) == 3:
+        return ReversePair(read_nifti(path, 3)[0], own.axis, ratio)
+    return ReversePair(np.ascontiguousarray(read_nifti(path, 4)[0][..., 0]), own.axis, ratio)
+
+
 def _read_image(found: Found, dwi: Path) -> None:
     try:
-        found.header = read_header(dwi, ndim=4)
+        found.header = read_header(dwi, 4)
         problems = check.affine_problems(found.header.affine)
         needed, free = check.memory_needed(found.header.shape), free_memory()
         if needed > free:

@@ -1,7 +1,7 @@
-"""Brain mask, head motion and linear eddy currents of one diffusion-weighted scan.
+"""Brain mask, head motion, linear eddy currents and lost slices of one diffusion-weighted scan.
 
-Susceptibility distortion, signal dropout and motion within a volume are left alone: FSL's topup
-and eddy treat these, and what they have corrected passes through.
+Motion within a volume is left alone but for the signal that it costs: FSL's eddy treats it, and
+what that has corrected passes through.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from axoloci import registration
 from axoloci.io.gradients import bvec_to_world, find_shells, world_to_bvec
+from axoloci.tasks.preprocess.distortion import Field
 from axoloci.tasks.preprocess.eddy import eddy_stretch
 from axoloci.tasks.preprocess.outliers import (
     MIN_VOLUMES,
@@ -217,9 +218,9 @@ def estimate_motion(
 
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     head = ndimage.distance_transform_edt(~mask, voxel) <= MARGIN_MM
-    lower, to_shell = _mean(dwi, affine, matrices, shells[0]), np.eye(4)
+    lower, to_shell = mean_aligned(dwi, affine, matrices, shells[0]), np.eye(4)
     for shell in shells[1:]:
-        upper = _mean(dwi, affine, matrices, shell)
+        upper = mean_aligned(dwi, affine, matrices, shell)
         between = align_contrasts(upper, lower, affine, mask, head)
         to_shell = np.linalg.inv(between) @ to_shell  # b0 world to the shell's world
         matrices[shell] = matrices[shell] @ to_shell
@@ -356,7 +357,7 @@ def align_contrasts(
     return matrix
 
 
-def _mean(
+def mean_aligned(
     dwi: NDArray[np.float32],
     affine: NDArray[np.float64],
     matrices: NDArray[np.float64],
@@ -445,8 +446,9 @@ def correct_motion(
     bvec: NDArray[np.float64],
     affine: NDArray[np.float64],
     motion: Motion,
+    field: Field | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Bring all volumes to the first b0, by one interpolation each.
+    """Bring all volumes to the first b0, undistorted where the field is known, interpolated once.
 
     Quintic splines: cubic ones smooth the noise, and with it lower FA, twice as much.
 
@@ -460,6 +462,8 @@ def correct_motion(
         (4, 4) voxel to world, mm.
     motion
         From `estimate_motion`.
+    field
+        Susceptibility displacement, with the head of the first b0.
 
     Returns
     -------
@@ -471,16 +475,20 @@ def correct_motion(
     grid = np.indices(shape, dtype=np.float32, sparse=True)
     to_voxel = np.linalg.inv(affine)
     for v, matrix in enumerate(motion.matrices):
-        if np.array_equal(matrix, np.eye(4)):
+        if field is not None:
+            place = list(field.sampling(matrix)[0])
+            volume = field.apply(dwi[..., v], matrix, order=5)
+        elif np.array_equal(matrix, np.eye(4)):
             continue
-        volume = registration.resample(dwi[..., v], affine, matrix, shape, affine, order=5)
-        # A stretched volume spreads the same signal over more space: no change for rigid motion.
-        volume *= np.float32(np.linalg.det(matrix[:3, :3]))
+        else:
+            voxel = to_voxel @ matrix @ affine
+            place = [row[3] + sum(row[k] * grid[k] for k in range(3)) for row in voxel[:3]]
+            volume = registration.resample(dwi[..., v], affine, matrix, shape, affine, order=5)
+            # A stretched volume spreads the same signal over more space; rigid motion does not.
+            volume *= np.float32(np.linalg.det(matrix[:3, :3]))
         dwi[..., v] = np.maximum(volume, 0)  # a spline undershoots beside a sharp edge
-        voxel = to_voxel @ matrix @ affine
-        for axis, n in enumerate(shape):
-            place = voxel[axis, 3] + sum(voxel[axis, k] * grid[k] for k in range(3))
-            covered &= (place > -0.5) & (place < n - 0.5)
+        for along, n in zip(place, shape, strict=True):
+            covered &= (along > -0.5) & (along < n - 0.5)
     world = bvec_to_world(bvec, affine)  # (g, 3)
     turned = np.einsum("gji,gj->gi", motion.rotations, world)  # transposed: from volume to b0
     return world_to_bvec(turned, affine), covered

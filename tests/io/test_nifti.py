@@ -83,7 +83,7 @@ def test_affine__faults_are_named(tmp_path: Path, affine: np.ndarray, words: str
         file.write(image.header.binaryblock + bytes(4) + bytes(54))
     for read in (read_nifti, read_header):
         with pytest.raises(InputError, match=words):
-            read(tmp_path / "a.nii", ndim=3)
+            read(tmp_path / "a.nii", 3)
 
 
 def test_scaling__that_cannot_be_is_named(tmp_path: Path) -> None:
@@ -93,21 +93,21 @@ def test_scaling__that_cannot_be_is_named(tmp_path: Path) -> None:
         file.write(image.header.binaryblock + bytes(4) + bytes(54))
     for read in (read_nifti, read_header):
         with pytest.raises(InputError, match="cannot be read as a NIfTI image"):
-            read(tmp_path / "a.nii", ndim=3)
+            read(tmp_path / "a.nii", 3)
 
 
 def test_read_header__type_scaling_and_orientation(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.ones((3, 3, 3), np.uint16), AFFINE)
     image.header.set_slope_inter(0.5, 1)
     nib.save(image, tmp_path / "a.nii")
-    header = read_header(tmp_path / "a.nii", ndim=3)
+    header = read_header(tmp_path / "a.nii", 3)
     assert (header.dtype, header.slope, header.inter, header.oriented) == (np.uint16, 0.5, 1, True)
     image.set_sform(None, code=0)
     image.set_qform(None, code=0)
     image.header.set_slope_inter(None, None)
     with open(tmp_path / "a.nii", "wb") as file:
         file.write(image.header.binaryblock + bytes(4) + bytes(54))
-    header = read_header(tmp_path / "a.nii", ndim=3)
+    header = read_header(tmp_path / "a.nii", 3)
     assert (header.slope, header.inter, header.oriented) == (1, 0, False)
 
 
@@ -116,7 +116,7 @@ def test_read_nifti__complex_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.nii: its values are of the type complex64"):
         read_nifti(tmp_path / "a.nii", ndim=3)
     with pytest.raises(InputError, match=r"a\.nii: its values are of the type complex64"):
-        read_header(tmp_path / "a.nii", ndim=3)
+        read_header(tmp_path / "a.nii", 3)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -128,7 +128,7 @@ def test_read_header__agrees_with_the_whole_image(
     header = kind.header_class(endianness=order)
     image = kind(np.ones((4, 5, 6, 7), f"{order}f4"), AFFINE, header)
     nib.save(image, tmp_path / name)
-    header = read_header(tmp_path / name, ndim=4)
+    header = read_header(tmp_path / name, 4)
     data, affine = read_nifti(tmp_path / name, ndim=4)
     assert header.shape == data.shape == (4, 5, 6, 7)
     assert np.allclose(header.affine, affine)
@@ -153,7 +153,7 @@ def test_read_header__faults_are_named(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=words):
-        read_header(tmp_path / name, ndim=3)
+        read_header(tmp_path / name, 3)
 
 
 def test_read_header__every_cut_is_noticed(tmp_path: Path) -> None:
@@ -165,6 +165,6 @@ def test_read_header__every_cut_is_noticed(tmp_path: Path) -> None:
         for kept in (1, 100, 350, 2000, len(content) - 1):
             path.write_bytes(content[:kept])
             with pytest.raises(InputError, match=name):
-                read_header(path, ndim=3)
+                read_header(path, 3)
     with pytest.raises(InputError, match="No such file"):
-        read_header(tmp_path / "none.nii", ndim=3)
+        read_header(tmp_path / "none.nii", 3)

@@ -146,7 +146,7 @@ def test_affine_problems__a_sheared_one() -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_problems__none_in_real_scans(data_dir: Path, name: str) -> None:
     scan = real(data_dir, name)
-    header = read_header(f"{data_dir / 'dwi' / name}.nii.gz", ndim=4)
+    header = read_header(f"{data_dir / 'dwi' / name}.nii.gz", 4)
     assert check.affine_problems(scan.affine) == []
     assert check.image_problems(scan.dwi, header) == []
     assert check.signal_problems(scan.dwi, scan.bval) == []

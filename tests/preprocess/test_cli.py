@@ -111,6 +111,30 @@ def test_run__already_preprocessed_keeps_the_volumes(tmp_path: Path, simulated: 
     assert "--already-preprocessed" in qc["Command"]
 
 
+def test_run__a_reverse_b0_corrects_distortion(tmp_path: Path, simulated: Simulated) -> None:
+    """Of a scan without distortion, next to none is found; wrong pairs are refused."""
+    write_scan(tmp_path, simulated)
+    dwi, affine = simulated[:2]
+    reverse = tmp_path / "reverse.nii.gz"
+    write_nifti(reverse, dwi[..., 0], affine)
+    (tmp_path / "a.json").write_text('{"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}')
+    (tmp_path / "r.json").write_text('{"PhaseEncodingDirection": "j", "TotalReadoutTime": 0.05}')
+    told = ("--json", tmp_path / "a.json")
+    pair = (*told, "--reverse-b0", reverse)
+    done = call("run", tmp_path, *pair, "--reverse-json", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
+    assert qc["distortion"] == "corrected"
+    assert qc["mean_distortion"] < 0.5
+    assert qc["steps"][-1] == {"name": "susceptibility distortion"}
+    assert len(qc["Sources"]) == 6
+    refused = call("run", tmp_path, *pair, "--reverse-json", tmp_path / "a.json")
+    assert "is not the reverse of j-, 0.05 s" in refused.output
+    assert "give its sidecar" in call("run", tmp_path, "--reverse-b0", reverse).output
+    write_nifti(reverse, dwi[:-1, ..., 0], affine)
+    assert "is not on the grid" in call("run", tmp_path, *pair).output
+
+
 def test_run__parts_may_be_left_out(tmp_path: Path, simulated: Simulated) -> None:
     write_scan(tmp_path, simulated)
     assert call("run", tmp_path, "--no-motion", "--no-unring", "--no-denoise").exit_code == 0

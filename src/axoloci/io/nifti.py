@@ -122,7 +122,7 @@ _GZIP = b"\x1f\x8b"
 _KINDS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size in bytes
 
 
-def read_header(path: str | os.PathLike[str], ndim: int) -> Header:
+def read_header(path: str | os.PathLike[str], *ndim: int) -> Header:
     """Read an image's header and see whether its file can be whole, but for the voxels.
 
     The size of a `.nii` must hold them. A `.nii.gz` ends with the size of what it holds; only where
@@ -133,7 +133,7 @@ def read_header(path: str | os.PathLike[str], ndim: int) -> Header:
     path
         `.nii` or `.nii.gz` file.
     ndim
-        Number of dimensions that the image must have.
+        Numbers of dimensions that the image may have.
 
     Raises
     ------
@@ -165,8 +165,9 @@ def read_header(path: str | os.PathLike[str], ndim: int) -> Header:
         oriented = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
     except (nib.spatialimages.HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as a NIfTI image: {error}") from error
-    if len(shape) != ndim or min(shape, default=0) < 1:
-        raise InputError(f"{path}: expected a {ndim}D image, found shape {shape}")
+    if len(shape) not in ndim or min(shape, default=0) < 1:
+        wanted = " or ".join(f"{n}D" for n in ndim)
+        raise InputError(f"{path}: expected a {wanted} image, found shape {shape}")
     compressed = path.suffix == ".gz"
     whole = stated == n_bytes % 2**32 if compressed else size >= n_bytes
     if compressed and not whole:
