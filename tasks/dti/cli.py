@@ -130,8 +130,8 @@ def _read_signal(
     type=click.Choice(kernel.METHODS),
     default=kernel.METHOD,
     help="Least squares of the logarithm: OLS without weights (noisier), WLS with, IWLS with "
-    "weights found twice, as MRtrix3; or of the signal, by DIPY: NLLS, and RESTORE, which leaves "
-    "out outliers. These take fifty times as long, a minute a scan.",
+    "weights found twice, as MRtrix3; or of the signal: NLLS, and RESTORE, which leaves out "
+    "outliers. These take fifty times as long, a minute a scan.",
 )
 @click.option(
     "--sigma",
@@ -224,7 +224,7 @@ def fit(
         {
             "Model": {
                 "Description": "Diffusion tensor",
-                **({} if method in kernel.REWEIGHTINGS else {"URL": DIPY}),
+                "URL": DIPY,
                 "Parameters": {
                     "FitMethod": "NLLS" if robust else method,
                     "OutlierRejectionMethod": "RESTORE" if robust else "none",

@@ -179,6 +179,16 @@ def test_estimate_sigma__is_that_of_the_noise() -> None:
     assert kernel.estimate_sigma(np.maximum(dwi, 1), design) == pytest.approx(20, rel=0.1)
 
 
+@pytest.mark.parametrize(("method", "reweightings"), [("OLS", 0), ("WLS", 1)])
+def test_fit_linear__is_a_fit_method_of_dipy(method: str, reweightings: int) -> None:
+    table = gradient_table(BVAL, bvecs=BVEC, b0_threshold=50)
+    dwi = signal(tensors(), noise=20.0) + 20
+    theirs = TensorModel(table, fit_method=method).fit(dwi)
+    ours = TensorModel(table, fit_method=kernel.fit_linear, reweightings=reweightings).fit(dwi)
+    assert np.allclose(ours.evals, theirs.evals, rtol=1e-5, atol=1e-12)
+    assert np.allclose(ours.quadratic_form, theirs.quadratic_form, rtol=1e-5, atol=1e-9)
+
+
 def test_solve_tensor__chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = kernel.fit_tensor(signal(tensors(), noise=20.0), BVAL, BVEC, EVERYWHERE)
     monkeypatch.setattr(kernel, "CHUNK", 7)
