@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         "tensor",
         "The tensor fit of a scan of UK Biobank's size",
         f"Median of {options.repeats} runs, taking turns. 104x104x72 voxels, {len(truth):,} in the "
-        "mask, 105 volumes, planted tensors, SNR 20. Asked for: MRtrix3 takes at least as long as "
+        "mask, planted tensors, SNR 20. Asked for: MRtrix3 takes at least as long as "
         "axoloci of the same file, DIPY three times as long.\n\naxoloci fits volumes of b ≤ 1,500 "
         "and writes FA, MD, AD, RD, mode, colour FA, b0, residual and a mask of implausible voxels,"
         " of the file with b = 2,000 also MSD and MSK; the others write FA, MD, AD and RD. The "
