@@ -179,6 +179,19 @@ def test_estimate_sigma__is_that_of_the_noise() -> None:
     assert kernel.estimate_sigma(np.maximum(dwi, 1), design) == pytest.approx(20, rel=0.1)
 
 
+def test_eigen__is_numpys() -> None:
+    rng = np.random.default_rng(0)
+    values = [(1.7, 0.3, 0.3), (1.2, 1.2, 0.3), (1, 1, 1), (0, 0, 0), (2, 1, -1), (1 + 1e-9, 1, 1)]
+    axes = np.linalg.qr(rng.normal(size=(50, 1, 3, 3)))[0]
+    axes[0] = np.eye(3)
+    any_way = np.einsum("nvij,vj,nvkj->nvik", axes, values, axes).reshape(-1, 3, 3)
+    tensor = np.concatenate([any_way * 1e-3, np.diag([0.3, 0.4, 1.7])[None], tensors()])
+    evals, evecs = kernel.eigen(tensor[:, [0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2]])
+    assert np.allclose(evals, np.linalg.eigvalsh(tensor)[:, ::-1], rtol=0, atol=1e-15)
+    assert np.allclose(tensor @ evecs, evecs * evals[:, None], rtol=0, atol=1e-15)
+    assert np.allclose(evecs.transpose(0, 2, 1) @ evecs, np.eye(3), atol=1e-14)
+
+
 @pytest.mark.parametrize(("method", "reweightings"), [("OLS", 0), ("WLS", 1)])
 def test_fit_linear__is_a_fit_method_of_dipy(method: str, reweightings: int) -> None:
     table = gradient_table(BVAL, bvecs=BVEC, b0_threshold=50)
