@@ -102,7 +102,9 @@ def _read_signal(
     signal = np.empty((len(index), len(where)), dtype=np.float32)
     for number, volume in enumerate(read_volumes(path)):
         if number in row:
-            signal[row[number]] = values = volume.ravel(order="F")[where]
+            values = signal[row[number]]
+            # without a check of each index, in a fifth of the time
+            np.take(volume.ravel(order="F"), where, out=values, mode="clip")
             if not np.isfinite(values).all():
                 n_bad = int((~np.isfinite(values)).sum())
                 raise InputError(
@@ -130,8 +132,8 @@ def _read_signal(
     type=click.Choice(kernel.METHODS),
     default=kernel.METHOD,
     help="Least squares of the logarithm: OLS without weights (noisier), WLS with, IWLS with "
-    "weights found twice, as MRtrix3; or of the signal, by DIPY: NLLS, and RESTORE, which leaves "
-    "out outliers. These take fifty times as long, a minute a scan.",
+    "weights found twice, as MRtrix3; or of the signal: NLLS, and RESTORE, which leaves out "
+    "outliers. These take fifty times as long, a minute a scan.",
 )
 @click.option(
     "--sigma",
@@ -224,7 +226,7 @@ def fit(
         {
             "Model": {
                 "Description": "Diffusion tensor",
-                **({} if method in kernel.REWEIGHTINGS else {"URL": DIPY}),
+                "URL": DIPY,
                 "Parameters": {
                     "FitMethod": "NLLS" if robust else method,
                     "OutlierRejectionMethod": "RESTORE" if robust else "none",

@@ -1,11 +1,10 @@
-"""The diffusion tensor and the mean kurtosis: linear fits in batches, the others by DIPY.
+"""The diffusion tensor by DIPY's model, its linear fits solved in batches, and the mean kurtosis.
 
-DIPY is imported where it works: that takes longer than a linear fit of a whole brain.
+DIPY is imported where it works: that takes longer than all that comes before.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,9 +121,9 @@ def fit_tensor(
         (...) voxels to fit, at least one; None is all.
     method
         `OLS`; `WLS`, weighted by the squared signal that OLS predicts; `IWLS`, weighted anew by
-        what WLS predicts (doi:10.1016/j.neuroimage.2013.05.028); `NLLS`, DIPY's non-linear least
-        squares of the signal itself; `RESTORE`, DIPY's, which leaves out outliers voxel by voxel
-        (doi:10.1002/mrm.20426).
+        what WLS predicts (doi:10.1016/j.neuroimage.2013.05.028); `NLLS`, non-linear least squares
+        of the signal itself; `RESTORE`, which leaves out outliers voxel by voxel
+        (doi:10.1002/mrm.20426). DIPY fits the last two.
     sigma
         Standard deviation of the noise for RESTORE, in the unit of the signal; without it that of
         `estimate_sigma`.
@@ -136,23 +135,23 @@ def fit_tensor(
     maps
         Of the shape of the mask, (n,) without one.
     """
+    from dipy.reconst import dti
+
     signal = dwi if mask is None else dwi[mask]  # (n, g)
     floor = signal_floor(signal, bval)
-    design = design_matrix(bval, bvec)
-    if method != "RESTORE":
-        sigma = None
-    elif sigma is None:
-        sigma = estimate_sigma(np.maximum(signal, floor), design)
-    solve: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    gradients = _gradients(bval, bvec)
+    options: dict[str, Any] = {"fit_method": method}
     if method in REWEIGHTINGS:
-        solve = functools.partial(solve_tensor, design, reweightings=REWEIGHTINGS[method])
-    else:
-        solve = _dipy_solver(bval, bvec, method, sigma)
+        options = {"fit_method": fit_linear, "reweightings": REWEIGHTINGS[method]}
+    elif method == "RESTORE":
+        raised = np.maximum(signal, floor)
+        sigma = sigma or estimate_sigma(raised, dti.design_matrix(gradients))
+        options["sigma"] = sigma
+    model = dti.TensorModel(gradients, return_S0_hat=True, min_signal=floor, **options)
     parts = []
     for start in track(range(0, len(signal), CHUNK)):
-        chunk = signal[start : start + CHUNK]
-        raised = np.maximum(chunk, floor, order="C")
-        maps = _maps(design, raised, solve(raised))
+        chunk = np.ascontiguousarray(signal[start : start + CHUNK])
+        maps = _maps(model, chunk)
         maps["signal_below_floor"] = np.any(chunk < floor, axis=1)
         parts.append(maps)
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -169,7 +168,7 @@ def fit_tensor(
     return TensorMaps(
         **{name: volume(values) for name, values in whole.items()},
         reasons={name: int(bad.sum()) for name, bad in reasons.items()},
-        sigma=sigma,
+        sigma=options.get("sigma"),
     )
 
 
@@ -179,11 +178,37 @@ def signal_floor(signal: NDArray[np.float32], bval: NDArray[np.float64]) -> floa
     return max(MIN_SIGNAL * float(np.median(b0)), float(np.finfo(np.float32).tiny))
 
 
-def design_matrix(bval: NDArray[np.float64], bvec: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(g, 7) of the logarithm of the signal on Dxx, Dxy, Dyy, Dxz, Dyz, Dzz and -ln S0."""
-    x, y, z = bvec.T
-    elements = np.stack([x * x, 2 * x * y, y * y, 2 * x * z, 2 * y * z, z * z], axis=1)
-    return -np.hstack([bval[:, None] * elements, np.ones((len(bval), 1))])
+def fit_linear(
+    design: NDArray[np.float64],
+    signal: NDArray[np.float32],
+    return_S0_hat: bool,
+    reweightings: int,
+) -> tuple[Any, None]:
+    """A fit method of DIPY's tensor model, as its own but for the time it takes.
+
+    Parameters
+    ----------
+    design, signal, reweightings
+        See `solve_tensor`.
+    return_S0_hat
+        See there.
+
+    Returns
+    -------
+    (params, extra)
+        (m, 12) eigenvalues, descending, those below a tiny one raised to it, and eigenvectors in
+        columns; with `return_S0_hat` also (m,) signal without diffusion weighting. No extra.
+    """
+    coefficients = solve_tensor(design, signal, reweightings)
+    evals, evecs = eigen(coefficients)
+    raised = np.maximum(evals, _smallest(design))
+    params = np.hstack([raised, evecs.reshape(-1, 9)])
+    return ((params, np.exp(-coefficients[:, 6])) if return_S0_hat else params), None
+
+
+def _smallest(design: NDArray[np.float64]) -> float:
+    """Eigenvalue (mm²/s) to which DIPY raises smaller ones, the negative ones among them."""
+    return 1e-6 / -float(design.min())
 
 
 def solve_tensor(
@@ -194,7 +219,7 @@ def solve_tensor(
     Parameters
     ----------
     design
-        (g, 7) of `design_matrix`.
+        (g, 7) of the logarithm of the signal on Dxx, Dxy, Dyy, Dxz, Dyz, Dzz and -ln S0.
     signal
         (m, g) positive.
     reweightings
@@ -231,21 +256,64 @@ def _weighted(
     return np.asarray(np.linalg.solve(normal, ((w * y) @ x)[..., None])[..., 0])
 
 
-def _dipy_solver(
-    bval: NDArray[np.float64], bvec: NDArray[np.float64], method: str, sigma: float | None
-) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """Of signal (m, g) the coefficients (m, 7) by a fit method of DIPY's tensor model."""
-    from dipy.reconst.dti import TensorModel
+def eigen(
+    coefficients: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues and eigenvectors of symmetric 3x3 matrices in closed form: a fifth of the time.
 
-    options = {"sigma": sigma} if method == "RESTORE" else {}
-    model = TensorModel(_gradients(bval, bvec), fit_method=method, return_S0_hat=True, **options)
+    Parameters
+    ----------
+    coefficients
+        (m, 6 or more) xx, xy, yy, xz, yz, zz.
 
-    @np.errstate(all="ignore")  # of searches that go astray
-    def solve(signal: NDArray[np.float32]) -> NDArray[np.float64]:
-        fit = model.fit(signal)
-        return np.column_stack([fit.lower_triangular(), -np.log(fit.S0_hat)])
+    Returns
+    -------
+    (evals, evecs)
+        (m, 3) descending, to 1e-12 of the largest; (m, 3, 3) orthonormal, in columns.
+    """
+    xx, xy, yy, xz, yz, zz = np.ascontiguousarray(coefficients[:, :6].T)
+    mean = (xx + yy + zz) / 3
+    parts = np.stack([xx - mean, xy, yy - mean, xz, yz, zz - mean])
+    size = np.sqrt(
+        (parts[[0, 2, 5]] ** 2).sum(axis=0) / 6 + (parts[[1, 3, 4]] ** 2).sum(axis=0) / 3
+    )
+    xx, xy, yy, xz, yz, zz = parts / np.where(size > 0, size, 1)
 
-    return solve
+    # the first or the last eigenvalue, that of the determinant's sign, is far from the others
+    half = (xx * (yy * zz - yz * yz) + xy * (2 * xz * yz - xy * zz) - xz * xz * yy) / 2
+    sign = np.copysign(1, half)
+    lone = 2 * sign * np.cos(np.arccos(np.minimum(abs(half), 1)) / 3)
+
+    # the adjugate of the matrix less that eigenvalue is a multiple of w wᵀ
+    p, q, r = xx - lone, yy - lone, zz - lone
+    a, b, c = xz * yz - xy * r, xy * yz - xz * q, xy * xz - yz * p
+    adjugate = np.array([[q * r - yz * yz, a, b], [a, p * r - xz * xz, c], [b, c, p * q - xy * xy]])
+    longest = adjugate[range(3), range(3)].argmax(axis=0)
+    w = np.take_along_axis(adjugate, longest[None, None], axis=1)[:, 0]  # (3, m)
+    w /= np.sqrt((w * w).sum(axis=0))
+
+    # u and v across it (Duff et al. 2017, Building an Orthonormal Basis, Revisited)
+    x, y, z = w
+    side = np.copysign(1, z)
+    a = -1 / (side + z)
+    u = np.stack([1 + side * x * x * a, side * x * y * a, -side * x])
+    v = np.stack([x * y * a, side + y * y * a, -y])
+
+    # the others lie in their plane, and are of a 2x2 matrix
+    x, y, z = u
+    times_u = np.stack(
+        [xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z]
+    )
+    uu, uv = (u * times_u).sum(axis=0), (v * times_u).sum(axis=0)
+    apart = uu + lone / 2  # half of uu - vv, for uu + vv + lone = 0
+    turn = np.arctan2(uv, apart) / 2
+    cos, sin = np.cos(turn), np.sin(turn)
+    spread = np.hypot(apart, uv)
+    high, low = spread - lone / 2, -spread - lone / 2
+    evals = np.where(sign > 0, [lone, high, low], [high, low, lone])  # (3, m)
+    u, v = cos * u + sin * v, cos * v - sin * u
+    evecs = np.where(sign > 0, [w, u, v], [u, v, w])  # (3, 3, m), in rows
+    return (mean + size * evals).T, evecs.T
 
 
 def estimate_sigma(signal: NDArray[np.float32], design: NDArray[np.float64]) -> float:
@@ -259,7 +327,7 @@ def estimate_sigma(signal: NDArray[np.float32], design: NDArray[np.float64]) -> 
     signal
         (n, g) positive.
     design
-        (g, 7) of `design_matrix`.
+        See `solve_tensor`.
     """
     spread = []
     for start in range(0, len(signal), CHUNK):
@@ -270,84 +338,30 @@ def estimate_sigma(signal: NDArray[np.float32], design: NDArray[np.float64]) -> 
     return float(1.4826 * np.sqrt(g / max(g - p, 1)) * np.median(np.concatenate(spread)))
 
 
-@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what is not finite is counted
-def _maps(
-    design: NDArray[np.float64], signal: NDArray[np.float32], coefficients: NDArray[np.float64]
-) -> dict[str, NDArray[Any]]:
-    """Fields of `TensorMaps`, (m, ...), and by reason whether a voxel is implausible.
-
-    As in DIPY, eigenvalues below a tiny one, the negative ones among them, are raised to it.
-    """
-    evals, evec = eigen(coefficients)
-    smallest = 1e-6 / -float(design.min())  # mm²/s
-    first, second, third = raised = np.maximum(evals, smallest)  # (3, m)
-    md = raised.mean(axis=0)
-    apart = raised - md
-    square = (apart**2).sum(axis=0)
-    s0 = np.exp(-coefficients[:, 6])
-    left = signal - np.exp(coefficients @ design.T)  # (m, g)
-    residual = np.sqrt(np.mean(left**2, axis=1)) / s0
+@np.errstate(all="ignore")  # of searches that go astray; what is not finite is counted
+def _maps(model: Any, signal: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Fields of `TensorMaps`, (m, ...), and by reason whether a voxel (m, g) is implausible."""
+    fit = model.fit(signal)
+    left = np.maximum(signal, model.min_signal) - fit.predict(model.gtab)  # (m, g)
     whole = {
-        "fa": np.sqrt(1.5 * square / (raised**2).sum(axis=0)),
-        "md": md,
-        "ad": first,
-        "rd": (second + third) / 2,
-        "mode": np.where(square > 0, 3 * np.sqrt(6) * apart.prod(axis=0) / square**1.5, 0),
-        "s0": s0,
-        "residual": residual,
-        "evec": evec.T,
+        "fa": fit.fa,
+        "md": fit.md,
+        "ad": fit.ad,
+        "rd": fit.rd,
+        "mode": fit.mode,
+        "s0": fit.S0_hat,
+        "residual": np.sqrt(np.mean(left**2, axis=1)) / fit.S0_hat,
+        "evec": fit.evecs[..., 0],
     }
     maps = {name: values.astype(np.float32) for name, values in whole.items()}
     finite = np.all([np.isfinite(maps[name]) for name in ("md", "s0", "residual")], axis=0)
     for values in maps.values():
         values[~finite] = 0
     return maps | {
-        # DIPY has raised its own, which come back with rounding errors
-        "eigenvalue_not_positive": evals[2] < 1.001 * smallest,
-        "md_above_limit": md > MAX_MD,
+        "eigenvalue_not_positive": fit.evals[:, 2] <= _smallest(model.design_matrix),
+        "md_above_limit": fit.md > MAX_MD,
         "not_finite": ~finite,
     }
-
-
-def eigen(
-    coefficients: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues and main direction of symmetric 3x3 matrices in closed form.
-
-    Parameters
-    ----------
-    coefficients
-        (m, 6 or more) xx, xy, yy, xz, yz, zz.
-
-    Returns
-    -------
-    (evals, evec)
-        (3, m) descending, to 1e-8 of the largest; (3, m) unit vectors, 0 where the two largest
-        eigenvalues are equal and there is no main direction.
-    """
-    xx, xy, yy, xz, yz, zz = np.ascontiguousarray(coefficients[:, :6].T)
-
-    def adjugate(x: Any, y: Any, z: Any) -> NDArray[np.float64]:
-        """Of the matrix with another diagonal, (3, 3, m)."""
-        a, b, c = xz * yz - xy * z, xy * yz - xz * y, xy * xz - yz * x
-        return np.array([[y * z - yz * yz, a, b], [a, x * z - xz * xz, c], [b, c, x * y - xy * xy]])
-
-    mean = (xx + yy + zz) / 3
-    x, y, z = xx - mean, yy - mean, zz - mean
-    size = np.sqrt((x * x + y * y + z * z + 2 * (xy * xy + xz * xz + yz * yz)) / 6)
-    row = adjugate(x, y, z)[0]
-    determinant = x * row[0] + xy * row[1] + xz * row[2]
-    cosine = np.divide(determinant, 2 * size**3, out=np.zeros_like(size), where=size > 0)
-    angle = np.arccos(np.clip(cosine, -1, 1)) / 3
-    first, third = (mean + 2 * size * np.cos(angle + turn) for turn in (0, 2 * np.pi / 3))
-    evals = np.stack([first, 3 * mean - first - third, third])
-
-    # the adjugate of the matrix less its largest eigenvalue is a multiple of evec evecᵀ
-    outer = adjugate(xx - first, yy - first, zz - first)
-    column = outer[range(3), range(3)].argmax(axis=0)  # the longest
-    evec = np.take_along_axis(outer, column[None, None], axis=1)[:, 0]  # (3, m)
-    length = np.sqrt((evec * evec).sum(axis=0))
-    return evals, np.divide(evec, length, out=np.zeros_like(evec), where=length > 0)
 
 
 def kurtosis_volumes(

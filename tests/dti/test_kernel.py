@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dipy.core.gradients import gradient_table
 from dipy.reconst.dki import DiffusionKurtosisModel
-from dipy.reconst.dti import TensorModel
+from dipy.reconst.dti import TensorModel, design_matrix
 from dipy.reconst.msdki import MeanDiffusionKurtosisModel
 from numpy.typing import NDArray
 
@@ -175,26 +175,31 @@ def test_fit_tensor__restore_withstands_lost_volumes(struck: tuple[NDArray, ...]
 def test_estimate_sigma__is_that_of_the_noise() -> None:
     bval, bvec = gradient_scheme(30, 2, 1000.0)
     dwi = signal(tensors(), bval, bvec, noise=20.0).reshape(60, -1)
-    design = kernel.design_matrix(bval, bvec)
+    design = design_matrix(gradient_table(bval, bvecs=bvec, b0_threshold=50))
     assert kernel.estimate_sigma(np.maximum(dwi, 1), design) == pytest.approx(20, rel=0.1)
 
 
-def test_design_matrix__is_dipys() -> None:
-    table = gradient_table(BVAL, bvecs=BVEC, b0_threshold=50)
-    design = TensorModel(table).design_matrix
-    assert np.allclose(kernel.design_matrix(BVAL, BVEC), design, atol=1e-12)
-
-
 def test_eigen__is_numpys() -> None:
-    tensor = np.concatenate([tensors(), np.stack([np.diag(v) for v in (
-        (1.7, 0.3, 0.3), (0.3, 0.3, 1.7), (1.2, 1.2, 0.3), (1, 1, 1), (0, 0, 0), (2, 1, -1)
-    )]) * 1e-3])  # fmt: skip
-    evals, evec = kernel.eigen(tensor[:, [0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2]])
-    values, vectors = np.linalg.eigh(tensor)
-    assert np.allclose(evals.T, values[:, ::-1], atol=1e-8 * 2.5e-3)
-    assert np.isfinite(evec).all()
-    apart = values[:, 2] - values[:, 1] > 1e-5
-    assert np.allclose(abs((evec.T * vectors[:, :, 2]).sum(axis=1))[apart], 1, atol=1e-9)
+    rng = np.random.default_rng(0)
+    values = [(1.7, 0.3, 0.3), (1.2, 1.2, 0.3), (1, 1, 1), (0, 0, 0), (2, 1, -1), (1 + 1e-9, 1, 1)]
+    axes = np.linalg.qr(rng.normal(size=(50, 1, 3, 3)))[0]
+    axes[0] = np.eye(3)
+    any_way = np.einsum("nvij,vj,nvkj->nvik", axes, values, axes).reshape(-1, 3, 3)
+    tensor = np.concatenate([any_way * 1e-3, np.diag([0.3, 0.4, 1.7])[None], tensors()])
+    evals, evecs = kernel.eigen(tensor[:, [0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2]])
+    assert np.allclose(evals, np.linalg.eigvalsh(tensor)[:, ::-1], rtol=0, atol=1e-15)
+    assert np.allclose(tensor @ evecs, evecs * evals[:, None], rtol=0, atol=1e-15)
+    assert np.allclose(evecs.transpose(0, 2, 1) @ evecs, np.eye(3), atol=1e-14)
+
+
+@pytest.mark.parametrize(("method", "reweightings"), [("OLS", 0), ("WLS", 1)])
+def test_fit_linear__is_a_fit_method_of_dipy(method: str, reweightings: int) -> None:
+    table = gradient_table(BVAL, bvecs=BVEC, b0_threshold=50)
+    dwi = signal(tensors(), noise=20.0) + 20
+    theirs = TensorModel(table, fit_method=method).fit(dwi)
+    ours = TensorModel(table, fit_method=kernel.fit_linear, reweightings=reweightings).fit(dwi)
+    assert np.allclose(ours.evals, theirs.evals, rtol=1e-5, atol=1e-12)
+    assert np.allclose(ours.quadratic_form, theirs.quadratic_form, rtol=1e-5, atol=1e-9)
 
 
 def test_solve_tensor__chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.io import nifti
 from axoloci.io.nifti import read_nifti, read_volumes
 
 
@@ -26,9 +25,8 @@ def write(path: Path, kind: str = "<i2", slope: float = 1.0) -> Path:
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize(("kind", "slope"), [("<i2", 1), ("u2", 0.5), (">i2", 2), ("f4", 1)])
 def test_read_volumes__are_those_of_the_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, slope: float
+    tmp_path: Path, name: str, kind: str, slope: float
 ) -> None:
-    monkeypatch.setattr(nifti, "_PIECE", 100)
     path = write(tmp_path / name, kind, slope)
     whole, _ = read_nifti(path, ndim=4)
     volumes = list(read_volumes(path))
