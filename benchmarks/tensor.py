@@ -247,8 +247,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         "planted signal is one exponential, which a real one is not up to b = 2,000: there all "
         "volumes give the best FA here. DIPY's import, which all of axoloci's fits go through, "
         "takes half a CPU second in the environment of the image, and more than one in the native "
-        "one, where it takes in pandas and pytest. axoloci works in one thread, MRtrix3 in as many as "
-        "cores; other work on the machine moves the seconds more than the CPU seconds.\n\n"
+        "one, where it takes in pandas and pytest. axoloci works in one thread, MRtrix3 in as "
+        "many as cores; other work on the machine moves the seconds more than the CPU seconds.\n\n"
         + "\n".join(tables)
         + "\n"
         "## The arithmetic alone\n\nSignals in memory, 55 volumes, one core; DIPY's TensorModel "
