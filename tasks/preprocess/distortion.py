@@ -34,7 +34,7 @@ LEVELS_MM = ((8.0, 10.0), (4.0, 6.0), (4.0, 4.0), (0.0, 2.5))
 
 STIFFNESS = 1.0
 """Weight (mm²) of the displacement's mean squared Laplacian beside the mean squared difference of
-the images, whose mean in the head is 1. On planted fields 0.3 and 3 do as well within 0.1 mm."""
+the images, whose mean in the head is 1. In a real head with planted fields 0.3 to 3 do as well."""
 
 BARRIER = 0.1
 """Weight of the mean of v⁴ / (1 - v²), v the slope along the axis: next to none below 0.3."""
