@@ -25,7 +25,7 @@ from axoloci.environments import lacks_cuda
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.job import read_record
-from axoloci.scans import Scan
+from axoloci.scans import FILES, Scan
 from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import Section, StudyPaths, StudySettings
@@ -38,7 +38,6 @@ OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs
 WORKER_MB = 200  # of each of its processes that work on a scan
 MEMORY_MARGIN, TIME_MARGIN = 2.0, 4.0  # over the plan, which is right within a factor of three
 START_MINUTES = 5.0  # of a job whose time nobody has named
-_FILES = ("dwi", "bval", "bvec", "mask", "fa")
 
 
 class Request(Section):
@@ -381,7 +380,7 @@ def _read_scan_line(line: str) -> tuple[str, Scan]:
     """Cohort and scan of a line."""
     values = json.loads(line)
     cohort = values.pop("cohort")
-    files = {name: Path(values[name]) for name in _FILES if values[name] is not None}
+    files = {name: Path(values[name]) for name in FILES if values[name] is not None}
     return cohort, Scan(**{**values, **files})
 
 
