@@ -40,8 +40,8 @@ LOW_SIMILARITY = 0.5
 """Correlation with the template below which a registration deserves a look."""
 
 _REGISTERED = (
-    "Table (TSV) with the columns sample_id and path of maps in one space: that of a study is"
-    " OUT/work/maps.tsv."
+    "Table (TSV) with the columns sample_id and path of maps in one space: a study has it as"
+    " work/maps.tsv in its output folder."
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,8 +14,6 @@ from axoloci.tasks.preprocess import denoise, kernel
 from axoloci.tasks.preprocess.distortion import Field, estimate_field
 from axoloci.tasks.preprocess.gibbs import remove_ringing
 from axoloci.tasks.preprocess.signal_quality import neighbour_correlation, signal_to_noise
-
-log = logging.getLogger("axoloci")
 
 MARGIN_MM = 10.0
 """Margin around the brain that is denoised: motion brings it there in other volumes."""

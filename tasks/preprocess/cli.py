@@ -39,6 +39,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def _inputs(command: Any) -> Any:
     """The options that name one scan."""
     for option in (
+        click.option(
+            "--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS)."
+        ),
         click.option("--mask", type=_FILE, help="Brain mask on the DWI's grid; made if not given."),
         click.option("--bvec", type=_FILE, required=True, help="FSL directions, 3xN or Nx3."),
         click.option("--bval", type=_FILE, required=True, help="b-values, s/mm²."),
@@ -50,12 +53,11 @@ def _inputs(command: Any) -> Any:
 
 @main.command()
 @_inputs
-@click.option("--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS).")
 @click.option(
     "--reverse-b0",
     type=_FILE,
     help="Image of reverse phase encoding that begins with a b0, on the DWI's grid: susceptibility"
-    " distortion is corrected. Needs --json. 20 CPU seconds.",
+    " distortion is corrected. Needs --json. 15 CPU seconds for UK Biobank's size.",
 )
 @click.option("--reverse-json", type=_FILE, help="Its sidecar; opposite to the DWI's if not given.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
@@ -64,13 +66,13 @@ def _inputs(command: Any) -> Any:
     "--denoise/--no-denoise",
     default=True,
     help="Thermal noise by MP-PCA, of 30 volumes or more; not for images that the scanner"
-    " interpolated. 25 CPU seconds for UK Biobank's 105 volumes.",
+    " interpolated. 40 CPU seconds for UK Biobank's 105 volumes.",
 )
 @click.option(
     "--unring/--no-unring",
     default=True,
     help="Gibbs ringing by local sub-voxel shifts; not for images that the scanner interpolated."
-    " 45 CPU seconds for UK Biobank's volumes.",
+    " 40 CPU seconds for UK Biobank's volumes.",
 )
 @click.option(
     "--motion/--no-motion",
@@ -248,7 +250,6 @@ def _figures(
 
 @main.command()
 @_inputs
-@click.option("--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS).")
 def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None, sidecar: Path | None) -> None:
     """Sum a scan up and print everything that is wrong with it; exit code 1 if anything is.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 N_SHIFTS = 10
-"""Shifts to each side, up to half a voxel; twice as many change FA by 0.0003."""
+"""Shifts to each side, up to half a voxel; with 8 and with 16 the error of FA is the same."""
 
 WINDOW = 3
 """Differences to the left or right of a voxel over which oscillation is summed."""

@@ -17,12 +17,11 @@ from axoloci.io.gradients import bvec_to_world, find_shells, world_to_bvec
 from axoloci.tasks.preprocess.distortion import Field
 from axoloci.tasks.preprocess.eddy import eddy_stretch
 from axoloci.tasks.preprocess.outliers import (
-    MIN_VOLUMES,
     is_outlier,
     replace_slices,
     slice_scores,
 )
-from axoloci.tasks.preprocess.prediction import prediction_weights
+from axoloci.tasks.preprocess.prediction import MIN_VOLUMES, prediction_weights
 
 OTSU_FRACTION = 0.85
 """Share of Otsu's threshold above which a voxel counts as head; 1 cuts the brain stem."""
@@ -476,8 +475,10 @@ def correct_motion(
     to_voxel = np.linalg.inv(affine)
     for v, matrix in enumerate(motion.matrices):
         if field is not None:
-            place = list(field.sampling(matrix)[0])
-            volume = field.apply(dwi[..., v], matrix, order=5)
+            found, gain = field.sampling(matrix)
+            place = list(found)
+            volume = ndimage.map_coordinates(dwi[..., v], found, np.float32, 5, "nearest")
+            volume *= gain
         elif np.array_equal(matrix, np.eye(4)):
             continue
         else:

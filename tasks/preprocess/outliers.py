@@ -11,16 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from axoloci import registration
-from axoloci.tasks.preprocess.prediction import prediction_weights
+from axoloci.tasks.preprocess.prediction import MIN_VOLUMES, prediction_weights
 
 OUTLIER_Z = -4.0
 """Standard score below which a slice has lost signal."""
 
 MIN_LOSS = 0.05
 """Share of its signal that such a slice lacks at least: in a clean scan 4 SD are nothing."""
-
-MIN_VOLUMES = 8
-"""Volumes of a shell below which they do not predict each other well enough."""
 
 IN_PLANE_MM = 4.0
 """Voxel spacing and smoothing within slices, for the comparison."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+MIN_VOLUMES = 8
+"""Volumes of a shell below which they do not predict each other well enough."""
+
 NOISE_VARIANCE = 0.5
 """Of the signal's change with direction, in its prediction: larger values tend to the mean."""
 

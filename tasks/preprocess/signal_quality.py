@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.tasks.preprocess.prediction import prediction_weights
+from axoloci.tasks.preprocess.prediction import MIN_VOLUMES, prediction_weights
 
 MIN_B0S = 3
 """b0s from which on their spread is taken for noise."""
-
-MIN_VOLUMES = 8
-"""Volumes of a shell from which on they predict each other."""
 
 
 def neighbour_correlation(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -59,14 +59,15 @@ def test_denoise__noise_falls_and_its_level_is_found(
     assert not sigma[~brain].any()
 
 
-@pytest.mark.skipif(not shutil.which("dwidenoise"), reason="MRtrix3 is not installed")
 def test_denoise__at_least_as_good_as_mrtrix3(
-    scans: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]], tmp_path: Path
+    scans: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]],
+    tmp_path: Path,
+    tool: Callable[[str], str],
 ) -> None:
     noisy, clean, brain = scans
     nib.save(nib.Nifti1Image(noisy, np.diag([4.0, 4.0, 4.0, 1.0])), tmp_path / "in.nii")
     subprocess.run(
-        ["dwidenoise", "in.nii", "out.nii", "-noise", "noise.nii", "-extent", "5", "-quiet"],
+        [tool("dwidenoise"), "in.nii", "out.nii", "-noise", "noise.nii", "-extent", "5", "-quiet"],
         cwd=tmp_path,
         check=True,
     )
