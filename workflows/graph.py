@@ -22,10 +22,11 @@ from pydra.engine.workflow import Workflow
 from pydra.utils.general import attrs_values, get_fields
 
 from axoloci.errors import InputError
+from axoloci.scans import RAW
 from axoloci.study import MADE_COVARIATES, StudySettings, step_settings
 from axoloci.workflows.engine import HASHES_VARIABLE
 from axoloci.workflows.group import Group, Training
-from axoloci.workflows.participant import DWI_FILES, PAGE, STEPS, Participant
+from axoloci.workflows.participant import PAGE, STEPS, Participant
 
 ANY_SCAN = "sub-*"
 
@@ -155,7 +156,7 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         if cohort.start in STEPS:
             template = graph.give(cohort.normalize.template, "template")
             number = (n_scans or {}).get(name)
-            files = ("fa",) if cohort.start == "normalize" else DWI_FILES
+            files = ("fa",) if cohort.start == "normalize" else RAW
             jobs = _add(
                 graph,
                 name,

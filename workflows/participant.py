@@ -15,6 +15,7 @@ from pydra.utils.general import get_fields
 
 from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import Nifti
+from axoloci.scans import RAW
 from axoloci.steps import load_task
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
@@ -25,10 +26,9 @@ STEPS = ("preprocess", "dti", "normalize")
 PAGE = "page"
 """Job of a scan that shows what the others have made; a part of the step report."""
 
-DWI_FILES = ("dwi", "bval", "bvec", "mask")
 _COMMON = ("fa_template", "template_to_dwi_affine", "template_to_dwi_warp")
 AT_HAND = {
-    **dict.fromkeys(("preprocess", "dti"), (*DWI_FILES, "fa", "md", "ad", "rd", *_COMMON)),
+    **dict.fromkeys(("preprocess", "dti"), (*RAW, "fa", "md", "ad", "rd", *_COMMON)),
     "normalize": ("fa", *_COMMON),
 }
 """What a step from outside can take of a scan, by the step at which the data enter."""
@@ -61,6 +61,9 @@ def Participant(
     bval: Bval | File | None = None,
     bvec: Bvec | File | None = None,
     mask: Nifti | None = None,
+    json: File | None = None,
+    reverse_b0: Nifti | None = None,
+    reverse_json: File | None = None,
     fa: Nifti | None = None,
     md: Nifti | None = None,
     ad: Nifti | None = None,
@@ -88,6 +91,9 @@ def Participant(
         Folder for one log and one job record a step.
     dwi, bval, bvec, mask, fa
         The scan, as `start` needs it; raw DWI may come without a mask.
+    json, reverse_b0, reverse_json
+        Sidecar of raw DWI, b0 of reverse phase encoding and its sidecar, by which distortion is
+        corrected.
     md, ad, rd
         Maps of a tensor that was fitted before, for steps from outside.
     template
@@ -121,7 +127,16 @@ def Participant(
 
     if start == "preprocess":
         corrected = workflow.add(
-            PreprocessDwi(dwi=dwi, bval=bval, bvec=bvec, mask=mask, **shared("preprocess")),
+            PreprocessDwi(
+                dwi=dwi,
+                bval=bval,
+                bvec=bvec,
+                mask=mask,
+                json=json,
+                reverse_b0=reverse_b0,
+                reverse_json=reverse_json,
+                **shared("preprocess"),
+            ),
             name="preprocess",
             **runs("preprocess"),
         )

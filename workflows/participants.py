@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -65,7 +65,7 @@ from axoloci.workflows.exclusion import (
     updated_exclusions,
     write_exclusions,
 )
-from axoloci.workflows.participant import DWI_FILES, PAGE, STEPS, Participant, shared_inputs
+from axoloci.workflows.participant import PAGE, STEPS, Participant, shared_inputs
 
 log = logging.getLogger("axoloci")
 
@@ -217,10 +217,7 @@ def first_step(scan: Scan, settings: StudySettings, env: str) -> str:
         return shared_inputs(step, scan.prefix, str(out_dir), chosen, env)
 
     correction = PreprocessDwi(
-        dwi=followed(scan.dwi),
-        bval=followed(scan.bval),
-        bvec=followed(scan.bvec),
-        mask=followed(scan.mask),
+        **{name: followed(file) for name, file in _raw_files(scan, settings).items()},
         **shared("preprocess"),
     )
     if reason_to_run(without_removed(corrected), input_digests(correction)):
@@ -232,6 +229,12 @@ def first_step(scan: Scan, settings: StudySettings, env: str) -> str:
     if reason_to_run(fitted, input_digests(fit) | volumes):
         return settings.start
     return "normalize"
+
+
+def _raw_files(scan: Scan, settings: StudySettings) -> dict[str, Path | None]:
+    """The files with which a scan enters as DWI."""
+    paired = settings.start == "preprocess" and settings.preprocess.corrects_distortion
+    return scan.raw_files(paired)
 
 
 def _derivatives(scan: Scan, settings: StudySettings) -> dict[str, Path]:
@@ -263,7 +266,7 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
                     read_header(image, ndim)
             out_dir.mkdir(parents=True, exist_ok=True)
             start, pages = first_step(scan, settings, env), settings.qc.pages
-            files = {name: getattr(scan, name) for name in (*DWI_FILES, "fa")}
+            files: Mapping[str, Path | None] = {**_raw_files(scan, settings), "fa": scan.fa}
             if start != settings.start:
                 files = _derivatives(scan, settings)
             submit(

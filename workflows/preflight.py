@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
@@ -959,7 +959,7 @@ class Finding:
     grid: Grid | None = None  # of a map in the common space
 
 
-def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
+def check_scan(scan: Scan, start: str, read_all: bool = False, distortion: bool = False) -> Finding:
     """Everything wrong with a scan that its headers and gradient table tell.
 
     Parameters
@@ -970,6 +970,8 @@ def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
         Step at which it enters.
     read_all
         Read the images in full, where the headers have no fault.
+    distortion
+        With its reverse b0, if it has one.
     """
     problems = scan_faults(scan, start)
     if problems:
@@ -1006,23 +1008,23 @@ def check_scan(scan: Scan, start: str, read_all: bool = False) -> Finding:
                 *(scan.mask, mask.shape, mask.affine, header.shape[:3], header.affine, scan.dwi),
             )
     if read_all and not problems:
-        problems += _read_in_full(scan)
+        problems += _read_in_full(scan.raw_files(distortion))
     return Finding(tuple(problems), None if header is None else header.shape)
 
 
-def _read_in_full(scan: Scan) -> list[str]:
-    """What the command that reads the scan first finds in it."""
+def _read_in_full(files: Mapping[str, Path | None]) -> list[str]:
+    """What the command that reads a scan first finds in its files."""
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     program = shutil.which("axoloci-preprocess", path=search)
     if program is None:
         raise InputError("axoloci-preprocess is not installed: pip install 'axoloci[dwi]'")
-    files = {"dwi": scan.dwi, "bval": scan.bval, "bvec": scan.bvec, "mask": scan.mask}
-    options = [word for name, path in files.items() if path for word in (f"--{name}", str(path))]
+    given = {name.replace("_", "-"): path for name, path in files.items() if path is not None}
+    options = [word for name, path in given.items() for word in (f"--{name}", str(path))]
     done = subprocess.run([program, "check", *options], capture_output=True, text=True)
     if done.returncode == 0:
         return []
     lines = [line for line in done.stdout.splitlines() if line.startswith("/")]
-    return lines or [f"{scan.dwi}: cannot be read: {done.stderr.strip()[-200:]}"]
+    return lines or [f"{files['dwi']}: cannot be read: {done.stderr.strip()[-200:]}"]
 
 
 def _check_chunk(scans: Sequence[Scan], start: str, read_all: bool) -> list[Finding]:
@@ -1038,12 +1040,16 @@ def _check_shares(
 
 
 def check_scans(
-    scans: Sequence[Scan], start: str, n_procs: int = 1, read_all: bool = False
+    scans: Sequence[Scan],
+    start: str,
+    n_procs: int = 1,
+    read_all: bool = False,
+    distortion: bool = False,
 ) -> list[Finding]:
     """What is wrong with each scan, many at a time."""
     if read_all:  # images are read by processes of their own, or in C
         with ThreadPoolExecutor(n_procs) as threads:
-            return list(threads.map(lambda scan: check_scan(scan, start, True), scans))
+            return list(threads.map(lambda scan: check_scan(scan, start, True, distortion), scans))
     chunk = CHUNK if len(scans) > MANY else max(1, len(scans) // THREADS)
     shares = [scans[i : i + chunk] for i in range(0, len(scans), chunk)]
     if len(scans) <= MANY or n_procs == 1:
@@ -1080,7 +1086,9 @@ def _check_scans(
         # which grid is the common one, all maps decide
         everyone = not wanted or cohort.settings.start == "encoder"
         chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
-        findings[name] = check_scans(chosen[name], cohort.settings.start, n_procs, read_all)
+        own = cohort.settings
+        paired = own.start == "preprocess" and own.preprocess.corrects_distortion
+        findings[name] = check_scans(chosen[name], own.start, n_procs, read_all, paired)
     for name, scans in chosen.items():
         if found.cohorts[name].settings.start in ("normalize", "encoder"):
             _look_at_values(found, name, scans, findings[name])

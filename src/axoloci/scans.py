@@ -64,7 +64,9 @@ NEEDED = {
     "normalize": ("fa",),
     "encoder": ("fa",),
 }
-FILES = ("dwi", "bval", "bvec", "mask", "fa", "reverse_b0", "json", "reverse_json")  # of a scan
+RAW = ("dwi", "bval", "bvec", "mask")  # files of a scan itself
+PAIR = ("json", "reverse_b0", "reverse_json")  # files that tell its distortion
+FILES = (*RAW, "fa", *PAIR)
 THREADS = 8  # that list folders: a network file system answers several as fast as one
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")  # a person's folder
 SUFFIXES = ("dwi", "sbref", "epi")  # of scans and of images that tell their distortion
@@ -104,6 +106,11 @@ class Scan:
         """Folder of the scan's derivatives, relative to the study's output folder."""
         session = re.search(r"_(ses-[^_]+)", self.prefix)
         return Path(f"sub-{self.sample_id}", *([session[1]] if session else []), "dwi")
+
+    def raw_files(self, distortion: bool) -> dict[str, Path | None]:
+        """The files that correction takes, those of a reverse pair only to correct distortion."""
+        paired = distortion and self.reverse_b0 is not None
+        return {name: getattr(self, name) for name in (*RAW, *(PAIR if paired else ()))}
 
 
 def _scan(prefix: str, sample_id: str, files: Mapping[str, Path], place: str = "") -> Scan:

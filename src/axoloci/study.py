@@ -34,6 +34,25 @@ class PreprocessSettings(Section):
     already_preprocessed: bool = Field(
         False, description="keep the volumes as they are, such as those of FSL's eddy"
     )
+    denoise: bool = Field(
+        True, description="take out thermal noise; not of images that the scanner interpolated"
+    )
+    unring: bool = Field(
+        True, description="take out Gibbs ringing; not of images that the scanner interpolated"
+    )
+    motion: bool = Field(
+        True, description="correct head motion and eddy currents, replace slices that lost signal"
+    )
+    distortion: bool = Field(
+        True,
+        description="correct susceptibility distortion where there is a b0 of reverse phase "
+        "encoding",
+    )
+
+    @property
+    def corrects_distortion(self) -> bool:
+        """Whether a reverse b0 is of use."""
+        return self.distortion and not self.already_preprocessed
 
 
 class DtiSettings(Section):
@@ -609,6 +628,7 @@ def read_study(path: Path) -> StudySettings:
 
 # Settings of the study that are not options of a step's command.
 NOT_OPTIONS = {
+    "preprocess": {"distortion"},
     "normalize": {"template", "mask"},
     "gwas": {
         *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from axoloci.io.gradients import B0_THRESHOLD, find_shells
 from axoloci.tasks.preprocess import denoise, kernel
-from axoloci.tasks.preprocess.distortion import Field, estimate_field
+from axoloci.tasks.preprocess.distortion import Field, estimate_field, likeness
 from axoloci.tasks.preprocess.gibbs import remove_ringing
 from axoloci.tasks.preprocess.signal_quality import neighbour_correlation, signal_to_noise
 
@@ -57,6 +57,8 @@ class Corrected:
         What was corrected.
     field
         Susceptibility displacement that was corrected; None without a reverse b0.
+    pair_correlation
+        Of the scan's b0 and the reverse one, before and after correction.
     steps
         What was done, in order.
     sigma
@@ -72,6 +74,7 @@ class Corrected:
     mask: NDArray[np.bool_]
     motion: kernel.Motion
     field: Field | None
+    pair_correlation: tuple[float, float] | None
     steps: list[str]
     sigma: float | None
     neighbour_correlation_raw: NDArray[np.float64]
@@ -141,10 +144,12 @@ def preprocess(
         steps += ["lost slices replaced", "motion", "eddy currents"]
     else:
         motion = kernel.no_motion(dwi.shape[2:], affine, brain)
-    field = None
+    field, pair_correlation = None, None
     if reverse is not None:
         forward = kernel.mean_aligned(dwi, affine, motion.matrices, shells[0])
         field = estimate_field(forward, reverse.b0, affine, reverse.axis, reverse.readout_ratio)
+        pair = (forward, reverse.b0, reverse.readout_ratio)
+        pair_correlation = likeness(field, *pair, brain)
         steps.append("susceptibility distortion")
     if aligned or field is not None:
         bvec, covered = kernel.correct_motion(dwi, bvec, affine, motion, field)
@@ -155,6 +160,7 @@ def preprocess(
         mask=brain,
         motion=motion,
         field=field,
+        pair_correlation=pair_correlation,
         steps=steps,
         sigma=sigma,
         neighbour_correlation_raw=raw,

@@ -15,9 +15,9 @@ from axoloci.errors import InputError, raise_all
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
-from axoloci.tasks.preprocess.chain import Corrected, preprocess
+from axoloci.tasks.preprocess.chain import Corrected, ReversePair, preprocess
 from axoloci.tasks.preprocess.check import gradient_frame
-from axoloci.tasks.preprocess.inputs import describe, look_at, read_reverse, read_scan
+from axoloci.tasks.preprocess.inputs import Scan, describe, look_at, read_reverse, read_scan
 from axoloci.tasks.preprocess.outliers import OUTLIER_Z
 
 log = logging.getLogger("axoloci")
@@ -37,8 +37,17 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _inputs(command: Any) -> Any:
-    """The options that name one scan."""
+    """The options that name one scan and what tells its distortion."""
     for option in (
+        click.option(
+            "--reverse-json", type=_FILE, help="Its sidecar; opposite to the DWI's if not given."
+        ),
+        click.option(
+            "--reverse-b0",
+            type=_FILE,
+            help="Image of reverse phase encoding that begins with a b0: susceptibility distortion"
+            " is corrected. Needs --json. 15 CPU seconds for UK Biobank's size.",
+        ),
         click.option(
             "--json", "sidecar", type=_FILE, help="Sidecar with the phase encoding (BIDS)."
         ),
@@ -53,13 +62,6 @@ def _inputs(command: Any) -> Any:
 
 @main.command()
 @_inputs
-@click.option(
-    "--reverse-b0",
-    type=_FILE,
-    help="Image of reverse phase encoding that begins with a b0, on the DWI's grid: susceptibility"
-    " distortion is corrected. Needs --json. 15 CPU seconds for UK Biobank's size.",
-)
-@click.option("--reverse-json", type=_FILE, help="Its sidecar; opposite to the DWI's if not given.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @prefix_option
 @click.option(
@@ -109,13 +111,13 @@ def run(
     orders of eddy currents and motion within a volume stay: FSL's eddy corrects these; give
     --already-preprocessed after it.
     """
+    if already_preprocessed and reverse_b0 is not None:
+        raise click.UsageError(
+            "--reverse-b0 is of no use with --already-preprocessed, which keeps the volumes as they"
+            " are; leave one of them out"
+        )
     scan, problems = read_scan(dwi, bval, bvec, mask, sidecar)
-    reverse = None
-    if scan is not None and reverse_b0 is not None:
-        try:
-            reverse = read_reverse(scan, dwi, reverse_b0, reverse_json)
-        except InputError as error:
-            problems += error.problems
+    reverse = _reverse(scan, dwi, reverse_b0, reverse_json, problems)
     raise_all(problems, f"{dwi}: the scan has faults:")
     assert scan is not None
     data, bvals, affine = scan.dwi, scan.bval, scan.affine
@@ -132,7 +134,7 @@ def run(
         scan.bvec,
         affine,
         scan.mask,
-        None if already_preprocessed else reverse,
+        reverse,
         denoised=denoise and not already_preprocessed,
         unringed=unring and not already_preprocessed,
         aligned=motion and not already_preprocessed,
@@ -168,6 +170,23 @@ def run(
             **_figures(corrected, bvals, affine),
         },
     )
+
+
+def _reverse(
+    scan: Scan | None,
+    dwi: Path,
+    path: Path | None,
+    sidecar: Path | None,
+    problems: list[str],
+) -> ReversePair | None:
+    """The reverse b0, if one is given; what is wrong with it joins the problems of the scan."""
+    if scan is None or path is None:
+        return None
+    try:
+        return read_reverse(scan, dwi, path, sidecar)
+    except InputError as error:
+        problems += error.problems
+        return None
 
 
 def _write_volumes(path: Path, corrected: Corrected) -> None:
@@ -224,6 +243,7 @@ def _figures(
         "mask_ml": round(
             float(corrected.mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000), 1
         ),
+        "centre_mm": [round(float(x), 2) for x in motion.centre],
         "mean_framewise_displacement": round(float(fd.mean()), 4),
         "max_framewise_displacement": round(float(fd.max()), 4),
         "n_eddy_corrected_volumes": int((eddy > 0).sum()),
@@ -239,6 +259,10 @@ def _figures(
     if corrected.field is not None:
         moved = abs(corrected.field.displacement[corrected.mask])
         figures["mean_distortion"] = round(float(moved.mean(dtype=np.float64)), 3)
+    if corrected.pair_correlation is not None:
+        before, after = corrected.pair_correlation
+        figures["pair_correlation_raw"] = round(before, 5)
+        figures["pair_correlation"] = round(after, 5)
     if corrected.sigma is not None:
         figures["noise_sigma"] = round(corrected.sigma, 4)
     for name in ("neighbour_correlation_raw", "neighbour_correlation"):
@@ -250,13 +274,22 @@ def _figures(
 
 @main.command()
 @_inputs
-def check(dwi: Path, bval: Path, bvec: Path, mask: Path | None, sidecar: Path | None) -> None:
+def check(
+    dwi: Path,
+    bval: Path,
+    bvec: Path,
+    mask: Path | None,
+    sidecar: Path | None,
+    reverse_b0: Path | None,
+    reverse_json: Path | None,
+) -> None:
     """Sum a scan up and print everything that is wrong with it; exit code 1 if anything is.
 
     Gradients in another frame than the image's, which leave FA as it is, are a warning.
     """
     found = look_at(dwi, bval, bvec, mask, sidecar)
     scan, frame = found.scan, None
+    _reverse(scan, dwi, reverse_b0, reverse_json, found.problems)
     if scan is not None:
         frame = gradient_frame(scan.dwi, scan.bval, scan.bvec, scan.mask, scan.affine)
     for line in describe(found, frame):

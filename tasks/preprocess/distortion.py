@@ -17,7 +17,7 @@ that half of the head is displaced each way, as scanners are tuned to most of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -109,6 +109,32 @@ class Field:
         place, gain = self.sampling(matrix, factor)
         moved = ndimage.map_coordinates(volume, place, np.float32, order, "nearest")
         return np.asarray(moved * gain, dtype=np.float32)
+
+
+def likeness(
+    field: Field,
+    forward: NDArray[np.float32],
+    reverse: NDArray[np.float32],
+    readout_ratio: float,
+    brain: NDArray[np.bool_],
+) -> tuple[float, float]:
+    """Correlation in the brain of two b0s of opposite phase encoding, before and after correction.
+
+    Parameters
+    ----------
+    forward, reverse
+        (x, y, z), as in `estimate_field`.
+    brain
+        (x, y, z).
+    """
+    motion_alone = replace(field, displacement=np.zeros_like(field.displacement))
+
+    def correlation(of: Field) -> float:
+        one = of.apply(forward, np.eye(4), order=1)[brain]
+        other = of.apply(reverse, field.reverse_matrix, -readout_ratio, order=1)[brain]
+        return float(np.corrcoef(one, other)[0, 1])
+
+    return correlation(motion_alone), correlation(field)
 
 
 def _places(voxel: Array, shape: tuple[int, ...]) -> Array:

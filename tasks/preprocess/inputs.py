@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from axoloci import registration
 from axoloci.errors import InputError
 from axoloci.io.gradients import (
     B0_THRESHOLD,
@@ -24,12 +25,15 @@ from axoloci.io.gradients import (
     tensor_condition,
 )
 from axoloci.io.nifti import Header, read_header, read_nifti, same_grid
-from axoloci.io.sidecars import PhaseEncoding, read_phase_encoding
+from axoloci.io.sidecars import AXES, PhaseEncoding, read_phase_encoding
 from axoloci.memory import free_memory
 from axoloci.tasks.preprocess import check
 from axoloci.tasks.preprocess.chain import ReversePair
 
 log = logging.getLogger("axoloci")
+
+MAX_TURN_DEGREES = 10.0
+"""Angle by which the axes of a reverse pair may differ: the head was not turned much in between."""
 
 
 @dataclass(frozen=True)
@@ -154,15 +158,14 @@ def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> Rev
     dwi
         File of the scan, for messages.
     path
-        3D or 4D image that begins with a b0.
+        3D or 4D image that begins with a b0; one on another grid is resampled to that of the scan.
     sidecar
         JSON with its phase encoding; without it that is taken for the scan's, reversed.
 
     Raises
     ------
     InputError
-        The phase encoding of the scan is not told, or that of the image is not its reverse, or the
-        image lies on another grid.
+        The phase encoding of the scan is not told, or that of the image is not its reverse.
     """
     own = scan.phase_encoding
     if own is None:
@@ -171,23 +174,29 @@ def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> Rev
             " PhaseEncodingDirection by --json"
         )
     other = read_phase_encoding(sidecar) if sidecar is not None else None
-    if other is not None and (other.axis != own.axis or other.sign * own.sign > 0):
+    header = read_header(path, 3, 4)
+    axis = own.axis if other is None else other.axis
+    along = [affine[:3, k] for affine, k in ((scan.affine, own.axis), (header.affine, axis))]
+    size = [float(np.linalg.norm(step)) for step in along]  # mm
+    cosine = float(along[0] @ along[1]) / (size[0] * size[1])
+    one_way = other is not None and own.sign * other.sign * cosine > 0
+    if abs(cosine) < np.cos(np.deg2rad(MAX_TURN_DEGREES)) or one_way:
         raise InputError(
-            f"{sidecar}: phase encoding {other} is not the reverse of {own}, that of {dwi}; give an"
-            " image of the opposite direction, or none"
+            f"{sidecar or path}: its phase encoding ({other or AXES[axis]}) is not the reverse of"
+            f" that of {dwi} ({own}); give an image of the opposite direction, or none"
         )
     ratio = 1.0
     if other is not None and other.readout_time and own.readout_time:
-        ratio = other.readout_time / own.readout_time
-    header = read_header(path, 3, 4)
-    shape, affine = scan.dwi.shape[:3], scan.affine
-    if header.shape[:3] != shape or not np.allclose(header.affine, affine, atol=1e-2):
-        raise InputError(
-            f"{path}: is not on the grid of {dwi}; resample it there, or acquire both alike"
-        )
+        ratio = other.readout_time * size[1] / (own.readout_time * size[0])
     if len(header.shape) == 3:
-        return ReversePair(read_nifti(path, 3)[0], own.axis, ratio)
-    return ReversePair(np.ascontiguousarray(read_nifti(path, 4)[0][..., 0]), own.axis, ratio)
+        b0, affine = read_nifti(path, 3)
+    else:
+        volumes, affine = read_nifti(path, 4)
+        b0 = np.ascontiguousarray(volumes[..., 0])
+    shape = scan.dwi.shape[:3]
+    if b0.shape != shape or not np.allclose(affine, scan.affine, atol=1e-3):
+        b0 = registration.resample(b0, affine, np.eye(4), shape, scan.affine)
+    return ReversePair(b0, own.axis, ratio)
 
 
 def _read_image(found: Found, dwi: Path) -> None:

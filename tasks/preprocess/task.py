@@ -20,6 +20,30 @@ class PreprocessDwi(shell.Task["PreprocessDwi.Outputs"]):
     mask: Nifti | None = shell.arg(
         argstr="--mask", default=None, help="brain mask; without it one is made"
     )
+    json: File | None = shell.arg(
+        argstr="--json", default=None, help="sidecar with the phase encoding (BIDS)"
+    )
+    reverse_b0: Nifti | None = shell.arg(
+        argstr="--reverse-b0",
+        default=None,
+        help="image of reverse phase encoding that begins with a b0: distortion is corrected",
+    )
+    reverse_json: File | None = shell.arg(argstr="--reverse-json", default=None, help="its sidecar")
+    denoise: bool = shell.arg(
+        default=True,
+        formatter=lambda denoise: "--denoise" if denoise else "--no-denoise",
+        help="take out thermal noise",
+    )
+    unring: bool = shell.arg(
+        default=True,
+        formatter=lambda unring: "--unring" if unring else "--no-unring",
+        help="take out Gibbs ringing",
+    )
+    motion: bool = shell.arg(
+        default=True,
+        formatter=lambda motion: "--motion" if motion else "--no-motion",
+        help="correct head motion and eddy currents, replace slices that lost signal",
+    )
     already_preprocessed: bool = shell.arg(
         argstr="--already-preprocessed",
         default=False,

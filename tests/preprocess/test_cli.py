@@ -127,12 +127,17 @@ def test_run__a_reverse_b0_corrects_distortion(tmp_path: Path, simulated: Simula
     assert qc["distortion"] == "corrected"
     assert qc["mean_distortion"] < 0.5
     assert qc["steps"][-1] == {"name": "susceptibility distortion"}
+    assert 0.9 < qc["pair_correlation_raw"] < qc["pair_correlation"] + 0.01
+    centre = np.linalg.inv(affine)[:3] @ [*qc["centre_mm"], 1]
+    assert (abs(centre - np.array(dwi.shape[:3]) / 2) < 3).all()  # voxels
     assert len(qc["Sources"]) == 6
     refused = call("run", tmp_path, *pair, "--reverse-json", tmp_path / "a.json")
-    assert "is not the reverse of j-, 0.05 s" in refused.output
+    assert "(j-, 0.05 s) is not the reverse of that of" in refused.output
     assert "give its sidecar" in call("run", tmp_path, "--reverse-b0", reverse).output
-    write_nifti(reverse, dwi[:-1, ..., 0], affine)
-    assert "is not on the grid" in call("run", tmp_path, *pair).output
+    kept = call("run", tmp_path, *pair, "--already-preprocessed")
+    assert "of no use with --already-preprocessed" in kept.output
+    checked = call("check", tmp_path, *pair, "--reverse-json", tmp_path / "a.json")
+    assert "is not the reverse of" in checked.output
 
 
 def test_run__parts_may_be_left_out(tmp_path: Path, simulated: Simulated) -> None:
@@ -222,3 +227,20 @@ def test_run__refusals_by_words(tmp_path: Path, simulated: Simulated) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
     assert "truncated or damaged after" in call("run", tmp_path).output
     assert not (tmp_path / "out").exists()
+
+
+def test_run__a_reverse_b0_may_lie_on_another_grid(tmp_path: Path, simulated: Simulated) -> None:
+    """Stored the other way round and with finer voxels, it is the same image."""
+    write_scan(tmp_path, simulated)
+    dwi, affine = simulated[:2]
+    fine = np.repeat(dwi[:, ::-1, :, 0], 2, axis=1)
+    turned = affine @ np.diag([1, -0.5, 1, 1])
+    turned[:3, 3] += affine[:3, 1] * (dwi.shape[1] - 0.75)
+    write_nifti(tmp_path / "reverse.nii.gz", fine, turned)
+    (tmp_path / "a.json").write_text('{"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}')
+    (tmp_path / "r.json").write_text('{"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.1}')
+    told = ("--json", tmp_path / "a.json", "--reverse-json", tmp_path / "r.json")
+    assert call("run", tmp_path, *told, "--reverse-b0", tmp_path / "reverse.nii.gz").exit_code == 0
+    qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
+    assert qc["mean_distortion"] < 0.5
+    assert qc["pair_correlation_raw"] > 0.9

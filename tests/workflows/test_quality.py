@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,3 +43,27 @@ def test_run__wrong_data_are_found_and_sound_ones_pass(cohort: Path, tmp_path: P
     # b-values of other volumes are refused or flagged: neither gets into the group unseen
     refused = scans["status"][people[SWAPPED]] == "failed"
     assert refused or quality["flags"][people[SWAPPED]].startswith(("exclude", "look"))
+
+
+def test_run__a_reverse_b0_is_found_and_used(tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    people = ("--n-subjects", 8, "--n-variants", 10)
+    axoloci("simulate", cohort, *people, "--distortion-mm", 10, "--motion-mm", 0.1)
+    study = write_study(tmp_path, cohort)
+    first = sorted(path.name for path in (cohort / "bids").glob("sub-*"))[0]
+    only = ("--stage", "participants", "--participant-label", first)
+    folder = tmp_path / "out" / first / "dwi"
+
+    def figures(*table: str) -> dict[str, Any]:
+        study.write_text("\n".join([whole, "[preprocess]", *table]))
+        axoloci("run", study, *only)
+        return dict(json.loads((folder / f"{first}_desc-preproc_dwi.json").read_text()))
+
+    whole = study.read_text()
+    qc = figures()
+    assert qc["distortion"] == "corrected"
+    assert qc["pair_correlation"] > qc["pair_correlation_raw"] + 0.02
+    assert "_epi.nii.gz" in str(qc["Sources"])
+    left = figures("distortion = false", "unring = false", "motion = false")
+    assert left["distortion"] == "no reverse-phase b0"
+    assert (left["steps"], left["max_framewise_displacement"]) == ([], 0)
