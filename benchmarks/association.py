@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -97,10 +98,19 @@ def associate(
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command took: seconds, and the peak of the resident memory of its largest process."""
+    """What a command took.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds
+        On the wall's clock, and of the processor.
+    peak_gb
+        Of the resident memory of its largest process.
+    """
 
     seconds: float
     peak_gb: float
+    cpu_seconds: float
 
 
 def measure(command: Sequence[str], threads: int, limit: float = math.inf) -> Measured:
@@ -113,10 +123,13 @@ def measure(command: Sequence[str], threads: int, limit: float = math.inf) -> Me
     SystemExit
         It failed.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    of_threads = dict.fromkeys(("OMP_NUM_THREADS", "MRTRIX_NTHREADS"), str(threads))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as said:
         begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+        process = subprocess.Popen(
+            command, stdout=said, stderr=said, env={**os.environ, **of_threads}
+        )
         ended, peaks = threading.Event(), [0.0]
 
         def watch() -> None:
@@ -139,7 +152,9 @@ def measure(command: Sequence[str], threads: int, limit: float = math.inf) -> Me
         if process.returncode:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)}\n{said.read().decode()}")
-    return Measured(seconds, max(peaks) / 1e9)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(seconds, max(peaks) / 1e9, cpu_seconds)
 
 
 def _peak(pid: int) -> float:
@@ -156,9 +171,12 @@ def _peak(pid: int) -> float:
 
 
 def median_of(runs: Sequence[Measured]) -> Measured:
-    """Median of the times, and the largest peak."""
-    seconds = statistics.median(run.seconds for run in runs)
-    return Measured(seconds, max(run.peak_gb for run in runs))
+    """Medians of the times, and the largest peak."""
+    return Measured(
+        statistics.median(run.seconds for run in runs),
+        max(run.peak_gb for run in runs),
+        statistics.median(run.cpu_seconds for run in runs),
+    )
 
 
 @dataclass(frozen=True)

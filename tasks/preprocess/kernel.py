@@ -48,7 +48,13 @@ MAX_POINTS = 100_000
 """Points that two shells are compared at; six parameters do not need more."""
 
 MIN_SETTLED = 20
-"""Volumes of a shell below which motion that looks like contrast is left alone (`_settle`)."""
+"""Volumes of a shell below which their order in time tells nothing of them (`_settle`, `_join`)."""
+
+CONTRAST_ERROR_MM = 0.1
+"""Error that is expected of a registration between two shells, along each axis."""
+
+MAX_AVERAGED = 16
+"""Volumes of a shell whose mean is compared with that of another: more tell nothing new."""
 
 RIM = 0.1
 """Share of a smoothed mask above which a voxel counts for motion: the brain's edge tells most."""
@@ -186,6 +192,7 @@ def estimate_motion(
         (x, y, z) brain, roughly.
     """
     shells = find_shells(bval)
+    settled = [shell for shell in shells[1:] if len(shell) >= MIN_SETTLED]
     motion = no_motion(dwi.shape[2:], affine, mask)
     matrices, stretch, centre = motion.matrices, motion.stretch, motion.centre
     acquired: dict[tuple[int, int], NDArray[np.float32]] = {}  # what lost slices held
@@ -206,7 +213,7 @@ def estimate_motion(
             if spacing == SPACINGS_MM[-1] and shell is not shells[0]:
                 stretch[shell] = _stretch(small, small_affine, inside, matrices, bvec, centre)
                 _align_shell(small, small_affine, inside, matrices, bvec)
-        _settle(matrices, stretch, centre, bvec, shells[1:])
+        _settle(matrices, stretch, centre, bvec, settled)
         for (k, v), slab in acquired.items():
             dwi[:, :, k, v] = slab
         motion.lost[:] = False
@@ -225,6 +232,7 @@ def estimate_motion(
         matrices[shell] = matrices[shell] @ to_shell
         lower = upper
 
+    _join(matrices, stretch, centre, bvec, settled)
     first = matrices[shells[0][0]].copy()
     matrices[:] = matrices @ np.linalg.inv(first)
     matrices[shells[0][0]] = np.eye(4)  # exactly: that volume is not interpolated
@@ -264,35 +272,85 @@ def _settle(
     volume, for neighbours in time have distant directions: of all motion that fits the
     registration as well, that with the least change from volume to volume is taken.
     """
-    g = len(matrices)
-    even, free = [], []  # columns (g,): motion that looks like contrast; what else may jump
+    even, free = [], []  # motion that looks like contrast; what else may jump
     for shell in shells:
-        if len(shell) < MIN_SETTLED:
-            continue
         x, y, z = bvec[shell].T
-        for value in (x * y, x * z, y * z, x * x - y * y, 2 * z * z - x * x - y * y):
-            even.append(np.zeros(g))
-            even[-1][shell] = value - value.mean()
-        for value in (np.ones(len(shell)), x, y, z):  # shells lie apart, eddy currents shift them
-            free.append(np.zeros(g))
-            free[-1][shell] = value
-    if not even:
+        even += [
+            _column(len(matrices), shell, value - value.mean())
+            for value in (x * y, x * z, y * z, x * x - y * y, 2 * z * z - x * x - y * y)
+        ]
+        free += [_column(len(matrices), shell, value) for value in (np.ones(len(shell)), x, y, z)]
+    _calm(matrices, stretch, centre, even, free)
+
+
+def _join(
+    matrices: NDArray[np.float64],
+    stretch: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    bvec: NDArray[np.float64],
+    shells: list[NDArray[np.intp]],
+) -> None:
+    """Let the shells follow each other in time.
+
+    Mutual information between contrasts is off by some tenths of a voxel: then the head seems to
+    jump at each change of the b-value. What these jumps tell counts for as much as there are many,
+    and as the head is still otherwise.
+    """
+    apart, free = [], []
+    for shell in shells:
+        apart.append(_column(len(matrices), shell, np.ones(len(shell))))
+        free += [_column(len(matrices), shell, value) for value in bvec[shell].T]  # eddy currents
+    _calm(matrices, stretch, centre, apart, free, CONTRAST_ERROR_MM)
+
+
+def _column(n: int, shell: NDArray[np.intp], value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A number a volume (n,): `value` in a shell, 0 elsewhere."""
+    column = np.zeros(n)
+    column[shell] = value
+    return column
+
+
+def _calm(
+    matrices: NDArray[np.float64],
+    stretch: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    doubtful: list[NDArray[np.float64]],
+    free: list[NDArray[np.float64]],
+    error_mm: float = np.inf,
+) -> None:
+    """Take out of the motion those multiples of columns (g,) that make it jump between volumes.
+
+    Parameters
+    ----------
+    doubtful
+        Courses of what may be wrong.
+    free
+        Courses of what may jump; they stay.
+    error_mm
+        By how much the former may be expected to be wrong (rotations 50 mm from the centre).
+    """
+    if not doubtful:
         return
     rigid = [
         np.linalg.inv(registration.about(s, np.zeros(3), centre)) @ m
         for s, m in zip(stretch, matrices, strict=True)
     ]
-    parameters = _parameters(np.stack(rigid), centre)  # (g, 6)
-    columns = np.stack(even + free, axis=1)
+    mm = np.repeat([1.0, registration.HEAD_RADIUS_MM], 3)
+    parameters = _parameters(np.stack(rigid), centre) * mm  # (g, 6)
+    columns = np.stack(doubtful + free, axis=1)
     change, steps = np.diff(columns, axis=0), np.diff(parameters, axis=0)
+    expected = np.eye(len(doubtful), columns.shape[1]) / error_mm
     for k in range(6):
-        weight = np.ones(g - 1)
+        weight = np.ones(len(steps))
         for _ in range(10):  # absolute values in place of squares: a head that jumps may do so
-            beta = np.linalg.lstsq(weight[:, None] * change, weight * steps[:, k], rcond=None)[0]
+            rows = np.concatenate([weight[:, None] * change, expected])
+            values = np.concatenate([weight * steps[:, k], np.zeros(len(expected))])
+            beta = np.linalg.lstsq(rows, values, rcond=None)[0]
             left = abs(steps[:, k] - change @ beta)
-            weight = 1 / np.sqrt(left + 0.3 * np.median(left) + 1e-6)
-        parameters[:, k] -= columns[:, : len(even)] @ beta[: len(even)]
-    for v, (moved, s) in enumerate(zip(parameters, stretch, strict=True)):
+            scale = np.median(left) / np.log(2) + 1e-6  # of Laplace's distribution, mm
+            weight = 1 / np.sqrt(scale * (left + 0.2 * scale))
+        parameters[:, k] -= columns[:, : len(doubtful)] @ beta[: len(doubtful)]
+    for v, (moved, s) in enumerate(zip(parameters / mm, stretch, strict=True)):
         turn = registration.about(registration.rotation_matrix(moved[3:]), moved[:3], centre)
         matrices[v] = registration.about(s, np.zeros(3), centre) @ turn
 
@@ -362,12 +420,15 @@ def mean_aligned(
     matrices: NDArray[np.float64],
     shell: NDArray[np.intp],
 ) -> NDArray[np.float32]:
-    """Mean of a shell's volumes (x, y, z), aligned."""
-    shape = dwi.shape[:3]
-    total = np.zeros(shape, dtype=np.float32)
-    for v in shell:
-        total += registration.resample(dwi[..., v], affine, matrices[v], shape, affine, order=1)
-    return total / np.float32(len(shell))
+    """Mean of a shell's volumes (x, y, z), aligned, of a few spread over time if there are many.
+
+    By cubic splines: linear interpolation blurs the fluid of a b0, and misleads its alignment.
+    """
+    some = shell[np.linspace(0, len(shell) - 1, min(len(shell), MAX_AVERAGED)).astype(int)]
+    total = np.zeros(dwi.shape[:3], dtype=np.float32)
+    for v in some:
+        total += registration.resample(dwi[..., v], affine, matrices[v], total.shape, affine)
+    return total / np.float32(len(some))
 
 
 def no_motion(
