@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError
 from axoloci.io.nifti import read_nifti, same_grid
 from axoloci.quality import (
+    DETAILS,
     FIGURES,
     LIMITS,
     Flag,
@@ -442,13 +443,14 @@ def _add_figures(page: ScanPage, scan: Scan) -> None:
     for limit in LIMITS:
         limits.setdefault(limit.figure, {})[limit.level] = limit.bounds
     rows = []
-    names = [name for name in FIGURES if name in scan.figures]
+    named = {**FIGURES, **DETAILS}
+    names = [name for name in named if name in scan.figures]
     for name in [*names, *(name for name in scan.figures if name not in names)]:
         value, told = scan.figures[name], figure_of(name)
         kind = "flag" if name in broken else "number"
         if isinstance(value, str):
             shown = Cell(value, kind=kind)
-        elif name in FIGURES or name.startswith("snr_b"):
+        elif name in named or name.startswith("snr_b"):
             shown = Cell(told.text(float(value)), float(value), kind)
         else:
             shown = Cell(f"{value:,.6g}", float(value), kind)

@@ -105,6 +105,8 @@ def write_scan(folder: Path, *, full: bool = True, **figures: Any) -> Path:
             "Settings": {"template": TEMPLATE},
             "similarity": {"header": 0.2, "affine": 0.7, "warp": 0.86},
             "head_scale": 1.02,
+            "dice": {"brain": 0.93, "white_matter": 0.71},
+            "jacobian": {"min": 0.31, "p1": 0.4, "p50": 0.95, "p99": 1.8, "folded": 0.0005},
         },
     }
     for name, content in described.items():
@@ -220,6 +222,19 @@ def test_scan__states_figures_with_their_limits(page: Page) -> None:
     assert "implausible voxels, % 1.20 > 8 > 30" in page.text
     assert "SNR at b = 1000 2.4" in page.text
     assert len(LIMITS) > 10
+
+
+def test_scan__names_the_figures_of_registration_with_their_units(page: Page) -> None:
+    for words in (
+        "similarity to template after the affine 0.700",
+        "Dice overlap of brains 0.930 < 0.75 < 0.5",
+        "Dice overlap of white matter 0.710",
+        "folded voxels (Jacobian ≤ 0), % 0.05 > 0.1",
+        "smallest Jacobian, volume in scan / in template 0.310",
+        "99th percentile of Jacobian, volume in scan / in template 1.800",
+    ):
+        assert words in page.text, words
+    assert "jacobian p1" not in page.text
 
 
 def test_scan__the_same_files_give_the_same_bytes(folder: Path, template: Path) -> None:
