@@ -608,7 +608,7 @@ def test_make__tells_the_methods_of_what_ran(inputs: Path, tmp_path: Path) -> No
     for options in ([], ["--shareable"]):
         assert make(given, tmp_path / "report.html", *options).exit_code == 0
         text = Parsed((tmp_path / "report.html").read_text()).text
-        assert "weighted linear least squares [2] with DIPY [3]" in text
+        assert "weighted linear least squares [2] through DIPY's tensor model [3]" in text
         assert "exact F test of the canonical R²" in text  # the table of the joint test says so
         assert "autoencoder" not in text.split("Methods")[-1]
         assert "doi:10.3389/fninf.2014.00008" in text
