@@ -265,10 +265,7 @@ def _correction(done: Mapping[str, Any], cite: Any) -> list[str]:
             f"opposite phase encoding alike {cite('andersson-field', 'ruthotto')}{where}."
         )
     else:
-        sentences.append(
-            "Susceptibility distortion was not corrected, for want of b = 0 images of reverse "
-            "phase encoding."
-        )
+        sentences.append("Susceptibility distortion was not corrected.")
     return sentences
 
 

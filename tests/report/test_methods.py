@@ -123,7 +123,7 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
         ({"preprocess": {"slices_replaced": False}}, "rigid transform", "Slices"),
         (
             {"preprocess": {"steps": {"unringing": "all"}, **NOTHING_FOUND}},
-            "Susceptibility distortion was not corrected, for want",
+            "Susceptibility distortion was not corrected.",
             "otion",
         ),
         (
@@ -139,7 +139,7 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
         (
             {"preprocess": {"steps": {"susceptibility distortion": "some"}, **NOTHING_FOUND}},
             "where there was one of reverse phase encoding; that of other scans was not.",
-            "for want",
+            "not corrected.",
         ),
         ({"preprocess": {"masks": ["given"]}}, "Brain masks were given", "Otsu"),
         ({"preprocess": {"masks": ["given", "made"]}}, "where none was given", "were given"),
