@@ -21,9 +21,9 @@ from axoloci.quality import (
     level_of,
     outliers,
     quality_figures,
-    robust_z,
     volume_faults,
 )
+from axoloci.statistics import robust_z
 
 SOUND = {
     "mean_framewise_displacement": 1.0,

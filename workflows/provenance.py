@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -242,11 +243,17 @@ def _scan_facts(used: Sequence[Scan], settings: StudySettings) -> dict[str, Any]
         descriptions = [_read(file) for file in files_of_scans if file]
         chosen = descriptions[0]["Settings"]
         if step == "preprocess":
+            ran = Counter(one["name"] for about in descriptions for one in about["steps"])
             facts[step] = {
+                "steps": {
+                    name: "all" if count == len(descriptions) else "some"
+                    for name, count in ran.items()
+                },
+                "slices_replaced": any(about["n_outlier_slices"] > 0 for about in descriptions),
                 "already_preprocessed": chosen["already_preprocessed"],
                 "masks": sorted({about["Settings"]["mask"] for about in descriptions}),
                 "eddy_corrected": any(
-                    about.get("n_eddy_corrected_volumes", 0) > 0 for about in descriptions
+                    about["n_eddy_corrected_volumes"] > 0 for about in descriptions
                 ),
             }
         elif step == "dti":

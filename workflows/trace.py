@@ -139,10 +139,10 @@ def timeline(rows: Sequence[Mapping[str, Any]]) -> Any:
     """
     try:
         from matplotlib.collections import PolyCollection
-        from matplotlib.figure import Figure
         from matplotlib.patches import Patch
 
-        from axoloci.tasks.report.figures import ACCENT, INK, MUTED
+        from axoloci.tasks.report.document import ACCENT, INK, MUTED
+        from axoloci.tasks.report.figures import empty_figure
     except ImportError as error:
         raise InputError("the timeline needs matplotlib: pip install 'axoloci[report]'") from error
 
@@ -186,7 +186,7 @@ def timeline(rows: Sequence[Mapping[str, Any]]) -> Any:
     )
     assert corners.shape == (len(ended), 4, 2)
 
-    figure = Figure(figsize=(11, 1.6 + min(9.0, max(1.4, 0.26 * n_all))), layout="constrained")
+    figure = empty_figure(11, 1.6 + min(9.0, max(1.4, 0.26 * n_all)))
     axes = figure.subplots()
     steps = np.array([_kind(row["step"]) for row in ended])
     failed = np.array([row["exit_code"] != 0 for row in ended])

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from axoloci.statistics import robust_z
+
 Level = Literal["exclude", "look"]
 
 FEWEST = 10  # scans of one scanner and its shells; the spread of fewer says little
@@ -70,19 +72,35 @@ FIGURES: dict[str, Figure] = {
     "share_implausible_voxels": Figure("implausible voxels, %", 100, 2),
     "median_residual": Figure("median residual"),
     "similarity_warp": Figure("similarity to template"),
-    "dice_brain": Figure("overlap with template"),
-    "dice_white_matter": Figure("overlap of white matter"),
-    "jacobian_folded": Figure("folded voxels, %", 100, 2),
+    "dice_brain": Figure("Dice overlap of brains"),
+    "dice_white_matter": Figure("Dice overlap of white matter"),
+    "jacobian_folded": Figure("folded voxels (Jacobian ≤ 0), %", 100, 2),
     "head_scale": Figure("head scale"),
 }
 """Figures that are told apart from the others, in their order."""
 
+DETAILS: dict[str, Figure] = {
+    "max_share_outlier_slices_of_a_volume": Figure(
+        "slices replaced in the worst volume, %", 100, 1
+    ),
+    "mean_eddy_displacement": Figure("mean displacement by eddy currents, mm"),
+    "max_eddy_displacement": Figure("max displacement by eddy currents, mm", 1, 2),
+    "noise_sigma": Figure("SD of the noise, units of the signal", 1, 2),
+    "similarity_header": Figure("similarity to template before registration"),
+    "similarity_affine": Figure("similarity to template after the affine"),
+    "jacobian_min": Figure("smallest Jacobian, volume in scan / in template"),
+    "jacobian_p1": Figure("1st percentile of Jacobian, volume in scan / in template"),
+    "jacobian_p50": Figure("median Jacobian, volume in scan / in template"),
+    "jacobian_p99": Figure("99th percentile of Jacobian, volume in scan / in template"),
+}
+"""Further figures of one scan, in their order; pages of many scans leave them out."""
+
 
 def figure_of(name: str) -> Figure:
-    """How a figure is told; one that is not among `FIGURES` by its own name."""
+    """How a figure is told; one that is not among `FIGURES` or `DETAILS` by its own name."""
     if name.startswith("snr_b"):
         return Figure(f"SNR at b = {name.removeprefix('snr_b')}", 1, 1)
-    return FIGURES.get(name) or Figure(name.replace("_", " "), 1, 4)
+    return FIGURES.get(name) or DETAILS.get(name) or Figure(name.replace("_", " "), 1, 4)
 
 
 @dataclass(frozen=True)
@@ -353,33 +371,6 @@ def absolute_flags(row: Mapping[str, Any]) -> list[Flag]:
             text = f"{told.name} {told.text(value)}{told.unit} ({limit.bounds})"
             flags[limit.figure] = Flag(limit.figure, limit.level, text, limit.why)
     return list(flags.values())
-
-
-def robust_z(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Distance from the median in robust standard deviations, (x − median) / (1.4826 MAD).
-
-    Parameters
-    ----------
-    values
-        [float, shape: (n_scans,)] NaN stays NaN.
-
-    Returns
-    -------
-    [float64, shape: (n_scans,)] Where more than half of the values are equal, these are zero and
-    the others infinite.
-
-    References
-    ----------
-    Iglewicz and Hoaglin 1993; doi:10.1016/j.jesp.2013.03.013
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).any():
-        return np.full(values.shape, np.nan)
-    distance = values - np.nanmedian(values)
-    spread = 1.4826 * float(np.nanmedian(np.abs(distance)))
-    if spread > 0:
-        return np.asarray(distance / spread)
-    return np.where(distance == 0, 0.0, np.copysign(np.inf, distance) + 0 * distance)
 
 
 def outliers(values: NDArray[Any], rule: Relative) -> NDArray[np.bool_]:

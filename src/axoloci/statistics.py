@@ -1,4 +1,4 @@
-"""Tail probabilities where float64 ends."""
+"""Statistics that several steps share: robust deviations, and tails where float64 ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,35 @@ from numpy.typing import ArrayLike, NDArray
 
 _LOG_SPACE_BELOW = 1e-250  # tails smaller than this are summed as logarithms
 _TINY = 1e-300  # stands for a denominator of zero in the continued fraction
+
+
+def robust_z(values: ArrayLike) -> NDArray[np.float64]:
+    """Distance from the median in robust standard deviations, (x − median) / (1.4826 MAD).
+
+    Outliers move neither the median nor the spread, so that they cannot hide themselves.
+
+    Parameters
+    ----------
+    values
+        [float, shape: (n,)] NaN stays NaN.
+
+    Returns
+    -------
+    [float64, shape: (n,)] Where more than half of the values are equal, these are zero and
+    the others infinite.
+
+    References
+    ----------
+    Iglewicz and Hoaglin 1993; doi:10.1016/j.jesp.2013.03.013
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(x).any():
+        return np.full(x.shape, np.nan)
+    distance = x - np.nanmedian(x)
+    spread = 1.4826 * float(np.nanmedian(np.abs(distance)))
+    if spread > 0:
+        return np.asarray(distance / spread)
+    return np.where(distance == 0, 0.0, np.copysign(np.inf, distance) + 0 * distance)
 
 
 def neg_log10_f_tail(ratio: ArrayLike, df1: float, df2: ArrayLike) -> NDArray[np.float64]:

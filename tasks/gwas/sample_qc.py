@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from axoloci.statistics import robust_z
+
 MAX_MISSING = 0.05  # share of a person's autosomal genotypes
 MAX_HETEROZYGOSITY_SD = 5.0  # robust SD of F: chance alone takes 1 person in 2 million so far
 MAX_PC_SD = 6.0  # robust SD along a component: that of smartpca
@@ -180,9 +182,7 @@ def genetic_sex(f: ArrayLike) -> NDArray[np.int8]:
 
 
 def robust_deviation(values: ArrayLike) -> NDArray[np.float64]:
-    """Distance from the median in robust standard deviations (1.4826 · median |x - median|).
-
-    Outliers move neither the median nor the spread, so that they cannot hide themselves.
+    """Distance from the median in robust standard deviations, where these say something.
 
     Parameters
     ----------
@@ -195,16 +195,10 @@ def robust_deviation(values: ArrayLike) -> NDArray[np.float64]:
         NaN where missing; everywhere if fewer than `MIN_PEOPLE` have a value, or more than half of
         them the same.
     """
-    x = np.asarray(values, dtype=np.float64)
-    known = np.isfinite(x)
-    deviation = np.full(len(x), np.nan)
-    if known.sum() < MIN_PEOPLE:
-        return deviation
-    centred = x[known] - np.median(x[known])
-    spread = 1.4826 * np.median(np.abs(centred))  # 1.4826: the SD where the values are normal
-    if spread > 0:
-        deviation[known] = centred / spread
-    return deviation
+    deviation = robust_z(values)
+    furthest = np.nanmax(np.abs(deviation), initial=0)  # 0 or infinite without spread
+    enough = np.isfinite(deviation).sum() >= MIN_PEOPLE
+    return deviation if enough and 0 < furthest < math.inf else np.full_like(deviation, np.nan)
 
 
 def pc_distance(pcs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,8 +10,6 @@ import json
 import logging
 import multiprocessing
 import shutil
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +21,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from axoloci import registration
 from axoloci.command import progress
@@ -318,8 +317,8 @@ def _unbiased(
     return _moved(path, template_affine, matrix, displacement)
 
 
-def mosaic(images: Sequence[NDArray[np.float32]], affine: NDArray[np.float64]) -> bytes:
-    """A PNG with a row an image: an axial, a coronal and a sagittal section; left is left.
+def mosaic(images: Sequence[NDArray[np.float32]], affine: NDArray[np.float64]) -> Image.Image:
+    """A picture with a row an image: an axial, a coronal and a sagittal section; left is left.
 
     Parameters
     ----------
@@ -337,10 +336,4 @@ def mosaic(images: Sequence[NDArray[np.float32]], affine: NDArray[np.float64]) -
         height = max(len(section) for section in sections)
         rows.append(np.hstack([np.pad(s, ((0, height - len(s)), (0, 0))) for s in sections]))
     grey = (np.vstack(rows) * 255).clip(0, 255).astype(np.uint8)  # (height, width)
-    lines = np.pad(grey, ((0, 0), (1, 0)))  # each line begins with its filter, 0 for none
-    size = struct.pack(">2I5B", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)  # 8 bits of grey
-    parts = ((b"IHDR", size), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
-    )
+    return Image.fromarray(grey)

@@ -197,7 +197,7 @@ def build_template(
         )
         picture = mosaic([stage.image for stage in stages], affine)
         with whole_file(out.with_name(f"{stem}.png")) as temporary:
-            temporary.write_bytes(picture)
+            picture.save(temporary, format="png")
     last = stages[-1]
     to_anchor = kernel.register(fixed, affine, last.image, affine).warp
     write_nifti(out.with_name(f"{stem}_from-template_to-anchor_warp.nii.gz"), to_anchor, affine)

@@ -9,8 +9,6 @@ import click
 
 from axoloci.command import step_group
 from axoloci.io.files import write_text
-from axoloci.tasks.report.inputs import read_inputs
-from axoloci.tasks.report.page import make_page
 
 log = logging.getLogger("axoloci")
 
@@ -37,6 +35,9 @@ main = step_group(
 )
 def make(inputs: Path, out: Path, shareable: bool) -> None:
     """Make the page. It needs no network, and what is not there yet is said to be missing."""
+    from axoloci.tasks.report.inputs import read_inputs
+    from axoloci.tasks.report.page import make_page
+
     html = make_page(read_inputs(inputs), shareable=shareable)
     write_text(out, html)
     log.info("%s: %.1f MB", out, len(html.encode()) / 1e6)

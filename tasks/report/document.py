@@ -7,18 +7,31 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from axoloci import __version__
 
+if TYPE_CHECKING:  # a scan's page, made by the thousand, does without it
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE = "#1f2933", "#66717d", "#d8dde3"
+TONES = ("#3b5875", "#93a9bf")  # neighbouring chromosomes
+ACCENT, SECOND = "#c8475d", "#2f7f79"
 DPI = 150
 LAST = -1e308  # sorts what is missing below all numbers
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 @dataclass(frozen=True)
@@ -50,32 +63,31 @@ class Table:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page as HTML, from a template of this folder."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(version=__version__, **content)
+    """A page or a drawing as text, from a template of this folder."""
+    return TEMPLATES.get_template(template).render(version=__version__, **content)
 
 
-def picture(
-    figure: Figure, alt: str, caption: str, *, wide: bool = True, photo: bool = False
-) -> Picture:
-    """A matplotlib figure within the page; the same bytes each time.
-
-    A `photo`, such as slices of a brain, is JPEG: a tenth of its PNG.
-    """
+def picture(figure: Figure, alt: str, caption: str, *, wide: bool = True) -> Picture:
+    """A matplotlib figure within the page, as PNG; the same bytes each time."""
     buffer = io.BytesIO()
-    if photo:
-        figure.savefig(buffer, format="jpeg", dpi=DPI, pil_kwargs={"quality": 88})
-    else:
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    kind = "jpeg" if photo else "png"
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind};base64,{encoded}", alt, caption, wide)
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return Picture(_src("png", buffer.getvalue()), alt, caption, wide)
+
+
+def photo(image: Image.Image, alt: str, caption: str) -> Picture:
+    """Slices of a brain within the page, as JPEG: a tenth of their PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="jpeg", quality=88)
+    return Picture(_src("jpeg", buffer.getvalue()), alt, caption)
+
+
+def drawing(svg: str, alt: str, caption: str, *, wide: bool = True) -> Picture:
+    """An SVG within the page, sharp at any size."""
+    return Picture(_src("svg+xml", svg.encode()), alt, caption, wide)
+
+
+def _src(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def number_cell(value: Any, decimals: int, kind: str = "number") -> Cell:

@@ -1,27 +1,22 @@
-"""The pictures of the page, from arrays: one function a picture, matplotlib without a screen."""
+"""The pictures of the study's page, from arrays, one function a picture; no screen is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
+from PIL import Image
 
 from axoloci.tasks.report import kernel
+from axoloci.tasks.report.document import ACCENT, INK, MUTED, TONES
+from axoloci.tasks.report.pictures import DIFFERENCE, GREY, Slice, picture_grid, slice_size
 
-INK, MUTED, RULE = "#1f2933", "#66717d", "#d8dde3"
-TONES = ("#3b5875", "#93a9bf")  # neighbouring chromosomes
-ACCENT, SECOND = "#c8475d", "#2f7f79"
-DIFFERENCE = LinearSegmentedColormap.from_list(  # black where nothing differs, as the surrounding
-    "difference", ["#bfe3ff", "#3d8fd9", "#000000", "#e0523f", "#ffd9c7"]
-)
 MAX_LABELS = 24
 Bars = tuple[NDArray[np.int64], NDArray[np.float64]]  # counts (k,) and edges (k + 1,)
 LINEAR_UP_TO = 20.0  # −log10 p above which the axis is compressed
@@ -147,7 +142,7 @@ def brains(
     white: Sequence[float],
     mask: NDArray[np.bool_],
     voxel: Sequence[float],
-) -> Figure:
+) -> Image.Image:
     """One row of slices a volume, grey, on black.
 
     Parameters
@@ -181,7 +176,7 @@ def examples(
     reconstruction: NDArray[Any],
     labels: Sequence[str],
     voxel: Sequence[float],
-) -> Figure:
+) -> Image.Image:
     """Original, reconstruction and difference of a few people, an axial and a sagittal slice.
 
     Parameters
@@ -202,9 +197,9 @@ def examples(
     limit = vmax / 4
     rows = []
     for row in range(len(original)):
-        kinds: list[tuple[NDArray[Any], str | Colormap, tuple[float, float]]] = [
-            (original[row], "gray", (0.0, vmax)),
-            (reconstruction[row], "gray", (0.0, vmax)),
+        kinds: list[tuple[NDArray[Any], Sequence[str], tuple[float, float]]] = [
+            (original[row], GREY, (0.0, vmax)),
+            (reconstruction[row], GREY, (0.0, vmax)),
             (difference[row], DIFFERENCE, (-limit, limit)),
         ]
         rows.append(
@@ -345,70 +340,6 @@ def empty_figure(width: float, height: float) -> Figure:
     """An empty figure, inches, that keeps room around and between its panels."""
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14, wspace=0.05, hspace=0.06)
     return Figure(figsize=(width, height), layout=layout)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A picture of a grid: grey or coloured values, or RGB, with outlines of masks on it.
-
-    Attributes
-    ----------
-    picture
-        [shape: (rows, columns) or (rows, columns, 3)]
-    size
-        Width and height, mm.
-    colours, span
-        Colours of the values and the range that they span; RGB has its own.
-    outlines
-        [bool, shape: (rows, columns)] and the colour of each outline.
-    """
-
-    picture: NDArray[Any]
-    size: tuple[float, float]
-    colours: str | Colormap = "gray"
-    span: tuple[float, float] = (0.0, 1.0)
-    outlines: tuple[tuple[NDArray[np.bool_], str], ...] = ()
-
-
-def picture_grid(
-    rows: Sequence[Sequence[Slice]], labels: Sequence[str], heads: Sequence[str] = ()
-) -> Figure:
-    """Pictures on black in rows and columns, each in the middle of its cell."""
-    widths = [max(one.size[0] for one in column) for column in zip(*rows, strict=True)]
-    heights = [max(one.size[1] for one in row) for row in rows]
-    pictures = sum(widths)
-    between = margin = 0.01 * pictures
-    left, above = 0.12 * pictures, (0.035 if heads else 0.01) * pictures
-    width = left + pictures + between * (len(widths) - 1) + margin
-    height = above + sum(heights) + between * (len(rows) - 1) + margin
-    figure = Figure(figsize=(11, 11 * height / width), facecolor="black")
-    top = height - above
-    for i, row in enumerate(rows):
-        x, middle = left, top - heights[i] / 2
-        for j, one in enumerate(row):
-            w, h = one.size
-            place = (x + (widths[j] - w) / 2, middle - h / 2)
-            axes = figure.add_axes((place[0] / width, place[1] / height, w / width, h / height))
-            axes.imshow(one.picture, cmap=one.colours, vmin=one.span[0], vmax=one.span[1],
-                        aspect="auto", interpolation="bilinear")  # fmt: skip
-            for mask, colour in one.outlines:
-                if mask.any() and not mask.all():
-                    axes.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8)
-            axes.set_axis_off()
-            if heads and i == 0:
-                figure.text((x + widths[j] / 2) / width, 1 - above / 2 / height, heads[j],
-                            color="#c9d1d9", ha="center", va="center", fontsize=9)  # fmt: skip
-            x += widths[j] + between
-        figure.text(0.015, middle / height, labels[i], color="#c9d1d9",
-                    ha="left", va="center", fontsize=9)  # fmt: skip
-        top -= heights[i] + between
-    return figure
-
-
-def slice_size(shape: Sequence[int], voxel: Sequence[float], axis: int) -> tuple[float, float]:
-    """Width and height of a slice across `axis`, mm."""
-    width, height = (shape[other] * voxel[other] for other in range(3) if other != axis)
-    return width, height
 
 
 def _compress(y: NDArray[np.float64]) -> NDArray[np.float64]:

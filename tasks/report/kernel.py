@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 KEEP_ABOVE = 3.0  # −log10 p from which every variant is drawn
 GRID = (1800, 240)  # cells, across and up, of which the others keep one variant each
@@ -110,6 +109,8 @@ def quantile_points(
         [float64, shape: (n,)] twice, largest first; [float64, shape: (n, 2)] low and high, for
         independent variants.
     """
+    from scipy import special  # takes longer to load than a scan's page, which needs slices alone
+
     n = len(neg_log10_p)
     ordered = np.sort(np.asarray(neg_log10_p, dtype=np.float64))[::-1]
     rank = np.unique(np.round(np.geomspace(1, n, n_points)).astype(np.int64)) if n else np.empty(0)

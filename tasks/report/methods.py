@@ -14,6 +14,27 @@ REFERENCES = {
     "andersson": "Andersson JLR, Sotiropoulos SN. Non-parametric representation and prediction of "
     "single- and multi-shell diffusion-weighted MRI data using Gaussian processes. NeuroImage "
     "2015;122:166–176. doi:10.1016/j.neuroimage.2015.07.067",
+    "andersson-slices": "Andersson JLR, Graham MS, Zsoldos E, Sotiropoulos SN. Incorporating "
+    "outlier detection and replacement into a non-parametric framework for movement and distortion "
+    "correction of diffusion MR images. NeuroImage 2016;141:556–572. "
+    "doi:10.1016/j.neuroimage.2016.06.058",
+    "andersson-field": "Andersson JLR, Skare S, Ashburner J. How to correct susceptibility "
+    "distortions in spin-echo echo-planar images: application to diffusion tensor imaging. "
+    "NeuroImage 2003;20:870–888. doi:10.1016/S1053-8119(03)00336-7",
+    "ruthotto": "Ruthotto L, Kugel H, Olesch J, et al. Diffeomorphic susceptibility artifact "
+    "correction of diffusion-weighted magnetic resonance images. Physics in Medicine and Biology "
+    "2012;57:5715–5731. doi:10.1088/0031-9155/57/18/5715",
+    "veraart-noise": "Veraart J, Novikov DS, Christiaens D, Ades-Aron B, Sijbers J, Fieremans E. "
+    "Denoising of diffusion MRI using random matrix theory. NeuroImage 2016;142:394–406. "
+    "doi:10.1016/j.neuroimage.2016.08.016",
+    "cordero": "Cordero-Grande L, Christiaens D, Hutter J, Price AN, Hajnal JV. Complex "
+    "diffusion-weighted image estimation via matrix recovery under general noise models. "
+    "NeuroImage 2019;200:391–404. doi:10.1016/j.neuroimage.2019.06.039",
+    "gudbjartsson": "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magnetic "
+    "Resonance in Medicine 1995;34:910–914. doi:10.1002/mrm.1910340618",
+    "kellner": "Kellner E, Dhital B, Kiselev VG, Reisert M. Gibbs-ringing artifact removal based "
+    "on local subvoxel-shifts. Magnetic Resonance in Medicine 2016;76:1574–1581. "
+    "doi:10.1002/mrm.26054",
     "otsu": "Otsu N. A threshold selection method from gray-level histograms. IEEE Transactions on "
     "Systems, Man, and Cybernetics 1979;9:62–66. doi:10.1109/TSMC.1979.4310076",
     "basser": "Basser PJ, Mattiello J, LeBihan D. Estimation of the effective self-diffusion "
@@ -22,6 +43,8 @@ REFERENCES = {
     "veraart": "Veraart J, Sijbers J, Sunaert S, Leemans A, Jeurissen B. Weighted linear least "
     "squares estimation of diffusion MRI parameters: strengths, limitations, and pitfalls. "
     "NeuroImage 2013;81:335–346. doi:10.1016/j.neuroimage.2013.05.028",
+    "chang-l": "Chang LC, Jones DK, Pierpaoli C. RESTORE: robust estimation of tensors by outlier "
+    "rejection. Magnetic Resonance in Medicine 2005;53:1088–1095. doi:10.1002/mrm.20426",
     "dipy": "Garyfallidis E, Brett M, Amirbekian B, et al. Dipy, a library for the analysis of "
     "diffusion MRI data. Frontiers in Neuroinformatics 2014;8:8. doi:10.3389/fninf.2014.00008",
     "avants": "Avants BB, Epstein CL, Grossman M, Gee JC. Symmetric diffeomorphic image "
@@ -68,6 +91,14 @@ REFERENCES = {
 PACKAGES = {  # whose version is told where a part ran that rests on it
     "dti": ("dipy", "DIPY"),
     "encoder": ("torch", "PyTorch"),
+}
+OWN_SOLVER = " with a solver of axoloci"
+FITS = {  # words, reference, and whose solver; as `axoloci-dti fit --method` names them
+    "OLS": ("ordinary linear least squares", "", OWN_SOLVER),
+    "WLS": ("weighted linear least squares", "veraart", OWN_SOLVER),
+    "IWLS": ("linear least squares, weighted anew twice", "veraart", OWN_SOLVER),
+    "NLLS": ("non-linear least squares", "", ""),
+    "RESTORE": ("non-linear least squares without outliers (RESTORE)", "chang-l", ""),
 }
 
 
@@ -173,24 +204,13 @@ def _preprocessing(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[st
     done = facts.get("preprocess")
     if done is None:
         return []
-    sentences = []
     if done["already_preprocessed"]:
-        sentences.append(
+        sentences = [
             "Diffusion-weighted volumes had been corrected before and entered as they were, "
             "negative values set to 0."
-        )
+        ]
     else:
-        sentences.append(
-            "Head motion was corrected by one rigid transform a volume: each volume was registered "
-            "to what the other volumes of its shell predict by a Gaussian process over the sphere "
-            f"{cite('andersson')}, and the gradient directions were rotated accordingly."
-        )
-        if done.get("eddy_corrected"):
-            sentences.append(
-                "Scale and shears by eddy currents along one axis were corrected where the "
-                "gradients explained them."
-            )
-        sentences.append("Susceptibility distortion was not corrected.")
+        sentences = _correction(done, cite)
     made = (
         "from the b = 0 and diffusion-weighted images by median filtering and Otsu's threshold "
         f"{cite('otsu')}"
@@ -206,19 +226,60 @@ def _preprocessing(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[st
     return sentences
 
 
+def _correction(done: Mapping[str, Any], cite: Any) -> list[str]:
+    """What was done to raw volumes, in its order."""
+    steps = done["steps"]  # name to "all" or "some" scans
+    sentences = []
+    if "denoising" in steps:
+        of = " of scans of 30 volumes or more" if steps["denoising"] == "some" else ""
+        sentences.append(
+            f"Thermal noise{of} was removed by MP-PCA {cite('veraart-noise', 'cordero')}, and the "
+            f"bias of its magnitude {cite('gudbjartsson')}."
+        )
+    if "unringing" in steps:
+        sentences.append(f"Gibbs ringing was removed by local sub-voxel shifts {cite('kellner')}.")
+    if "motion" in steps:
+        sentences.append(
+            "Head motion was corrected by one rigid transform a volume: each volume was registered "
+            "to what the other volumes of its shell predict by a Gaussian process over the sphere "
+            f"{cite('andersson')}, and the gradient directions were rotated accordingly."
+        )
+    if done["slices_replaced"]:
+        sentences.append(
+            "Slices whose signal fell below such a prediction were replaced by it "
+            f"{cite('andersson-slices')}."
+        )
+    if done["eddy_corrected"]:
+        sentences.append(
+            "Scale and shears by eddy currents along one axis, linear in the diffusion gradient, "
+            "were corrected where the gradients explained them."
+        )
+    if "susceptibility distortion" in steps:
+        where = (
+            ", where there was one of reverse phase encoding; that of other scans was not"
+            if steps["susceptibility distortion"] == "some"
+            else ""
+        )
+        sentences.append(
+            "Susceptibility distortion was corrected by the field that makes b = 0 images of "
+            f"opposite phase encoding alike {cite('andersson-field', 'ruthotto')}{where}."
+        )
+    else:
+        sentences.append("Susceptibility distortion was not corrected.")
+    return sentences
+
+
 def _tensor(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     done = facts.get("dti")
     if done is None:
         return []
     tensor = cite("basser")  # first, for it is named first
-    method = (
-        f"weighted linear least squares {cite('veraart')}"
-        if done["method"] == "WLS"
-        else "ordinary linear least squares"
-    )
+    method, source, solver = FITS[done["method"]]
+    told = f"{method} {cite(source)}" if source else method
     sentences = [
-        f"The diffusion tensor {tensor} was fitted by {method} with DIPY {cite('dipy')} to volumes "
-        f"with b ≤ {done['max_bval']:g} s/mm², and fractional anisotropy (FA) was computed from it."
+        f"The diffusion tensor {tensor} was fitted by {told} through DIPY's tensor model "
+        f"{cite('dipy')}{solver} to volumes with b ≤ {done['max_bval']:g} s/mm², and fractional "
+        "anisotropy (FA) was computed from it."
     ]
     if done.get("higher_shells"):
         sentences.append(

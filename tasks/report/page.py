@@ -23,6 +23,7 @@ from axoloci.tasks.report.document import (
     Table,
     duration,
     number_cell,
+    photo,
     picture,
     plural,
     render,
@@ -342,7 +343,7 @@ def add_cohort(page: Page, given: Inputs) -> None:
     mask = to_ras(cohort.mask, cohort.affine)
     measure = cohort.measure.upper()
     of = f"{len(chosen)} of the {n_people:,}" if len(chosen) < n_people else "all"
-    page.pictures["cohort"] = picture(
+    page.pictures["cohort"] = photo(
         figures.brains(np.stack(canonical), labels, white, mask, voxel_size(cohort.affine)),
         f"Slices of {measure} maps in common space: group mean"
         + ("" if page.shareable else f", standard deviation and {len(people)} people")
@@ -412,7 +413,7 @@ def add_encoder(page: Page, given: Inputs) -> None:
         np.stack([to_ras(volume.astype(np.float32), affine) for volume in volumes[keep]])
         for volumes in (original, reconstruction)
     )
-    page.pictures["examples"] = picture(
+    page.pictures["examples"] = photo(
         figures.examples(before, after, [_short(name) for name in who[keep]], voxel_size(affine)),
         f"Original maps, their reconstructions and the differences of {len(who[keep])} people.",
         "What the latents keep: original, reconstruction and difference (red: too high, blue: too "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Sequence
@@ -11,13 +12,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import read_nifti, same_grid
 from axoloci.quality import (
+    DETAILS,
     FIGURES,
     LIMITS,
     Flag,
@@ -29,19 +29,20 @@ from axoloci.quality import (
     quality_figures,
     volume_faults,
 )
-from axoloci.tasks.report import scan_figures
+from axoloci.tasks.report import charts, scan_figures
+from axoloci.tasks.report.charts import Volumes
 from axoloci.tasks.report.document import (
     Cell,
     Picture,
     Table,
-    duration,
+    drawing,
     number_cell,
-    picture,
+    photo,
     render,
     to_ras,
     voxel_size,
 )
-from axoloci.tasks.report.scan_figures import OUTLINE, Map, Volumes
+from axoloci.tasks.report.scan_figures import OUTLINE, Map
 
 WHITE_MATTER = 0.3  # smoothed FA at which the outlines of white matter run
 MAX_FA, MAX_MD = 0.8, 2e-3  # drawn white; MD in mm²/s
@@ -50,6 +51,7 @@ STEPS = {  # a description of each step, by the end of its name
     "dti": "model-tensor_dwimap.json",
     "normalize": "space-template_registration.json",
 }
+MISSING = ("", "n/a")
 TILES = (
     *("mean_framewise_displacement", "share_outlier_slices", "neighbour_correlation"),
     *("mean_fa", "median_md", "similarity_warp"),
@@ -117,14 +119,19 @@ class Scan:
         path = self.path(f"model-tensor_param-{name}_dwimap.nii.gz")
         return read_nifti(path, ndim) if path.exists() else None
 
-    def read_table(self, name: str) -> pd.DataFrame | None:
-        """A table; none if there is none."""
-        if not self.path(name).exists():
-            return None
+    def read_table(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """Columns of a table of numbers, NaN where one is missing; empty if there is no table."""
         try:
-            return pd.read_csv(self.path(name), sep="\t", na_values=["n/a"])
-        except ValueError as error:
+            with self.path(name).open(encoding="utf-8", newline="") as lines:
+                head, *rows = csv.reader(lines, delimiter="\t")
+            values = np.array(
+                [[math.nan if word in MISSING else float(word) for word in row] for row in rows]
+            ).reshape(-1, len(head))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
             raise InputError(f"{self.path(name)}: cannot be read as a table: {error}") from error
+        return dict(zip(head, values.T, strict=True))
 
     def read_b0(self) -> Maps | None:
         """The first volume without weighting; where the volumes were removed, that of the fit.
@@ -216,10 +223,8 @@ def _add_work(page: ScanPage, scan: Scan) -> None:
     elif about.get("Settings", {}).get("already_preprocessed"):
         page.not_done.append(("Correction", "the volumes were given as corrected, and kept"))
     else:
-        steps = about.get("steps") or []
-        page.done += [(str(s["name"]), duration(float(s.get("seconds", 0)))) for s in steps]
-        if not steps:
-            page.done.append(("Correction", str(about.get("Description", ""))))
+        steps = ", ".join(str(step["name"]) for step in about.get("steps") or ())
+        page.done.append(("Correction", steps or str(about.get("Description", ""))))
         distortion = about.get("distortion")
         if distortion == "corrected":
             shift = about.get("mean_distortion")
@@ -246,28 +251,26 @@ def _add_work(page: ScanPage, scan: Scan) -> None:
 def _add_volumes(page: ScanPage, scan: Scan) -> None:
     """Traces of the volumes, and which of them one may do without."""
     motion = scan.read_table("desc-motion_timeseries.tsv")
-    needed = [*(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")]
-    if motion is None or not {*needed, "framewise_displacement"} <= set(motion):
+    translation, rotation = ([f"{kind}_{axis}" for axis in "xyz"] for kind in ("trans", "rot"))
+    if not {*translation, *rotation, "framewise_displacement"} <= set(motion):
         return
-
-    def column(name: str) -> NDArray[np.float64] | None:
-        return motion[name].to_numpy(np.float64) if name in motion else None
-
+    displacement = motion["framewise_displacement"]
+    n = len(displacement)
+    if n == 0:
+        return
     table = scan.read_table("desc-slices_timeseries.tsv")
-    carpet = None
-    if table is not None:
-        carpet = table[[name for name in table if str(name).startswith("volume_")]].to_numpy(float)
-        carpet = carpet if carpet.shape[1] == len(motion) else None
-    counts = column("n_outlier_slices")
+    residuals = [column for name, column in table.items() if name.startswith("volume_")]
+    carpet = np.stack(residuals, axis=1) if len(residuals) == n else None  # (slices, n)
+    counts = motion.get("n_outlier_slices")
     shares = None if counts is None or carpet is None else counts / len(carpet)
     bval = scan.read_bval()
     volumes = Volumes(
-        displacement=motion["framewise_displacement"].to_numpy(np.float64),
-        translation=motion[needed[:3]].to_numpy(np.float64),
-        rotation=np.degrees(motion[needed[3:]].to_numpy(np.float64)),
-        bval=bval if bval is not None and len(bval) == len(motion) else None,
-        correlation=column("neighbour_correlation"),
-        raw_correlation=column("neighbour_correlation_raw"),
+        displacement=displacement,
+        translation=np.stack([motion[name] for name in translation], axis=1),
+        rotation=np.degrees(np.stack([motion[name] for name in rotation], axis=1)),
+        bval=bval if bval is not None and len(bval) == n else None,
+        correlation=motion.get("neighbour_correlation"),
+        raw_correlation=motion.get("neighbour_correlation_raw"),
         carpet=carpet,
         outlier_z=scan.about["preprocess"].get("outlier_z"),
         outlier_share=shares,
@@ -276,15 +279,14 @@ def _add_volumes(page: ScanPage, scan: Scan) -> None:
         "displacement": _look("mean_framewise_displacement", high=True),
         "correlation": _look("neighbour_correlation", high=False),
     }
-    mean = float(volumes.displacement.mean())
     shown = ["framewise displacement", "translation", "rotation"]
     shown += ["correlation with neighbours"] * (volumes.correlation is not None)
     shown += ["slices against their prediction"] * (carpet is not None)
     n_framed = 0 if counts is None else int(np.nansum(counts))
-    page.pictures["volumes"] = picture(
-        scan_figures.volume_traces(volumes, limits),
-        f"Traces over {len(motion)} volumes: {', '.join(shown)}. Mean framewise displacement "
-        f"{mean:.2f} mm, largest {volumes.displacement.max():.2f} mm"
+    page.pictures["volumes"] = drawing(
+        charts.volume_traces(volumes, limits),
+        f"Traces over {n} volumes: {', '.join(shown)}. Mean framewise displacement "
+        f"{displacement.mean():.2f} mm, largest {displacement.max():.2f} mm"
         + (f"; {n_framed} slices replaced." if counts is not None else "."),
         "Framewise displacement is that to the volume before (rotations at 50 mm). Shifts by eddy "
         "currents count as motion."
@@ -336,8 +338,8 @@ def _add_shells(page: ScanPage, scan: Scan) -> None:
     if shells:
         labels = [f"b = {bval:.0f}" for bval, _ in shells]
         told = ", ".join(f"{snr:.1f} at b = {bval:.0f}" for bval, snr in shells)
-        page.pictures["shells"] = picture(
-            scan_figures.shell_bars(labels, [snr for _, snr in shells]),
+        page.pictures["shells"] = drawing(
+            charts.shell_bars(labels, [snr for _, snr in shells]),
             f"Signal to noise ratio: {told}.",
             "b0: mean over standard deviation of the b0 volumes; weighted shells: contrast to "
             "noise, the spread that directions explain over what they do not.",
@@ -358,11 +360,10 @@ def _add_maps(page: ScanPage, scan: Scan) -> None:
     mask, voxel = to_ras(inside, affine), voxel_size(affine)
     if (b0 := scan.read_b0()) is not None and b0[0].shape == inside.shape:
         image, outline = scan_figures.cropped(mask, to_ras(b0[0], affine), mask)
-        page.pictures["mask"] = picture(
+        page.pictures["mask"] = photo(
             scan_figures.outlined_brain(image, outline, voxel, "b0"),
             "The b0 in axial, coronal and sagittal slices with the outline of the brain mask.",
             "The brain mask (line) on the b0. It should hold all of the brain and little else.",
-            photo=True,
         )
     rows = []
     if (colour := scan.read_map("decfa", ndim=4)) is not None:
@@ -374,12 +375,11 @@ def _add_maps(page: ScanPage, scan: Scan) -> None:
         white = max(float(np.percentile(residual[0][inside], 99)), 1e-9)
         rows.append(Map(f"residual\nwhite {white:.2g}", to_ras(residual[0], affine), (0, white)))
     names = [row.label.partition("\n")[0] for row in rows]
-    page.pictures["maps"] = picture(
+    page.pictures["maps"] = photo(
         scan_figures.mosaic(rows, mask, voxel),
         f"Slices of {', '.join(names)} of this scan: five axial, one coronal, one sagittal.",
         "Maps in the scan's own space; left of the picture is left of the person."
         + (" Colour FA: red left–right, green front–back, blue up–down." if colour else ""),
-        photo=True,
     )
 
 
@@ -394,7 +394,7 @@ def _add_registration(page: ScanPage, scan: Scan, template: Path | None) -> None
     if template is not None:
         fixed = to_ras(_on_grid(template, fa.shape, affine), affine)
         mask = fixed > 0.05 * fixed.max()
-        line = ndimage.gaussian_filter(fixed, 1.0) > WHITE_MATTER * min(1.0, float(fixed.max()))
+        line = _smooth(fixed) > WHITE_MATTER * min(1.0, float(fixed.max()))
         rows = [
             Map("template", fixed, (0, MAX_FA), ((line, OUTLINE),)),
             Map("this scan", rows[0].volume, (0, MAX_FA), ((line, OUTLINE),)),
@@ -403,14 +403,22 @@ def _add_registration(page: ScanPage, scan: Scan, template: Path | None) -> None
     similarity = number(scan.figures.get("similarity_warp"))
     told = f" Correlation with the template: {similarity:.2f}." if math.isfinite(similarity) else ""
     beside = template is not None
-    page.pictures["registration"] = picture(
+    page.pictures["registration"] = photo(
         scan_figures.mosaic(rows, mask, voxel_size(affine)),
         f"FA in the common space{' beside the template' if beside else ''}, in slices.{told}",
         "FA in the common space."
         + (" Lines: outline of the template's white matter, the same on both." if beside else "")
         + told,
-        photo=True,
     )
+
+
+def _smooth(volume: NDArray[Any]) -> NDArray[np.float32]:
+    """A volume (x, y, z) smoothed by 1 voxel SD: twice along each axis by 1/4, 1/2, 1/4."""
+    padded: NDArray[np.float32] = np.pad(volume.astype(np.float32), 1, mode="edge")
+    for axis in (0, 0, 1, 1, 2, 2):
+        sides = np.roll(padded, 1, axis) + np.roll(padded, -1, axis)
+        padded = (padded / 2 + sides / 4).astype(np.float32)
+    return padded[1:-1, 1:-1, 1:-1]
 
 
 def _on_grid(
@@ -420,6 +428,8 @@ def _on_grid(
     image, own = read_nifti(path, ndim=3)
     if image.shape == shape and np.allclose(own, affine, atol=1e-3):
         return image
+    from scipy import ndimage  # takes longer to load than all else of a page that can do without
+
     to_own = np.linalg.inv(own) @ affine
     return np.asarray(
         ndimage.affine_transform(image, to_own[:3, :3], to_own[:3, 3], shape, order=1)
@@ -433,13 +443,14 @@ def _add_figures(page: ScanPage, scan: Scan) -> None:
     for limit in LIMITS:
         limits.setdefault(limit.figure, {})[limit.level] = limit.bounds
     rows = []
-    names = [name for name in FIGURES if name in scan.figures]
+    named = {**FIGURES, **DETAILS}
+    names = [name for name in named if name in scan.figures]
     for name in [*names, *(name for name in scan.figures if name not in names)]:
         value, told = scan.figures[name], figure_of(name)
         kind = "flag" if name in broken else "number"
         if isinstance(value, str):
             shown = Cell(value, kind=kind)
-        elif name in FIGURES or name.startswith("snr_b"):
+        elif name in named or name.startswith("snr_b"):
             shown = Cell(told.text(float(value)), float(value), kind)
         else:
             shown = Cell(f"{value:,.6g}", float(value), kind)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import linalg
 
 from axoloci import registration
@@ -66,8 +67,21 @@ def test_build_template__is_sharper_than_affines_alone(built: Path) -> None:
     assert rounds[-1]["similarity"] > affine["similarity"]
     assert set(about["similarity"]) == {f"P{k}" for k in range(N_PEOPLE)}
     assert about["left_out"] == {}
-    assert (built / "t.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(built / "t.png") as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L")
     assert not (built / "t_work").exists()
+
+
+def test_mosaic__has_a_row_an_image_and_left_is_left() -> None:
+    fa = np.zeros((9, 11, 7), dtype=np.float32)  # left, anterior, superior axes
+    fa[2:7, 3:8, 2:5] = 0.5
+    marked = fa.copy()
+    marked[2, 7, 3] = 1  # at the right, in front, half-way up: in the axial section
+    picture = np.asarray(build.mosaic([fa, marked], np.diag([-2.0, 2, 2, 1])))
+    assert picture.shape == (2 * 11, 9 + 9 + 11)
+    assert picture[:11].max() == 127
+    ((row, column),) = np.argwhere(picture == 255)
+    assert (row, column) == (11 + 10 - 7, 8 - 2)
 
 
 def test_build_template__lies_in_the_middle_of_its_people(built: Path) -> None:

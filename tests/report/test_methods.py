@@ -12,7 +12,17 @@ from axoloci.tasks.report.methods import REFERENCES, methods_text
 
 FACTS: dict[str, Any] = {
     "scans": {"finished": 29, "people": 29},
-    "preprocess": {"already_preprocessed": False, "masks": ["made"], "eddy_corrected": True},
+    "preprocess": {
+        **{"already_preprocessed": False, "masks": ["made"]},
+        "steps": dict.fromkeys(
+            (
+                *("denoising", "unringing", "lost slices replaced", "motion", "eddy currents"),
+                "susceptibility distortion",
+            ),
+            "all",
+        ),
+        **{"slices_replaced": True, "eddy_corrected": True},
+    },
     "dti": {"method": "WLS", "max_bval": 1500.0, "higher_shells": False},
     "normalize": {"voxel_size": None},
     "outside": {"lesions": {"version": "2.1", "summary": "Lesion load", "reference": "10.1/x"}},
@@ -39,9 +49,14 @@ OF_RELATIVES = FACTS | {
     "mixed_model": {"n_variants": 300000, "h2": [0.2] * 8},
     "joint": FACTS["joint"] | {"mixed_model": True},
 }
+NOTHING_FOUND = {"slices_replaced": False, "eddy_corrected": False}
+OTHERWISE = FACTS | {"dti": FACTS["dti"] | {"method": "RESTORE"}}
 VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
 CLAIMS = {  # words that only the part of this name may bring
-    "preprocess": ("motion", "eddy", "Brain masks", "Gaussian process"),
+    "preprocess": (
+        *("motion", "eddy", "Brain masks", "Gaussian process", "noise", "ringing"),
+        *("Slices", "Susceptibility"),
+    ),
     "dti": ("diffusion tensor", "b ≤", "DIPY"),
     "normalize": ("template", "SyN"),
     "outside": ("not part of axoloci", "lesions"),
@@ -62,7 +77,11 @@ def told(versions: dict[str, str] = VERSIONS, /, **changes: dict[str, Any]) -> s
 def test_methods_text__tells_the_settings_that_were_used() -> None:
     text = told()
     for words in (
+        "Thermal noise was removed by MP-PCA [1, 2], and the bias of its magnitude [3]. Gibbs",
+        "Slices whose signal fell below such a prediction were replaced by it",
+        "b = 0 images of opposite phase encoding alike",
         "weighted linear least squares",
+        "with a solver of axoloci",
         "b ≤ 1500 s/mm²",
         "voxels of 2 mm",
         "the step lesions 2.1, which is not part of axoloci (Lesion load, doi:10.1/x)",
@@ -99,10 +118,35 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
             "rigid transform",
         ),
         ({"preprocess": {"already_preprocessed": True}}, "masks were made", "eddy currents"),
+        ({"preprocess": {"already_preprocessed": True}}, "masks were made", "usceptibility"),
         ({"preprocess": {"eddy_corrected": False}}, "rigid transform", "eddy currents"),
+        ({"preprocess": {"slices_replaced": False}}, "rigid transform", "Slices"),
+        (
+            {"preprocess": {"steps": {"unringing": "all"}, **NOTHING_FOUND}},
+            "Susceptibility distortion was not corrected.",
+            "otion",
+        ),
+        (
+            {"preprocess": {"steps": {"motion": "all"}, **NOTHING_FOUND}},
+            "rigid transform",
+            "noise",
+        ),
+        (
+            {"preprocess": {"steps": {"denoising": "some"}, **NOTHING_FOUND}},
+            "noise of scans of 30 volumes or more was removed",
+            "inging",
+        ),
+        (
+            {"preprocess": {"steps": {"susceptibility distortion": "some"}, **NOTHING_FOUND}},
+            "where there was one of reverse phase encoding; that of other scans was not.",
+            "not corrected.",
+        ),
         ({"preprocess": {"masks": ["given"]}}, "Brain masks were given", "Otsu"),
         ({"preprocess": {"masks": ["given", "made"]}}, "where none was given", "were given"),
-        ({"dti": {"method": "OLS"}}, "ordinary linear least squares", "Veraart"),
+        ({"dti": {"method": "OLS"}}, "ordinary linear least squares", "parameters: strengths"),
+        ({"dti": {"method": "IWLS"}}, "weighted anew twice", "ordinary"),
+        ({"dti": {"method": "NLLS"}}, "by non-linear least squares through", "solver"),
+        ({"dti": {"method": "RESTORE"}}, "without outliers (RESTORE) [", "solver"),
         ({"dti": {"max_bval": 1200.0, "higher_shells": True}}, "next higher one", "1500"),
         ({"encoder": {"pca_start": False, "keep_best": False}}, "Adam", "were kept"),
         ({"joint": {"lambda_gc": None}}, "F test", "Genomic control"),
@@ -135,7 +179,7 @@ def test_methods_text__is_empty_where_nothing_ran(parts: dict[str, Any]) -> None
 
 def test_methods_text__numbers_each_reference_once_and_in_order() -> None:
     cited = set()
-    for facts in (FACTS, OF_RELATIVES):
+    for facts in (FACTS, OF_RELATIVES, OTHERWISE):
         section = methods_text(facts, VERSIONS)
         body = " ".join(section.paragraphs)
         numbers = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(",")]

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from scipy import ndimage
 
 from axoloci.io.nifti import write_nifti
 from axoloci.quality import LIMITS
-from axoloci.tasks.report import scan_figures
+from axoloci.tasks.report import charts, scan_figures
+from axoloci.tasks.report.charts import Volumes
 from axoloci.tasks.report.cli import main
-from axoloci.tasks.report.scan_figures import Volumes
-from axoloci.tasks.report.scan_page import Scan
+from axoloci.tasks.report.document import RULE
+from axoloci.tasks.report.pictures import WIDTH, Slice, picture_grid
+from axoloci.tasks.report.scan_page import Scan, _smooth
 
 PREFIX = "sub-07_ses-2"
 SHAPE, AFFINE = (16, 18, 14), np.diag([-8.0, 8, 8, 1])
@@ -74,7 +82,7 @@ def write_scan(folder: Path, *, full: bool = True, **figures: Any) -> Path:
         motion["neighbour_correlation_raw"] = np.where(BVAL > 0, 0.7, np.nan)
         motion["neighbour_correlation"] = np.where(BVAL > 0, 0.85, np.nan)
         about |= {
-            "steps": [{"name": "Denoising (MP-PCA)", "seconds": 118.0}],
+            "steps": [{"name": "denoising"}, {"name": "motion"}],
             "distortion": "no reverse-phase b0",
             "share_outlier_slices": 0.028,
             "outlier_z": -4.0,
@@ -97,6 +105,8 @@ def write_scan(folder: Path, *, full: bool = True, **figures: Any) -> Path:
             "Settings": {"template": TEMPLATE},
             "similarity": {"header": 0.2, "affine": 0.7, "warp": 0.86},
             "head_scale": 1.02,
+            "dice": {"brain": 0.93, "white_matter": 0.71},
+            "jacobian": {"min": 0.31, "p1": 0.4, "p50": 0.95, "p99": 1.8, "folded": 0.0005},
         },
     }
     for name, content in described.items():
@@ -190,7 +200,7 @@ def test_scan__is_one_file_without_network(page: Page, folder: Path) -> None:
 def test_scan__says_what_was_done_and_what_was_not(page: Page) -> None:
     assert "All figures keep their limits;" in page.text
     for words in (
-        "Denoising (MP-PCA) 118 s",
+        "Correction denoising, motion",
         "Susceptibility distortion no reverse-phase b0",
         "WLS, 20 volumes",
         f"to {TEMPLATE}",
@@ -212,6 +222,19 @@ def test_scan__states_figures_with_their_limits(page: Page) -> None:
     assert "implausible voxels, % 1.20 > 8 > 30" in page.text
     assert "SNR at b = 1000 2.4" in page.text
     assert len(LIMITS) > 10
+
+
+def test_scan__names_the_figures_of_registration_with_their_units(page: Page) -> None:
+    for words in (
+        "similarity to template after the affine 0.700",
+        "Dice overlap of brains 0.930 < 0.75 < 0.5",
+        "Dice overlap of white matter 0.710",
+        "folded voxels (Jacobian ≤ 0), % 0.05 > 0.1",
+        "smallest Jacobian, volume in scan / in template 0.310",
+        "99th percentile of Jacobian, volume in scan / in template 1.800",
+    ):
+        assert words in page.text, words
+    assert "jacobian p1" not in page.text
 
 
 def test_scan__the_same_files_give_the_same_bytes(folder: Path, template: Path) -> None:
@@ -281,6 +304,74 @@ def test_scan__names_faults(tmp_path: Path) -> None:
     assert "model-tensor_dwimap.json: cannot be read as JSON" in done.output
 
 
+def test_scan__needs_no_library_that_takes_long_to_load(folder: Path, template: Path) -> None:
+    """The page is made for each of 50,000 people, and is cheaper than to load any of these."""
+    slow = ("matplotlib", "pandas", "pyarrow", "pydantic", "scipy.ndimage", "scipy.special", "zarr")
+    aligned = folder.parent / "aligned.nii.gz"
+    write_nifti(aligned, (0.5 * ball()).astype(np.float32), AFFINE)
+    words = ["scan", "--folder", str(folder), "--prefix", PREFIX, "--template", str(aligned)]
+    code = (
+        "import sys; from axoloci.tasks.report.cli import main\n"
+        f"main({words!r}, standalone_mode=False)\n"
+        f"print([name for name in {slow!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def drawn(svg: str) -> ElementTree.Element:
+    root = ElementTree.fromstring(svg)
+    for node in root.iter():
+        node.tag = node.tag.removeprefix("{http://www.w3.org/2000/svg}")
+    return root
+
+
+def test_volume_traces__places_values_and_breaks_lines_where_one_is_missing() -> None:
+    moved = np.array([0.0, 2.0, np.nan, 1.0])
+    still = np.zeros((4, 3))
+    root = drawn(
+        charts.volume_traces(
+            Volumes(moved, still, still, bval=np.array([0.0, 1000, 1000, 0])),
+            {"displacement": 2.0},
+        )
+    )
+    first = next(node for node in root if node.tag == "g")
+    (line,) = (node for node in first if node.get("class") == "line")
+    (limit,) = (node for node in first if node.get("class") == "limit")
+    step = (charts.WIDTH - charts.LEFT - charts.RIGHT) / 4
+    points = re.findall(r"([ML])(\S+) ([0-9.]+)", line.get("d") or "")
+    assert [pen for pen, _, _ in points] == ["M", "L", "M"]
+    assert [float(x) for _, x, _ in points] == pytest.approx([step / 2, 1.5 * step, 3.5 * step])
+    assert [float(y) for *_, y in points] == pytest.approx(
+        [charts.TRACE, charts.TRACE * (1 - 2 / 2.3), charts.TRACE * (1 - 1 / 2.3)], abs=0.06
+    )
+    assert (limit.get("d") or "").startswith(f"M0 {points[1][2]}")
+    grey = [float(node.get("x") or "") for node in first if node.tag == "rect"]
+    assert grey == pytest.approx([0, 3 * step])
+
+
+def test_volume_traces__frames_the_slices_that_were_replaced() -> None:
+    carpet = np.zeros((10, 4))
+    carpet[7, 2] = -9
+    carpet[0, 0] = np.nan
+    still = np.zeros((4, 3))
+    volumes = Volumes(np.zeros(4), still, still, carpet=carpet, outlier_z=-4.0)
+    root = drawn(charts.volume_traces(volumes, {}))
+    (frames,) = (node for node in root.iter("path") if node.get("class") == "frames")
+    step = (charts.WIDTH - charts.LEFT - charts.RIGHT_OF_CARPET) / 4
+    high = charts.CARPET_HEIGHT / 10
+    assert frames.get("d") == f"M{2 * step:.1f} {2 * high:.1f}h{step:.1f}v{high:.1f}h{-step:.1f}z"
+    (image,) = root.iter("image")
+    content = base64.b64decode((image.get("href") or "").partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(content)))  # the first slice is below
+    assert pixels.shape == (10, 4, 3)
+    assert "#" + bytes(pixels[9, 0]).hex() == RULE
+    assert "#" + bytes(pixels[2, 2]).hex() == charts.CARPET[0]
+    assert "#" + bytes(pixels[2, 1]).hex() == charts.CARPET[2]
+
+
 def test_volume_traces__stands_one_volume_and_missing_values() -> None:
     nothing = np.full(1, np.nan)
     volumes = Volumes(
@@ -288,18 +379,52 @@ def test_volume_traces__stands_one_volume_and_missing_values() -> None:
         carpet=np.full((5, 1), np.nan),
         outlier_z=-4.0,
     )
-    figure = scan_figures.volume_traces(volumes, {"displacement": 5.0, "correlation": 0.5})
-    assert len(figure.axes) == 6  # five panels and the colours of the last
+    svg = charts.volume_traces(volumes, {"displacement": 5.0, "correlation": 0.5})
+    assert "nan" not in svg
+    assert len([node for node in drawn(svg) if node.tag == "g"]) == 5
 
 
-def test_outlined_brain__draws_the_line_where_the_mask_ends(tmp_path: Path) -> None:
+def test_shell_bars__are_as_long_as_their_values() -> None:
+    root = drawn(charts.shell_bars(["b = 0", "b <1>"], [20.0, 5.0]))
+    lengths = [float(bar.get("width") or "") for bar in root.findall("g/rect")]
+    assert lengths[0] == pytest.approx(4 * lengths[1], abs=0.2)
+    assert [node.text for node in root.findall("g/text")] == ["b = 0", "20.0", "b <1>", "5.0"]
+
+
+def test_outlined_brain__draws_the_line_where_the_mask_ends() -> None:
     mask = ball()
-    figure = scan_figures.outlined_brain(500.0 * mask, mask, [8.0, 8, 8], "b0")
-    figure.savefig(tmp_path / "brain.png")
-    pixels = np.asarray(Image.open(tmp_path / "brain.png").convert("RGB")).astype(int)
+    pixels = np.asarray(
+        scan_figures.outlined_brain(500.0 * mask, mask, [8.0, 8, 8], "b0"), dtype=int
+    )
     orange = (pixels[..., 0] > 200) & (pixels[..., 1] > 120) & (pixels[..., 2] < 60)
     assert orange.sum() > 500
-    figure = scan_figures.outlined_brain(500.0 * mask, np.ones_like(mask), [8.0, 8, 8], "b0")
-    figure.savefig(tmp_path / "none.png")
-    pixels = np.asarray(Image.open(tmp_path / "none.png").convert("RGB")).astype(int)
+    whole = scan_figures.outlined_brain(500.0 * mask, np.ones_like(mask), [8.0, 8, 8], "b0")
+    pixels = np.asarray(whole, dtype=int)
     assert not ((pixels[..., 0] > 200) & (pixels[..., 2] < 60)).any()
+
+
+def test_picture_grid__draws_slices_to_scale_in_their_cells() -> None:
+    red = np.array(Image.new("RGB", (3, 2), "red")) / 255.0
+    white = np.ones((4, 4))
+    grid = [[Slice(red, (30, 20)), Slice(white, (20, 40))]]
+    picture = picture_grid(grid, ["one"], ["left", "right"])
+    pixels = np.asarray(picture, dtype=int)
+    assert pixels.shape[1] == WIDTH
+    rows, columns = np.nonzero((pixels[..., 0] > 250) & (pixels[..., 1] < 5))
+    scale = np.ptp(columns) / 30
+    assert np.ptp(rows) == pytest.approx(20 * scale, abs=2)
+    rows_of_white, columns_of_white = np.nonzero((pixels > 250).all(axis=-1))
+    assert np.ptp(rows_of_white) == pytest.approx(40 * scale, abs=2)
+    assert rows.mean() == pytest.approx(rows_of_white.mean(), abs=2)
+    assert columns_of_white.min() > columns.max()
+    below_heads = pixels[int(rows_of_white.min()) :]
+    assert below_heads[:, : int(columns.min())].max() > 150  # the row's label
+    assert pixels[: int(rows_of_white.min())].max() > 150  # the columns' heads
+
+
+def test_smooth__is_a_gaussian_of_one_voxel() -> None:
+    volume = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
+    truth = ndimage.gaussian_filter(volume, 1.0)
+    inner = (slice(3, -3),) * 3  # beyond the volume each goes on in its own way
+    np.testing.assert_allclose(_smooth(volume)[inner], truth[inner], atol=0.02)
+    assert _smooth(np.ones((3, 4, 5))).min() == 1

@@ -34,11 +34,14 @@ Study = tuple[StudySettings, StudyPaths, list[Scan], list[Outcome]]
 def write_scan(scan: Scan, paths: StudyPaths, started: str) -> None:
     """What the participant workflow leaves of one finished scan."""
     stem = paths.out / scan.folder / scan.prefix
+    bert = scan.prefix == "sub-bert"
     write_json(
         Path(f"{stem}_desc-preproc_dwi.json"),
         {
             "Settings": {"already_preprocessed": False, "mask": "given" if scan.mask else "made"},
-            "n_eddy_corrected_volumes": 3 if scan.prefix == "sub-bert" else 0,
+            "steps": [{"name": name} for name in ("motion", *["denoising"] * bert)],
+            "n_outlier_slices": 2 * bert,
+            "n_eddy_corrected_volumes": 3 * bert,
         },
     )
     write_json(
@@ -391,6 +394,8 @@ def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
     assert facts["preprocess"] == {
         "already_preprocessed": False,
         "masks": ["made"],
+        "steps": {"motion": "all", "denoising": "some"},
+        "slices_replaced": True,
         "eddy_corrected": True,
     }
     assert facts["dti"] == {"method": "WLS", "max_bval": 1500.0, "higher_shells": False}
