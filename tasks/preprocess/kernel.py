@@ -425,9 +425,10 @@ def mean_aligned(
     By cubic splines: linear interpolation blurs the fluid of a b0, and misleads its alignment.
     """
     some = shell[np.linspace(0, len(shell) - 1, min(len(shell), MAX_AVERAGED)).astype(int)]
-    total = np.zeros(dwi.shape[:3], dtype=np.float32)
+    shape = dwi.shape[:3]
+    total = np.zeros(shape, dtype=np.float32)
     for v in some:
-        total += registration.resample(dwi[..., v], affine, matrices[v], total.shape, affine)
+        total += registration.resample(dwi[..., v], affine, matrices[v], shape, affine)
     return total / np.float32(len(some))
 
 

@@ -163,6 +163,13 @@ def test_framewise_displacement__by_hand() -> None:
     assert np.allclose(motion.parameters()[2], [1, 2, 0, 0, 0, 0.01], atol=1e-8)
 
 
+def poses(parameters: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrices of translations of a centre (mm) and rotation vectors (radians)."""
+    return np.array(
+        [registration.about(registration.rotation_matrix(p[3:]), p[:3], centre) for p in parameters]
+    )
+
+
 def test_settle__motion_that_looks_like_contrast_is_taken_out() -> None:
     """Of a slow drift, with a jump, under motion that follows a direction's second harmonic."""
     _, direction = scan.gradient_scheme(40, 4, 1000.0)
@@ -177,21 +184,42 @@ def test_settle__motion_that_looks_like_contrast_is_taken_out() -> None:
     false[shell, 3] = 0.01 * (direction[shell, 2] ** 2 - 1 / 3)
     false[shell] -= false[shell].mean(axis=0)
 
-    def matrices(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array(
-            [registration.about(registration.rotation_matrix(p[3:]), p[:3], centre) for p in pose]
-        )
-
-    found = matrices(drift + false)
+    found = poses(drift + false, centre)
     still = np.tile(np.eye(3), (44, 1, 1))
     kernel._settle(found, still, centre, direction, [shell])
-    assert abs(found - matrices(drift))[:, :3, :3].max() < 0.002
-    places = (found - matrices(drift)) @ np.append(centre, 1)
+    assert abs(found - poses(drift, centre))[:, :3, :3].max() < 0.002
+    places = (found - poses(drift, centre)) @ np.append(centre, 1)
     assert abs(places).max() < 0.1
     assert abs(false[:, 2]).max() > 0.4
-    few = matrices(false)
-    kernel._settle(few, still, centre, direction, [shell[:19]])
-    assert np.array_equal(few, matrices(false))
+    none = poses(false, centre)
+    kernel._settle(none, still, centre, direction, [])
+    assert np.array_equal(none, poses(false, centre))
+
+
+def test_join__shells_that_seem_to_jump_come_together() -> None:
+    """As far as the head is still otherwise; the shifts of eddy currents stay."""
+    _, direction = scan.gradient_scheme(40, 4, 1000.0)
+    direction = direction[np.r_[0, 1 + np.random.default_rng(0).permutation(43)]]
+    shell = np.flatnonzero(direction.any(axis=1))
+    centre = np.array([1.0, 2.0, 3.0])
+    rng = np.random.default_rng(1)
+    walk = np.cumsum(rng.standard_normal((44, 6)) * np.repeat([0.03, 0.0005], 3), axis=0)
+    walk[shell, 1] += 0.5 * direction[shell, 0]
+    wrong = walk.copy()
+    wrong[shell] += [0.1, -0.2, 0.2, 0.003, 0, 0]
+    still = np.tile(np.eye(3), (44, 1, 1))
+
+    def left(step: float) -> float:
+        """Share of the error that stays where the head also moves at random."""
+        moves = rng.standard_normal((44, 6)) * np.repeat([step, step / 50], 3)
+        found, truth = (poses(motion + moves, centre) for motion in (wrong, walk))
+        kernel._join(found, still, centre, direction, [shell])
+        gap = (found - truth) @ np.append(centre, 1)
+        off = gap[shell].mean(axis=0) - np.delete(gap, shell, axis=0).mean(axis=0)
+        return float(np.linalg.norm(off) / np.linalg.norm([0.1, 0.2, 0.2]))
+
+    assert left(0.0) < 0.2
+    assert 0.5 < left(3.0) < 1.5
 
 
 def test_eddy_displacement__by_hand() -> None:
