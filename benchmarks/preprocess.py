@@ -351,15 +351,16 @@ def motion_found(case: Case) -> str:
     planted = np.zeros(z.shape, dtype=bool)
     volume, slices = truth["dropped"][:, :2].astype(int).T
     planted[slices, volume] = True
-    n_lost, n_found = int(planted.sum()), int(table["n_outlier_slices"].sum())
+    told = int((planted & z.notna().to_numpy()).sum())
+    n_found = int(table["n_outlier_slices"].sum())
     hits = int(((z <= about["outlier_z"]).to_numpy() & planted).sum())
     return (
         f"Motion of {np.linalg.norm(poses[:, :3], axis=1).max():.1f} mm and"
         f" {np.rad2deg(np.linalg.norm(poses[:, 3:], axis=1)).max():.1f}° at most is found with a"
         f" median error of {np.median(error[1:]):.3f} mm (95%: {np.quantile(error[1:], 0.95):.3f})"
         f" and {np.median(angle[1:]):.3f}° ({np.quantile(angle[1:], 0.95):.3f}); asked for are"
-        f" {MAX_SHIFT_MM} mm and {MAX_ANGLE}°. {n_lost} slices were lost, {n_found} were replaced,"
-        f" of those lost {hits} lie beyond the limit.\n"
+        f" {MAX_SHIFT_MM} mm and {MAX_ANGLE}°. Of {told} slices that hold brain and were lost"
+        f" {hits} were found; {n_found} were replaced.\n"
     )
 
 
