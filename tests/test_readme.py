@@ -54,7 +54,8 @@ def test_readme__options_exist() -> None:
         *preprocess.commands.values(),
         *normalize.commands.values(),
     ]
-    known = {option for command in commands for param in command.params for option in param.opts}
+    params = [param for command in commands for param in command.params]
+    known = {option for param in params for option in (*param.opts, *param.secondary_opts)}
     ours = re.sub(r"^pip .*$", "", README, flags=re.MULTILINE)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) - {"--help"}
     assert shown <= known
