@@ -75,8 +75,10 @@ def fit(stem: object, brain: str | Path, fwhm: float = 0.0, method: str = kernel
         dwi = ndimage.gaussian_filter(dwi, (*sigma, 0))
     bval, bvec = clean_gradients(*read_gradients(f"{stem}.bval", f"{stem}.bvec"))
     b0 = np.ascontiguousarray(dwi[..., bval <= B0_THRESHOLD].mean(axis=-1))
-    maps = kernel.fit_tensor(dwi, bval, bvec_to_world(bvec, affine), b0 > 0, method)
-    return Fitted(b0, maps.fa, maps.evec, read_nifti(brain, 3)[0] > 0, affine)
+    inside = read_nifti(brain, 3)[0] > 0
+    near = ndimage.binary_dilation(inside, iterations=3) & (b0 > 0)  # what interpolation reaches
+    maps = kernel.fit_tensor(dwi, bval, bvec_to_world(bvec, affine), near, method)
+    return Fitted(b0, maps.fa, maps.evec, inside, affine)
 
 
 def register(fixed: Fitted, moving: Fitted) -> Matrix:
