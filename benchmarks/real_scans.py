@@ -265,9 +265,9 @@ here that it does no harm, and no more.
 
 Reverse b0: 3000 and 4000 take each other's, 6 and 9 as well; 9000 and 14000 take that of 4000,
 resampled to their grids. 8000 has an oblique field of view and no b0 against its phase encoding: it
-stays as it is by the default set, and distorted. Scans of one phase encoding are distorted alike,
-so that correction costs them likeness while it brings those of opposite ones together. UIH's series
-12 is left out: by time and ventricles it is another person.
+stays as it is by the default set, and distorted. Scans of one phase encoding are distorted much
+alike: correction makes these a little less alike, and brings those of opposite ones together. UIH's
+series 12 is left out: by its time and its ventricles it seems to be another person.
 
 """
 

@@ -24,8 +24,8 @@ CANON = (
 UIH = ("6_dti_tra_dir16_PA_SaveBySlc", "9_dti_tra_dir16_AP_SaveBySlc")
 """Each scanner's scans of one person; the first two have reverse phase encoding.
 
-The third scan of the UIH, series 12, is of another: it was acquired before series 6 and 9, and its
-ventricles are larger.
+The third scan of the UIH, series 12, seems to be of another: it was acquired before series 6 and 9,
+and its ventricles are larger.
 """
 
 HIGH_FA = 0.4
