@@ -57,7 +57,7 @@ def test_readme__options_exist() -> None:
     params = [param for command in commands for param in command.params]
     known = {option for param in params for option in (*param.opts, *param.secondary_opts)}
     ours = re.sub(r"^pip .*$", "", README, flags=re.MULTILINE)
-    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) - {"--help"}
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", ours)) - {"--help"}
     assert shown <= known
 
 
