@@ -215,24 +215,21 @@ def with_true_motion(case: Case, stem: Path) -> None:
 def dipy(case: Case, rotated: bool = False) -> list[Measured]:
     """DIPY's commands with their defaults; that of motion does not turn the directions."""
     folders = [case.folder / f"dipy-{part}" for part in ("mppca", "gibbs", "motion")]
-    made = ("dwi_denoised.nii.gz", "dwi_unring.nii.gz", "moved.nii.gz")
-    denoised, unringed, moved = (f / name for f, name in zip(folders, made, strict=True))
-    commands: list[list[object]] = [
-        ["dipy_denoise_mppca", f"{case.stem}.nii.gz"],
-        ["dipy_gibbs_ringing", denoised],
-        ["dipy_correct_motion", unringed, *case.tables],
+    costs, image = [], Path(f"{case.stem}.nii.gz")
+    commands: list[tuple[str, tuple[str, ...]]] = [
+        ("dipy_denoise_mppca", ()),
+        ("dipy_gibbs_ringing", ()),
+        ("dipy_correct_motion", case.tables),
     ]
-    costs = [
-        run([BIN / str(command[0]), *command[1:], "--out_dir", folder], folder)
-        for command, folder in list(zip(commands, folders, strict=True))[: 3 if case.moving else 2]
-    ]
+    for folder, (program, tables) in list(zip(folders, commands, strict=True))[: 2 + case.moving]:
+        costs.append(run([BIN / program, image, *tables, "--out_dir", folder], folder))
+        image = _only_image(folder)
     fitted = case.folder / ("dipy-turned" if rotated else "dipy")
     bval, bvec = case.tables
     if rotated:
         bvec = f"{folders[2]}/turned.bvec"
         _turn_by_affines(case, folders[2] / "affine.txt", bvec)
-    last = moved if case.moving else unringed
-    command = [BIN / "dipy_fit_dti", last, bval, bvec, case.mask, "--out_dir", fitted]
+    command = [BIN / "dipy_fit_dti", image, bval, bvec, case.mask, "--out_dir", fitted]
     return [*costs, run([*command, "--save_metrics", "fa"], fitted)]
 
 
@@ -249,6 +246,11 @@ def mrtrix(case: Case) -> list[Measured]:
         (["tensor2metric", tensor, "-fa", fitted / "fa.nii.gz"], fitted),
     ]
     return [run([*command, "-nthreads", "0", "-quiet"], folder) for command, folder in commands]
+
+
+def _only_image(folder: Path) -> Path:
+    (path,) = folder.glob("*.nii.gz")
+    return path
 
 
 def _turn_by_affines(case: Case, affines: Path, out: str) -> None:
@@ -280,11 +282,13 @@ def rows_of(case: Case) -> list[dict[str, object]]:
         "axoloci, neither": ("neither", axoloci(case, "neither", *off)),
     }
     learned = case.folder / "patch2self"
-    denoised = learned / "dwi_denoised.nii.gz"
     command = [BIN / "dipy_denoise_patch2self", f"{case.stem}.nii.gz", case.tables[0]]
     cost = run([*command, "--out_dir", learned], learned)
     name = "DIPY's Patch2Self, then axoloci --no-denoise"
-    made[name] = ("after-p2s", [cost, *axoloci(case, "after-p2s", off[0], dwi=denoised)])
+    made[name] = (
+        "after-p2s",
+        [cost, *axoloci(case, "after-p2s", off[0], dwi=_only_image(learned))],
+    )
     if case.moving:
         for name, folder, direction in (
             ("axoloci, directions not turned", "not-turned", 0),
@@ -305,7 +309,10 @@ def rows_of(case: Case) -> list[dict[str, object]]:
         made["DIPY, its directions turned by us"] = ("dipy-turned", dipy(case, rotated=True))
 
     truth = case.truth()
-    maps = {name: read_nifti(_fa(case.folder / folder), 3)[0] for name, (folder, _) in made.items()}
+    maps = {
+        name: read_nifti(case.folder / folder / "fa.nii.gz", 3)[0]
+        for name, (folder, _) in made.items()
+    }
     mine = case.folder / f"{DEFAULT}-preprocess/x_desc-brain_mask.nii.gz"
     seen = truth["white"] & (
         read_nifti(mine, 3)[0] > 0
@@ -325,11 +332,6 @@ def rows_of(case: Case) -> list[dict[str, object]]:
             }
         )
     return rows
-
-
-def _fa(folder: Path) -> Path:
-    (path,) = folder.glob("fa.nii.gz")
-    return path
 
 
 def motion_found(case: Case) -> str:

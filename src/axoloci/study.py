@@ -35,7 +35,9 @@ class PreprocessSettings(Section):
         False, description="keep the volumes as they are, such as those of FSL's eddy"
     )
     denoise: bool = Field(
-        True, description="take out thermal noise; not of images that the scanner interpolated"
+        False,
+        description="take out thermal noise, by which FA gets smoother and lower; not of images "
+        "that the scanner interpolated",
     )
     unring: bool = Field(
         True, description="take out Gibbs ringing; not of images that the scanner interpolated"

@@ -90,7 +90,7 @@ def preprocess(
     mask: NDArray[np.bool_] | None = None,
     reverse: ReversePair | None = None,
     *,
-    denoised: bool = True,
+    denoised: bool = False,
     unringed: bool = True,
     aligned: bool = True,
     track: Track = lambda items, _: items,

@@ -30,7 +30,7 @@ class PreprocessDwi(shell.Task["PreprocessDwi.Outputs"]):
     )
     reverse_json: File | None = shell.arg(argstr="--reverse-json", default=None, help="its sidecar")
     denoise: bool = shell.arg(
-        default=True,
+        default=False,
         formatter=lambda denoise: "--denoise" if denoise else "--no-denoise",
         help="take out thermal noise",
     )

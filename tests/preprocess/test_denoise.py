@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from axoloci.io.gradients import world_to_bvec
+from axoloci.tasks.preprocess.chain import Corrected, preprocess
 from axoloci.tasks.preprocess.denoise import denoise, noise_level, patch_width, remove_noise_floor
 from axoloci.tasks.simulate import kernel as simulation
 from axoloci.tasks.simulate import scan
@@ -57,6 +59,31 @@ def test_denoise__noise_falls_and_its_level_is_found(
     assert np.median(sigma[brain]) == pytest.approx(S0_WHITE / SNR, rel=0.05)
     assert np.array_equal(found[~brain], noisy[~brain])
     assert not sigma[~brain].any()
+
+
+def test_preprocess__denoises_on_request(
+    scans: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]],
+) -> None:
+    noisy, clean, brain = scans
+    bval, gradient = scan.gradient_scheme(60, 4, 1000.0)
+    affine = phantom(4.0).scan_affine
+    bvec = world_to_bvec(gradient, affine)
+
+    def corrected(denoised: bool) -> Corrected:
+        given = noisy.copy()
+        return preprocess(
+            *(given, bval, bvec, affine, brain),
+            denoised=denoised,
+            unringed=False,
+            aligned=False,
+        )
+
+    done, left = corrected(True), corrected(False)
+    assert (done.steps, left.steps) == (["denoising"], [])
+    assert left.sigma is None
+    assert done.sigma == pytest.approx(S0_WHITE / SNR, rel=0.05)
+    assert np.array_equal(left.dwi, noisy)
+    assert rms(done.dwi - clean, brain) < 0.55 * rms(noisy - clean, brain)
 
 
 def test_denoise__at_least_as_good_as_mrtrix3(
