@@ -42,6 +42,10 @@ from axoloci.tasks.simulate import artefacts, scan
 from benchmarks.association import Measured, measure
 from benchmarks.results_file import markdown_table, write_result
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from acquisitions import HIGH_FA
+from acquisitions import fit as fit_directions
+
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("AXOLOCI_TEST_DATA", ROOT.parent / "shared" / "data"))
 BIN = Path(sys.executable).parent
@@ -120,7 +124,20 @@ def plant(case: Case, anatomy: tissue.Anatomy) -> None:
     write_nifti(f"{case.stem}.nii.gz", dwi.astype(np.int16), affine)
     write_gradients(*case.tables, bval, world_to_bvec(gradient, affine))
     write_nifti(case.mask, brain.astype(np.uint8), affine)
-    np.savez(case.folder / "truth.npz", fa=fa, white=white, poses=poses, dropped=dropped)
+    truth = {"fa": fa, "white": white, "poses": poses, "dropped": dropped}
+    np.savez(case.folder / "truth.npz", **truth, direction=main_direction(anatomy, head))
+
+
+def main_direction(anatomy: tissue.Anatomy, head: scan.Head) -> NDArray[np.float32]:
+    """Unit vectors (x, y, z, 3) in the world; 0 in air."""
+    place = head.to_template(scan.scan_points(anatomy))
+    inside, values = scan.sample(anatomy, anatomy.fields, place)
+    tensor = np.zeros((len(values), 3, 3))
+    for row, column, value in zip(tissue.ROW, tissue.COLUMN, values[:, 1:].T, strict=True):
+        tensor[:, row, column] = tensor[:, column, row] = value
+    direction = np.zeros((len(place), 3), dtype=np.float32)
+    direction[inside] = np.linalg.eigh(tensor)[1][..., -1] @ scan.rotation(head.pose).T
+    return direction.reshape(*anatomy.shape, 3)
 
 
 def run(command: Sequence[object], out: Path) -> Measured:
@@ -273,22 +290,21 @@ def _turn_by_affines(case: Case, affines: Path, out: str) -> None:
 
 def rows_of(case: Case) -> list[dict[str, object]]:
     """Run all chains; a row each."""
-    off = ("--no-denoise", "--no-unring")
     made: dict[str, tuple[str, list[Measured]]] = {
         "nothing": ("nothing", by_hand(case, "nothing", as_is)),
         "**axoloci**": (DEFAULT, axoloci(case, DEFAULT)),
-        "axoloci --no-denoise": ("no-denoise", axoloci(case, "no-denoise", off[0])),
-        "axoloci --no-unring": ("no-unring", axoloci(case, "no-unring", off[1])),
-        "axoloci, neither": ("neither", axoloci(case, "neither", *off)),
     }
+    for folder, options in (
+        ("denoise", ("--denoise",)),
+        ("no-unring", ("--no-unring",)),
+        ("denoise-no-unring", ("--denoise", "--no-unring")),
+    ):
+        made[" ".join(("axoloci", *options))] = (folder, axoloci(case, folder, *options))
     learned = case.folder / "patch2self"
     command = [BIN / "dipy_denoise_patch2self", f"{case.stem}.nii.gz", case.tables[0]]
     cost = run([*command, "--out_dir", learned], learned)
-    name = "DIPY's Patch2Self, then axoloci --no-denoise"
-    made[name] = (
-        "after-p2s",
-        [cost, *axoloci(case, "after-p2s", off[0], dwi=_only_image(learned))],
-    )
+    of_learned = axoloci(case, "after-patch2self", dwi=_only_image(learned))
+    made["DIPY's Patch2Self, then axoloci"] = ("after-patch2self", [cost, *of_learned])
     if case.moving:
         for name, folder, direction in (
             ("axoloci, directions not turned", "not-turned", 0),
@@ -301,7 +317,6 @@ def rows_of(case: Case) -> list[dict[str, object]]:
             "oracle",
             by_hand(case, "oracle", with_true_motion),
         )
-        made["DIPY, its directions turned by us"] = ("dipy-turned", [])
     else:
         made["MRtrix3"] = ("mrtrix", mrtrix(case))
     made["DIPY"] = ("dipy", dipy(case))
@@ -313,12 +328,10 @@ def rows_of(case: Case) -> list[dict[str, object]]:
         name: read_nifti(case.folder / folder / "fa.nii.gz", 3)[0]
         for name, (folder, _) in made.items()
     }
-    mine = case.folder / f"{DEFAULT}-preprocess/x_desc-brain_mask.nii.gz"
-    seen = truth["white"] & (
-        read_nifti(mine, 3)[0] > 0
-    )  # of every volume, the head moved out of none
+    covered = case.folder / f"{DEFAULT}-preprocess/x_desc-brain_mask.nii.gz"
+    seen = truth["white"] & (read_nifti(covered, 3)[0] > 0)  # in all volumes
     rows: list[dict[str, object]] = []
-    for name, (_, costs) in made.items():
+    for name, (folder, costs) in made.items():
         error = (maps[name] - truth["fa"])[seen]
         cpu = sum(cost.cpu_seconds for cost in costs)
         by_command = len(costs) > 1
@@ -327,11 +340,26 @@ def rows_of(case: Case) -> list[dict[str, object]]:
                 "chain": name,
                 "RMSE of FA": f"{np.sqrt(np.mean(error**2)):.4f}",
                 "mean error": f"{error.mean():+.4f}",
+                "directions off, °": turned(case, folder),
                 "CPU s": f"{cpu:.0f}" if by_command else "",
                 "peak, GB": f"{max(cost.peak_gb for cost in costs):.1f}" if by_command else "",
             }
         )
     return rows
+
+
+def turned(case: Case, name: str) -> str:
+    """Angle by which main directions are turned as a whole, where FA is above `HIGH_FA`."""
+    stems = [case.folder / f"{name}-preprocess" / stem for stem in ("x", "x_desc-preproc_dwi")]
+    stem = next((stem for stem in stems if Path(f"{stem}.bvec").exists()), None)
+    if stem is None or not case.moving:
+        return ""
+    truth, fitted = case.truth(), fit_directions(stem, case.mask)
+    where = truth["white"] & (truth["fa"] > HIGH_FA)
+    a, b = truth["direction"][where].astype(float), fitted.direction[where].astype(float)
+    b *= np.sign((a * b).sum(axis=1))[:, None]
+    u, _, v = np.linalg.svd(a.T @ b)  # the rotation that brings b to a
+    return f"{np.rad2deg(np.linalg.norm(registration.rotation_vector(u @ v))):.2f}"
 
 
 def motion_found(case: Case) -> str:
