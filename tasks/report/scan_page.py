@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,15 @@ def _add_acquisition(page: ScanPage, scan: Scan, acquisition: Sequence[str]) -> 
         ]
 
 
+DISTORTION = "Susceptibility distortion"
+OPTIONAL = {
+    "denoise": ("denoising", "too few volumes"),
+    "unring": ("unringing", "not done"),
+    "motion": ("motion", "not done"),
+}
+"""Options of the correction: the part that each asks for, and why it may lack nevertheless."""
+
+
 def _add_work(page: ScanPage, scan: Scan) -> None:
     """What was done with the scan, and what was not."""
     about, fit, registered = (scan.about[step] for step in STEPS)
@@ -223,15 +232,18 @@ def _add_work(page: ScanPage, scan: Scan) -> None:
     elif about.get("Settings", {}).get("already_preprocessed"):
         page.not_done.append(("Correction", "the volumes were given as corrected, and kept"))
     else:
-        steps = ", ".join(str(step["name"]) for step in about.get("steps") or ())
-        page.done.append(("Correction", steps or str(about.get("Description", ""))))
+        steps = [str(step["name"]) for step in about.get("steps") or ()]
+        told = ", ".join(step for step in steps if step.capitalize() != DISTORTION)
+        page.done.append(("Correction", told or str(about.get("Description", ""))))
+        for option, (part, lacking) in OPTIONAL.items():
+            asked = about.get("Settings", {}).get(option)
+            if asked is not None and part not in steps:
+                page.not_done.append((part.capitalize(), lacking if asked else "not asked for"))
         distortion = about.get("distortion")
         if distortion == "corrected":
-            shift = about.get("mean_distortion")
-            told = f"corrected, on average by {shift:.2f} mm" if shift is not None else "corrected"
-            page.done.append(("Susceptibility distortion", told))
+            page.done.append((DISTORTION, _distortion(about)))
         else:
-            page.not_done.append(("Susceptibility distortion", str(distortion or "not corrected")))
+            page.not_done.append((DISTORTION, str(distortion or "not corrected")))
     if fit:
         method = fit.get("Model", {}).get("Parameters", {}).get("FitMethod", "")
         used = fit.get("n_volumes_used")
@@ -246,6 +258,17 @@ def _add_work(page: ScanPage, scan: Scan) -> None:
         page.not_done.append(("Registration of FA", "not there yet"))
     if frame := about.get("gradient_frame", {}).get("best"):
         page.done.append(("Check of the gradients' frame", str(frame)))
+
+
+def _distortion(about: Mapping[str, Any]) -> str:
+    """By how much distortion was corrected, and what that did to the pair of b0s."""
+    told = "corrected"
+    if (shift := about.get("mean_distortion")) is not None:
+        told += f", on average by {shift:.2f} mm"
+    before, after = (about.get(name) for name in ("pair_correlation_raw", "pair_correlation"))
+    if before is not None and after is not None:
+        told += f"; correlation of the two b0s {before:.3f} before, {after:.3f} after"
+    return told
 
 
 def _add_volumes(page: ScanPage, scan: Scan) -> None:

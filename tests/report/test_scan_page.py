@@ -82,6 +82,9 @@ def write_scan(folder: Path, *, full: bool = True, **figures: Any) -> Path:
         motion["neighbour_correlation_raw"] = np.where(BVAL > 0, 0.7, np.nan)
         motion["neighbour_correlation"] = np.where(BVAL > 0, 0.85, np.nan)
         about |= {
+            "Settings": {
+                **{"already_preprocessed": False, "denoise": True, "unring": False, "motion": True}
+            },
             "steps": [{"name": "denoising"}, {"name": "motion"}],
             "distortion": "no reverse-phase b0",
             "share_outlier_slices": 0.028,
@@ -201,6 +204,7 @@ def test_scan__says_what_was_done_and_what_was_not(page: Page) -> None:
     assert "All figures keep their limits;" in page.text
     for words in (
         "Correction denoising, motion",
+        "Unringing not asked for",
         "Susceptibility distortion no reverse-phase b0",
         "WLS, 20 volumes",
         f"to {TEMPLATE}",
@@ -210,6 +214,20 @@ def test_scan__says_what_was_done_and_what_was_not(page: Page) -> None:
         "8 × 8 × 8 mm",
     ):
         assert words in page.text, words
+
+
+def test_scan__says_what_became_of_the_distortion(tmp_path: Path) -> None:
+    corrected = {
+        "steps": [{"name": "motion"}, {"name": "susceptibility distortion"}],
+        "distortion": "corrected",
+        "mean_distortion": 1.234,
+        "pair_correlation_raw": 0.82,
+        "pair_correlation": 0.98,
+    }
+    text = page_of(write_scan(tmp_path, **corrected)).text
+    told = "corrected, on average by 1.23 mm; correlation of the two b0s 0.820 before, 0.980 after"
+    assert f"Susceptibility distortion {told}" in text
+    assert "Correction motion " in text
 
 
 def test_scan__names_volumes_that_one_may_do_without(page: Page) -> None:
