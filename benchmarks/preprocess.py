@@ -5,11 +5,13 @@ directions of b = 1,000: k-space of a finite extent, Rician noise of SNR 20, and
 to 3 mm and 3° with 2% of the slices lost, once none. Errors are those of FA in the white matter.
 
 Each program runs as a user would run it, from files to files, on one core. A folder given as the
-first word keeps all files, and what is found there is not made again.
+first word keeps all files, and what is found there is not made again. DIPY's Patch2Self needs
+scikit-learn, and is left out without.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -300,11 +302,12 @@ def rows_of(case: Case) -> list[dict[str, object]]:
         ("denoise-no-unring", ("--denoise", "--no-unring")),
     ):
         made[" ".join(("axoloci", *options))] = (folder, axoloci(case, folder, *options))
-    learned = case.folder / "patch2self"
-    command = [BIN / "dipy_denoise_patch2self", f"{case.stem}.nii.gz", case.tables[0]]
-    cost = run([*command, "--out_dir", learned], learned)
-    of_learned = axoloci(case, "after-patch2self", dwi=_only_image(learned))
-    made["DIPY's Patch2Self, then axoloci"] = ("after-patch2self", [cost, *of_learned])
+    if importlib.util.find_spec("sklearn"):
+        learned = case.folder / "patch2self"
+        command = [BIN / "dipy_denoise_patch2self", f"{case.stem}.nii.gz", case.tables[0]]
+        cost = run([*command, "--out_dir", learned], learned)
+        of_learned = axoloci(case, "after-patch2self", dwi=_only_image(learned))
+        made["DIPY's Patch2Self, then axoloci"] = ("after-patch2self", [cost, *of_learned])
     if case.moving:
         for name, folder, direction in (
             ("axoloci, directions not turned", "not-turned", 0),
