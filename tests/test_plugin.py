@@ -65,7 +65,7 @@ def installed(env: dict[str, str], target: Path, monkeypatch: pytest.MonkeyPatch
 def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """FA maps of three people whose left sides differ, and the template."""
     folder = tmp_path_factory.mktemp("maps")
-    anatomy = phantom(10.0)
+    anatomy = phantom(5.0)  # of larger voxels a side has too few to be registered well
     fa, affine = anatomy.scan_fa, anatomy.scan_affine
     x = affine[0, 0] * np.arange(fa.shape[0]) + affine[0, 3]
     for number, factor in enumerate(LEFT):
@@ -111,7 +111,7 @@ def native(maps: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFac
 def test_run__figures_are_those_that_were_planted(native: Path) -> None:
     index = figures(native)["asymmetry_index"].to_numpy()
     planted = np.array([(factor - 1) / (factor + 1) for factor in LEFT])
-    assert index - index[0] == pytest.approx(planted, abs=0.02)
+    assert index - index[0] == pytest.approx(planted, abs=0.015)
 
 
 def test_run__again_repeats_only_what_changed(native: Path, env: dict[str, str]) -> None:

@@ -36,6 +36,7 @@ from axoloci.slurm import JobState
 from axoloci.slurm_profile import Profile, table_of
 from axoloci.study import StudyPaths, StudySettings
 from axoloci.workflows.engine import CACHE_VARIABLE, STALE_SECONDS, study_lock
+from axoloci.workflows.participant import PAGE
 from axoloci.workflows.participants import (
     Cohort,
     Outcome,
@@ -730,7 +731,7 @@ def in_words(stage: Stage, state: StageState, element: int) -> str:
     end, tries = state.ended[element], state.tries(element)
     request = tries[-1].request if tries else stage.request
     times = f" in {len(tries)} tries" if len(tries) > 1 else ""
-    tables = " or ".join(f"[{table_of(step)}]" for step in stage.steps)
+    tables = " or ".join(f"[{table_of(step)}]" for step in stage.jobs if step != PAGE)
     lacks = JobState(0, None, end.state, end.exit_code).lacks
     word = end.state if end.state != "FAILED" else f"exit {end.exit_code}"
     if lacks == "memory":

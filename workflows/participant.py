@@ -16,7 +16,7 @@ from pydra.utils.general import get_fields
 from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import Nifti
 from axoloci.scans import RAW
-from axoloci.steps import load_task
+from axoloci.steps import Resources, installed_steps, load_task
 from axoloci.tasks.dti.task import FitDti
 from axoloci.tasks.normalize.task import RegisterFa
 from axoloci.tasks.preprocess.task import PreprocessDwi
@@ -25,6 +25,8 @@ from axoloci.tasks.report.task import MakeScanPage
 STEPS = ("preprocess", "dti", "normalize")
 PAGE = "page"
 """Job of a scan that shows what the others have made; a part of the step report."""
+PAGE_RESOURCES = Resources(cpus=1, memory_gb=0.4, minutes=1, gpu=False)
+"""What it asks for: what the step report asks for is for the report of a whole study."""
 
 _COMMON = ("fa_template", "template_to_dwi_affine", "template_to_dwi_warp")
 AT_HAND = {
@@ -37,6 +39,11 @@ AT_HAND = {
 def step_of(job: str) -> str:
     """The installed step of which a job of a scan is a part."""
     return "report" if job == PAGE else job
+
+
+def resources_of(job: str) -> Resources:
+    """What a job of a scan asks of a machine."""
+    return PAGE_RESOURCES if job == PAGE else installed_steps()[job].resources
 
 
 def shared_inputs(

@@ -28,7 +28,7 @@ from axoloci.scans import Scan, find_scans
 from axoloci.steps import Resources, installed_steps
 from axoloci.study import StudyPaths, StudySettings
 from axoloci.workflows.graph import group_programs
-from axoloci.workflows.participant import PAGE, step_of
+from axoloci.workflows.participant import PAGE, resources_of
 from axoloci.workflows.participants import Cohort, read_outcomes, shown_template, steps_of
 
 MAX_LATENTS, PEOPLE_PER_LATENT = 128, 15  # without n_latents in the study
@@ -50,32 +50,32 @@ class Cost:
 def preprocess_cost(voxels: int, volumes: int) -> Cost:
     """Raw DWI to corrected DWI.
 
-    1.2 s + 1.2e-6 s, 80 MB + 7.6 bytes and 3.4 bytes on disk a voxel and volume. Measured on scans
-    of 0.4 to 41 million voxels times volumes: 1.4 and 40 s, 86 and 391 MB, 1.3 and 135 MB on disk.
+    1.3 s + 2.1e-6 s, 85 MB + 15 bytes and 3.5 bytes on disk a voxel and volume. Measured on scans
+    of 0.4 and 41 million voxels times volumes: 2.1 and 86 s, 92 and 681 MB, 1.3 and 144 MB on disk.
     """
     n = voxels * volumes
-    return Cost(1.2 + 1.2e-6 * n, 80 + 7.6e-6 * n, 3.4 * n)
+    return Cost(1.3 + 2.1e-6 * n, 85 + 15e-6 * n, 3.5 * n)
 
 
 def dti_cost(voxels: int, volumes: int) -> Cost:
     """Corrected DWI to maps of the tensor and of the kurtosis, by the defaults.
 
-    0.7 s + 3e-8 s and 60 MB + 2 bytes a voxel and volume; 12 bytes on disk a voxel, a quarter of
-    which are in the mask. Measured on scans of 1.4 to 82 million voxels times volumes: 0.7 and 3.0
-    s, 60 and 160 MB, 1 and 9 MB on disk.
+    1.4 s + 3.5e-8 s and 190 MB + 1.1 bytes a voxel and volume; 12 bytes on disk a voxel, a quarter
+    of which are in the mask. Measured on scans of 0.4 and 82 million voxels times volumes: 1.4 and
+    4.0 s, 192 and 273 MB, 0.5 and 4.9 MB on disk.
     """
     n = voxels * volumes
-    return Cost(0.7 + 3e-8 * n, 60 + 2e-6 * n, 12.0 * voxels)
+    return Cost(1.4 + 3.5e-8 * n, 190 + 1.1e-6 * n, 12.0 * voxels)
 
 
 def normalize_cost(template_voxels: int) -> Cost:
     """FA map to the common space.
 
-    1.1 s + 8.5e-6 s, 185 MB + 200 bytes and 12 bytes on disk a voxel of the template. Measured with
-    templates of 41,000 and 903,000 voxels: 1.4 and 8.7 s, 192 and 369 MB, 0.5 and 10.5 MB on disk.
+    1.3 s + 7e-6 s, 185 MB + 290 bytes and 12 bytes on disk a voxel of the template. Measured with
+    templates of 41,000 and 903,000 voxels: 1.7 and 7.5 s, 197 and 450 MB, 0.5 and 10.4 MB on disk.
     """
     n = template_voxels
-    return Cost(1.1 + 8.5e-6 * n, 185 + 200e-6 * n, 12.0 * n)
+    return Cost(1.3 + 7e-6 * n, 185 + 290e-6 * n, 12.0 * n)
 
 
 def pack_cost(template_voxels: int, people: int) -> Cost:
@@ -237,7 +237,7 @@ class StepPlan:
     n_bytes
         On disk when all are finished; `n_bytes_to_come` of them are not there yet.
     asked_gb
-        Memory that `step.toml` asks for a job.
+        Memory that a job asks for, by its `step.toml` or as a page.
     of_scans
         There is one a scan, and not one of the cohort.
     """
@@ -346,7 +346,7 @@ def plan_study(
         try:
             template = template or _template_voxels(cohort, scans)
             if scans:
-                _plan_scans(plan, name, cohort, scans, env, template, resources, shapes or {})
+                _plan_scans(plan, name, cohort, scans, env, template, shapes or {})
                 plan.people[name] = len({scan.sample_id for scan in scans})
                 if not trained_latents:
                     few = max(1, plan.people[name] // PEOPLE_PER_LATENT)
@@ -424,13 +424,12 @@ def _plan_scans(
     scans: Sequence[Scan],
     env: str,
     template: int,
-    resources: Mapping[str, Resources],
     shapes: Mapping[Path, tuple[int, ...]],
 ) -> None:
     """Add the jobs of a cohort's scans; a scan is done, or all of its jobs are to be run."""
     done = {o.scan for o in read_outcomes(scans, cohort, env) if o.status == "ok"}
     steps = {
-        step: StepPlan(name, step, resources[f"axoloci-{step_of(step)}"].memory_gb, of_scans=True)
+        step: StepPlan(name, step, resources_of(step).memory_gb, of_scans=True)
         for step in steps_of(cohort)
     }
     for scan in scans:
@@ -450,7 +449,7 @@ def _plan_scans(
             PAGE: page_cost(voxels, template),
         }
         for step, planned in steps.items():
-            cost = costs.get(step) or asked_cost(resources[f"axoloci-{step}"])
+            cost = costs.get(step) or asked_cost(resources_of(step))
             planned.add(cost, scan.prefix in done)
     plan.steps += steps.values()
 

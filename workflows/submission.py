@@ -27,11 +27,10 @@ from axoloci.io.files import write_json
 from axoloci.job import read_record
 from axoloci.scans import FILES, Scan
 from axoloci.slurm_profile import Profile
-from axoloci.steps import installed_steps
 from axoloci.study import Section, StudyPaths, StudySettings
 from axoloci.workflows.engine import study_lock
 from axoloci.workflows.graph import group_parts, group_programs
-from axoloci.workflows.participant import step_of
+from axoloci.workflows.participant import PAGE, resources_of, step_of
 from axoloci.workflows.participants import steps_of
 
 OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs
@@ -64,13 +63,18 @@ class Stage(Section):
     action: str  # "participants", a part of the group stage, or "report"
     cohort: str  # whose part of the group stage it is; empty for the study
     elements: tuple[str, ...]  # what each element of an array works on; none: it is no array
-    steps: tuple[str, ...]  # whose resources it takes
+    jobs: tuple[str, ...]  # the steps whose resources it takes, and the page of a scan
     request: Request
 
     @property
     def name(self) -> str:
         """As scripts, logs and locks are named."""
         return "_".join(filter(None, (self.cohort, self.action)))
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that it runs."""
+        return tuple(dict.fromkeys(map(step_of, self.jobs)))
 
     @property
     def script(self) -> str:
@@ -122,7 +126,7 @@ class Submission(Section):
                     action=action,
                     cohort=cohort if several else "",
                     elements=elements,
-                    steps=tuple(dict.fromkeys(step for step, _, _ in jobs)),
+                    jobs=tuple(dict.fromkeys(step for step, _, _ in jobs)),
                     request=self._request(action, jobs),
                 )
             )
@@ -144,7 +148,10 @@ class Submission(Section):
     def _jobs(
         self, action: str, cohort: str, programs: Mapping[str, Mapping[str, str]]
     ) -> list[tuple[str, Cost, bool]]:
-        """Step and cost of each job of a stage, and whether its time counts."""
+        """Step and cost of each job of a stage, and whether its time counts.
+
+        The page of a scan stands for itself: `[steps.report]` of the profile is for the study's.
+        """
         nothing = Cost(memory_mb=0, seconds=0)
         if action == "participants":  # an element may be of any cohort
             costs: dict[str, Cost] = {}
@@ -155,7 +162,7 @@ class Submission(Section):
                         memory_mb=max(old.memory_mb, new.memory_mb),
                         seconds=max(old.seconds, new.seconds),
                     )
-            return [(step_of(job), cost, True) for job, cost in costs.items()]
+            return [(job, cost, True) for job, cost in costs.items()]
         if action == "report":
             return [("report", self.costs.get("/report", nothing), True)]
         trains = (cohort, "train") in group_parts(self.settings)
@@ -183,12 +190,12 @@ class Submission(Section):
 
     def _request(self, action: str, jobs: Iterable[tuple[str, Cost, bool]]) -> Request:
         """What a stage of these jobs, which run one after another, asks for."""
-        cluster, known = self.profile.slurm, installed_steps()
+        cluster = self.profile.slurm
         memory, minutes, cpus = 0.0, 0.0, 1
         gpu, named, partition = False, True, None
         for step, cost, counts in jobs:
             own = self.profile.request(step)
-            asks = known[step].resources
+            asks = resources_of(step)
             memory = max(
                 memory,
                 1000 * own.memory_gb
@@ -196,7 +203,7 @@ class Submission(Section):
                 else max(1000 * asks.memory_gb, MEMORY_MARGIN * cost.memory_mb),
             )
             if counts:
-                named = named and own.minutes is not None
+                named = named and (step == PAGE or own.minutes is not None)
                 minutes += own.minutes or TIME_MARGIN * cost.seconds / 60
             of_scans = action == "participants"
             cpus = max(cpus, own.cpus or (1 if of_scans else asks.cpus))
@@ -220,9 +227,7 @@ class Submission(Section):
         own = self.profile.request(step).gpu
         if own is not None:
             return own
-        return (
-            installed_steps()[step].resources.gpu and self.profile.slurm.gpu_partition is not None
-        )
+        return resources_of(step).gpu and self.profile.slurm.gpu_partition is not None
 
     def without_cuda(self) -> list[str]:
         """Steps that the profile gives a GPU in vain, for the images that they have."""

@@ -434,7 +434,7 @@ def test_trace__one_row_a_job(processed: Path, tmp_path: Path) -> None:
     rows = pd.read_csv(table, sep="\t")
     assert tuple(rows.columns) == COLUMNS
     records = sorted((out / "logs").rglob("*.json"))
-    assert len(rows) == len(records) == 8  # 3 + 3 + 1 that failed + the report
+    assert len(rows) == len(records) == 11  # 4 + 4 + 1 that failed + qc and report
     assert rows["started"].is_monotonic_increasing
     failed = rows[rows["exit_code"] != 0]
     assert list(failed["step"]) == ["preprocess"]

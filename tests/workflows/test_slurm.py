@@ -26,7 +26,7 @@ from axoloci.images import locked_images, sif_folder
 from axoloci.io.files import write_json, write_text
 from axoloci.io.sumstats import read_sumstats
 from axoloci.job import fingerprint
-from axoloci.scans import Scan
+from axoloci.scans import Scan, find_scans
 from axoloci.slurm import JobState, parse_elements, parse_sacct, parse_scontrol, write_elements
 from axoloci.slurm_profile import Profile, StepRequest, StepRequests, read_profile
 from axoloci.study import StudyPaths, StudySettings, read_study
@@ -48,6 +48,7 @@ from axoloci.workflows.submission import (
     Attempt,
     Ended,
     Request,
+    Stage,
     StageState,
     read_scans,
     read_state,
@@ -90,7 +91,7 @@ def profile(tmp_path: Path) -> Path:
         'extra = ["--qos=long"]\nsetup = ["module load apptainer"]\n'
         "[steps.preprocess]\nmemory_gb = 3\nminutes = 20\ncpus = 2\n"
         "[steps.dti]\nmemory_gb = 2\nminutes = 5\n"
-        "[steps.normalize]\nmemory_gb = 1\nminutes = 0.5\n"
+        "[steps.normalize]\nmemory_gb = 1\nminutes = 0.4\n"
     )
     return path
 
@@ -230,7 +231,8 @@ def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Pat
         "check.sh",
     ]
     text = scripts["1_participants.sh"]
-    # two scans at a time of 3 GB each, and what axoloci takes itself; (20 + 5 + 0.5) min × 3 rounds
+    # two scans at a time of 3 GB each, and what axoloci takes itself; (20 + 5 + 0.4) min and some
+    # seconds for a page × 3 rounds
     for line in ("mem=6900M", "time=77", "cpus-per-task=2", "array=0-3%3", "account=lab"):
         assert f"\n#SBATCH --{line}\n" in text
     for line in ("partition=short", "qos=long", "export=NONE", "no-requeue"):
@@ -245,6 +247,33 @@ def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Pat
     assert "CUDA_VISIBLE_DEVICES" not in scripts["2_train.sh"]
     assert "#SBATCH --array=0-21%3\n" in scripts["4_associate.sh"]
     assert "scratch" not in scripts["check.sh"]
+
+
+def test_submit__a_page_asks_for_itself_and_not_as_the_report(study: Path, profile: Path) -> None:
+    """What the report of a large study needs, no scan does; and the page costs next to nothing."""
+    text = profile.read_text()
+    of_report = '[steps.report]\nmemory_gb = 50\nminutes = 600\ncpus = 4\npartition = "large"\n'
+
+    def stages(own: str) -> list[Stage]:
+        profile.write_text(own)
+        settings = read_study(study)
+        scans = {"discovery": find_scans(settings)}
+        return cluster.freeze(settings, read_profile(profile), "native", scans).stages()
+
+    def asked(own: str) -> Request:
+        return stages(own)[0].request
+
+    named, unnamed = asked(text), asked("")
+    assert asked(text + of_report) == named
+    assert asked(of_report) == unnamed
+    last = stages(text + of_report)[-1].request
+    assert (last.memory_mb, last.minutes, last.cpus) == (50_500, 600, 4)
+    assert stages(text)[0].steps == ("preprocess", "dti", "normalize", "report")  # images needed
+    study.write_text(study.read_text() + "\n[qc]\npages = false\n")
+    for request, without in ((named, asked(text)), (unnamed, asked(""))):
+        assert request == without.model_copy(update={"minutes": request.minutes})
+        assert 0 <= request.minutes - without.minutes <= 1
+    assert "report" not in stages(text)[0].steps
 
 
 def test_submit__in_containers_a_gpu_is_for_images_with_cuda(
@@ -991,13 +1020,13 @@ retry_factor = 1.5
 scratch = "{scratch}"
 [steps.preprocess]
 memory_gb = 0.4
-minutes = 0.3
+minutes = 0.2
 [steps.dti]
 memory_gb = {memory_gb}
-minutes = 0.3
+minutes = 0.2
 [steps.normalize]
 memory_gb = 0.4
-minutes = 0.3
+minutes = 0.2
 [steps.encoder]
 memory_gb = 2
 [steps.gwas]
