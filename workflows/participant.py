@@ -25,7 +25,7 @@ from axoloci.tasks.report.task import MakeScanPage
 STEPS = ("preprocess", "dti", "normalize")
 PAGE = "page"
 """Job of a scan that shows what the others have made; a part of the step report."""
-PAGE_RESOURCES = Resources(cpus=1, memory_gb=0.4, minutes=1, gpu=False)
+PAGE_RESOURCES = Resources(cpus=1, memory_gb=0.2, minutes=1, gpu=False)
 """What it asks for: what the step report asks for is for the report of a whole study."""
 
 _COMMON = ("fa_template", "template_to_dwi_affine", "template_to_dwi_warp")

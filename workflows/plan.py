@@ -199,11 +199,11 @@ def report_cost(people: int) -> Cost:
 def page_cost(voxels: int, template_voxels: int) -> Cost:
     """The page of one scan.
 
-    3.2 s + 6e-7 s and 195 MB + 28 bytes a voxel of the scan and of the template; 1 MB on disk.
-    Measured with 1.0 and 1.5 million voxels: 3.7 and 4.3 s, 223 and 237 MB, 0.7 and 1.0 MB on disk.
+    0.5 s + 1.7e-7 s and 64 MB + 17 bytes a voxel of the scan and of the template; 0.7 MB on disk.
+    Measured with 0.1 and 1.5 million voxels: 0.5 and 0.7 s, 66 and 90 MB, 0.6 and 0.8 MB on disk.
     """
     n = voxels + template_voxels
-    return Cost(3.2 + 6e-7 * n, 195 + 28e-6 * n, 1e6)
+    return Cost(0.5 + 1.7e-7 * n, 64 + 17e-6 * n, 7e5)
 
 
 def qc_cost(people: int) -> Cost:
