@@ -48,23 +48,34 @@ MOTION = {"sound": "0.3", "strong": "3"}  # mm and degrees, root mean square
 
 def simulate(out: Path, n_people: int, motion: str, *options: object) -> Path:
     """A simulated BIDS data set; one that is there is left as it is."""
-    words = [PROGRAM, "simulate", out, "--n-subjects", n_people, "--n-variants", 10, *PROTOCOL,
-             "--motion-mm", motion, "--motion-deg", motion, *options]  # fmt: skip
+    words = [PROGRAM, "simulate", out, "--n-subjects", n_people, "--n-variants", 10,
+             "--n-loci", 0, *PROTOCOL, "--motion-mm", motion,
+             "--motion-deg", motion, *options]  # fmt: skip
     if not (out / "truth.json").exists():
         subprocess.run(list(map(str, words)), check=True)
     return out / "bids"
 
 
-def plant(folder: Path, seed: int) -> tuple[Path, dict[str, str]]:
+def correct_anatomy(folder: Path) -> Path:
+    """The real scan without its own motion, which would be taken for anatomy."""
+    made, stem = folder / "anatomy_desc-preproc_dwi.nii.gz", str(ANATOMY).removesuffix(".nii.gz")
+    words = [PROGRAM.parent / "axoloci-preprocess", "run", "--dwi", ANATOMY,
+             "--bval", f"{stem}.bval", "--bvec", f"{stem}.bvec",
+             "--out", folder, "--prefix", "anatomy"]  # fmt: skip
+    if not (folder / "anatomy_desc-preproc_dwi.json").exists():  # written last
+        subprocess.run(list(map(str, words)), check=True)
+    return made
+
+
+def plant(folder: Path, seed: int, anatomy: Path) -> tuple[Path, dict[str, str]]:
     """A data set of 20 people, and what was planted in whom; one that is there is taken."""
     done = folder / "planted.json"  # written last
     if done.exists():
         return folder / "sound" / "bids", json.loads(done.read_text())
-    anatomy = ("--anatomy", ANATOMY)
     seeds = [("--seed", 3 * seed + k) for k in range(3)]
     shutil.rmtree(folder / "sound", ignore_errors=True)  # may hold a part of the faults
-    bids = simulate(folder / "sound", N_PEOPLE, MOTION["sound"], *seeds[0], *anatomy)
-    moving = simulate(folder / "moving", 8, MOTION["strong"], *seeds[1], *anatomy)
+    bids = simulate(folder / "sound", N_PEOPLE, MOTION["sound"], *seeds[0], "--anatomy", anatomy)
+    moving = simulate(folder / "moving", 8, MOTION["strong"], *seeds[1], "--anatomy", anatomy)
     nobody = simulate(folder / "nobody", 8, MOTION["sound"], *seeds[2])
     people = sorted(path.name for path in bids.glob("sub-*"))
     others = [sorted(path.name for path in other.glob("sub-*")) for other in (moving, nobody)]
@@ -93,10 +104,10 @@ def plant(folder: Path, seed: int) -> tuple[Path, dict[str, str]]:
     return bids, planted
 
 
-def judge_cohort(folder: Path, seed: int) -> pd.DataFrame:
+def judge_cohort(folder: Path, seed: int, anatomy: Path) -> pd.DataFrame:
     """Plant, run, and read what was found: a row a scan, with its quality figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    bids, planted = plant(folder, seed)
+    bids, planted = plant(folder, seed, anatomy)
     out = folder / "out"
     words = [PROGRAM, "run", "--bids", bids, "--out", out, "--stage", "participants"]
     done = subprocess.run([*map(str, words), "--n-procs", "1"], check=False)
@@ -152,7 +163,8 @@ def of_figures(found: pd.DataFrame) -> str:
 
 def measure(folder: Path, seeds: Sequence[int]) -> None:
     """Run all seeds, count, write the tables."""
-    found = pd.concat([judge_cohort(folder / f"seed{seed}", seed) for seed in seeds])
+    anatomy = correct_anatomy(folder / "anatomy")
+    found = pd.concat([judge_cohort(folder / f"seed{seed}", seed, anatomy) for seed in seeds])
     sound = found["planted"] == "nothing"
     flagged = found["flagged by"] != "–"
     pages = [len(page.read_bytes()) for page in folder.glob("seed*/out/sub-*/dwi/*_dwi.html")]

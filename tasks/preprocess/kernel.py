@@ -181,9 +181,9 @@ def estimate_motion(
     """Rigid head motion between the volumes of a scan, the eddy currents' stretch, lost slices.
 
     Volumes are registered to what the other volumes of their shell predict, from coarse to fine;
-    then each shell's mean to that of the next lower b-value. Shifts by eddy currents are undone with
-    the motion, and told apart from it afterwards. Slices that lost signal are replaced by their
-    prediction at first and at each level, so that they neither move their volume nor the others'.
+    then each shell's mean to that of the next lower b-value. Shifts by eddy currents are undone
+    with the motion, and told apart from it afterwards. Slices that lost signal are replaced by
+    their prediction at first and at each level, so that they neither move their volume nor others.
 
     Parameters
     ----------
