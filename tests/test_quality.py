@@ -28,7 +28,8 @@ from axoloci.statistics import robust_z
 SOUND = {
     "mean_framewise_displacement": 1.0,
     "share_outlier_slices": 0.004,
-    "neighbour_correlation": 0.85,
+    "neighbour_correlation_raw": 0.85,
+    "neighbour_correlation": 0.9,
     "mask_ml": 1450.0,
     "mean_fa": 0.25,
     "median_md": 7.9e-4,
@@ -134,7 +135,7 @@ def test_judge__the_graver_flag_comes_first_and_counts() -> None:
     assert level_of(flags) == "exclude"
     assert level_of(flags[1:]) == "look"
     assert level_of([]) is None
-    assert str(flags[1]) == "look: mean motion 6.000 mm (> 5)"
+    assert str(flags[1]) == "look: mean motion 6.000 mm (> 3)"
 
 
 def test_robust_z__equals_the_distance_in_scipys_mad() -> None:

@@ -146,9 +146,8 @@ LIMITS = (
         POWER,
     ),
     Limit(
-        *("mean_framewise_displacement", "look", None, 5.0),
-        "strong motion leaves dropout and spin history behind; shifts by eddy currents, 2 to 4 mm "
-        "on some scanners, count as motion",
+        *("mean_framewise_displacement", "look", None, 3.0),
+        "from volume to volume the head moved by a voxel or more: dropout and spin history stay",
         POWER,
     ),
     Limit(
@@ -275,6 +274,7 @@ class Relative:
 RELATIVE = (
     Relative("mean_framewise_displacement", "high", 0.75),
     Relative("share_outlier_slices", "high", 0.02),
+    Relative("neighbour_correlation_raw", "low", 0.05),
     Relative("neighbour_correlation", "low", 0.05),
     Relative("mask_ml", "both", 300),
     Relative("mean_fa", "both", 0.04),

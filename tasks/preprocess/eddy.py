@@ -3,7 +3,7 @@
 A gradient induces currents that shift, shear and scale the image along the axis of phase encoding,
 in proportion to the gradient and reversed with it. Head motion and the contrast of the volumes do
 neither, so a regression of each volume's own stretch on its gradient takes the eddy currents and
-little else. Shifts are left to the rigid registration.
+little else. Shifts are found and undone by the rigid registration; here they are told from motion.
 """
 
 from __future__ import annotations
@@ -45,12 +45,41 @@ def eddy_stretch(
     _, scale, right = np.linalg.svd(linear)
     # linear = rotation @ symmetric; the symmetric part of a shear is half the shear
     symmetric = np.einsum("nji,nj,njk->nik", right, scale, right) - np.eye(3)  # (n, 3, 3)
-    shift_part, shift_share = _explained(shift, direction)
-    axis = int(np.argmax((shift_part**2).sum(axis=0) * (shift_share > 0)))
+    axis, _, _ = _phase_axis(shift, direction)
     row = symmetric[:, axis, :] * np.where(np.arange(3) == axis, 1, 2)  # (n, 3)
     part, share = _explained(row, direction)
     stretch[:, axis, :] += part * (share > MIN_EXPLAINED)
     return stretch
+
+
+def eddy_shift(shift: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Part of each volume's shift that is an eddy current's and no motion of the head.
+
+    Parameters
+    ----------
+    shift, direction
+        As in `eddy_stretch`.
+
+    Returns
+    -------
+    eddy
+        (n, 3) mm along the image's axes, 0 but for the axis of phase encoding; 0 where the
+        gradients explain little.
+    """
+    eddy = np.zeros_like(shift)
+    if len(shift) >= MIN_VOLUMES:
+        axis, part, share = _phase_axis(shift, direction)
+        eddy[:, axis] = part * (share > MIN_EXPLAINED)
+    return eddy
+
+
+def _phase_axis(
+    shift: NDArray[np.float64], direction: NDArray[np.float64]
+) -> tuple[int, NDArray[np.float64], float]:
+    """Axis along which gradients shift the most; their part of that shift (n,); adjusted R²."""
+    part, share = _explained(shift, direction)
+    axis = int(np.argmax((part**2).sum(axis=0) * (share > 0)))
+    return axis, part[:, axis], float(share[axis])
 
 
 def _explained(

@@ -15,7 +15,7 @@ from scipy import ndimage
 from axoloci import registration
 from axoloci.io.gradients import bvec_to_world, find_shells, world_to_bvec
 from axoloci.tasks.preprocess.distortion import Field
-from axoloci.tasks.preprocess.eddy import eddy_stretch
+from axoloci.tasks.preprocess.eddy import eddy_shift, eddy_stretch
 from axoloci.tasks.preprocess.outliers import (
     is_outlier,
     replace_slices,
@@ -74,6 +74,9 @@ class Motion:
     stretch
         [float64, shape: (g, 3, 3)] The eddy currents' alone, about `centre`; the identity where
         none was found.
+    eddy_shift
+        [float64, shape: (g, 3)] Part of the shifts that is the eddy currents', mm; 0 where none was
+        found.
     centre
         [float64, shape: (3,)] Centre of the brain, mm: rotations are about it.
     score
@@ -86,6 +89,7 @@ class Motion:
     matrices: NDArray[np.float64]
     rotations: NDArray[np.float64]
     stretch: NDArray[np.float64]
+    eddy_shift: NDArray[np.float64]
     centre: NDArray[np.float64]
     score: NDArray[np.float64]
     lost: NDArray[np.bool_]
@@ -95,12 +99,15 @@ class Motion:
         return _parameters(self.matrices, self.centre, self.rotations)
 
     def framewise_displacement(self) -> NDArray[np.float64]:
-        """Displacement (g,) between neighbouring volumes, mm; 0 for the first.
+        """Displacement (g,) of the head between neighbouring volumes, mm; 0 for the first.
 
         Sum of the absolute changes of translation and, on a sphere of 50 mm, of rotation
-        (doi:10.1016/j.neuroimage.2011.10.018).
+        (doi:10.1016/j.neuroimage.2011.10.018), without the shifts by eddy currents, which follow
+        the gradients and not the head.
         """
-        change = abs(np.diff(self.parameters(), axis=0))  # (g - 1, 6)
+        moved = self.parameters()
+        moved[:, :3] -= self.eddy_shift
+        change = abs(np.diff(moved, axis=0))  # (g - 1, 6)
         fd = change[:, :3].sum(axis=1) + registration.HEAD_RADIUS_MM * change[:, 3:].sum(axis=1)
         return np.concatenate([[0.0], fd])
 
@@ -174,9 +181,9 @@ def estimate_motion(
     """Rigid head motion between the volumes of a scan, the eddy currents' stretch, lost slices.
 
     Volumes are registered to what the other volumes of their shell predict, from coarse to fine;
-    then each shell's mean to that of the next lower b-value. Shifts by eddy currents count as
-    motion: a rigid registration cannot tell them apart. Slices that lost signal are replaced by
-    their prediction at each level, so that they neither move their volume nor the others'.
+    then each shell's mean to that of the next lower b-value. Shifts by eddy currents are undone
+    with the motion, and told apart from it afterwards. Slices that lost signal are replaced by
+    their prediction at first and at each level, so that they neither move their volume nor others.
 
     Parameters
     ----------
@@ -196,6 +203,18 @@ def estimate_motion(
     motion = no_motion(dwi.shape[2:], affine, mask)
     matrices, stretch, centre = motion.matrices, motion.stretch, motion.centre
     acquired: dict[tuple[int, int], NDArray[np.float32]] = {}  # what lost slices held
+
+    def find_lost() -> None:
+        for (k, v), slab in acquired.items():
+            dwi[:, :, k, v] = slab
+        acquired.clear()
+        motion.lost[:] = False
+        for shell in shells[1:]:  # only diffusion weighting makes motion lose signal
+            if len(shell) >= MIN_VOLUMES:
+                lost = _replace_lost(dwi, affine, mask, motion, bvec, shell, acquired)
+                motion.lost[:, shell] = lost
+
+    find_lost()  # at once: a volume that lost much of its signal would go astray
     for spacing in SPACINGS_MM if dwi.shape[3] > 1 else ():
         share, small_affine = registration.downsample(
             mask.astype(np.float32), affine, spacing, spacing
@@ -214,13 +233,7 @@ def estimate_motion(
                 stretch[shell] = _stretch(small, small_affine, inside, matrices, bvec, centre)
                 _align_shell(small, small_affine, inside, matrices, bvec)
         _settle(matrices, stretch, centre, bvec, settled)
-        for (k, v), slab in acquired.items():
-            dwi[:, :, k, v] = slab
-        motion.lost[:] = False
-        for shell in shells[1:]:  # only diffusion weighting makes motion lose signal
-            if len(shell) >= MIN_VOLUMES:
-                lost = _replace_lost(dwi, affine, mask, motion, bvec, shell, acquired)
-                motion.lost[:, shell] = lost
+        find_lost()
 
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     head = ndimage.distance_transform_edt(~mask, voxel) <= MARGIN_MM
@@ -237,6 +250,10 @@ def estimate_motion(
     matrices[:] = matrices @ np.linalg.inv(first)
     matrices[shells[0][0]] = np.eye(4)  # exactly: that volume is not interpolated
     motion.rotations[:] = np.linalg.inv(stretch) @ matrices[:, :3, :3]
+    axes = registration.nearest_rotation(affine)  # the image's axes in the world
+    for shell in shells[1:]:
+        shift = motion.parameters()[shell, :3] @ axes
+        motion.eddy_shift[shell] = eddy_shift(shift, bvec[shell]) @ axes.T
     return motion
 
 
@@ -441,6 +458,7 @@ def no_motion(
         matrices=np.tile(np.eye(4), (n_volumes, 1, 1)),
         rotations=np.tile(np.eye(3), (n_volumes, 1, 1)),
         stretch=np.tile(np.eye(3), (n_volumes, 1, 1)),
+        eddy_shift=np.zeros((n_volumes, 3)),
         centre=_centre(mask, affine),
         score=np.full(shape, np.nan),
         lost=np.zeros(shape, dtype=bool),

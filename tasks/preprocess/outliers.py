@@ -19,6 +19,10 @@ OUTLIER_Z = -4.0
 MIN_LOSS = 0.05
 """Share of its signal that such a slice lacks at least: in a clean scan 4 SD are nothing."""
 
+CERTAIN_LOSS = 0.5
+"""Share of its signal that no sound slice lacks, whatever the spread: many lost slices spoil the
+predictions of others, and widen it."""
+
 IN_PLANE_MM = 4.0
 """Voxel spacing and smoothing within slices, for the comparison."""
 
@@ -107,7 +111,7 @@ def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def is_outlier(loss: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which slices (z, n) have lost signal."""
-    return np.asarray((score <= OUTLIER_Z) & (loss <= -MIN_LOSS))
+    return np.asarray((score <= OUTLIER_Z) & (loss <= -MIN_LOSS) | (loss <= -CERTAIN_LOSS))
 
 
 def replace_slices(

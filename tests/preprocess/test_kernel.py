@@ -253,3 +253,50 @@ def test_eddy_stretch__nothing_where_nothing_follows_the_gradient() -> None:
     assert np.array_equal(found, np.tile(np.eye(3), (20, 1, 1)))
     few = eddy.eddy_stretch(linear[:7], np.zeros((7, 3)), direction[:7])
     assert np.array_equal(few, np.tile(np.eye(3), (7, 1, 1)))
+
+
+def test_eddy_shift__what_follows_the_gradient_is_no_motion() -> None:
+    """Eddy currents move along y, the head along all axes; FD is that of the head."""
+    _, direction = scan.gradient_scheme(20, 0, 1000.0)
+    rng = np.random.default_rng(1)
+    head = rng.normal(0, 0.2, (20, 3))
+    eddies = np.zeros((20, 3))
+    eddies[:, 1] = direction @ [1.0, 2.0, -1.5]
+    found = eddy.eddy_shift(head + eddies, direction)
+    assert abs(found - eddies).max() < 0.3
+    assert not found[:, [0, 2]].any()
+
+    def displacement(shift: NDArray[np.float64], told: NDArray[np.float64]) -> float:
+        matrices = np.tile(np.eye(4), (20, 1, 1))
+        matrices[:, :3, 3] = shift
+        motion = moved(matrices, np.tile(np.eye(3), (20, 1, 1)))
+        told_motion = dataclasses.replace(motion, eddy_shift=told)
+        return float(told_motion.framewise_displacement().mean())
+
+    truth = displacement(head, np.zeros((20, 3)))
+    assert displacement(head + eddies, found) == pytest.approx(truth, rel=0.15)
+    assert displacement(head + eddies, np.zeros((20, 3))) > 2 * truth
+
+
+def test_eddy_shift__motion_stays_motion() -> None:
+    _, direction = scan.gradient_scheme(20, 0, 1000.0)
+    head = np.random.default_rng(1).normal(size=(20, 3))
+    assert not eddy.eddy_shift(head, direction).any()
+    assert not eddy.eddy_shift(direction[:7], direction[:7]).any()  # too few to tell
+
+
+def test_estimate_motion__lost_slices_move_no_volume(still: Planted) -> None:
+    """A third of the slices of some volumes is noise: they are found, and no volume goes astray."""
+    rng = np.random.default_rng(0)
+    dwi = still.scan.dwi.copy()
+    slices = np.flatnonzero(still.mask.any(axis=(0, 1)))
+    n = len(slices) // 3
+    dropped = np.zeros((dwi.shape[2], dwi.shape[3]), dtype=bool)
+    for volume, first in ((4, 2), (9, n)):
+        taken = slices[first : first + n]
+        noise = rng.rayleigh(30, (*dwi.shape[:2], n))
+        dwi[:, :, taken, volume] = noise.astype(np.float32)
+        dropped[taken, volume] = True
+    found = kernel.estimate_motion(dwi, still.bval, still.bvec, still.affine, still.mask)
+    assert found.lost[dropped].mean() > 0.9
+    assert np.linalg.norm(found.parameters()[:, :3], axis=1).max() < 0.5

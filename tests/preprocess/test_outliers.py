@@ -65,6 +65,11 @@ def test_slice_scores__lost_slices_are_found_and_no_others(still: Dropped) -> No
     assert not is_outlier(*whole).any()
 
 
+def test_is_outlier__half_of_the_signal_is_lost_whatever_the_spread() -> None:
+    loss, score = np.array([[-0.9, -0.3, -0.3, -0.04]]), np.array([[-3.5, -3.5, -4.5, -4.5]])
+    assert is_outlier(loss, score).tolist() == [[True, False, True, False]]
+
+
 def test_replace_slices__the_signal_comes_back(still: Dropped) -> None:
     stay = np.tile(np.eye(4), (len(still.bval), 1, 1))
     dwi = still.dwi.copy()

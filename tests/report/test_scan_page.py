@@ -272,7 +272,7 @@ def test_scan__the_same_files_give_the_same_bytes(folder: Path, template: Path) 
         ),
         (
             {"mean_framewise_displacement": 6.5},
-            r"Somebody should look at this scan. mean motion 6.500 mm \(> 5\) – strong motion",
+            r"Somebody should look at this scan. mean motion 6.500 mm \(> 3\) – from volume to",
         ),
     ],
 )
