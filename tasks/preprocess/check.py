@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from axoloci.io.gradients import (
+    B0_THRESHOLD,
     find_shells,
     name_volumes,
     select_volumes,
@@ -252,7 +253,7 @@ def direction_problems(
         One sentence each; none where the volumes are too few to tell.
     """
     used = select_volumes(bval, bvec)
-    weighted = np.flatnonzero((bvec[used] != 0).any(axis=1))
+    weighted = np.flatnonzero(bval[used] > B0_THRESHOLD)
     n = len(weighted)
     if n < MIN_DIRECTIONS:
         return []
