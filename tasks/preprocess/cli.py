@@ -18,7 +18,14 @@ from axoloci.io.nifti import scan_prefix, write_nifti
 from axoloci.tasks.preprocess.chain import Corrected, ReversePair, preprocess
 from axoloci.tasks.preprocess.check import gradient_frame
 from axoloci.tasks.preprocess.denoise import MIN_VOLUMES
-from axoloci.tasks.preprocess.inputs import Scan, describe, look_at, read_reverse, read_scan
+from axoloci.tasks.preprocess.inputs import (
+    Scan,
+    describe,
+    interpolated_axes,
+    look_at,
+    read_reverse,
+    read_scan,
+)
 from axoloci.tasks.preprocess.kernel import Motion
 from axoloci.tasks.preprocess.outliers import OUTLIER_Z
 
@@ -128,6 +135,13 @@ def run(
     frame = gradient_frame(data, bvals, scan.bvec, scan.mask, affine)
     if frame.is_wrong:
         log.warning("%s: %s", bvec, frame.warning)
+    interpolated = [] if already_preprocessed else interpolated_axes(scan)
+    if interpolated and (unring or denoise):
+        log.warning(
+            "%s: was interpolated by the scanner along %s (its k-space is empty outside): neither"
+            " unringing nor denoising is made for that; compare with --no-unring",
+            *(dwi, " and ".join(interpolated)),
+        )
     n_negative = int((data < 0).sum())
     if n_negative:
         log.warning("%s: %d negative values set to 0", dwi, n_negative)
@@ -185,6 +199,7 @@ def run(
             "Settings": settings,
             "n_negative_values": n_negative,
             "gradient_frame": frame.figures(),
+            "interpolated_axes": interpolated,
             **_figures(corrected, bvals, affine),
         },
     )
