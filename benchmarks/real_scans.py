@@ -254,10 +254,10 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 NOTE = """\
 Each scan went through `axoloci-preprocess run` with its default set, or with or without the part
-named, and the fit of `axoloci-dti`. Two scans are registered rigidly by their FA, anew after each set of parts and
-always by the same procedure. FA correlates in the brain that both have (masks of the default set);
-angles are the median (95%) between main directions, turned with the registration, where FA is above
-0.4 in both.
+named, and the fit of `axoloci-dti`. Two scans are registered rigidly by their FA, anew after each
+set of parts and always by the same procedure. FA correlates in the brain that both have (masks of
+the default set); angles are the median (95%) between main directions, turned with the registration,
+where FA is above 0.4 in both.
 
 Agreement rewards blurring. "Blurred" are controls: the volumes of the set named, blurred by a
 Gaussian until the mean FA is that of the default set. A part whose gain blurring matches has shown
