@@ -66,6 +66,7 @@ FIGURES: dict[str, Figure] = {
     "neighbour_correlation_raw": Figure("neighbour correlation, raw"),
     "neighbour_correlation": Figure("neighbour correlation"),
     "mean_distortion": Figure("mean distortion, mm", 1, 2),
+    "share_not_covered": Figure("brain that some volume lacks, %", 100, 2),
     "mask_ml": Figure("brain mask, ml", 1, 0),
     "mean_fa": Figure("mean FA"),
     "median_md": Figure("median MD, 10⁻³ mm²/s", 1e3),
@@ -173,6 +174,12 @@ LIMITS = (
     Limit(
         *("mask_ml", "look", 600, 2200),
         "no size of an adult brain: the mask holds too little or too much",
+        EDDY_QC,
+    ),
+    Limit(
+        *("share_not_covered", "look", None, 0.05),
+        "some volume moved out of the field of view and takes part of the brain along: maps end "
+        "where it ends",
         EDDY_QC,
     ),
     Limit(
