@@ -118,9 +118,8 @@ def judge_cohort(folder: Path, seed: int, anatomy: Path) -> pd.DataFrame:
     )
     found = scans[["in_group"]].join(quality)
     refused = scans["reason"].where(scans["status"] == "failed")
-    found["flagged by"] = (
-        ("refused: " + refused.str[-160:]).fillna(found["flags"]).fillna("–").astype(str)
-    )
+    refused = "refused: " + refused.str.replace(r"^.*\.(bval|bvec): ", "", regex=True)
+    found["flagged by"] = refused.fillna(found["flags"]).fillna("–").astype(str)
     found["planted"] = [planted.get(scan, "nothing") for scan in found.index]
     found["seed"] = seed
     derived = [derived_figures(row) for row in found.to_dict("records")]
@@ -170,7 +169,8 @@ def measure(folder: Path, seeds: Sequence[int]) -> None:
     pages = [len(page.read_bytes()) for page in folder.glob("seed*/out/sub-*/dwi/*_dwi.html")]
     of_all = [len(page.read_bytes()) for page in folder.glob("seed*/out/qc.html")]
     body = (
-        f"{len(found)} simulated scans of a real anatomy, {N_PEOPLE} of each seed: flagged are "
+        f"{len(found)} simulated scans of a real anatomy, {N_PEOPLE} of each seed "
+        f"(`{' '.join(PROTOCOL)}`, motion of {MOTION['sound']} mm and degrees): flagged are "
         f"{(flagged & ~sound).sum()} of {(~sound).sum()} with faults and {(flagged & sound).sum()} "
         f"of {sound.sum()} sound ones.\n\n{of_faults(found)}\n"
         "## Figures beside the absolute limits\n\nSmallest and largest; relative rules compare "

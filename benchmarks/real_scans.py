@@ -35,13 +35,13 @@ REVERSES = {CANON[0]: CANON[1], CANON[1]: CANON[0], CANON[3]: CANON[1], CANON[4]
 """Scans whose phase encoding runs against each other along one axis of the scanner."""
 
 RAW, DEFAULT, PAIR = "as acquired", "default set", "default set, reverse b0"
-MOTIONLESS, RINGING, NOISY = "without motion", "without unringing", "without denoising"
+MOTIONLESS, RINGING, DENOISED = "without motion", "without unringing", "with denoising"
 SETS: dict[str, tuple[str, ...]] = {
     RAW: ("--already-preprocessed",),
     DEFAULT: (),
     MOTIONLESS: ("--no-motion",),
     RINGING: ("--no-unring",),
-    NOISY: ("--no-denoise",),
+    DENOISED: ("--denoise",),
 }
 BLURRED = ", blurred"
 """Controls: volumes blurred until the mean FA is that of the default set. Agreement rewards
@@ -232,7 +232,7 @@ def measure(folder: Path) -> None:
         Person(
             "MaPPeRTrac, two halves of one scan: 96×96×63, 2.4 mm, 3 b0 and 32 b = 1000 each",
             halve(dwi / "mappertrac-sub-011591/sub-011591_dwi", folder),
-            (*SETS, RAW + BLURRED, RINGING + BLURRED, NOISY + BLURRED),
+            (*SETS, RAW + BLURRED, RINGING + BLURRED, DENOISED + BLURRED),
         ),
     )
     parts = [measure_person(person, folder) for person in people]
@@ -253,11 +253,11 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 NOTE = """\
-Each scan went through `axoloci-preprocess run` with all parts, or without the one named, and the
-fit of `axoloci-dti`. Two scans are registered rigidly by their FA, anew after each set of parts and
-always by the same procedure. FA correlates in the brain that both have (masks of the default set);
-angles are the median (95%) between main directions, turned with the registration, where FA is above
-0.4 in both.
+Each scan went through `axoloci-preprocess run` with its default set, or with or without the part
+named, and the fit of `axoloci-dti`. Two scans are registered rigidly by their FA, anew after each
+set of parts and always by the same procedure. FA correlates in the brain that both have (masks of
+the default set); angles are the median (95%) between main directions, turned with the registration,
+where FA is above 0.4 in both.
 
 Agreement rewards blurring. "Blurred" are controls: the volumes of the set named, blurred by a
 Gaussian until the mean FA is that of the default set. A part whose gain blurring matches has shown

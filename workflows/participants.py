@@ -171,6 +171,7 @@ def recipe(settings: StudySettings, env: str) -> str:
     decisive = {
         "start": settings.start,
         "settings": {step: chosen[step] for step in decisive_steps(settings)},
+        "distortion": settings.preprocess.corrects_distortion,
         "template": sha256(template) if template else None,
         "files": [sha256(file) for file in named_files(settings.extra)],
         "images": [image_identity(env, step) for step in decisive_steps(settings)],

@@ -249,7 +249,9 @@ def _scan_facts(used: Sequence[Scan], settings: StudySettings) -> dict[str, Any]
                     name: "all" if count == len(descriptions) else "some"
                     for name, count in ran.items()
                 },
-                "slices_replaced": any(about["n_outlier_slices"] > 0 for about in descriptions),
+                "slices_replaced": any(
+                    about.get("n_outlier_slices", 0) > 0 for about in descriptions
+                ),
                 "already_preprocessed": chosen["already_preprocessed"],
                 "masks": sorted({about["Settings"]["mask"] for about in descriptions}),
                 "eddy_corrected": any(

@@ -68,6 +68,7 @@ FIGURES: dict[str, Figure] = {
     "neighbour_correlation": Figure("neighbour correlation"),
     "mean_distortion": Figure("mean distortion, mm", 1, 2),
     "pair_correlation": Figure("correlation of the two b0s"),
+    "share_not_covered": Figure("brain that some volume lacks, %", 100, 2),
     "mask_ml": Figure("brain mask, ml", 1, 0),
     "mean_fa": Figure("mean FA"),
     "median_md": Figure("median MD, 10⁻³ mm²/s", 1e3),
@@ -174,7 +175,7 @@ LIMITS = (
         NEIGHBOURS,
     ),
     Limit(
-        *("pair_correlation", "look", 0.8, None),
+        *("pair_correlation", "look", 0.9, None),
         "the b0 of reverse phase encoding is unlike the scan's even when both are corrected: of "
         "another person, contrast or time, or the wrong direction",
         REVERSE,
@@ -182,6 +183,12 @@ LIMITS = (
     Limit(
         *("mask_ml", "look", 600, 2200),
         "no size of an adult brain: the mask holds too little or too much",
+        EDDY_QC,
+    ),
+    Limit(
+        *("share_not_covered", "look", None, 0.05),
+        "some volume moved out of the field of view and takes part of the brain along: maps end "
+        "where it ends",
         EDDY_QC,
     ),
     Limit(

@@ -52,6 +52,11 @@ class PreprocessSettings(Section):
     )
 
     @property
+    def finds_motion(self) -> bool:
+        """Whether motion is looked for."""
+        return self.motion and not self.already_preprocessed
+
+    @property
     def corrects_distortion(self) -> bool:
         """Whether a reverse b0 is of use."""
         return self.distortion and not self.already_preprocessed
@@ -575,6 +580,12 @@ def _contradictions(settings: StudySettings) -> list[str]:
         problems.append("'traits' of one cohort and images of another cannot be compared")
     elif "train" in cohorts and cohorts["train"].start == "gwas":
         problems.append("[train]: 'traits' train no encoder; name images")
+    made_by_motion = "mean_framewise_displacement"
+    if made_by_motion in (gwas.columns or ()) and not settings.preprocess.finds_motion:
+        problems.append(
+            f"'gwas.{gwas.key}' names {made_by_motion}, and [preprocess] looks for no motion; "
+            "leave one of them out"
+        )
     unused = set(gwas.categorical) - set(gwas.columns or ())
     if gwas.columns is not None and unused:
         problems.append(

@@ -13,10 +13,14 @@ from axoloci.io.gradients import B0_THRESHOLD, find_shells
 from axoloci.tasks.preprocess import denoise, kernel
 from axoloci.tasks.preprocess.distortion import Field, estimate_field, likeness
 from axoloci.tasks.preprocess.gibbs import remove_ringing
+from axoloci.tasks.preprocess.prediction import MIN_VOLUMES
 from axoloci.tasks.preprocess.signal_quality import neighbour_correlation, signal_to_noise
 
 MARGIN_MM = 10.0
 """Margin around the brain that is denoised: motion brings it there in other volumes."""
+
+MIN_PAIR_CORRELATION = 0.8
+"""Correlation of two b0s of one head, of opposite phase encoding, once distortion is undone."""
 
 Track = Callable[[range, str], Iterable[int]]
 """Goes through the parts of a named work, and may tell how far it is."""
@@ -54,15 +58,18 @@ class Corrected:
     mask
         [bool, shape: (x, y, z)] Brain.
     motion
-        What was corrected.
+        What was corrected; None if it was not looked for.
     field
-        Susceptibility displacement that was corrected; None without a reverse b0.
+        Susceptibility displacement that was corrected; None without a reverse b0, or if it does not
+        bring the two together.
     pair_correlation
         Of the scan's b0 and the reverse one, before and after correction.
     steps
         What was done, in order.
     sigma
         Median standard deviation of the noise in the brain, where it was estimated.
+    uncovered
+        Share of the brain that some volume does not hold, for the head moved.
     neighbour_correlation_raw, neighbour_correlation
         [float64, shape: (g,)] Before and after; NaN for b0s.
     snr
@@ -72,11 +79,12 @@ class Corrected:
     dwi: NDArray[np.float32]
     bvec: NDArray[np.float64]
     mask: NDArray[np.bool_]
-    motion: kernel.Motion
+    motion: kernel.Motion | None
     field: Field | None
     pair_correlation: tuple[float, float] | None
     steps: list[str]
     sigma: float | None
+    uncovered: float
     neighbour_correlation_raw: NDArray[np.float64]
     neighbour_correlation: NDArray[np.float64]
     snr: list[dict[str, float]]
@@ -117,6 +125,8 @@ def preprocess(
     """
     weighted = bval > B0_THRESHOLD
     shells = find_shells(bval)
+    telling = np.where(weighted[:, None], bvec, 0.0)  # b0s may have directions, of no meaning
+    large = any(len(shell) >= MIN_VOLUMES for shell in shells[1:])
 
     def find_brain(volumes: NDArray[np.float32]) -> NDArray[np.bool_]:
         if mask is not None:
@@ -125,8 +135,8 @@ def preprocess(
         return kernel.brain_mask(b0, mean, affine)
 
     brain = find_brain(dwi)
-    raw = neighbour_correlation(dwi, bvec, shells, brain)
-    steps, sigma = [], None
+    raw = neighbour_correlation(dwi, telling, shells, brain)
+    steps, sigma, motion = [], None, None
     if denoised and dwi.shape[3] >= denoise.MIN_VOLUMES:
         voxel = np.linalg.norm(affine[:3, :3], axis=0)
         wide = ndimage.distance_transform_edt(~brain, voxel) <= MARGIN_MM
@@ -140,20 +150,24 @@ def preprocess(
             dwi[..., v] = np.maximum(slices, 0).transpose(1, 2, 0)
         steps.append("unringing")
     if aligned:
-        motion = kernel.estimate_motion(dwi, bval, bvec, affine, brain)
-        steps += ["lost slices replaced", "motion", "eddy currents"]
-    else:
-        motion = kernel.no_motion(dwi.shape[2:], affine, brain)
-    field, pair_correlation = None, None
+        motion = kernel.estimate_motion(dwi, bval, telling, affine, brain)
+        steps += ["lost slices replaced", "motion", "eddy currents"] if large else ["motion"]
+    placed = motion or kernel.no_motion(dwi.shape[2:], affine, brain)
+    field, pair_correlation, covered = None, None, brain
     if reverse is not None:
-        forward = kernel.mean_aligned(dwi, affine, motion.matrices, shells[0])
+        forward = kernel.mean_aligned(dwi, affine, placed.matrices, shells[0])
         field = estimate_field(forward, reverse.b0, affine, reverse.axis, reverse.readout_ratio)
         pair = (forward, reverse.b0, reverse.readout_ratio)
         pair_correlation = likeness(field, *pair, brain)
-        steps.append("susceptibility distortion")
+        if pair_correlation[1] > max(pair_correlation[0], MIN_PAIR_CORRELATION):
+            steps.append("susceptibility distortion")
+        else:  # of another head, or of another contrast: no field explains it
+            field = None
     if aligned or field is not None:
-        bvec, covered = kernel.correct_motion(dwi, bvec, affine, motion, field)
-        brain = find_brain(dwi) & covered
+        bvec, covered = kernel.correct_motion(dwi, bvec, affine, placed, field)
+        telling = np.where(weighted[:, None], bvec, 0.0)
+    uncovered = 1 - float(covered[brain].mean()) if brain.any() else 0.0
+    brain = find_brain(dwi) & covered
     return Corrected(
         dwi=dwi,
         bvec=bvec,
@@ -164,6 +178,7 @@ def preprocess(
         steps=steps,
         sigma=sigma,
         neighbour_correlation_raw=raw,
-        neighbour_correlation=neighbour_correlation(dwi, bvec, shells, brain),
-        snr=signal_to_noise(dwi, bval, bvec, shells, brain),
+        uncovered=uncovered,
+        neighbour_correlation=neighbour_correlation(dwi, telling, shells, brain),
+        snr=signal_to_noise(dwi, bval, telling, shells, brain),
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from axoloci.io.gradients import (
+    B0_THRESHOLD,
     find_shells,
     name_volumes,
     select_volumes,
@@ -24,6 +25,13 @@ BYTES_AT_LEAST = 3e8
 
 BYTES_PER_VALUE = 12
 """Memory of the step for each voxel of each volume, of which 4 are the scan itself."""
+
+MIN_TRANSFORMED = 32
+"""Voxels along an axis below which its k-space tells too little."""
+
+MAX_EMPTY = 0.01
+"""Power of the outer k-space over that further in, below which nothing was acquired there: 0.05 and
+more in real scans, 0.002 and less in those that scanners filled with zeros."""
 
 MIN_VOXELS = 5
 """Along each axis."""
@@ -154,6 +162,31 @@ def image_problems(dwi: NDArray[np.float32], header: Header | None = None) -> li
     return problems
 
 
+def interpolated_axes(b0: NDArray[np.float32]) -> list[int]:
+    """In-plane axes along which a scanner has filled k-space up with zeros, to finer voxels.
+
+    Noise reaches as far as k-space was acquired: beyond it, there is next to no power.
+
+    Parameters
+    ----------
+    b0
+        (x, y, z) as it was acquired.
+    """
+    quarter = b0.shape[2] // 4
+    middle = b0[:, :, quarter : b0.shape[2] - quarter].astype(np.float64)
+    found = []
+    for axis in (0, 1):
+        if b0.shape[axis] < MIN_TRANSFORMED:
+            continue
+        lines = np.moveaxis(middle, axis, -1) * np.hanning(b0.shape[axis])
+        power = (abs(np.fft.rfft(lines)) ** 2).mean(axis=(0, 1))
+        place = np.linspace(0, 1, len(power))  # 1 is the highest frequency
+        inner = power[(place > 0.3) & (place <= 0.45)].mean()
+        if inner > 0 and power[place > 0.8].mean() < MAX_EMPTY * inner:
+            found.append(axis)
+    return found
+
+
 def inside_head(dwi: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Voxels (x, y, z) well inside of the head, found in a moment."""
     mean = dwi.mean(axis=-1)
@@ -252,7 +285,7 @@ def direction_problems(
         One sentence each; none where the volumes are too few to tell.
     """
     used = select_volumes(bval, bvec)
-    weighted = np.flatnonzero((bvec[used] != 0).any(axis=1))
+    weighted = np.flatnonzero(bval[used] > B0_THRESHOLD)
     n = len(weighted)
     if n < MIN_DIRECTIONS:
         return []

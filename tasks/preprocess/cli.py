@@ -17,7 +17,16 @@ from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
 from axoloci.tasks.preprocess.chain import Corrected, ReversePair, preprocess
 from axoloci.tasks.preprocess.check import gradient_frame
-from axoloci.tasks.preprocess.inputs import Scan, describe, look_at, read_reverse, read_scan
+from axoloci.tasks.preprocess.denoise import MIN_VOLUMES
+from axoloci.tasks.preprocess.inputs import (
+    Scan,
+    describe,
+    interpolated_axes,
+    look_at,
+    read_reverse,
+    read_scan,
+)
+from axoloci.tasks.preprocess.kernel import Motion
 from axoloci.tasks.preprocess.outliers import OUTLIER_Z
 
 log = logging.getLogger("axoloci")
@@ -26,9 +35,10 @@ main = step_group(
 )
 
 DESCRIPTION = {
-    False: "Diffusion-weighted volumes after the steps named: motion is rigid; eddy currents' scale"
-    " and shears along one axis are undone where the gradients explain these, displacements by"
-    " them are in mm at 50 mm from the brain's centre; lost slices are replaced by prediction",
+    False: "Diffusion-weighted volumes after the steps named. Of motion: rigid, in mm and radians"
+    " about centre_mm; eddy currents' scale and shears along one axis are undone where the"
+    " gradients explain these, displacements by them are in mm at 50 mm from there; lost slices are"
+    " replaced by prediction",
     True: "Diffusion-weighted volumes as they were given, negative values set to 0",
 }
 """What was done to the volumes, by `already_preprocessed`."""
@@ -104,7 +114,7 @@ def run(
     motion: bool,
     already_preprocessed: bool,
 ) -> None:
-    """Take noise, ringing, motion and lost slices out of a scan, and find the brain.
+    """Take ringing, motion and lost slices out of a scan, and find the brain.
 
     Motion is rigid. Of the eddy currents, shifts are taken for motion, and the scale and shears
     along one axis that follow the gradients linearly are undone (shells of 8 volumes or more).
@@ -125,6 +135,13 @@ def run(
     frame = gradient_frame(data, bvals, scan.bvec, scan.mask, affine)
     if frame.is_wrong:
         log.warning("%s: %s", bvec, frame.warning)
+    interpolated = [] if already_preprocessed else interpolated_axes(scan)
+    if interpolated and (unring or denoise):
+        log.warning(
+            "%s: was interpolated by the scanner along %s (its k-space is empty outside): neither"
+            " unringing nor denoising is made for that; compare with --no-unring",
+            *(dwi, " and ".join(interpolated)),
+        )
     n_negative = int((data < 0).sum())
     if n_negative:
         log.warning("%s: %d negative values set to 0", dwi, n_negative)
@@ -141,8 +158,21 @@ def run(
         aligned=motion and not already_preprocessed,
         track=lambda items, what: progress(items, what, len(items)),
     )
+    if not corrected.mask.any() and (mask is not None or corrected.uncovered > 0):
+        raise InputError(
+            f"{dwi}: no part of the brain is in the field of view of every volume; leave out those"
+            " that moved far"
+        )
     if not corrected.mask.any():
         raise InputError(f"{dwi}: no brain found; give one with --mask")
+    if reverse is not None and corrected.field is None:
+        log.warning(
+            "%s: no distortion brings it and %s together, so none is corrected; is it a b0 of the"
+            " same head?",
+            *(reverse_b0, dwi),
+        )
+    if denoise and "denoising" not in corrected.steps:
+        log.warning("%s: fewer than %d volumes: not denoised", dwi, MIN_VOLUMES)
 
     prefix = prefix or scan_prefix(dwi)
     stem = out / f"{prefix}_desc-preproc_dwi"
@@ -150,7 +180,8 @@ def run(
     write_gradients(f"{stem}.bval", f"{stem}.bvec", bvals, corrected.bvec)
     write_nifti(out / f"{prefix}_desc-brain_mask.nii.gz", corrected.mask.astype(np.uint8), affine)
     _write_volumes(out / f"{prefix}_desc-motion_timeseries.tsv", corrected)
-    _write_slices(out / f"{prefix}_desc-slices_timeseries.tsv", corrected.motion.score)
+    if corrected.motion is not None:
+        _write_slices(out / f"{prefix}_desc-slices_timeseries.tsv", corrected.motion.score)
     settings = {
         "already_preprocessed": already_preprocessed,
         "denoise": denoise,
@@ -168,6 +199,7 @@ def run(
             "Settings": settings,
             "n_negative_values": n_negative,
             "gradient_frame": frame.figures(),
+            "interpolated_axes": interpolated,
             **_figures(corrected, bvals, affine),
         },
     )
@@ -192,17 +224,18 @@ def _reverse(
 
 def _write_volumes(path: Path, corrected: Corrected) -> None:
     """A row a volume: its motion, its lost slices, its likeness to its neighbour."""
-    motion = corrected.motion
-    columns: dict[str, NDArray[Any]] = dict(
-        zip(
-            ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
-            motion.parameters().T,
-            strict=True,
-        )
-    )
+    columns: dict[str, NDArray[Any]] = {}
+    if corrected.motion is not None:
+        motion = corrected.motion
+        names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+        columns |= dict(zip(names, motion.parameters().T, strict=True))
+        columns |= {
+            "framewise_displacement": motion.framewise_displacement(),
+            "n_outlier_slices": motion.lost.sum(axis=0),
+        }
+        # the part of the translations that is the eddy currents'
+        columns |= {f"eddy_{axis}": motion.eddy_shift[:, k] for k, axis in enumerate("xyz")}
     columns |= {
-        "framewise_displacement": motion.framewise_displacement(),
-        "n_outlier_slices": motion.lost.sum(axis=0),
         "neighbour_correlation_raw": corrected.neighbour_correlation_raw,
         "neighbour_correlation": corrected.neighbour_correlation,
     }
@@ -230,9 +263,6 @@ def _figures(
     corrected: Corrected, bval: NDArray[np.float64], affine: NDArray[np.float64]
 ) -> dict[str, Any]:
     """What tells the quality of a scan."""
-    motion = corrected.motion
-    fd, eddy = motion.framewise_displacement(), motion.eddy_displacement()  # (g,) mm
-    by_volume = motion.lost.mean(axis=0)  # (g,)
     figures = {
         "steps": [{"name": name} for name in corrected.steps],
         "n_volumes": len(bval),
@@ -244,32 +274,50 @@ def _figures(
         "mask_ml": round(
             float(corrected.mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000), 1
         ),
-        "centre_mm": [round(float(x), 2) for x in motion.centre],
-        "mean_framewise_displacement": round(float(fd.mean()), 4),
-        "max_framewise_displacement": round(float(fd.max()), 4),
-        "n_eddy_corrected_volumes": int((eddy > 0).sum()),
-        "mean_eddy_displacement": round(float(eddy.mean()), 4),
-        "max_eddy_displacement": round(float(eddy.max()), 4),
-        "n_outlier_slices": int(motion.lost.sum()),
-        "share_outlier_slices": round(float(motion.lost.mean()), 6),
-        "max_share_outlier_slices_of_a_volume": round(float(by_volume.max()), 4),
-        "outlier_z": OUTLIER_Z,
-        "distortion": "no reverse-phase b0" if corrected.field is None else "corrected",
+        "share_not_covered": round(corrected.uncovered, 5),
+        "distortion": "no reverse-phase b0",
         "snr": corrected.snr,
     }
+    if corrected.motion is not None:
+        figures |= _of_motion(corrected.motion)
     if corrected.field is not None:
         moved = abs(corrected.field.displacement[corrected.mask])
         figures["mean_distortion"] = round(float(moved.mean(dtype=np.float64)), 3)
     if corrected.pair_correlation is not None:
-        before, after = corrected.pair_correlation
-        figures["pair_correlation_raw"] = round(before, 5)
-        figures["pair_correlation"] = round(after, 5)
+        fits = corrected.field is not None
+        figures["distortion"] = "corrected" if fits else "the reverse-phase b0 does not fit"
+        for name, r in zip(("_raw", ""), corrected.pair_correlation, strict=True):
+            if np.isfinite(r):
+                figures[f"pair_correlation{name}"] = round(r, 5)
     if corrected.sigma is not None:
         figures["noise_sigma"] = round(corrected.sigma, 4)
     for name in ("neighbour_correlation_raw", "neighbour_correlation"):
         values = getattr(corrected, name)
         if not np.isnan(values).all():
             figures[name] = round(float(np.nanmean(values)), 5)
+    return figures
+
+
+def _of_motion(motion: Motion) -> dict[str, Any]:
+    """Figures of the motion, and of lost slices where these could be looked for."""
+    fd, eddy = motion.framewise_displacement(), motion.eddy_displacement()  # (g,) mm
+    figures: dict[str, Any] = {
+        "centre_mm": [round(float(x), 2) for x in motion.centre],
+        "mean_framewise_displacement": round(float(fd.mean()), 4),
+        "max_framewise_displacement": round(float(fd.max()), 4),
+        "n_eddy_corrected_volumes": int((eddy > 0).sum()),
+        "mean_eddy_displacement": round(float(eddy.mean()), 4),
+        "max_eddy_displacement": round(float(eddy.max()), 4),
+    }
+    judged = np.isfinite(motion.score)  # (z, g)
+    if judged.any():
+        by_volume = motion.lost.sum(axis=0) / np.maximum(judged.sum(axis=0), 1)  # (g,)
+        figures |= {
+            "n_outlier_slices": int(motion.lost.sum()),
+            "share_outlier_slices": round(float(motion.lost.sum() / judged.sum()), 6),
+            "max_share_outlier_slices_of_a_volume": round(float(by_volume.max()), 4),
+            "outlier_z": OUTLIER_Z,
+        }
     return figures
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_VOLUMES = 8
-"""Volumes of a shell below which the regression (4 coefficients) would follow noise."""
+from axoloci.tasks.preprocess.prediction import MIN_VOLUMES
 
 MIN_EXPLAINED = 0.5
 """Adjusted R² above which a stretch counts as an eddy current's."""

@@ -26,7 +26,7 @@ from axoloci.io.gradients import (
 )
 from axoloci.io.nifti import Header, read_header, read_nifti, same_grid
 from axoloci.io.reverse import check_reverse
-from axoloci.io.sidecars import PhaseEncoding, read_phase_encoding
+from axoloci.io.sidecars import AXES, PhaseEncoding, read_phase_encoding
 from axoloci.memory import free_memory
 from axoloci.tasks.preprocess import check
 from axoloci.tasks.preprocess.chain import ReversePair
@@ -261,6 +261,12 @@ def _read_mask(found: Found, mask: Path, dwi: Path) -> None:
         found.problems += error.problems
 
 
+def interpolated_axes(scan: Scan) -> list[str]:
+    """Axes (i, j) along which the scanner interpolated the image; `check.interpolated_axes`."""
+    first = int(np.flatnonzero(scan.bval <= B0_THRESHOLD)[0])
+    return [AXES[axis] for axis in check.interpolated_axes(scan.dwi[..., first])]
+
+
 def describe(found: Found, frame: check.Frame | None) -> list[str]:
     """Lines that sum a scan up for a reader.
 
@@ -284,6 +290,10 @@ def describe(found: Found, frame: check.Frame | None) -> list[str]:
         verdict = "another, see below" if frame.is_wrong else frame.verdict
         sure = f"{frame.margin:.1f} standard errors above the next"
         facts.append(("gradient frame", f"{verdict}: coherence {frame.index.max():.4f}, {sure}"))
+    if found.scan is not None:
+        axes = interpolated_axes(found.scan)
+        told_axes = f"along {' and '.join(axes)}; see --unring" if axes else "none found"
+        facts.append(("interpolation", told_axes))
     told = found.phase_encoding
     facts.append(("phase encoding", "not told" if told is None else str(told)))
     if found.header is not None:

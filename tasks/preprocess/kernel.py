@@ -53,6 +53,10 @@ MIN_SETTLED = 20
 CONTRAST_ERROR_MM = 0.1
 """Error that is expected of a registration between two shells, along each axis."""
 
+MIN_MIXED_DEGREES = 45.0
+"""Mean angle between directions that follow each other, in a table that mixes them: 57 at random.
+"""
+
 MAX_AVERAGED = 16
 """Volumes of a shell whose mean is compared with that of another: more tell nothing new."""
 
@@ -286,11 +290,15 @@ def _settle(
 
     Motion that changes with the direction as contrast does (by the second-order harmonics) looks
     like contrast to a prediction, and is hardly found. Such motion would jump from volume to
-    volume, for neighbours in time have distant directions: of all motion that fits the
-    registration as well, that with the least change from volume to volume is taken.
+    volume, if neighbours in time have distant directions: of all motion that fits the registration
+    as well, that with the least change from volume to volume is taken. Where directions follow in
+    order, such motion cannot be told from a slow one of the head.
     """
     even, free = [], []  # motion that looks like contrast; what else may jump
     for shell in shells:
+        cosine = abs((bvec[shell][1:] * bvec[shell][:-1]).sum(axis=1))
+        if np.degrees(np.arccos(np.minimum(cosine, 1))).mean() < MIN_MIXED_DEGREES:
+            continue
         x, y, z = bvec[shell].T
         even += [
             _column(len(matrices), shell, value - value.mean())
@@ -366,7 +374,8 @@ def _calm(
             left = abs(steps[:, k] - change @ beta)
             scale = np.median(left) / np.log(2) + 1e-6  # of Laplace's distribution, mm
             weight = 1 / np.sqrt(scale * (left + 0.2 * scale))
-        parameters[:, k] -= columns[:, : len(doubtful)] @ beta[: len(doubtful)]
+        wrong = np.clip(beta[: len(doubtful)], -2 * error_mm, 2 * error_mm)  # beyond, it is true
+        parameters[:, k] -= columns[:, : len(doubtful)] @ wrong
     for v, (moved, s) in enumerate(zip(parameters / mm, stretch, strict=True)):
         turn = registration.about(registration.rotation_matrix(moved[3:]), moved[:3], centre)
         matrices[v] = registration.about(s, np.zeros(3), centre) @ turn

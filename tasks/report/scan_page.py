@@ -285,7 +285,8 @@ def _add_volumes(page: ScanPage, scan: Scan) -> None:
     residuals = [column for name, column in table.items() if name.startswith("volume_")]
     carpet = np.stack(residuals, axis=1) if len(residuals) == n else None  # (slices, n)
     counts = motion.get("n_outlier_slices")
-    shares = None if counts is None or carpet is None else counts / len(carpet)
+    judged = None if carpet is None else np.maximum(np.isfinite(carpet).sum(axis=0), 1)
+    shares = None if counts is None or judged is None else counts / judged
     bval = scan.read_bval()
     volumes = Volumes(
         displacement=displacement,
@@ -312,7 +313,7 @@ def _add_volumes(page: ScanPage, scan: Scan) -> None:
         f"{displacement.mean():.2f} mm, largest {displacement.max():.2f} mm"
         + (f"; {n_framed} slices replaced." if counts is not None else "."),
         "Framewise displacement is that to the volume before (rotations at 50 mm). Shifts by eddy "
-        "currents count as motion."
+        "currents, which the translations hold, are not counted in it."
         + (" Each slice is compared with its prediction from the others." if carpet is not None
            else ""),
     )  # fmt: skip

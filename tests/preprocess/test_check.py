@@ -130,6 +130,33 @@ def test_image_problems__unsigned_values_stored_as_signed() -> None:
     assert check.image_problems(dwi, shifted) == []
 
 
+def test_interpolated_axes__zeros_around_the_acquired_k_space() -> None:
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (48, 40, 12)), indexing="ij"))
+    b0 = np.where((grid**2).sum(axis=0) < 0.7, 900.0, 0) + 200 * np.sin(9 * grid[0] * grid[1])
+    b0 = np.hypot(b0 + rng.normal(0, 40, b0.shape), rng.normal(0, 40, b0.shape))
+    assert check.interpolated_axes(b0.astype(np.float32)) == []
+    for axis, n in ((0, 64), (1, 80)):
+        k_space = np.fft.fftshift(np.fft.fft(b0, axis=axis), axes=axis)
+        margin = [(0, 0)] * 3
+        margin[axis] = ((n - b0.shape[axis]) // 2,) * 2
+        finer = abs(np.fft.ifft(np.fft.ifftshift(np.pad(k_space, margin), axes=axis), axis=axis))
+        assert check.interpolated_axes(np.rint(finer).astype(np.float32)) == [axis]
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("mappertrac-sub-011591/sub-011591_dwi", []),
+        ("uih-ap-pa/6_dti_tra_dir16_PA_SaveBySlc", []),
+        ("canon-galan-paris/3000_DTI_PA-ortho", [0]),
+    ],
+)
+def test_interpolated_axes__of_real_scans(data_dir: Path, name: str, axes: list[int]) -> None:
+    dwi, _ = read_nifti(data_dir / f"dwi/{name}.nii.gz", ndim=4)
+    assert check.interpolated_axes(dwi[..., 0]) == axes
+
+
 def test_affine_problems__a_sheared_one() -> None:
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     affine = np.eye(4)

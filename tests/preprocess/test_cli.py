@@ -63,7 +63,7 @@ def test_run__files_and_figures(tmp_path: Path, simulated: Simulated) -> None:
     lines = (tmp_path / "out/sub-01_desc-motion_timeseries.tsv").read_text().splitlines()
     assert lines[0].split("\t") == [
         *("volume", "trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
-        *("framewise_displacement", "n_outlier_slices"),
+        *("framewise_displacement", "n_outlier_slices", "eddy_x", "eddy_y", "eddy_z"),
         *("neighbour_correlation_raw", "neighbour_correlation"),
     ]
     assert len(lines) == 10
@@ -106,7 +106,7 @@ def test_run__already_preprocessed_keeps_the_volumes(tmp_path: Path, simulated: 
     assert np.array_equal(read_nifti(f"{stem}.nii.gz", ndim=4)[0], simulated[0])
     assert Path(f"{stem}.bvec").read_bytes() == (tmp_path / "a.bvec").read_bytes()
     qc = json.loads(Path(f"{stem}.json").read_text())
-    assert qc["max_framewise_displacement"] == 0
+    assert "max_framewise_displacement" not in qc
     assert "as they were given" in qc["Description"]
     assert "--already-preprocessed" in qc["Command"]
 
@@ -145,7 +145,13 @@ def test_run__parts_may_be_left_out(tmp_path: Path, simulated: Simulated) -> Non
     assert call("run", tmp_path, "--no-motion", "--no-unring", "--no-denoise").exit_code == 0
     stem = tmp_path / "out" / "sub-01_desc-preproc_dwi"
     assert np.array_equal(read_nifti(f"{stem}.nii.gz", ndim=4)[0], simulated[0])
-    assert json.loads(Path(f"{stem}.json").read_text())["steps"] == []
+    qc = json.loads(Path(f"{stem}.json").read_text())
+    assert qc["steps"] == []
+    # what was not looked for is not told as none
+    assert not {"mean_framewise_displacement", "n_outlier_slices", "outlier_z"} & qc.keys()
+    lines = (tmp_path / "out/sub-01_desc-motion_timeseries.tsv").read_text().splitlines()
+    assert lines[0] == "volume\tneighbour_correlation_raw\tneighbour_correlation"
+    assert not (tmp_path / "out/sub-01_desc-slices_timeseries.tsv").exists()
 
 
 def test_run__negative_values_are_counted_and_zeroed(tmp_path: Path, simulated: Simulated) -> None:
@@ -227,6 +233,38 @@ def test_run__refusals_by_words(tmp_path: Path, simulated: Simulated) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
     assert "truncated or damaged after" in call("run", tmp_path).output
     assert not (tmp_path / "out").exists()
+
+
+def test_run__a_reverse_b0_of_another_head_is_not_believed(
+    tmp_path: Path, simulated: Simulated
+) -> None:
+    write_scan(tmp_path, simulated)
+    dwi, affine = simulated[:2]
+    other = np.random.default_rng(0).uniform(0, 2000, dwi.shape[:3]).astype(np.float32)
+    write_nifti(tmp_path / "reverse.nii.gz", other, affine)
+    (tmp_path / "a.json").write_text('{"PhaseEncodingDirection": "j-"}')
+    given = ("--json", tmp_path / "a.json", "--reverse-b0", tmp_path / "reverse.nii.gz")
+    done = call("run", tmp_path, *given, "--no-motion", "--no-unring")
+    assert done.exit_code == 0, done.output
+    qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
+    assert qc["distortion"] == "the reverse-phase b0 does not fit"
+    assert "mean_distortion" not in qc
+    corrected, _ = read_nifti(tmp_path / "out/sub-01_desc-preproc_dwi.nii.gz", ndim=4)
+    assert np.array_equal(corrected, dwi)
+
+
+def test_run__directions_of_b0s_mean_nothing(tmp_path: Path, simulated: Simulated) -> None:
+    """Scanners write unit vectors beside b = 5."""
+    write_scan(tmp_path, simulated)
+    assert call("run", tmp_path).exit_code == 0
+    plain = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
+    bvec = np.loadtxt(tmp_path / "a.bvec")
+    bvec[:, simulated[2] <= 50] = [[0.6], [0.8], [0]]
+    np.savetxt(tmp_path / "a.bvec", bvec)
+    assert call("run", tmp_path).exit_code == 0
+    qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
+    for figure in ("snr", "neighbour_correlation", "mean_framewise_displacement"):
+        assert qc[figure] == plain[figure]
 
 
 def test_run__a_reverse_b0_may_lie_on_another_grid(tmp_path: Path, simulated: Simulated) -> None:

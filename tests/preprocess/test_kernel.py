@@ -191,9 +191,14 @@ def test_settle__motion_that_looks_like_contrast_is_taken_out() -> None:
     places = (found - poses(drift, centre)) @ np.append(centre, 1)
     assert abs(places).max() < 0.1
     assert abs(false[:, 2]).max() > 0.4
-    none = poses(false, centre)
-    kernel._settle(none, still, centre, direction, [])
-    assert np.array_equal(none, poses(false, centre))
+    spiral = np.zeros((40, 3))  # from pole to pole: neighbours in time are neighbours
+    spiral[:, 2] = np.linspace(-1, 1, 40)
+    spiral[:, 0] = np.sqrt(1 - spiral[:, 2] ** 2)
+    slow = np.zeros((40, 6))
+    slow[:, 2] = spiral[:, 2] ** 2
+    given = poses(slow, centre)
+    kernel._settle(given, still[:40], centre, spiral, [np.arange(40)])
+    assert np.allclose(given, poses(slow, centre))
 
 
 def test_join__shells_that_seem_to_jump_come_together() -> None:
@@ -220,6 +225,10 @@ def test_join__shells_that_seem_to_jump_come_together() -> None:
 
     assert left(0.0) < 0.2
     assert 0.5 < left(3.0) < 1.5
+    wrong[shell, 0] += 1.0  # more than a registration errs: the head moved then
+    found, truth = (poses(motion, centre) for motion in (wrong, walk))
+    kernel._join(found, still, centre, direction, [shell])
+    assert ((found - truth) @ np.append(centre, 1))[shell, 0].mean() > 0.85
 
 
 def test_eddy_displacement__by_hand() -> None:

@@ -13,7 +13,7 @@ from axoloci.io.files import sha256, write_json
 from axoloci.io.tables import read_table
 from axoloci.job import file_state
 from axoloci.scans import Scan
-from axoloci.study import GwasSettings, StudyPaths, StudySettings
+from axoloci.study import GwasSettings, PreprocessSettings, StudyPaths, StudySettings
 from axoloci.workflows.participants import (
     Cohort,
     Outcome,
@@ -116,3 +116,13 @@ def test_check_people__those_in_all_tables_count(tmp_path: Path) -> None:
             check_people(Cohort(few, [], outcomes))
         for count in (f": {n_first};", f"g.fam: {n_both};", "c.tsv: 3,"):
             assert count in str(error.value)
+
+
+def test_recipe__every_key_of_the_correction_counts(tmp_path: Path) -> None:
+    keys = PreprocessSettings.model_fields
+    made_by = {recipe(StudySettings(out=tmp_path, bids=tmp_path), "native")}
+    for key in keys:
+        turned = PreprocessSettings(**{key: not keys[key].default})
+        settings = StudySettings(out=tmp_path, bids=tmp_path, preprocess=turned)
+        made_by.add(recipe(settings, "native"))
+    assert len(made_by) == 1 + len(keys)

@@ -317,8 +317,8 @@ def select_volumes(
     shells = find_shells(bval)
     chosen: list[NDArray[np.intp]] = []
     for shell in shells:
-        directions = bvec[np.concatenate([np.empty(0, int), *chosen])]
-        directions = directions[(directions != 0).any(axis=1)]
+        before = np.concatenate([np.empty(0, int), *chosen])
+        directions = bvec[before[bval[before] > B0_THRESHOLD]]  # a b0 may have one, of no meaning
         enough = len(directions) and tensor_condition(directions) <= MAX_CONDITION
         if bval[shell].mean() > max_bval + 25 and enough:
             break
