@@ -180,7 +180,7 @@ def run(
             " same head?",
             *(reverse_b0, dwi),
         )
-    if denoise and "denoising" not in corrected.steps:
+    if denoise and not already_preprocessed and "denoising" not in corrected.steps:
         log.warning("%s: fewer than %d volumes: not denoised", dwi, MIN_VOLUMES)
 
     prefix = prefix or scan_prefix(dwi)
