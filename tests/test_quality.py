@@ -30,6 +30,7 @@ SOUND = {
     "share_outlier_slices": 0.004,
     "neighbour_correlation_raw": 0.85,
     "neighbour_correlation": 0.9,
+    "pair_correlation": 0.95,
     "mask_ml": 1450.0,
     "mean_fa": 0.25,
     "median_md": 7.9e-4,
@@ -48,7 +49,9 @@ def cohort(n: int = 40, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
     """Sound scans that differ as people do."""
     rng = np.random.default_rng(seed)
     spread = {name: 0.03 for name, value in SOUND.items() if isinstance(value, float)}
-    spread |= dict.fromkeys(("dice_brain", "dice_white_matter", "similarity_warp"), 0.01)
+    spread |= dict.fromkeys(
+        ("dice_brain", "dice_white_matter", "similarity_warp", "pair_correlation"), 0.01
+    )
     rows: list[dict[str, Any]] = []
     for _ in range(n):
         row = {k: SOUND[k] * (1 + s * rng.standard_normal()) for k, s in spread.items()}
@@ -96,6 +99,12 @@ def test_absolute_flags__gradients_that_may_not_fit_are_to_be_looked_at() -> Non
     row = {**SOUND, "gradient_frame_best": "flip x", "gradient_frame_margin": 1.2}
     assert [flag.level for flag in absolute_flags(row)] == ["look"]
     assert absolute_flags({**row, "gradient_frame_best": "cannot be told"}) == []
+
+
+def test_absolute_flags__a_pair_that_correction_does_not_make_alike() -> None:
+    (flag,) = absolute_flags({**SOUND, "pair_correlation_raw": 0.5, "pair_correlation": 0.7})
+    assert (flag.level, flag.text) == ("look", "correlation of the two b0s 0.700 (< 0.9)")
+    assert flag.why.startswith("the b0 of reverse phase encoding is unlike the scan's")
 
 
 def test_absolute_flags__what_is_missing_breaks_no_rule() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from axoloci.errors import InputError
+from axoloci.io.nifti import write_nifti
 from axoloci.scans import (
     Scan,
     find_bids_scans,
@@ -205,6 +209,71 @@ def test_find_bids_scans__whole_scans_of_both_directions_serve_each_other(tmp_pa
     assert (one.reverse_b0, other.reverse_b0) == (None, one.dwi)
 
 
+def tilted(degrees: float) -> NDArray[np.float64]:
+    """An affine whose second axis is turned about the first."""
+    a = np.deg2rad(degrees)
+    affine = np.eye(4)
+    affine[1:3, 1:3] = [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "found"),
+    [(tilted(9), True), (tilted(11), False), (np.diag([1.0, -1, 1, 1]), False)],
+)
+def test_find_bids_scans__a_pair_must_lie_alike(
+    tmp_path: Path, affine: NDArray[np.float64], found: bool
+) -> None:
+    """Letters of the axes alone do not tell it: an image may lie oblique, or be stored turned."""
+    epi = PA + ', "IntendedFor": "dwi/sub-01_dir-AP_dwi.nii.gz"}'
+    files = {f"{DWI}.json": AP + "}", f"{EPI}.json": epi, f"{EPI}.nii.gz": ""}
+    root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **files})
+    (root / "sub-01/dwi").mkdir(exist_ok=True)
+    write_nifti(root / f"{DWI}.nii.gz", np.ones((3, 3, 3, 3), np.float32), np.eye(4))
+    write_nifti(root / f"{EPI}.nii.gz", np.ones((3, 3, 3), np.float32), affine)
+    (scan,) = find_bids_scans(root)
+    assert scan.reverse_b0 == (root / f"{EPI}.nii.gz" if found else None)
+    assert scan_faults(scan, "preprocess", distortion=True) == []
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "epi", "lost"),
+    [
+        ({"TotalReadoutTime": 0.05}, {}, {}, False),  # the same of both: nothing is lost
+        ({}, {}, {}, False),
+        ({}, {"TotalReadoutTime": 0.05}, {"TotalReadoutTime": 0.1}, False),
+        ({"TotalReadoutTime": 0.05}, {}, {"TotalReadoutTime": 0.1}, True),
+        ({"EffectiveEchoSpacing": 1e-3, "ReconMatrixPE": 51}, {}, {"TotalReadoutTime": 0.1}, True),
+    ],
+)
+def test_find_bids_scans__readout_times_that_are_inherited(
+    tmp_path: Path, shared: dict[str, float], own: dict[str, float], epi: dict[str, Any], lost: bool
+) -> None:
+    """The correction reads one sidecar of each image: a ratio that it would miss is refused."""
+    told = {
+        "dwi.json": shared,
+        f"{DWI}.json": {"PhaseEncodingDirection": "j-", **own},
+        f"{EPI}.json": {
+            "PhaseEncodingDirection": "j",
+            "IntendedFor": "dwi/sub-01_dir-AP_dwi.nii.gz",
+            **epi,
+        },
+    }
+    if not epi:
+        told["epi.json"] = shared
+    files = {name: json.dumps(content) for name, content in told.items()}
+    images = {f"{DWI}.nii.gz": "", f"{EPI}.nii.gz": ""}
+    root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **files, **images})
+    write_nifti(root / f"{DWI}.nii.gz", np.ones((3, 3, 3, 3), np.float32), np.eye(4))
+    write_nifti(root / f"{EPI}.nii.gz", np.ones((3, 3, 3), np.float32), np.eye(4))
+    (scan,) = find_bids_scans(root)
+    assert scan.reverse_b0 == root / f"{EPI}.nii.gz"
+    faults = scan_faults(scan, "preprocess", distortion=True)
+    assert len(faults) == lost
+    assert all("2 times as far" in f and "copy TotalReadoutTime" in f for f in faults)
+    assert scan_faults(scan, "preprocess") == []
+
+
 def test_find_bids_scans__runs_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     runs = {f"sub-01/dwi/sub-01_run-{run}_dwi.nii.gz": "" for run in (10, 2, 1)}
     root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **runs})
@@ -347,9 +416,10 @@ def test_read_scan_table__reverse_phase_encoding(tmp_path: Path) -> None:
     assert one.reverse_json == tmp_path / "r.json"
     assert (other.json, other.reverse_b0, other.reverse_json) == (None, None, None)
     touch(*(tmp_path / name for name in ("d.nii", "b.bval", "b.bvec", "d.json", "r.json")))
-    (fault,) = scan_faults(one, "preprocess")
+    (fault,) = scan_faults(one, "preprocess", distortion=True)
     assert "reverse_b0" in fault
     assert "r.nii" in fault
+    assert scan_faults(one, "preprocess") == []  # which does not use it
 
 
 def touch(*paths: Path) -> None:

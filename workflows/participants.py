@@ -260,7 +260,8 @@ def run_scan(scan: Scan, settings: StudySettings, env: str) -> Outcome:
     about: dict[str, Any] = {"scan": scan.prefix, "sample_id": scan.sample_id}
     about |= {"made_by": recipe(settings, env)}
     try:
-        raise_all(scan_faults(scan, settings.start), f"{scan.prefix}: files are missing")
+        paired = settings.preprocess.corrects_distortion
+        raise_all(scan_faults(scan, settings.start, paired), f"{scan.prefix}: files are missing")
         if settings.start in STEPS:
             for image, ndim in ((scan.dwi, 4), (scan.fa, 3)):
                 if image is not None:  # else Pydra refuses the file, in words of its own

@@ -43,6 +43,8 @@ from axoloci.io.genotype_files import (
 )
 from axoloci.io.gradients import gradient_problems, read_gradients
 from axoloci.io.nifti import check_grid, read_header
+from axoloci.io.reverse import check_reverse
+from axoloci.io.sidecars import read_phase_encoding
 from axoloci.io.tables import (
     alike_hint,
     minus_nine_warnings,
@@ -973,7 +975,7 @@ def check_scan(scan: Scan, start: str, read_all: bool = False, distortion: bool 
     distortion
         With its reverse b0, if it has one.
     """
-    problems = scan_faults(scan, start)
+    problems = scan_faults(scan, start, distortion)
     if problems:
         return Finding(tuple(problems))
 
@@ -1007,6 +1009,11 @@ def check_scan(scan: Scan, start: str, read_all: bool = False, distortion: bool 
                 check_grid,
                 *(scan.mask, mask.shape, mask.affine, header.shape[:3], header.affine, scan.dwi),
             )
+    if distortion and scan.reverse_b0 is not None and header is not None:
+        own = None if scan.json is None else attempt(read_phase_encoding, scan.json)
+        attempt(
+            *(check_reverse, scan.dwi, header.affine, own, scan.reverse_b0, scan.reverse_json),
+        )
     if read_all and not problems:
         problems += _read_in_full(scan.raw_files(distortion))
     return Finding(tuple(problems), None if header is None else header.shape)
@@ -1027,16 +1034,16 @@ def _read_in_full(files: Mapping[str, Path | None]) -> list[str]:
     return lines or [f"{files['dwi']}: cannot be read: {done.stderr.strip()[-200:]}"]
 
 
-def _check_chunk(scans: Sequence[Scan], start: str, read_all: bool) -> list[Finding]:
-    return [check_scan(scan, start, read_all) for scan in scans]
-
-
 def _check_shares(
-    shares: Sequence[Sequence[Scan]], start: str, read_all: bool
+    shares: Sequence[Sequence[Scan]], start: str, distortion: bool
 ) -> list[list[Finding]]:
     """Chunks of scans, by the threads of this process."""
+
+    def check_share(share: Sequence[Scan]) -> list[Finding]:
+        return [check_scan(scan, start, distortion=distortion) for scan in share]
+
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda share: _check_chunk(share, start, read_all), shares))
+        return list(pool.map(check_share, shares))
 
 
 def check_scans(
@@ -1053,7 +1060,7 @@ def check_scans(
     chunk = CHUNK if len(scans) > MANY else max(1, len(scans) // THREADS)
     shares = [scans[i : i + chunk] for i in range(0, len(scans), chunk)]
     if len(scans) <= MANY or n_procs == 1:
-        return list(chain.from_iterable(_check_shares(shares, start, False)))
+        return list(chain.from_iterable(_check_shares(shares, start, distortion)))
     with ProcessPoolExecutor(
         n_procs,
         multiprocessing.get_context("spawn"),
@@ -1062,7 +1069,7 @@ def check_scans(
     ) as pool:
         groups = [shares[i : i + THREADS] for i in range(0, len(shares), THREADS)]
         results = pool.map(
-            _check_shares, groups, *zip(*[(start, False)] * len(groups), strict=True)
+            _check_shares, groups, *zip(*[(start, distortion)] * len(groups), strict=True)
         )
         return list(chain.from_iterable(chain.from_iterable(results)))
 

@@ -28,6 +28,7 @@ FRAME_MARGIN = 2.0  # standard errors by which another frame must be better to b
 
 POWER = "10.1016/j.neuroimage.2011.10.018"  # framewise displacement
 EDDY_QC = "10.1016/j.neuroimage.2018.09.073"  # quality control of diffusion MRI by eddy's figures
+REVERSE = "10.1016/S1053-8119(03)00336-7"  # distortion found by a pair of b0s made alike
 OUTLIERS = "10.1016/j.neuroimage.2016.06.058"  # slices without signal, found and replaced
 NEIGHBOURS = "10.1016/j.neuroimage.2019.116131"  # neighbouring DWI correlation
 FRAME = "10.1016/j.media.2014.05.012"  # flipped and permuted gradients
@@ -66,6 +67,7 @@ FIGURES: dict[str, Figure] = {
     "neighbour_correlation_raw": Figure("neighbour correlation, raw"),
     "neighbour_correlation": Figure("neighbour correlation"),
     "mean_distortion": Figure("mean distortion, mm", 1, 2),
+    "pair_correlation": Figure("correlation of the two b0s"),
     "share_not_covered": Figure("brain that some volume lacks, %", 100, 2),
     "mask_ml": Figure("brain mask, ml", 1, 0),
     "mean_fa": Figure("mean FA"),
@@ -86,6 +88,7 @@ DETAILS: dict[str, Figure] = {
     ),
     "mean_eddy_displacement": Figure("mean displacement by eddy currents, mm"),
     "max_eddy_displacement": Figure("max displacement by eddy currents, mm", 1, 2),
+    "pair_correlation_raw": Figure("correlation of the two b0s before correction"),
     "noise_sigma": Figure("SD of the noise, units of the signal", 1, 2),
     "similarity_header": Figure("similarity to template before registration"),
     "similarity_affine": Figure("similarity to template after the affine"),
@@ -170,6 +173,12 @@ LIMITS = (
         *("neighbour_correlation", "look", 0.5, None),
         "volumes of like directions differ: noise, motion, dropout, or b-values of other volumes",
         NEIGHBOURS,
+    ),
+    Limit(
+        *("pair_correlation", "look", 0.9, None),
+        "the b0 of reverse phase encoding is unlike the scan's even when both are corrected: of "
+        "another person, contrast or time, or the wrong direction",
+        REVERSE,
     ),
     Limit(
         *("mask_ml", "look", 600, 2200),

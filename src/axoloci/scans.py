@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -29,6 +30,9 @@ import bids2table
 from axoloci.errors import InputError, raise_all
 from axoloci.io.files import unreadable
 from axoloci.io.gradients import B0_THRESHOLD
+from axoloci.io.nifti import read_header
+from axoloci.io.reverse import begins_with_b0, is_reverse, readout_ratio, step_mm
+from axoloci.io.sidecars import phase_encoding
 from axoloci.io.tables import read_ids
 from axoloci.study import Inputs, whole_path
 
@@ -100,6 +104,7 @@ class Scan:
     place: str = field(default="", compare=False)  # row of the table that names it
     # Why it cannot be used, where that is seen only beside other files or scans.
     fault: str = field(default="", compare=False)
+    pair_fault: str = field(default="", compare=False)  # why the reverse b0 cannot, likewise
 
     @property
     def folder(self) -> Path:
@@ -334,7 +339,7 @@ def _session_scans(folder: str, names: Sequence[str], above: Sequence[Sidecars])
         elif prefix in scans:
             fault = f"{dwi}: {scans[prefix].dwi} is there as well; keep one of them"
         acquisition = {key: image.metadata[key] for key in ACQUISITION if key in image.metadata}
-        reverse = _reverse(image, beside, maps)
+        reverse, pair_fault = _reverse(image, beside, maps)
         scans[prefix] = Scan(
             prefix,
             label[1],
@@ -346,17 +351,25 @@ def _session_scans(folder: str, names: Sequence[str], above: Sequence[Sidecars])
             reverse_json=reverse.json if reverse else None,
             acquisition=acquisition,
             fault=fault,
+            pair_fault=pair_fault,
         )
     return list(scans.values())
 
 
-def _reverse(dwi: _Image, beside: Sequence[_Image], maps: Sequence[_Image]) -> _Image | None:
+def _reverse(
+    dwi: _Image, beside: Sequence[_Image], maps: Sequence[_Image]
+) -> tuple[_Image | None, str]:
     """The image of reverse phase encoding that goes with a scan; none where nothing tells it.
 
     Metadata that name the pair (`B0FieldSource`, then `IntendedFor`) go before an image of the
     same folder whose direction is the opposite. Of several, a field map goes before a scan, whose
     contrast is that of this one, and that before a single-band reference; then the one that has
-    most in common with the scan's name.
+    most in common with the scan's name. One that lies oblique to the scan is passed over.
+
+    Returns
+    -------
+    (image, fault)
+        Why the two cannot be used, if that is seen here; else empty.
     """
 
     def named(image: _Image) -> int:
@@ -377,7 +390,53 @@ def _reverse(dwi: _Image, beside: Sequence[_Image], maps: Sequence[_Image]) -> _
         if image.path != dwi.path and _opposite(dwi, image) and _begins_with_b0(image)
         if named(image) or image in beside
     ]
-    return max(fitting, key=rank, default=None)
+    for image in sorted(fitting, key=rank, reverse=True):
+        try:  # headers are read only of these few
+            one, two = (read_header(path, 3, 4).affine for path in (dwi.path, image.path))
+            own, other = (phase_encoding(metadata) for metadata in (dwi.metadata, image.metadata))
+        except InputError:  # of one of them, and named when the scan is checked or run
+            return image, ""
+        assert own is not None  # for they are opposite
+        assert other is not None
+        if is_reverse(one, own, two, other):
+            return image, _lost_readout(
+                dwi, image, (step_mm(one, own.axis), step_mm(two, other.axis))
+            )
+        log.info("%s: lies otherwise than %s, passed over as its reverse", image.path, dwi.path)
+    return None, ""
+
+
+def _lost_readout(dwi: _Image, reverse: _Image, voxel_mm: tuple[float, float]) -> str:
+    """What to do where the two sidecars that are given lack readout times that others tell.
+
+    The correction takes one sidecar of each image. Nothing is lost where the ratio of the readout
+    times comes out the same, as it does of most pairs.
+
+    Parameters
+    ----------
+    dwi, reverse
+        The pair.
+    voxel_mm
+        As `Reverse` has it.
+    """
+    ratios = []
+    for told in (
+        [image.metadata for image in (dwi, reverse)],
+        [_metadata([str(image.json)]) for image in (dwi, reverse)],
+    ):
+        try:
+            own, other = map(phase_encoding, told)
+        except InputError:  # named when the sidecar is read
+            return ""
+        ratios.append(readout_ratio(own, other, voxel_mm) or 1.0)
+    if math.isclose(*ratios, rel_tol=0.01):
+        return ""
+    return (
+        f"{reverse.path}: the same field displaces its signal {ratios[0]:.3g} times as far as that"
+        f" of {dwi.path}, by readout times that {dwi.json} and {reverse.json} do not hold"
+        " themselves; copy TotalReadoutTime (or EffectiveEchoSpacing and ReconMatrixPE) into both"
+        " from the sidecars above them"
+    )
 
 
 def _listed(value: Any) -> list[str]:
@@ -411,14 +470,10 @@ def _begins_with_b0(image: _Image) -> bool:
     """Whether the first volume is unweighted: single-band references and field maps are."""
     if image.entities["suffix"] != "dwi":
         return True
-    try:
-        words = Path(image.tables[".bval"]).read_text().split()
-        return float(words[0].replace(",", ".")) <= B0_THRESHOLD
-    except (KeyError, IndexError, OSError, ValueError):
-        return False
+    return ".bval" in image.tables and begins_with_b0(Path(image.tables[".bval"]))
 
 
-def scan_faults(scan: Scan, start: str) -> list[str]:
+def scan_faults(scan: Scan, start: str, distortion: bool = False) -> list[str]:
     """What a scan lacks, and why it is refused whatever its files hold.
 
     Parameters
@@ -427,14 +482,17 @@ def scan_faults(scan: Scan, start: str) -> list[str]:
         The scan.
     start
         Step at which its data enter.
+    distortion
+        With its reverse b0, if it has one.
 
     Returns
     -------
     One sentence each, with the file and what to do.
     """
     faults = [scan.fault] if scan.fault else []
-    for name in FILES:
-        path = getattr(scan, name)
+    if distortion and scan.pair_fault:
+        faults.append(scan.pair_fault)
+    for name, path in {**scan.raw_files(distortion), "fa": scan.fa}.items():
         if path is None:
             if name in NEEDED[start] and not faults:
                 faults.append(f"{scan.prefix}: no {name}")

@@ -294,7 +294,7 @@ def deform(
     )
     syn.verbosity = 0  # DIPY's VerbosityLevels.NONE
     mapping = syn.optimize(fixed, moving, static_grid2world=boxed, moving_grid2world=boxed)
-    # DIPY returns the inverse of its moving-to-static map: `backward` leads from static to moving
+    # DIPY returns the inverse of its map, whose "forward" field leads from static to moving
     displacement[box] = mapping.get_forward_field()
     return displacement
 

@@ -153,7 +153,8 @@ def preprocess(
         motion = kernel.estimate_motion(dwi, bval, telling, affine, brain)
         steps += ["lost slices replaced", "motion", "eddy currents"] if large else ["motion"]
     placed = motion or kernel.no_motion(dwi.shape[2:], affine, brain)
-    field, pair_correlation, covered = None, None, brain
+    field, pair_correlation = None, None
+    covered = np.ones(brain.shape, dtype=bool)
     if reverse is not None:
         forward = kernel.mean_aligned(dwi, affine, placed.matrices, shells[0])
         field = estimate_field(forward, reverse.b0, affine, reverse.axis, reverse.readout_ratio)

@@ -43,6 +43,8 @@ DESCRIPTION = {
 }
 """What was done to the volumes, by `already_preprocessed`."""
 
+SLICES = 2  # axis across the slices, as scanners store them
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -116,7 +118,7 @@ def run(
 ) -> None:
     """Take ringing, motion and lost slices out of a scan, and find the brain.
 
-    Motion is rigid. Of the eddy currents, shifts are taken for motion, and the scale and shears
+    Motion is rigid. Of the eddy currents, shifts are undone with it, and the scale and shears
     along one axis that follow the gradients linearly are undone (shells of 8 volumes or more).
     Susceptibility distortion is corrected where there is a b0 of reverse phase encoding. Higher
     orders of eddy currents and motion within a volume stay: FSL's eddy corrects these; give
@@ -129,6 +131,13 @@ def run(
         )
     scan, problems = read_scan(dwi, bval, bvec, mask, sidecar)
     reverse = _reverse(scan, dwi, reverse_b0, reverse_json, problems)
+    told = None if scan is None else scan.phase_encoding
+    if told is not None and told.axis == SLICES and not already_preprocessed:
+        problems.append(
+            f"{sidecar}: phase encoding runs along k, across the planes of the third axis, which"
+            " are taken for the slices; give the image in the order of axes in which the scanner"
+            " stored it"
+        )
     raise_all(problems, f"{dwi}: the scan has faults:")
     assert scan is not None
     data, bvals, affine = scan.dwi, scan.bval, scan.affine
@@ -171,7 +180,7 @@ def run(
             " same head?",
             *(reverse_b0, dwi),
         )
-    if denoise and "denoising" not in corrected.steps:
+    if denoise and not already_preprocessed and "denoising" not in corrected.steps:
         log.warning("%s: fewer than %d volumes: not denoised", dwi, MIN_VOLUMES)
 
     prefix = prefix or scan_prefix(dwi)

@@ -25,6 +25,7 @@ from axoloci.io.gradients import (
     tensor_condition,
 )
 from axoloci.io.nifti import Header, read_header, read_nifti, same_grid
+from axoloci.io.reverse import check_reverse
 from axoloci.io.sidecars import AXES, PhaseEncoding, read_phase_encoding
 from axoloci.memory import free_memory
 from axoloci.tasks.preprocess import check
@@ -32,8 +33,8 @@ from axoloci.tasks.preprocess.chain import ReversePair
 
 log = logging.getLogger("axoloci")
 
-MAX_TURN_DEGREES = 10.0
-"""Angle by which the axes of a reverse pair may differ: the head was not turned much in between."""
+MIN_COVER = 0.95
+"""Share of the head that a reverse b0 must show: what lies beyond its edge is not known."""
 
 
 @dataclass(frozen=True)
@@ -165,38 +166,48 @@ def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> Rev
     Raises
     ------
     InputError
-        The phase encoding of the scan is not told, or that of the image is not its reverse.
+        As `check_reverse`; the image is empty, or does not show the scan's head.
     """
-    own = scan.phase_encoding
-    if own is None:
-        raise InputError(
-            f"{path}: the axis of phase encoding of {dwi} is not told; give its sidecar with"
-            " PhaseEncodingDirection by --json"
-        )
-    other = read_phase_encoding(sidecar) if sidecar is not None else None
-    header = read_header(path, 3, 4)
-    axis = own.axis if other is None else other.axis
-    along = [affine[:3, k] for affine, k in ((scan.affine, own.axis), (header.affine, axis))]
-    size = [float(np.linalg.norm(step)) for step in along]  # mm
-    cosine = float(along[0] @ along[1]) / (size[0] * size[1])
-    one_way = other is not None and own.sign * other.sign * cosine > 0
-    if abs(cosine) < np.cos(np.deg2rad(MAX_TURN_DEGREES)) or one_way:
-        raise InputError(
-            f"{sidecar or path}: its phase encoding ({other or AXES[axis]}) is not the reverse of"
-            f" that of {dwi} ({own}); give an image of the opposite direction, or none"
-        )
-    ratio = 1.0
-    if other is not None and other.readout_time and own.readout_time:
-        ratio = other.readout_time * size[1] / (own.readout_time * size[0])
-    if len(header.shape) == 3:
+    found = check_reverse(dwi, scan.affine, scan.phase_encoding, path, sidecar)
+    if len(found.header.shape) == 3:
         b0, affine = read_nifti(path, 3)
     else:
         volumes, affine = read_nifti(path, 4)
         b0 = np.ascontiguousarray(volumes[..., 0])
+    if b0.min() == b0.max():
+        raise InputError(
+            f"{path}: all voxels of the b0 have the same value; give another image, or none"
+        )
+    if (cover := _cover(scan, b0.shape, affine)) < MIN_COVER:
+        raise InputError(
+            f"{path}: shows {cover:.1%} of the head of {dwi}; give an image that shows"
+            f" {MIN_COVER:.0%} or more of it, or none"
+        )
+    own_mm, other_mm = found.voxel_mm
+    if found.readout_ratio is None and not np.isclose(own_mm, other_mm, rtol=0.01):
+        log.warning(
+            "%s: voxels of %.3g mm along the phase encoding, those of %s of %.3g mm, and the"
+            " readout time is not told of both; displacements are taken to be the same in mm; give"
+            " TotalReadoutTime in both sidecars",
+            *(path, other_mm, dwi, own_mm),
+        )
     shape = scan.dwi.shape[:3]
     if b0.shape != shape or not np.allclose(affine, scan.affine, atol=1e-3):
         b0 = registration.resample(b0, affine, np.eye(4), shape, scan.affine)
-    return ReversePair(b0, own.axis, ratio)
+    assert scan.phase_encoding is not None
+    ratio = 1.0 if found.readout_ratio is None else found.readout_ratio
+    return ReversePair(b0, scan.phase_encoding.axis, ratio)
+
+
+def _cover(scan: Scan, shape: tuple[int, ...], affine: NDArray[np.float64]) -> float:
+    """Share of a scan's head, the voxels brighter than its mean b0, in another image's view."""
+    b0 = scan.dwi[..., scan.bval <= B0_THRESHOLD].mean(axis=-1)
+    head = np.argwhere(b0 > b0.mean())  # (n, 3) voxels
+    to_image = np.linalg.inv(affine) @ scan.affine
+    place = head @ to_image[:3, :3].T + to_image[:3, 3]
+    # a thousandth of a voxel for affines that are rounded
+    within = (place > -0.501) & (place < np.array(shape) - 0.499)
+    return float(within.all(axis=1).mean())
 
 
 def _read_image(found: Found, dwi: Path) -> None:

@@ -140,6 +140,14 @@ def test_run__a_reverse_b0_corrects_distortion(tmp_path: Path, simulated: Simula
     assert "is not the reverse of" in checked.output
 
 
+def test_run__an_image_whose_axes_were_exchanged(tmp_path: Path, simulated: Simulated) -> None:
+    write_scan(tmp_path, simulated)
+    (tmp_path / "a.json").write_text('{"PhaseEncodingDirection": "k"}')
+    told = ("--json", tmp_path / "a.json")
+    assert "phase encoding runs along k, across" in call("run", tmp_path, *told).output
+    assert call("run", tmp_path, *told, "--already-preprocessed").exit_code == 0
+
+
 def test_run__parts_may_be_left_out(tmp_path: Path, simulated: Simulated) -> None:
     write_scan(tmp_path, simulated)
     assert call("run", tmp_path, "--no-motion", "--no-unring", "--no-denoise").exit_code == 0

@@ -361,6 +361,91 @@ def a_sidecar_without_direction(files: Files) -> None:
     files.option("--json", "a.json")
 
 
+# --- the reverse b0 -------------------------------------------------------------------------------
+
+
+def give_reverse(
+    files: Files, b0: NDArray[np.float32], affine: NDArray[np.float64], **told: float
+) -> None:
+    """An image of reverse phase encoding; `told` joins its sidecar and that of the scan."""
+    write_nifti(files.folder / "r.nii.gz", b0, affine)
+    for name, way in (("a.json", "j-"), ("r.json", "j")):
+        (files.folder / name).write_text(json.dumps({"PhaseEncodingDirection": way, **told}))
+    files.option("--json", "a.json")
+    files.option("--reverse-json", "r.json")
+    files.option("--reverse-b0", "r.nii.gz")
+
+
+@refused("r.nii.gz: all voxels of the b0 have the same value; give another image, or none")
+def an_empty_reverse_b0(files: Files) -> None:
+    empty = np.zeros_like(files.dwi[..., :2])
+    empty[..., 1] = files.dwi[..., 0]  # only the first volume counts
+    give_reverse(files, empty, files.affine)
+
+
+@refused("of the head of {}/a.nii.gz; give an image that shows 95% or more of it, or none")
+def a_reverse_b0_of_half_the_head(files: Files) -> None:
+    give_reverse(files, files.dwi[:, :, :10, 0], files.affine)
+
+
+@refused("r.nii.gz: shows 0.0% of the head of {}/a.nii.gz; give")
+def a_reverse_b0_beside_the_head(files: Files) -> None:
+    affine = files.affine.copy()
+    affine[2, 3] += 500
+    give_reverse(files, files.dwi[..., 0], affine)
+
+
+@mended("phase encoding  j-, no readout time")
+def a_reverse_b0_without_the_air(files: Files) -> None:
+    affine = files.affine.copy()
+    affine[:3, 3] += affine[:3, 0]
+    give_reverse(files, files.dwi[1:-1, :, :, 0], affine)
+
+
+@refused("r.nii.gz: its first volume is no b0 (b <= 50 s/mm²) by {}/r.bval; give an image that")
+def a_reverse_image_that_begins_weighted(files: Files) -> None:
+    give_reverse(files, files.dwi[..., 1:4], files.affine)
+    (files.folder / "r.bval").write_text("1000 0 1000\n")
+
+
+@mended("phase encoding  j-, no readout time")
+def a_reverse_image_that_begins_with_a_b0(files: Files) -> None:
+    give_reverse(files, files.dwi[..., :3], files.affine)
+    (files.folder / "r.bval").write_text("50 0 1000\n")
+
+
+def finer(files: Files) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The b0 with voxels of half the size along the phase encoding."""
+    affine = files.affine @ np.diag([1, 0.5, 1, 1])
+    affine[:3, 3] -= affine[:3, 1] / 2
+    return np.repeat(files.dwi[..., 0], 2, axis=1), affine
+
+
+@mended(
+    "{0}/r.nii.gz: voxels of 4 mm along the phase encoding, those of {0}/a.nii.gz of 8 mm, and the"
+    " readout time is not told of both; displacements are taken to be the same in mm; give"
+)
+def finer_voxels_without_readout_time(files: Files) -> None:
+    give_reverse(files, *finer(files))
+
+
+@pytest.mark.parametrize(("told", "ratio"), [({}, 1.0), ({"TotalReadoutTime": 0.05}, 0.5)])
+def test_read_reverse__readout_ratio_of_finer_voxels(
+    files: Files, told: dict[str, float], ratio: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_reverse(files, *finer(files), **told)
+    files.write()
+    names = ("a.nii.gz", "a.bval", "a.bvec")
+    scan, _ = inputs.read_scan(
+        *(files.folder / name for name in names), sidecar=files.folder / "a.json"
+    )
+    assert scan is not None
+    paths = (files.folder / name for name in ("a.nii.gz", "r.nii.gz", "r.json"))
+    reverse = inputs.read_reverse(scan, *paths)
+    assert reverse.readout_ratio == pytest.approx(ratio)
+    assert ("displacements are taken" in caplog.text) == (not told)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_trap__is_refused_with_its_words(files: Files, name: str) -> None:
     trap, words = REFUSED[name]

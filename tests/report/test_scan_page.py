@@ -228,6 +228,8 @@ def test_scan__says_what_became_of_the_distortion(tmp_path: Path) -> None:
     told = "corrected, on average by 1.23 mm; correlation of the two b0s 0.820 before, 0.980 after"
     assert f"Susceptibility distortion {told}" in text
     assert "Correction motion " in text
+    assert "correlation of the two b0s 0.980 < 0.9" in text
+    assert "correlation of the two b0s before correction 0.820" in text
 
 
 def test_scan__names_volumes_that_one_may_do_without(page: Page) -> None:

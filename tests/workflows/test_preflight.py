@@ -224,6 +224,57 @@ def test_run_scan__a_file_that_is_not_there_is_a_named_failure(
     assert words in outcome.reason
 
 
+def reverse_pair(site: Site, image: Any = None, affine: Any = AFFINE, **columns: str) -> None:
+    """Let the table name a reverse b0 for the first two scans; `columns` are those of the first."""
+    image = np.ones((6, 6, 6), np.float32) if image is None else image
+    write_nifti(site.root / "r.nii.gz", np.ones((6, 6, 6), np.float32), AFFINE)
+    write_nifti(site.root / "first.nii.gz", image, affine)
+    for name, way in (("d.json", "j"), ("r.json", "j-")):
+        (site.root / name).write_text(json.dumps({"PhaseEncodingDirection": way}))
+    named = {"json": "d.json", "reverse_b0": "r.nii.gz", "reverse_json": "r.json"}
+    first = {**named, "reverse_b0": "first.nii.gz", **columns}
+    added = [[*named], [*first.values()], [*named.values()]]
+    site.listed(lambda i, row: [*row, *(added[i] if i < len(added) else ["", "", ""])])
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({}, ""),
+        ({"json": ""}, "the axis of phase encoding of"),
+        ({"reverse_json": "d.json"}, "d.json: its phase encoding (j, no readout time) is not the"),
+        ({"reverse_b0": "none.nii.gz"}, "none.nii.gz: no such file"),
+        ({"affine": np.diag([2.0, 2, 2, 1])[[1, 0, 2, 3]]}, "is not the reverse of that of"),
+        ({"image": np.ones((6, 6), np.float32)}, "expected a 3D or 4D image"),
+    ],
+)
+def test_check__reverse_pairs_by_their_headers(
+    columns: dict[str, Any], words: str, site: Site
+) -> None:
+    reverse_pair(site, **columns)
+    found = site.check().scan_problems
+    assert list(found) == (["sub-0001"] if words else [])
+    assert all(words in problem for problems in found.values() for problem in problems)
+    site.content["preprocess"] = {"distortion": False}  # then the pair is not looked at
+    assert site.check().scan_problems == {}
+
+
+def test_check__a_truncated_reverse_b0(site: Site) -> None:
+    noise = np.random.default_rng(1).random((6, 6, 6), np.float32)
+    reverse_pair(site, noise)
+    path = site.root / "first.nii.gz"
+    path.write_bytes(path.read_bytes()[:-99])
+    ((problem,),) = site.check().scan_problems.values()
+    assert "first.nii.gz: truncated" in problem
+
+
+def test_run_scan__a_reverse_b0_that_is_not_there(site: Site) -> None:
+    reverse_pair(site, reverse_b0="none.nii.gz")
+    cohort = site.check().cohorts["discovery"]
+    outcome = run_scan(cohort.scans[0], cohort.settings, "native")
+    assert "none.nii.gz: no such file" in outcome.reason
+
+
 def test_check__only_the_people_who_are_named(site: Site) -> None:
     site.dwi().write_bytes(b"")
     assert site.check(participants=["0004"]).scan_problems == {}
