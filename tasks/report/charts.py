@@ -229,7 +229,7 @@ def _carpet(volumes: Volumes, carpet: NDArray[np.float64], step: float) -> dict[
 
 
 def shell_bars(labels: Sequence[str], values: Sequence[float]) -> str:
-    """Signal to noise ratio of each shell as bars; SVG."""
+    """Signal to noise ratio of the b0, contrast to noise ratio of each shell, as bars; SVG."""
     most = max([1.0, *values])
     return render("shells.svg.jinja", style=STYLE, bars=list(zip(labels, values, strict=True)),
                   most=most)  # fmt: skip
