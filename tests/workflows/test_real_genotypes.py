@@ -25,6 +25,9 @@ covariates = "{cohort}/covariates.tsv"
 [normalize]
 template = "{cohort}/template.nii.gz"
 
+[qc]
+pages = false
+
 [encoder]
 n_latents = 8
 
