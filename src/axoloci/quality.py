@@ -244,6 +244,12 @@ LIMITS = (
         NORMALISED,
     ),
     Limit(
+        *("dice_white_matter", "look", 0.5, None),
+        "white matter is not where the template's is: gradients of other volumes, a poor map or "
+        "registration",
+        NORMALISED,
+    ),
+    Limit(
         *("jacobian_folded", "look", None, 0.001),
         "the warp folds: the registration failed in places",
         NORMALISED,

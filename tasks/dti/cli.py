@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, progress, provenance, step_group
-from axoloci.errors import InputError
+from axoloci.errors import InputError, raise_all
+from axoloci.gradient_check import direction_problems, gradient_frame, voxels_inside
 from axoloci.io.files import write_json
 from axoloci.io.gradients import (
     B0_THRESHOLD,
@@ -164,6 +165,9 @@ def fit(
 ) -> None:
     """Fit a tensor to every voxel; write FA, MD, AD, RD, mode, colour FA, b0, residual, kurtosis.
 
+    Directions that are not those of their volumes are refused; ones in another frame than the
+    image's, which leave FA as it is, are a warning.
+
     MD, AD and RD are in mm²/s. Voxels with values that no tissue has are kept, counted by reason
     and marked in the mask desc-implausible.
     """
@@ -179,8 +183,6 @@ def fit(
     for mend in gradient_mends(bvals, bvecs):
         log.warning("%s: %s", bvec, mend)
     bvals, bvecs = clean_gradients(bvals, bvecs)
-    bvecs = bvec_to_world(bvecs, affine)  # so that colours are of the scanner's axes
-
     used = select_volumes(bvals, bvecs, max_bval)
     shells = _shells(bvals[used])
     if shells[-1]["bval"] > max_bval + 25:
@@ -202,6 +204,14 @@ def fit(
         raise InputError(f"{mask or dwi}: no voxel to fit: the mask is empty or its b0 is 0")
     if mask is None:
         log.info("%s: no mask: the %d voxels whose b0 is not 0 are fitted", dwi, len(where))
+    given = None if mask is None else inside
+    voxels = voxels_inside(signal.T, where, grid, needed, given)
+    problems = [f"{bvec}: {text}" for text in direction_problems(voxels, bvals, bvecs)]
+    raise_all(problems, f"{dwi}: the scan has faults:")
+    frame = gradient_frame(voxels, bvals, bvecs, affine)
+    if frame.warning:
+        log.warning("%s: %s", bvec, frame.warning)
+    bvecs = bvec_to_world(bvecs, affine)  # so that colours are of the scanner's axes
 
     def track(chunks: Sequence[int]) -> Iterable[int]:
         return progress(chunks, "voxels fitted, in parts", len(chunks))
@@ -243,6 +253,7 @@ def fit(
                 "min_signal": kernel.MIN_SIGNAL,
                 "voxels": "b0 > 0" if mask is None else "mask",
             },
+            "gradient_frame": frame.figures(),
             "n_volumes_used": len(used),
             "shells": shells,
             "mean_fa": round(float(maps.fa.mean(dtype=np.float64)), 5),

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError, raise_all
+from axoloci.gradient_check import gradient_frame
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
 from axoloci.tasks.preprocess.chain import Corrected, ReversePair, preprocess
-from axoloci.tasks.preprocess.check import gradient_frame
 from axoloci.tasks.preprocess.denoise import MIN_VOLUMES
 from axoloci.tasks.preprocess.inputs import (
     Scan,
@@ -141,8 +141,8 @@ def run(
     raise_all(problems, f"{dwi}: the scan has faults:")
     assert scan is not None
     data, bvals, affine = scan.dwi, scan.bval, scan.affine
-    frame = gradient_frame(data, bvals, scan.bvec, scan.mask, affine)
-    if frame.is_wrong:
+    frame = gradient_frame(scan.voxels, bvals, scan.bvec, affine)
+    if frame.warning:
         log.warning("%s: %s", bvec, frame.warning)
     interpolated = [] if already_preprocessed else interpolated_axes(scan)
     if interpolated and (unring or denoise):
@@ -349,10 +349,10 @@ def check(
     scan, frame = found.scan, None
     _reverse(scan, dwi, reverse_b0, reverse_json, found.problems)
     if scan is not None:
-        frame = gradient_frame(scan.dwi, scan.bval, scan.bvec, scan.mask, scan.affine)
+        frame = gradient_frame(scan.voxels, scan.bval, scan.bvec, scan.affine)
     for line in describe(found, frame):
         click.echo(line)
-    if frame is not None and frame.is_wrong:
+    if frame is not None and frame.warning:
         click.echo(f"warning: {bvec}: {frame.warning}")
     for problem in found.problems:
         click.echo(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,13 @@ from numpy.typing import NDArray
 
 from axoloci import registration
 from axoloci.errors import InputError
+from axoloci.gradient_check import (
+    Frame,
+    Voxels,
+    explained_variance,
+    table_problems,
+    voxels_inside,
+)
 from axoloci.io.gradients import (
     B0_THRESHOLD,
     TENSOR_BVAL,
@@ -63,6 +71,13 @@ class Scan:
     affine: NDArray[np.float64]
     mask: NDArray[np.bool_] | None = None
     phase_encoding: PhaseEncoding | None = None
+
+    @cached_property
+    def voxels(self) -> Voxels:
+        """The voxels that tell of the gradients."""
+        shape, n_volumes = self.dwi.shape[:3], self.dwi.shape[3]
+        signal = self.dwi.reshape(-1, n_volumes, order="F")
+        return voxels_inside(signal, np.arange(len(signal)), shape, np.arange(n_volumes), self.mask)
 
 
 @dataclass
@@ -140,12 +155,8 @@ def look_at(
         except InputError as error:
             found.problems += error.problems
     scan = found.scan
-    if scan is not None:  # what the signal tells of the table, each only after the one before
-        problems = [f"{bval}: {text}" for text in check.signal_problems(scan.dwi, scan.bval)]
-        if not problems:
-            of_directions = check.direction_problems(scan.dwi, scan.bval, scan.bvec)
-            problems = [f"{bvec}: {text}" for text in of_directions]
-        found.problems += problems
+    if scan is not None:
+        found.problems += table_problems(scan.voxels, scan.bval, scan.bvec, (bval, bvec))
     return found
 
 
@@ -267,7 +278,7 @@ def interpolated_axes(scan: Scan) -> list[str]:
     return [AXES[axis] for axis in check.interpolated_axes(scan.dwi[..., first])]
 
 
-def describe(found: Found, frame: check.Frame | None) -> list[str]:
+def describe(found: Found, frame: Frame | None) -> list[str]:
     """Lines that sum a scan up for a reader.
 
     Parameters
@@ -286,6 +297,10 @@ def describe(found: Found, frame: check.Frame | None) -> list[str]:
         facts.append(("signal", f"{low:g} to {high:g}, the largest in {n_high} voxels"))
     if found.scan is not None:
         facts += _of_table(found.scan)
+        explained = explained_variance(found.scan.voxels, found.scan.bval, found.scan.bvec)
+        if explained is not None:
+            told = f"explain {explained:.2f} of the signal's variance between volumes"
+            facts.append(("directions", told))
     if frame is not None:
         verdict = "another, see below" if frame.is_wrong else frame.verdict
         sure = f"{frame.margin:.1f} standard errors above the next"

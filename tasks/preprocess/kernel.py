@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from axoloci import registration
+from axoloci.gradient_check import otsu_threshold
 from axoloci.io.gradients import bvec_to_world, find_shells, world_to_bvec
 from axoloci.tasks.preprocess.distortion import Field
 from axoloci.tasks.preprocess.eddy import eddy_shift, eddy_stretch
@@ -161,18 +162,6 @@ def brain_mask(
     brain |= ndimage.distance_transform_edt(grown, voxel) > CLOSING_MM
     filled: NDArray[np.bool_] = ndimage.binary_fill_holes(brain)
     return filled
-
-
-def otsu_threshold(image: NDArray[np.float32], n_bins: int = 256) -> float:
-    """Value that parts an image's histogram with the largest variance between the two sides."""
-    count, edge = np.histogram(image, n_bins)
-    middle = 0.5 * (edge[1:] + edge[:-1])
-    below = np.cumsum(count)  # (n_bins,)
-    above = below[-1] - below
-    total = np.cumsum(count * middle)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (total / below - (total[-1] - total) / above) ** 2
-    return float(middle[np.nanargmax(between)])
 
 
 def estimate_motion(

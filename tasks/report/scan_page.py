@@ -256,7 +256,8 @@ def _add_work(page: ScanPage, scan: Scan) -> None:
         page.done.append(("Registration of FA", f"to {chosen.get('template', 'a template')}"))
     else:
         page.not_done.append(("Registration of FA", "not there yet"))
-    if frame := about.get("gradient_frame", {}).get("best"):
+    # that of the fitted volumes counts, as among the figures
+    if frame := {**about, **fit}.get("gradient_frame", {}).get("best"):
         page.done.append(("Check of the gradients' frame", str(frame)))
 
 

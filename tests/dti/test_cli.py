@@ -309,3 +309,31 @@ def test_fit__tells_what_it_mends(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "a.bvec: b = 1000 for all volumes and directions of length" in caplog.text
     fa, _ = read_nifti(tmp_path / "out/sub-01_model-tensor_param-fa_dwimap.nii.gz", ndim=3)
     assert np.allclose(fa[1:], FA, atol=2e-3)
+
+
+def planted_scan(folder: Path, order: NDArray[np.intp]) -> Path:
+    """Fibres in all directions, 20 volumes, whose directions are written in this order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bval, gradient = gradient_scheme(20, 1, 1000.0)
+    rng = np.random.default_rng(0)
+    fibre = rng.normal(size=(10, 10, 10, 3))
+    fibre /= np.linalg.norm(fibre, axis=-1, keepdims=True)
+    along = np.einsum("xyzi,gi->xyzg", fibre, gradient) ** 2
+    dwi = S0 * np.exp(-bval * (0.3e-3 + 1.4e-3 * along))
+    dwi += rng.normal(0, 5, dwi.shape)
+    write_nifti(folder / "dwi.nii.gz", dwi.astype(np.float32), AFFINE)
+    gradient[1:] = gradient[1:][order]
+    write_gradients(folder / "a.bval", folder / "a.bvec", bval, world_to_bvec(gradient, AFFINE))
+    return folder
+
+
+def test_fit__directions_of_other_volumes_are_refused(tmp_path: Path) -> None:
+    done = fit(planted_scan(tmp_path / "sound", np.arange(20)))
+    assert done.exit_code == 0, done.output
+    about = json.loads((tmp_path / "sound/out/sub-01_model-tensor_dwimap.json").read_text())
+    assert about["gradient_frame"].keys() == {"best", "index", "margin"}
+    refused = fit(planted_scan(tmp_path / "moved", np.roll(np.arange(20), 1)))
+    assert refused.exit_code == 1
+    assert "a.bvec: the directions explain" in refused.output
+    assert "when moved by -1 among the weighted volumes" in refused.output
+    assert not (tmp_path / "moved/out").exists()

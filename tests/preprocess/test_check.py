@@ -6,13 +6,24 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from axoloci.gradient_check import (
+    Frame,
+    Voxels,
+    direction_problems,
+    explained_variance,
+    frame_candidates,
+    gradient_frame,
+    otsu_threshold,
+    signal_problems,
+    voxels_inside,
+)
 from axoloci.io.gradients import (
     bvec_to_world,
     clean_gradients,
@@ -44,21 +55,42 @@ class Scan:
     bvec: NDArray[np.float64]
     affine: NDArray[np.float64]
 
-    def frame(self, bvec: NDArray[np.float64] | None = None) -> check.Frame:
+    def frame(self, bvec: NDArray[np.float64] | None = None) -> Frame:
         bvec = self.bvec if bvec is None else bvec
-        return check.gradient_frame(self.dwi, self.bval, bvec, None, self.affine)
+        return gradient_frame(self.voxels(), self.bval, bvec, self.affine)
+
+    def voxels(self, mask: NDArray[np.bool_] | None = None) -> Voxels:
+        *grid, g = self.dwi.shape
+        x, y, z = grid
+        signal = self.dwi.reshape(-1, g, order="F")
+        return voxels_inside(signal, np.arange(len(signal)), (x, y, z), np.arange(g), mask)
+
+    def problems(self, bvec: NDArray[np.float64]) -> list[str]:
+        """Problems with other directions."""
+        return direction_problems(self.voxels(), self.bval, bvec)
+
+    def signal_problems(self, bval: NDArray[np.float64]) -> list[str]:
+        """Problems with other b-values."""
+        return signal_problems(self.voxels(), bval)
 
     def in_order(self, order: NDArray[np.intp]) -> list[str]:
         """Problems with the directions of the weighted volumes in this order."""
         bvec, weighted = self.bvec.copy(), np.flatnonzero(self.bval > 50)
         bvec[weighted] = self.bvec[weighted[order]]
-        return check.direction_problems(self.dwi, self.bval, bvec)
+        return self.problems(bvec)
 
 
-def simulated(n_directions: int, snr: float, b_value: float = 1000, n_b0: int = 1) -> Scan:
+def simulated(
+    n_directions: int,
+    snr: float,
+    b_value: float = 1000,
+    n_b0: int = 1,
+    motion: float = 1.0,
+    dropped: float = 0.0,
+) -> Scan:
     anatomy = phantom(4.0)
     bval, gradient = simulated_scan.gradient_scheme(n_directions, n_b0, b_value)
-    protocol = simulation.Protocol(bval, gradient, snr, 1.0, 1.0, 4.0)
+    protocol = simulation.Protocol(bval, gradient, snr, motion, motion, 4.0, dropped_slices=dropped)
     none = np.zeros(len(anatomy.names))
     found = simulation.simulate_scan(anatomy, none, protocol, np.random.SeedSequence(1))
     affine = anatomy.scan_affine
@@ -167,6 +199,11 @@ def test_affine_problems__a_sheared_one() -> None:
     assert "two axes of the image meet at 79° instead of 90°" in problem
 
 
+def test_otsu_threshold__parts_two_levels() -> None:
+    image = np.r_[np.full(300, 1.0), np.full(100, 9.0)].astype(np.float32)
+    assert 1 < otsu_threshold(image) < 9
+
+
 # --- b-values and directions of their volumes -----------------------------------------------------
 
 
@@ -176,32 +213,32 @@ def test_problems__none_in_real_scans(data_dir: Path, name: str) -> None:
     header = read_header(f"{data_dir / 'dwi' / name}.nii.gz", 4)
     assert check.affine_problems(scan.affine) == []
     assert check.image_problems(scan.dwi, header) == []
-    assert check.signal_problems(scan.dwi, scan.bval) == []
-    assert check.direction_problems(scan.dwi, scan.bval, scan.bvec) == []
+    assert scan.signal_problems(scan.bval) == []
+    assert scan.problems(scan.bvec) == []
 
 
 def test_signal_problems__exchanged_volumes_are_named(snr20: Scan) -> None:
-    assert check.signal_problems(snr20.dwi, snr20.bval) == []
+    assert snr20.signal_problems(snr20.bval) == []
     bval = snr20.bval.copy()
     bval[[1, 7]] = bval[[7, 1]]
-    (problem,) = check.signal_problems(snr20.dwi, bval)
+    (problem,) = snr20.signal_problems(bval)
     assert "volume 1 labelled weighted, but bright as a b0" in problem
     assert "volume 7 labelled b0, but dark as weighted ones" in problem
     bval = snr20.bval.copy()
     bval[7] = 0
-    (problem,) = check.signal_problems(snr20.dwi, bval)
+    (problem,) = snr20.signal_problems(bval)
     assert "volume 7 labelled b0" in problem
     assert "bright" not in problem
     bval = snr20.bval.copy()
     bval[1] = 1000
-    (problem,) = check.signal_problems(snr20.dwi, bval)
+    (problem,) = snr20.signal_problems(bval)
     assert "volume 1 labelled weighted, but bright as a b0" in problem
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_signal_problems__every_order_but_the_right_one(snr20: Scan, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(snr20.bval))
-    (problem,) = check.signal_problems(snr20.dwi, snr20.bval[order])
+    (problem,) = snr20.signal_problems(snr20.bval[order])
     bright = re.search(r"volumes? ([\d, ]+) labelled weighted", problem)
     named = {int(v) for v in bright[1].split(",")} if bright else set()
     assert named == set(range(3)) - set(np.flatnonzero(snr20.bval[order] == 0))
@@ -215,10 +252,10 @@ def two_shells() -> tuple[Scan, NDArray[np.float64]]:
 
 def test_signal_problems__shells_that_are_exchanged() -> None:
     scan = two_shells()
-    assert check.signal_problems(scan.dwi, scan.bval) == []
+    assert scan.signal_problems(scan.bval) == []
     bval = scan.bval.copy()
     bval[[3, 14]] = bval[[14, 3]]
-    (problem,) = check.signal_problems(scan.dwi, bval)
+    (problem,) = scan.signal_problems(bval)
     assert "volumes 3, 14 labelled weighted, but bright as those of another b-value" in problem
 
 
@@ -228,12 +265,12 @@ def test_signal_problems__dropouts_are_none(snr20: Scan) -> None:
     dwi = scan.dwi.copy()
     dwi[:, :, ::3, 5] = 0
     dwi[..., 6] *= 0.7
-    assert check.signal_problems(dwi, scan.bval) == []
+    assert replace(scan, dwi=dwi).signal_problems(scan.bval) == []
 
 
 def test_signal_problems__signal_that_does_not_fall(snr20: Scan) -> None:
     flat = np.repeat(snr20.dwi[..., :1], len(snr20.bval), axis=-1)
-    (problem,) = check.signal_problems(flat, snr20.bval)
+    (problem,) = replace(snr20, dwi=flat).signal_problems(snr20.bval)
     assert "at b = 1000 it is that of b = 0" in problem
 
 
@@ -255,18 +292,115 @@ def test_direction_problems__another_scan(data_dir: Path) -> None:
     scan = real(data_dir, REAL[5])
     other = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 3)))[0]
     bvec = np.vstack([np.zeros(3), other / np.linalg.norm(other, axis=1, keepdims=True)])
-    (problem,) = check.direction_problems(scan.dwi, scan.bval, bvec)
-    assert "they are of another scan" in problem
+    (problem,) = scan.problems(bvec)
+    assert "the directions explain 0.0" in problem
+    assert "give the bvec file of this image" in problem
 
 
 def test_direction_problems__do_not_depend_on_the_frame(snr20: Scan) -> None:
     turned = snr20.bvec[:, [1, 2, 0]] * [1, -1, 1]
-    assert check.direction_problems(snr20.dwi, snr20.bval, turned) == []
+    assert snr20.problems(turned) == []
 
 
 def test_direction_problems__too_few_volumes_to_tell() -> None:
     assert simulated(8, 20.0).in_order(np.random.default_rng(0).permutation(8)) == []
     assert simulated(6, 20.0, n_b0=12).in_order(np.arange(6)) == []
+
+
+# --- directions that are wrong in part ------------------------------------------------------------
+
+MAPPERTRAC = REAL[-1]
+
+
+def from_volume(
+    scan: Scan, start: int, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> list[str]:
+    """Problems with directions that are changed from a weighted volume on."""
+    bvec, tail = scan.bvec.copy(), np.flatnonzero(scan.bval > 50)[start:]
+    bvec[tail] = change(scan.bvec[tail])
+    return scan.problems(bvec)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [(MAPPERTRAC, 40), (MAPPERTRAC, 52), (REAL[5], 10), (REAL[0], 7)]
+)
+def test_direction_problems__a_volume_lost_midway(data_dir: Path, name: str, start: int) -> None:
+    scan = real(data_dir, name)
+    first = int(np.flatnonzero(scan.bval > 50)[start])
+    assert from_volume(scan, start, lambda g: g) == []
+    for by, lost, many in ((1, "image", "table"), (-1, "table", "image")):
+        (problem,) = from_volume(scan, start, lambda g, by=by: np.roll(g, by, axis=0))
+        assert (
+            f"when moved by {-by:+d} from volume {first} on: 1 volume is missing there in the"
+            f" {lost}, or 1 too many in the {many}"
+        ) in problem
+
+
+@pytest.mark.parametrize(("name", "start"), [(MAPPERTRAC, 32), (REAL[5], 8)])
+def test_direction_problems__merged_runs(data_dir: Path, name: str, start: int) -> None:
+    scan = real(data_dir, name)
+    first = int(np.flatnonzero(scan.bval > 50)[start])
+    (problem,) = from_volume(scan, start, lambda g: g * [-1, 1, 1])
+    assert (
+        f"when those from volume {first} on are read as (-x, y, z): runs were merged whose"
+        " directions are in different frames"
+    ) in problem
+    (problem,) = from_volume(scan, start, lambda g: g[:, [1, 0, 2]])
+    assert f"when those from volume {first} on are read as (y, x, z)" in problem
+
+
+@pytest.mark.parametrize(("name", "n"), [(MAPPERTRAC, 32), (MAPPERTRAC, 16)])
+def test_direction_problems__some_volumes_have_those_of_others(
+    data_dir: Path, name: str, n: int
+) -> None:
+    scan = real(data_dir, name)
+    n_weighted = np.count_nonzero(scan.bval > 50)
+    order, rng = np.arange(n_weighted), np.random.default_rng(0)
+    chosen = rng.choice(n_weighted, n, replace=False)
+    order[chosen] = rng.permutation(chosen)
+    (problem,) = scan.in_order(order)
+    assert "those of other volumes are clearly better for volumes" in problem
+    assert "they are in another order; give the bvec file of this image" in problem
+
+
+@pytest.mark.parametrize("n_directions", [12, 16, 30])
+@pytest.mark.parametrize(
+    ("snr", "motion", "dropped"), [(20.0, 3.0, 0.0), (20.0, 2.0, 0.15), (5.0, 1.0, 0.0)]
+)
+def test_direction_problems__none_of_sound_scans_that_are_poor(
+    n_directions: int, snr: float, motion: float, dropped: float
+) -> None:
+    """Motion (root mean square, mm and degrees) of each volume for itself, slices lost, noise."""
+    scan = simulated(n_directions, snr, motion=motion, dropped=dropped)
+    assert scan.problems(scan.bvec) == []
+
+
+def test_direction_problems__a_head_that_lies_elsewhere_from_midway(data_dir: Path) -> None:
+    """All volumes differ then from those before, which no directions explain."""
+    scan = real(data_dir, MAPPERTRAC)
+    dwi = scan.dwi.copy()
+    dwi[..., 35:] = np.roll(dwi[..., 35:], (2, 3, 1), axis=(0, 1, 2))
+    assert replace(scan, dwi=dwi).problems(scan.bvec) == []
+
+
+def test_direction_problems__are_quick(data_dir: Path) -> None:
+    """Within 4 CPU seconds for 104 x 104 x 72 x 105, of which this scan has two thirds of the g."""
+    scan = real(data_dir, MAPPERTRAC)
+    start = time.process_time()
+    assert scan.problems(scan.bvec) == []
+    assert time.process_time() - start < 4
+
+
+def test_explained_variance__of_right_and_wrong_directions(snr20: Scan) -> None:
+    sound = explained_variance(snr20.voxels(), snr20.bval, snr20.bvec)
+    wrong = snr20.bvec.copy()
+    wrong[3:] = np.random.default_rng(0).permutation(wrong[3:])
+    poor = explained_variance(snr20.voxels(), snr20.bval, wrong)
+    assert sound is not None
+    assert poor is not None
+    assert poor < 0.3 < 0.7 < sound < 1
+    six = simulated(6, 20.0)
+    assert explained_variance(six.voxels(), six.bval, six.bvec) is None
 
 
 # --- the frame of the gradients -------------------------------------------------------------------
@@ -292,13 +426,13 @@ def assert_all_are_found(scan: Scan, every: int = 1) -> None:
 
 
 def test_frame_candidates__are_all_there_are() -> None:
-    found = check.frame_candidates(np.diag([-2.0, 2, 2, 1]))
+    found = frame_candidates(np.diag([-2.0, 2, 2, 1]))
     assert found.shape == (24, 3, 3)
     assert np.array_equal(found[0], np.eye(3))
     assert sum(same(a, b) for a in found for b in found) == 24
     turned = np.eye(4)
     turned[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
-    assert check.frame_candidates(turned).shape == (48, 3, 3)
+    assert frame_candidates(turned).shape == (48, 3, 3)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -366,10 +500,10 @@ def test_gradient_frame__an_image_whose_first_axis_runs_right(data_dir: Path) ->
 
 def test_gradient_frame__nothing_to_tell_by() -> None:
     scan = simulated(7, 20.0)
-    nothing = check.gradient_frame(
-        scan.dwi, scan.bval, scan.bvec, np.indices(scan.dwi.shape[:3]).sum(axis=0) < 3, scan.affine
-    )
+    corner = np.indices(scan.dwi.shape[:3]).sum(axis=0) < 3
+    nothing = gradient_frame(scan.voxels(corner), scan.bval, scan.bvec, scan.affine)
     assert (nothing.best, nothing.is_wrong, nothing.margin) == (0, False, 0)
+    assert "the frame of the gradients cannot be told" in nothing.warning
 
 
 def test_gradient_frame__noise_is_unclear() -> None:
@@ -378,7 +512,7 @@ def test_gradient_frame__noise_is_unclear() -> None:
     frame = scan.frame(scan.bvec[:, [1, 2, 0]])
     assert frame.margin < 1
     assert not frame.is_wrong
-    assert frame.warning == ""
+    assert "the frame of the gradients cannot be told" in frame.warning
     assert frame.figures()["best"] in ("as given", "cannot be told")
 
 

@@ -146,11 +146,6 @@ def test_brain_mask__a_thin_object_is_kept() -> None:
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
 
 
-def test_otsu_threshold__parts_two_levels() -> None:
-    image = np.r_[np.full(300, 1.0), np.full(100, 9.0)].astype(np.float32)
-    assert 1 < kernel.otsu_threshold(image) < 9
-
-
 def test_framewise_displacement__by_hand() -> None:
     """Translations by 1 and 2 mm, then 0.01 rad: 3 mm, then 50 x 0.01 mm."""
     matrices = np.tile(np.eye(4), (3, 1, 1))
