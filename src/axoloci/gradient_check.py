@@ -36,6 +36,9 @@ MIN_FALL = math.log(1.05)
 MAX_POINTS = 20_000
 """Voxels of which the order of the volumes is judged."""
 
+MIN_POINTS = 100
+"""Voxels from which on the order can be judged: of few, all may have the same fibres."""
+
 MIN_DIRECTIONS = 12
 """Weighted volumes from which on their order can be judged: six fit a tensor in any order, and of
 ten with much motion a wrong order may explain more than the right one."""
@@ -478,7 +481,8 @@ def explained_variance(
 def _order_fit(voxels: Voxels, bval: NDArray[np.float64], bvec: NDArray[np.float64]) -> Fit | None:
     """The fit that judges the order; none of too few volumes."""
     fit = Fit(voxels, bval, bvec)
-    return fit if len(fit.weighted) >= MIN_DIRECTIONS and fit.total > 0 else None
+    enough = len(voxels.rows) >= MIN_POINTS and len(fit.weighted) >= MIN_DIRECTIONS
+    return fit if enough and fit.total > 0 else None
 
 
 def _is_better(
