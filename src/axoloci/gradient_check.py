@@ -34,7 +34,7 @@ MIN_FALL = math.log(1.05)
 """Least fall of the signal from b0 to b >= 500 s/mm²; fixed tissue at b = 1000 has 20%."""
 
 MAX_POINTS = 20_000
-"""Voxels of which the order of the volumes is judged."""
+"""Voxels of which the order of the volumes is judged, and those with a fibre of which the frame."""
 
 MIN_POINTS = 100
 """Voxels from which on the order can be judged: of few, all may have the same fibres."""
@@ -305,7 +305,7 @@ class Fit:
         return np.asarray(np.trace(self._gram) - fitted)
 
     def _designs(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([_design(self.b, g)[:, 1:] for g in directions])
+        return _design(self.b, directions)[..., 1:]
 
     def left(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum of squares (c,) that tensors of tables of directions (c, g, 3) leave."""
@@ -680,6 +680,7 @@ def gradient_frame(
     number[tuple(place.T)] = np.arange(len(place))
     block = (place * BLOCKS // voxels.shape) @ [BLOCKS**2, BLOCKS, 1]  # (n,)
 
+    few = slice(None, None, max(1, len(place) // MAX_POINTS))
     voxel = np.linalg.norm(affine[:3, :3], axis=0)  # (3,) mm
     if np.linalg.det(affine[:3, :3]) > 0:
         voxel[0] *= -1  # FSL's first axis
@@ -692,7 +693,7 @@ def gradient_frame(
         within = ((other >= 0) & (other < voxels.shape)).all(axis=1)
         j = np.full(len(place), -1)
         j[within] = number[tuple(other[within].T)]
-        i = np.flatnonzero(j >= 0)
+        i = np.flatnonzero(j >= 0)[few]
         j = j[i]
         along = step * voxel / np.linalg.norm(step * voxel)  # (3,)
         turned = (along @ matrices).T.astype(np.float32)  # (3, c): the step, seen by each frame
@@ -729,10 +730,12 @@ def _log_signal(signal: NDArray[np.float32], floor: float | None = None) -> NDAr
 
 
 def _design(b: NDArray[np.float64], g: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of a tensor's fit (g, 7): the logarithm of S0, then D in the order xx yy zz xy xz yz."""
-    x, y, z = g.T
-    products = np.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], axis=1)
-    return np.column_stack([np.ones_like(b), -b[:, None] * products])
+    """Of a tensor's fit (…, g, 7): the logarithm of S0, then D in the order xx yy zz xy xz yz."""
+    x, y, z = np.moveaxis(g, -1, 0)
+    design = np.ones((*g.shape[:-1], 7))
+    for column, product in enumerate((x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z), 1):
+        design[..., column] = -b * product
+    return design
 
 
 def _main_directions(

@@ -666,6 +666,7 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
         section = getattr(settings, step)
         values = section.model_dump(mode="json", exclude=NOT_OPTIONS.get(step))
         chosen[step] = {key: value for key, value in values.items() if value not in (None, [])}
+    chosen["dti"]["check"] = settings.start != "preprocess"  # which makes the same checks
     if channels := chosen["encoder"].get("channels"):
         chosen["encoder"]["channels"] = ",".join(map(str, channels))
     gwas = chosen["gwas"]

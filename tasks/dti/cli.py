@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError, raise_all
-from axoloci.gradient_check import direction_problems, gradient_frame, voxels_inside
+from axoloci.gradient_check import gradient_frame, table_problems, voxels_inside
 from axoloci.io.files import write_json
 from axoloci.io.gradients import (
     B0_THRESHOLD,
@@ -149,6 +149,12 @@ def _read_signal(
     help=f"Where two shells up to b = {kernel.MAX_KURTOSIS_BVAL:g} are there: msdki, of the "
     "shells' mean signals, in less than a second; dki, the whole tensor by DIPY, some minutes.",
 )
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Check that b-values and directions are those of the volumes, and in the image's frame, "
+    "in half a second; off for scans that axoloci-preprocess has checked.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @prefix_option
 def fit(
@@ -160,13 +166,14 @@ def fit(
     method: str,
     sigma: float | None,
     kurtosis: str,
+    check: bool,
     out: Path,
     prefix: str | None,
 ) -> None:
     """Fit a tensor to every voxel; write FA, MD, AD, RD, mode, colour FA, b0, residual, kurtosis.
 
-    Directions that are not those of their volumes are refused; ones in another frame than the
-    image's, which leave FA as it is, are a warning.
+    b-values and directions that are not those of their volumes are refused; directions in another
+    frame than the image's, which leave FA as it is, are a warning.
 
     MD, AD and RD are in mm²/s. Voxels with values that no tissue has are kept, counted by reason
     and marked in the mask desc-implausible.
@@ -204,13 +211,14 @@ def fit(
         raise InputError(f"{mask or dwi}: no voxel to fit: the mask is empty or its b0 is 0")
     if mask is None:
         log.info("%s: no mask: the %d voxels whose b0 is not 0 are fitted", dwi, len(where))
-    given = None if mask is None else inside
-    voxels = voxels_inside(signal.T, where, grid, needed, given)
-    problems = [f"{bvec}: {text}" for text in direction_problems(voxels, bvals, bvecs)]
-    raise_all(problems, f"{dwi}: the scan has faults:")
-    frame = gradient_frame(voxels, bvals, bvecs, affine)
-    if frame.warning:
-        log.warning("%s: %s", bvec, frame.warning)
+    frame = None
+    if check:
+        voxels = voxels_inside(signal.T, where, grid, needed, None if mask is None else inside)
+        problems = table_problems(voxels, bvals, bvecs, (bval, bvec))
+        raise_all(problems, f"{dwi}: the scan has faults:")
+        frame = gradient_frame(voxels, bvals, bvecs, affine)
+        if frame.warning:
+            log.warning("%s: %s", bvec, frame.warning)
     bvecs = bvec_to_world(bvecs, affine)  # so that colours are of the scanner's axes
 
     def track(chunks: Sequence[int]) -> Iterable[int]:
@@ -253,7 +261,7 @@ def fit(
                 "min_signal": kernel.MIN_SIGNAL,
                 "voxels": "b0 > 0" if mask is None else "mask",
             },
-            "gradient_frame": frame.figures(),
+            **({} if frame is None else {"gradient_frame": frame.figures()}),
             "n_volumes_used": len(used),
             "shells": shells,
             "mean_fa": round(float(maps.fa.mean(dtype=np.float64)), 5),

@@ -36,6 +36,12 @@ class FitDti(shell.Task["FitDti.Outputs"]):
     kurtosis: str | None = shell.arg(
         argstr="--kurtosis", default=None, help="msdki, dki or none; needs two shells"
     )
+    check: bool = shell.arg(
+        argstr="{check}",
+        formatter=lambda check: "--check" if check else "--no-check",
+        default=True,
+        help="check the gradients; off for scans that preprocess has checked",
+    )
     prefix: str = shell.arg(argstr="--prefix", help=PREFIX_HELP)
     out_dir: str = shell.arg(argstr="--out", default=".", help=OUT_HELP)
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)

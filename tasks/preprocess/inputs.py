@@ -299,8 +299,8 @@ def describe(found: Found, frame: Frame | None) -> list[str]:
         facts += _of_table(found.scan)
         explained = explained_variance(found.scan.voxels, found.scan.bval, found.scan.bvec)
         if explained is not None:
-            told = f"explain {explained:.2f} of the signal's variance between volumes"
-            facts.append(("directions", told))
+            share = f"explain {explained:.2f} of the signal's variance between volumes"
+            facts.append(("directions", share))
     if frame is not None:
         verdict = "another, see below" if frame.is_wrong else frame.verdict
         sure = f"{frame.margin:.1f} standard errors above the next"

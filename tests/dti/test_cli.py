@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -51,10 +52,12 @@ def write_mask(path: Path, mask: NDArray[np.bool_], affine: NDArray[np.float64] 
     return path
 
 
-def fit(folder: Path, *more: object) -> Result:
+def fit(folder: Path, *more: object, check: bool = False) -> Result:
+    """Run the command, which would refuse volumes in which all fibres are as one."""
     inputs = ("--dwi", folder / "dwi.nii.gz", "--bval", folder / "a.bval")
     outputs = ("--bvec", folder / "a.bvec", "--out", folder / "out", "--prefix", "sub-01")
-    return CliRunner().invoke(main, [str(x) for x in ("fit", *inputs, *outputs, *more)])
+    words = ["fit", *inputs, *outputs, "--check" if check else "--no-check", *more]
+    return CliRunner().invoke(main, list(map(str, words)))
 
 
 def test_fit__maps_and_figures(tmp_path: Path) -> None:
@@ -311,8 +314,11 @@ def test_fit__tells_what_it_mends(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert np.allclose(fa[1:], FA, atol=2e-3)
 
 
-def planted_scan(folder: Path, order: NDArray[np.intp]) -> Path:
-    """Fibres in all directions, 20 volumes, whose directions are written in this order."""
+def planted_scan(folder: Path, order: NDArray[np.intp], *, of: str) -> Path:
+    """Fibres in all directions, 21 volumes of which the first is a b0.
+
+    The b-values or the directions (`of`) are written in this order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     bval, gradient = gradient_scheme(20, 1, 1000.0)
     rng = np.random.default_rng(0)
@@ -322,18 +328,31 @@ def planted_scan(folder: Path, order: NDArray[np.intp]) -> Path:
     dwi = S0 * np.exp(-bval * (0.3e-3 + 1.4e-3 * along))
     dwi += rng.normal(0, 5, dwi.shape)
     write_nifti(folder / "dwi.nii.gz", dwi.astype(np.float32), AFFINE)
-    gradient[1:] = gradient[1:][order]
+    if of == "bvec":
+        gradient = gradient[order]
+    else:
+        bval = bval[order]
+        gradient[bval > 0] = gradient[1:]
     write_gradients(folder / "a.bval", folder / "a.bvec", bval, world_to_bvec(gradient, AFFINE))
     return folder
 
 
-def test_fit__directions_of_other_volumes_are_refused(tmp_path: Path) -> None:
-    done = fit(planted_scan(tmp_path / "sound", np.arange(20)))
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ("bvec", r"a\.bvec: the directions explain .* when moved by -1 among the weighted"),
+        ("bval", r"a\.bval: signal does not fall with the b-value: volumes? 0 labelled weighted"),
+    ],
+)
+def test_fit__gradients_of_other_volumes_are_refused(tmp_path: Path, of: str, message: str) -> None:
+    in_order = np.arange(21)
+    moved = np.r_[0, 20, 1:20] if of == "bvec" else np.r_[1, 0, 2:21]
+    done = fit(planted_scan(tmp_path / "sound", in_order, of=of), check=True)
     assert done.exit_code == 0, done.output
     about = json.loads((tmp_path / "sound/out/sub-01_model-tensor_dwimap.json").read_text())
     assert about["gradient_frame"].keys() == {"best", "index", "margin"}
-    refused = fit(planted_scan(tmp_path / "moved", np.roll(np.arange(20), 1)))
+    refused = fit(planted_scan(tmp_path / "moved", moved, of=of), check=True)
     assert refused.exit_code == 1
-    assert "a.bvec: the directions explain" in refused.output
-    assert "when moved by -1 among the weighted volumes" in refused.output
+    assert re.search(message, refused.output)
     assert not (tmp_path / "moved/out").exists()
+    assert fit(tmp_path / "moved").exit_code == 0  # asked not to look
