@@ -38,6 +38,7 @@ SOUND = {
     "similarity_warp": 0.85,
     "dice_brain": 0.93,
     "dice_white_matter": 0.75,
+    "share_in_view": 0.98,
     "head_scale": 1.0,
     "gradient_frame_best": "as given",
     "shells_b1000": 30,
@@ -49,9 +50,8 @@ def cohort(n: int = 40, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
     """Sound scans that differ as people do."""
     rng = np.random.default_rng(seed)
     spread = {name: 0.03 for name, value in SOUND.items() if isinstance(value, float)}
-    spread |= dict.fromkeys(
-        ("dice_brain", "dice_white_matter", "similarity_warp", "pair_correlation"), 0.01
-    )
+    near_one = ("dice", "similarity", "pair_correlation", "neighbour_correlation", "share_in_view")
+    spread |= {name: 0.01 for name in spread if name.startswith(near_one)}
     rows: list[dict[str, Any]] = []
     for _ in range(n):
         row = {k: SOUND[k] * (1 + s * rng.standard_normal()) for k, s in spread.items()}
@@ -105,6 +105,12 @@ def test_absolute_flags__a_pair_that_correction_does_not_make_alike() -> None:
     (flag,) = absolute_flags({**SOUND, "pair_correlation_raw": 0.5, "pair_correlation": 0.7})
     assert (flag.level, flag.text) == ("look", "correlation of the two b0s 0.700 (< 0.9)")
     assert flag.why.startswith("the b0 of reverse phase encoding is unlike the scan's")
+
+
+def test_absolute_flags__a_field_of_view_that_ends_within_the_brain() -> None:
+    (flag,) = absolute_flags({**SOUND, "share_in_view": 0.81})
+    assert flag.level == "look"
+    assert flag.text == "template's brain in the field of view 81.0 % (< 90)"
 
 
 def test_absolute_flags__what_is_missing_breaks_no_rule() -> None:

@@ -154,6 +154,13 @@ def test_resample__identity_and_a_planted_motion() -> None:
     assert abs(back - FIXED)[core].max() < 0.01
 
 
+def test_in_view__holds_all_of_the_outer_voxels() -> None:
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    affine[:3, 3] = 10, 20, 30
+    world = np.array([[10.0, 20, 30], [9.1, 18.6, 28.1], [28.9, 20, 30], [29.1, 20, 30]])
+    assert list(registration.in_view(world, (10, 10, 10), affine)) == [True, True, True, False]
+
+
 def test_reorient_vectors__turns_with_the_head() -> None:
     """A rotated head's directions come back to the template's; shears and sizes do not lengthen."""
     turn = Rotation.from_rotvec([0, 0, np.deg2rad(30)]).as_matrix()

@@ -77,6 +77,7 @@ FIGURES: dict[str, Figure] = {
     "similarity_warp": Figure("similarity to template"),
     "dice_brain": Figure("Dice overlap of brains"),
     "dice_white_matter": Figure("Dice overlap of white matter"),
+    "share_in_view": Figure("template's brain in the field of view, %", 100, 1),
     "jacobian_folded": Figure("folded voxels (Jacobian ≤ 0), %", 100, 2),
     "head_scale": Figure("head scale"),
 }
@@ -247,6 +248,11 @@ LIMITS = (
         *("dice_white_matter", "look", 0.5, None),
         "white matter is not where the template's is: gradients of other volumes, a poor map or "
         "registration",
+        NORMALISED,
+    ),
+    Limit(
+        *("share_in_view", "look", 0.9, None),
+        "the field of view ends within the brain; without the lowest cerebellum it holds more",
         NORMALISED,
     ),
     Limit(

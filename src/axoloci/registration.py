@@ -308,6 +308,32 @@ def resample(
     return resampled
 
 
+def in_view(
+    world: NDArray[np.floating], shape: tuple[int, ...], affine: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Whether points lie within the voxels of an image.
+
+    Parameters
+    ----------
+    world
+        (..., 3) coordinates, mm.
+    shape
+        (x, y, z) of the image.
+    affine
+        (4, 4) voxel to world of the image, mm.
+
+    Returns
+    -------
+    in_view
+        (...)
+    """
+    to_voxel = np.linalg.inv(affine)
+    place = world @ to_voxel[:3, :3].T + to_voxel[:3, 3]
+    # a thousandth of a voxel for affines that are rounded
+    within = (place > -0.501) & (place < np.array(shape) - 0.499)
+    return np.asarray(within.all(axis=-1))
+
+
 def reorient_vectors(
     vectors: NDArray[np.float32],
     affine: NDArray[np.float64],

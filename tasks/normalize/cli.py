@@ -73,8 +73,9 @@ def register(
     """Bring an FA map to a template by an affine and a diffeomorphism, interpolated once.
 
     The JSON beside it tells how well: correlation with the template before, after the affine and
-    after the warp; overlap of brain and of white matter (FA above 0.25); volume change by the warp
-    alone, where a share of the brain that is folded should be 0; head size.
+    after the warp; overlap of brain and of white matter (FA above 0.25); the share of the
+    template's brain in the scan's field of view; volume change by the warp alone, where a share of
+    the brain that is folded should be 0; head size.
     """
     from axoloci.tasks.normalize import kernel  # DIPY: `store` does without
 
@@ -114,6 +115,7 @@ def register(
             "similarity": {name: round(r, 5) for name, r in found.similarity.items()},
             "head_scale": round(float(np.linalg.det(found.affine[:3, :3])), 5),
             "dice": {name: round(d, 5) for name, d in found.dice.items()},
+            "share_in_view": round(found.share_in_view, 5),
             "jacobian": volume,
         },
     )

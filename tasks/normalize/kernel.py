@@ -74,6 +74,8 @@ class Normalized:
         `warp`.
     dice
         Overlap with the template, 2 |A ∩ B| / (|A| + |B|): of the `brain`, of the `white_matter`.
+    share_in_view
+        Of the template's brain, what lies in the field of view of the scan by the affine.
     """
 
     fa: NDArray[np.float32]
@@ -82,6 +84,7 @@ class Normalized:
     jacobian: NDArray[np.float32]
     similarity: dict[str, float]
     dice: dict[str, float]
+    share_in_view: float
 
 
 def register(
@@ -118,8 +121,11 @@ def register(
             brain & (warped > WHITE_MATTER_FA), brain & (template > WHITE_MATTER_FA)
         ),
     }
+    # by the affine: the warp draws what is cut off towards the edge of the scan
+    places = place(np.zeros_like(displacement), affine, template_affine)[brain]
+    seen = float(registration.in_view(places, fa.shape, fa_affine).mean())
     volume = jacobian(displacement, template_affine)
-    return Normalized(warped, affine, warp.astype(np.float32), volume, similarity, overlap)
+    return Normalized(warped, affine, warp.astype(np.float32), volume, similarity, overlap, seen)
 
 
 def deform_map(

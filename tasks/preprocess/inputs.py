@@ -214,11 +214,8 @@ def _cover(scan: Scan, shape: tuple[int, ...], affine: NDArray[np.float64]) -> f
     """Share of a scan's head, the voxels brighter than its mean b0, in another image's view."""
     b0 = scan.dwi[..., scan.bval <= B0_THRESHOLD].mean(axis=-1)
     head = np.argwhere(b0 > b0.mean())  # (n, 3) voxels
-    to_image = np.linalg.inv(affine) @ scan.affine
-    place = head @ to_image[:3, :3].T + to_image[:3, 3]
-    # a thousandth of a voxel for affines that are rounded
-    within = (place > -0.501) & (place < np.array(shape) - 0.499)
-    return float(within.all(axis=1).mean())
+    world = head @ scan.affine[:3, :3].T + scan.affine[:3, 3]  # (n, 3) mm
+    return float(registration.in_view(world, shape, affine).mean())
 
 
 def _read_image(found: Found, dwi: Path) -> None:

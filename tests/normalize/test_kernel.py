@@ -111,6 +111,24 @@ def test_register__the_warp_leads_to_the_dwi(template: Template) -> None:
     assert np.allclose(found.affine[:3, 3], [4, -3, 2], atol=2)
 
 
+def test_register__tells_a_field_of_view_that_is_cut(template: Template) -> None:
+    """The warp draws the cut brain towards the template's ends; the share must not follow it."""
+    height = template.affine[2, 3] + template.affine[2, 2] * np.arange(template.fa.shape[2])
+    share = {}
+    for name, low, high in (("whole", -99, 99), ("cerebellum cut", -52, 99), ("84 mm", -30, 54)):
+        kept = np.flatnonzero((height >= low) & (height <= high))
+        affine = template.affine.copy()
+        affine[2, 3] = height[kept[0]]
+        cut = np.ascontiguousarray(template.fa[:, :, kept])
+        found = kernel.register(cut, affine, template.fa, template.affine)
+        share[name] = found.share_in_view
+        truth = template.brain[:, :, kept].sum() / template.brain.sum()
+        assert found.share_in_view == pytest.approx(truth, abs=0.03)
+    assert share["whole"] == pytest.approx(1, abs=0.005)
+    assert share["cerebellum cut"] > 0.92
+    assert share["84 mm"] < 0.87
+
+
 def test_axis_rotations__are_24_different_ones() -> None:
     rotations = kernel.axis_rotations()
     assert len({r.tobytes() for r in rotations}) == 24

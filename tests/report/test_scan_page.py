@@ -109,6 +109,7 @@ def write_scan(folder: Path, *, full: bool = True, **figures: Any) -> Path:
             "similarity": {"header": 0.2, "affine": 0.7, "warp": 0.86},
             "head_scale": 1.02,
             "dice": {"brain": 0.93, "white_matter": 0.71},
+            "share_in_view": 0.984,
             "jacobian": {"min": 0.31, "p1": 0.4, "p50": 0.95, "p99": 1.8, "folded": 0.0005},
         },
     }
