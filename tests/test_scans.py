@@ -169,6 +169,30 @@ def test_find_bids_scans__field_map_of_reverse_phase_encoding(
     assert of_one.json == (None if scan == "{}" else root / f"{DWI}.json")
 
 
+@pytest.mark.parametrize(
+    ("scan", "epi", "words"),
+    [
+        ("", '"IntendedFor": "dwi/sub-01_dir-AP_run-1_dwi.nii.gz"', "IntendedFor is 'dwi/sub-01_"),
+        ('"B0FieldSource": "pe"', '"B0FieldIdentifier": "pepolar"', "Identifier is 'pepolar'"),
+        ("", '"IntendedFor": "func/sub-01_task-rest_bold.nii.gz", "B0FieldIdentifier": "a"', ""),
+        ("", '"IntendedFor": ["dwi/no.nii.gz", "dwi/sub-01_dir-AP_dwi.nii.gz"]', ""),
+        ("", "", ""),
+    ],
+)
+def test_find_bids_scans__a_field_map_that_names_no_scan_is_told(
+    tmp_path: Path, scan: str, epi: str, words: str
+) -> None:
+    told = {DWI: f"{AP}{', ' * bool(scan)}{scan}}}", EPI: f"{PA}{', ' * bool(epi)}{epi}}}"}
+    files = {f"{name}.json": text for name, text in told.items()}
+    files |= {f"{DWI}.nii.gz": "", f"{EPI}.nii.gz": ""}
+    root = make_bids(tmp_path / "bids", {"dwi.bval": BVAL, "dwi.bvec": BVEC, **files})
+    (of_one,) = find_bids_scans(root)
+    assert bool(of_one.unpaired) is bool(words)
+    if words:
+        assert of_one.unpaired.startswith(f"{root / EPI}.json: ")
+        assert words in of_one.unpaired
+
+
 def test_find_bids_scans__reverse_phase_encoding_in_the_same_folder(tmp_path: Path) -> None:
     session = "sub-01/ses-1/dwi/sub-01_ses-1"
     files = {

@@ -1095,6 +1095,8 @@ def _check_scans(
         chosen[name] = [s for s in cohort.scans if everyone or s.sample_id in wanted]
         own = cohort.settings
         paired = own.start == "preprocess" and own.preprocess.corrects_distortion
+        if paired:
+            _check_pairs(found, chosen[name])
         findings[name] = check_scans(chosen[name], own.start, n_procs, read_all, paired)
     for name, scans in chosen.items():
         if found.cohorts[name].settings.start in ("normalize", "encoder"):
@@ -1152,6 +1154,16 @@ def _check_directions(found: Preflight, scans: Sequence[Scan], where: str) -> No
             f"{where}{len(several)} people have scans of several phase encodings, such as "
             f"{_examples(several)}: of them {' and '.join(f'{d} ({n})' for d, n in taken.items())} "
             "is taken for the cohort, if it can be processed; the others are not combined with it"
+        )
+
+
+def _check_pairs(found: Preflight, scans: Sequence[Scan]) -> None:
+    """Scans without a reverse b0, beside a field map that names another one."""
+    unpaired = [scan.unpaired for scan in scans if scan.unpaired]
+    if unpaired:
+        found.warnings.append(
+            f"{len(unpaired)} scans stay without the b0 of reverse phase encoding beside them,"
+            f" whose sidecar names no scan that is there: {unpaired[0]}"
         )
 
 

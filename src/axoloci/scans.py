@@ -105,6 +105,7 @@ class Scan:
     # Why it cannot be used, where that is seen only beside other files or scans.
     fault: str = field(default="", compare=False)
     pair_fault: str = field(default="", compare=False)  # why the reverse b0 cannot, likewise
+    unpaired: str = field(default="", compare=False)  # what names a pair, and not this scan's
 
     @property
     def folder(self) -> Path:
@@ -278,6 +279,7 @@ class _Image:
     tables: Mapping[str, str]  # nearest .bval and .bvec, where there are
     metadata: Mapping[str, Any]
     json: Path | None  # the nearest sidecar that tells its phase encoding
+    sidecars: Sequence[str]  # all that apply to it, the nearest first
 
     @property
     def prefix(self) -> str:
@@ -310,7 +312,7 @@ def _images(folder: str, above: Sequence[Sidecars]) -> list[_Image]:
         metadata = _metadata(found[".json"])
         telling = (p for p in found[".json"] if TELLING & _metadata([p]).keys())
         json = next(map(Path, telling), None) if TELLING & metadata.keys() else None
-        images.append(_Image(Path(folder, name), wanted, tables, metadata, json))
+        images.append(_Image(Path(folder, name), wanted, tables, metadata, json, found[".json"]))
     return images
 
 
@@ -321,9 +323,9 @@ def _session_scans(folder: str, names: Sequence[str], above: Sequence[Sidecars])
     label = re.search(r"/sub-([A-Za-z0-9]+)(?:/|$)", folder[folder.rindex("/sub-") :])
     assert label is not None
     scans: dict[str, Scan] = {}
-    for image in beside:
-        if image.entities["suffix"] != "dwi":
-            continue
+    weighted = [image for image in beside if image.entities["suffix"] == "dwi"]
+    astray = [image for image in maps if not any(_named(dwi, image) for dwi in weighted)]
+    for image in weighted:
         dwi, prefix = image.path, image.prefix
         bval, bvec = (
             Path(image.tables[ext]) if ext in image.tables else None for ext in (".bval", ".bvec")
@@ -340,6 +342,7 @@ def _session_scans(folder: str, names: Sequence[str], above: Sequence[Sidecars])
             fault = f"{dwi}: {scans[prefix].dwi} is there as well; keep one of them"
         acquisition = {key: image.metadata[key] for key in ACQUISITION if key in image.metadata}
         reverse, pair_fault = _reverse(image, beside, maps)
+        unpaired = (_astray(image, other) for other in astray if _opposite(image, other))
         scans[prefix] = Scan(
             prefix,
             label[1],
@@ -352,8 +355,32 @@ def _session_scans(folder: str, names: Sequence[str], above: Sequence[Sidecars])
             acquisition=acquisition,
             fault=fault,
             pair_fault=pair_fault,
+            unpaired="" if reverse else next(filter(None, unpaired), ""),
         )
     return list(scans.values())
+
+
+def _named(dwi: _Image, image: _Image) -> int:
+    """Whether metadata name two images as a pair: 2 by `B0FieldSource`, 1 by `IntendedFor`."""
+    sources = set(_listed(dwi.metadata.get("B0FieldSource")))
+    if sources & set(_listed(image.metadata.get("B0FieldIdentifier"))):
+        return 2
+    return int(any(_is_intended(uri, dwi) for uri in _listed(image.metadata.get("IntendedFor"))))
+
+
+def _astray(dwi: _Image, image: _Image) -> str:
+    """How a field map that fits a scan names others that are not there; empty if it does not."""
+    targets = [uri for uri in _listed(image.metadata.get("IntendedFor")) if "dwi" in uri]
+    identifiers = _listed(image.metadata.get("B0FieldIdentifier"))
+    if targets:
+        key, told = "IntendedFor", f"IntendedFor is '{targets[0]}', and no such DWI lies beside it"
+    elif identifiers and "IntendedFor" not in image.metadata:
+        key = "B0FieldIdentifier"
+        told = f"B0FieldIdentifier is '{identifiers[0]}', which no DWI beside it has as its source"
+    else:
+        return ""
+    sidecar = next(path for path in image.sidecars if key in _metadata([path]))
+    return f"{sidecar}: {told}; name {dwi.path} if {image.path.name} is its reverse"
 
 
 def _reverse(
@@ -372,23 +399,15 @@ def _reverse(
         Why the two cannot be used, if that is seen here; else empty.
     """
 
-    def named(image: _Image) -> int:
-        sources = set(_listed(dwi.metadata.get("B0FieldSource")))
-        if sources & set(_listed(image.metadata.get("B0FieldIdentifier"))):
-            return 2
-        return int(
-            any(_is_intended(uri, dwi) for uri in _listed(image.metadata.get("IntendedFor")))
-        )
-
     def rank(image: _Image) -> tuple[int, ...]:
         kind = ("sbref", "dwi", "epi").index(image.entities["suffix"])
-        return (named(image), kind, len(image.entities.items() & dwi.entities.items()))
+        return (_named(dwi, image), kind, len(image.entities.items() & dwi.entities.items()))
 
     fitting = [
         image
         for image in (*beside, *maps)
         if image.path != dwi.path and _opposite(dwi, image) and _begins_with_b0(image)
-        if named(image) or image in beside
+        if _named(dwi, image) or image in beside
     ]
     for image in sorted(fitting, key=rank, reverse=True):
         try:  # headers are read only of these few

@@ -848,6 +848,20 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
         ],
         "1 people have scans of several phase encodings, such as 0003: of them AP (1) is taken",
     ),
+    "a reverse b0 of no scan": (
+        lambda s: [
+            path.parent.mkdir(exist_ok=True) or path.write_text(json.dumps(told))
+            for path, told in (
+                (s.dwi(extension=".json"), {"PhaseEncodingDirection": "j"}),
+                (s.root / "bids/sub-0003/fmap/sub-0003_epi.nii.gz", None),
+                (
+                    s.root / "bids/sub-0003/fmap/sub-0003_epi.json",
+                    {"PhaseEncodingDirection": "j-", "IntendedFor": "dwi/sub-3_dwi.nii.gz"},
+                ),
+            )
+        ],
+        "sub-0003_epi.json: IntendedFor is 'dwi/sub-3_dwi.nii.gz', and no such DWI lies beside it",
+    ),
     "some without sidecars": (
         sidecars(*LABELS[1:]),
         "1 of 24 scans have no Manufacturer or ManufacturersModelName or DeviceSerialNumber in",
