@@ -16,6 +16,9 @@ from axoloci.io.nifti import read_nifti, scan_prefix
 TEMPLATE = Path(__file__).parent / "MNI_FA_2mm.nii.gz"
 """TractSeg's FA template at 2 mm; TEMPLATE.md tells how it was made."""
 
+MIN_TOP_FA = 0.1
+"""Below this the 99th percentile of a map is no FA: white matter has 0.4 and more, MD 0.003."""
+
 
 def read_fa(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """An FA map (x, y, z), 0 outside the brain, and its affine (4, 4)."""
@@ -25,6 +28,11 @@ def read_fa(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     if image.max() > 1.001 or image.min() < 0:
         raise InputError(
             f"{path}: values from {image.min():g} to {image.max():g}; FA lies between 0 and 1"
+        )
+    top = np.quantile(image[image > 0], 0.99)
+    if top < MIN_TOP_FA:
+        raise InputError(
+            f"{path}: hardly a value above {top:.2g}, too small for FA; is it MD in mm²/s?"
         )
     return image, affine
 

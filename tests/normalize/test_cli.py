@@ -80,7 +80,12 @@ def test_register__a_map_unlike_the_template_is_told(
 
 
 @pytest.mark.parametrize(
-    ("image", "words"), [(0 * FA, "no voxel above 0"), (1000 * FA, "FA lies between 0 and 1")]
+    ("image", "words"),
+    [
+        (0 * FA, "no voxel above 0"),
+        (1000 * FA, "FA lies between 0 and 1"),
+        (2e-3 * FA, "too small for FA; is it MD in mm²/s?"),
+    ],
 )
 def test_register__refuses_what_is_no_fa(
     tmp_path: Path, image: NDArray[np.float32], words: str
@@ -377,6 +382,7 @@ def test_register__figures_of_the_warp(tmp_path: Path) -> None:
     out = tmp_path / "out"
     qc = json.loads((out / "sub-01_space-template_registration.json").read_text())
     assert qc["dice"]["white_matter"] > 0.95
+    assert qc["share_in_view"] == 1
     assert qc["dice"]["brain"] > 0.8  # fluid is none of the template's brain
     assert qc["jacobian"]["folded"] == 0
     assert qc["jacobian"]["p50"] == pytest.approx(1, abs=0.02)
