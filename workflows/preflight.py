@@ -394,7 +394,7 @@ def _overwritten(settings: StudySettings) -> list[str]:
     problems = []
     for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
         paths = StudyPaths(out)
-        files = [paths.scans, paths.qc, paths.exclude]
+        files = [paths.scans, paths.qc, paths.exclude, paths.maps]
         files += [paths.qc_page, paths.report, paths.shareable]
         files += [out / "dataset_description.json", out / CRATE]
         folders = {f.resolve() for f in (paths.group, paths.logs, paths.work, out / CODE)}

@@ -57,6 +57,7 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
     "scans.tsv": ("Status of each scan and SHA-256 of its FA map", True, ""),
     "qc.tsv": ("Quality figures of each scan, and the rules that it breaks", True, ""),
     "exclude.tsv": ("Scans that are left out of the group, by rule or by the user", True, ""),
+    "maps.tsv": ("The FA map of each person of the group", True, ""),
     "qc.html": ("The quality of all scans on one page", True, "qc"),
     "group/model.safetensors": ("The encoder", False, "train"),
     "group/history.tsv": ("Loss of the encoder by epoch", False, "train"),

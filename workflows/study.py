@@ -110,7 +110,7 @@ def left_out(cohort: Cohort) -> str:
 
 
 def write_maps(cohort: Cohort) -> None:
-    """Write the table of the maps that a cohort is made of, if it is made of maps.
+    """Keep the table of the maps that the group is made of, if it is made of maps.
 
     Raises
     ------
@@ -125,14 +125,14 @@ def write_maps(cohort: Cohort) -> None:
             f"people with a finished scan: {len(rows)}, fewer than min_participants "
             f"({fewest}); see {paths.scans}{left_out(cohort)}"
         )
-    write_table(paths.maps, rows)
+    write_table(paths.group_maps, rows)
 
 
 def maps_changed(cohort: Cohort) -> bool:
     """Whether the group stage was run with other maps than it would be now."""
-    if cohort.settings.start == "gwas" or not cohort.paths.maps.exists():
+    if cohort.settings.start == "gwas" or not cohort.paths.group_maps.exists():
         return False
-    return read_rows(cohort.paths.maps) != map_rows(cohort)
+    return read_rows(cohort.paths.group_maps) != map_rows(cohort)
 
 
 def groups_behind(settings: StudySettings, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
@@ -532,6 +532,7 @@ def take_stock(cohort: Cohort, env: str) -> None:
     """Look at how each scan of a cohort ended, and write the tables that say so."""
     outcomes = read_outcomes(cohort.scans, cohort.settings, env)
     cohort.outcomes = write_scan_tables(cohort.scans, outcomes, cohort.settings)
+    write_table(cohort.paths.maps, map_rows(cohort), first=("sample_id", "path", "sha256"))
     say_excluded(cohort.outcomes, cohort.paths)
 
 
@@ -562,7 +563,7 @@ def run_group_part(
         A step failed.
     """
     cohorts, teacher = settings.cohorts(), settings.teacher()
-    maps = StudyPaths(cohorts[name].out).maps if teacher else None
+    maps = StudyPaths(cohorts[name].out).group_maps if teacher else None
     if part == "train":
         assert maps is not None
         train_encoder(maps, cohorts[name], env, n_procs)

@@ -707,8 +707,8 @@ class StudyPaths:
         return self.out / "group"
 
     @property
-    def maps(self) -> Path:
-        """Table of the maps that the cohort is made of."""
+    def group_maps(self) -> Path:
+        """Table of the maps that the group was last made of."""
         return self.work / "maps.tsv"
 
     @property
@@ -740,6 +740,11 @@ class StudyPaths:
     def exclude(self) -> Path:
         """List of scans that are left out of the group; the user edits it."""
         return self.out / "exclude.tsv"
+
+    @property
+    def maps(self) -> Path:
+        """Table of the maps that the group is to be made of, one row a person."""
+        return self.out / "maps.tsv"
 
     @property
     def qc_page(self) -> Path:

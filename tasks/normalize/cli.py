@@ -41,7 +41,7 @@ LOW_SIMILARITY = 0.5
 
 _REGISTERED = (
     "Table (TSV) with the columns sample_id and path of maps in one space: a study has it as"
-    " work/maps.tsv in its output folder."
+    " maps.tsv in its output folder."
 )
 
 

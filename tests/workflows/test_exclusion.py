@@ -155,13 +155,20 @@ def test_take_stock__a_person_falls_back_to_another_scan(tmp_path: Path) -> None
     assert quality["sub-3"] == "exclude: head scale 9.000 (< 0.3 or > 3)"
     assert quality["sub-2"] == ""
 
+    listed = read_rows(paths.maps)
+    assert [row["sample_id"] for row in listed] == ["1", "2"]
+    assert [sha256(Path(row["path"])) for row in listed] == [row["sha256"] for row in listed]
+    assert not maps_changed(cohort)  # of a group that was never made
     write_maps(cohort)
+    assert read_rows(paths.group_maps) == listed
     assert not maps_changed(cohort)
     text = paths.exclude.read_text()
     paths.exclude.write_text(text.replace("sub-3\tyes", "sub-3\tno") + "sub-2\tyes\tasleep\tuser\n")
     outcomes = read_outcomes(cohort.scans, settings, "native")
     assert maps_changed(Cohort(settings, [], outcomes))  # so that the group is run anew
     assert used(cohort) == used(cohort) == ["sub-1_run-2", "sub-3"]
+    assert [row["sample_id"] for row in read_rows(paths.maps)] == ["1", "3"]
+    assert maps_changed(cohort)
     entries = read_exclusions(paths.exclude)
     assert {scan: (e.exclude, e.by) for scan, e in entries.items()} == {
         "sub-1_run-1": (True, "rule"),
