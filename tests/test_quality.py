@@ -12,6 +12,7 @@ from scipy import stats
 from axoloci.quality import (
     FEWEST,
     LIMITS,
+    PAIR_UNFIT,
     RELATIVE,
     Relative,
     absolute_flags,
@@ -105,6 +106,17 @@ def test_absolute_flags__a_pair_that_correction_does_not_make_alike() -> None:
     (flag,) = absolute_flags({**SOUND, "pair_correlation_raw": 0.5, "pair_correlation": 0.7})
     assert (flag.level, flag.text) == ("look", "correlation of the two b0s 0.700 (< 0.9)")
     assert flag.why.startswith("the b0 of reverse phase encoding is unlike the scan's")
+
+
+def test_absolute_flags__a_pair_that_does_not_fit() -> None:
+    """It may be as alike before as can be: the scan's own direction."""
+    (flag,) = absolute_flags({**SOUND, "pair_correlation": 0.99, "distortion": PAIR_UNFIT})
+    assert str(flag) == "look: distortion: the reverse-phase b0 does not fit"
+    row = {**SOUND, "pair_correlation": 0.5, "distortion": PAIR_UNFIT}
+    assert [flag.text for flag in absolute_flags(row)] == [
+        "correlation of the two b0s 0.500 (< 0.9)"
+    ]
+    assert absolute_flags({**SOUND, "distortion": "corrected"}) == []
 
 
 def test_absolute_flags__a_field_of_view_that_ends_within_the_brain() -> None:

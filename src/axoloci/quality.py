@@ -24,6 +24,7 @@ Level = Literal["exclude", "look"]
 FEWEST = 10  # scans of one scanner and its shells; the spread of fewer says little
 OUTLIER_Z = 4.0  # robust standard deviations: one in 16,000 of a normal distribution
 FRAMES_UNFLAGGED = ("as given", "cannot be told", "", "n/a")  # words for the gradients' best frame
+PAIR_UNFIT = "the reverse-phase b0 does not fit"  # what the figure `distortion` says then
 FRAME_MARGIN = 2.0  # standard errors by which another frame must be better to be sure
 
 POWER = "10.1016/j.neuroimage.2011.10.018"  # framewise displacement
@@ -279,6 +280,12 @@ FRAME_WHY = (
 )
 
 
+PAIR_WHY = (
+    "no distortion makes the b0 of reverse phase encoding more like the scan's, so none is "
+    "corrected: it is of another person, or of the scan's own direction"
+)
+
+
 @dataclass(frozen=True)
 class Relative:
     """A relative rule: more than `OUTLIER_Z` robust standard deviations from scans of its kind.
@@ -398,6 +405,9 @@ def absolute_flags(row: Mapping[str, Any]) -> list[Flag]:
             told = figure_of(limit.figure)
             text = f"{told.name} {told.text(value)}{told.unit} ({limit.bounds})"
             flags[limit.figure] = Flag(limit.figure, limit.level, text, limit.why)
+    if row.get("distortion") == PAIR_UNFIT:
+        pair = Flag("pair_correlation", "look", f"distortion: {PAIR_UNFIT}", PAIR_WHY)
+        flags.setdefault(pair.figure, pair)
     return list(flags.values())
 
 

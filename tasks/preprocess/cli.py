@@ -16,9 +16,11 @@ from axoloci.gradient_check import gradient_frame
 from axoloci.io.files import write_json, write_text
 from axoloci.io.gradients import B0_THRESHOLD, find_shells, write_gradients
 from axoloci.io.nifti import scan_prefix, write_nifti
-from axoloci.tasks.preprocess.chain import Corrected, ReversePair, preprocess
+from axoloci.quality import PAIR_UNFIT
+from axoloci.tasks.preprocess.chain import MIN_PAIR_CORRELATION, Corrected, preprocess
 from axoloci.tasks.preprocess.denoise import MIN_VOLUMES
 from axoloci.tasks.preprocess.inputs import (
+    ReverseB0,
     Scan,
     describe,
     interpolated_axes,
@@ -131,13 +133,8 @@ def run(
         )
     scan, problems = read_scan(dwi, bval, bvec, mask, sidecar)
     reverse = _reverse(scan, dwi, reverse_b0, reverse_json, problems)
-    told = None if scan is None else scan.phase_encoding
-    if told is not None and told.axis == SLICES and not already_preprocessed:
-        problems.append(
-            f"{sidecar}: phase encoding runs along k, across the planes of the third axis, which"
-            " are taken for the slices; give the image in the order of axes in which the scanner"
-            " stored it"
-        )
+    if not already_preprocessed:
+        problems += _slice_problems(scan, sidecar)
     raise_all(problems, f"{dwi}: the scan has faults:")
     assert scan is not None
     data, bvals, affine = scan.dwi, scan.bval, scan.affine
@@ -161,7 +158,7 @@ def run(
         scan.bvec,
         affine,
         scan.mask,
-        reverse,
+        None if reverse is None else reverse.pair,
         denoised=denoise and not already_preprocessed,
         unringed=unring and not already_preprocessed,
         aligned=motion and not already_preprocessed,
@@ -175,10 +172,13 @@ def run(
     if not corrected.mask.any():
         raise InputError(f"{dwi}: no brain found; give one with --mask")
     if reverse is not None and corrected.field is None:
+        assert corrected.pair_correlation is not None
+        alike = corrected.pair_correlation[0] > MIN_PAIR_CORRELATION
         log.warning(
-            "%s: no distortion brings it and %s together, so none is corrected; is it a b0 of the"
-            " same head?",
-            *(reverse_b0, dwi),
+            "%s: no distortion brings it and %s together (correlation %.2f before and %.2f after), so"
+            " none is corrected; is it %s?",
+            *(reverse_b0, dwi, *corrected.pair_correlation),
+            "of the same phase encoding, not the opposite" if alike else "a b0 of the same head",
         )
     if denoise and not already_preprocessed and "denoising" not in corrected.steps:
         log.warning("%s: fewer than %d volumes: not denoised", dwi, MIN_VOLUMES)
@@ -220,7 +220,7 @@ def _reverse(
     path: Path | None,
     sidecar: Path | None,
     problems: list[str],
-) -> ReversePair | None:
+) -> ReverseB0 | None:
     """The reverse b0, if one is given; what is wrong with it joins the problems of the scan."""
     if scan is None or path is None:
         return None
@@ -229,6 +229,17 @@ def _reverse(
     except InputError as error:
         problems += error.problems
         return None
+
+
+def _slice_problems(scan: Scan | None, sidecar: Path | None) -> list[str]:
+    """A phase encoding across what is taken for the slices."""
+    told = None if scan is None else scan.phase_encoding
+    if told is None or told.axis != SLICES:
+        return []
+    return [
+        f"{sidecar}: phase encoding runs along k, across the planes of the third axis, which are"
+        " taken for the slices; give the image in the order of axes in which the scanner stored it"
+    ]
 
 
 def _write_volumes(path: Path, corrected: Corrected) -> None:
@@ -294,7 +305,7 @@ def _figures(
         figures["mean_distortion"] = round(float(moved.mean(dtype=np.float64)), 3)
     if corrected.pair_correlation is not None:
         fits = corrected.field is not None
-        figures["distortion"] = "corrected" if fits else "the reverse-phase b0 does not fit"
+        figures["distortion"] = "corrected" if fits else PAIR_UNFIT
         for name, r in zip(("_raw", ""), corrected.pair_correlation, strict=True):
             if np.isfinite(r):
                 figures[f"pair_correlation{name}"] = round(r, 5)
@@ -347,10 +358,11 @@ def check(
     """
     found = look_at(dwi, bval, bvec, mask, sidecar)
     scan, frame = found.scan, None
-    _reverse(scan, dwi, reverse_b0, reverse_json, found.problems)
+    reverse = _reverse(scan, dwi, reverse_b0, reverse_json, found.problems)
+    found.problems += _slice_problems(scan, sidecar)
     if scan is not None:
         frame = gradient_frame(scan.voxels, scan.bval, scan.bvec, scan.affine)
-    for line in describe(found, frame):
+    for line in describe(found, frame, reverse):
         click.echo(line)
     if frame is not None and frame.warning:
         click.echo(f"warning: {bvec}: {frame.warning}")

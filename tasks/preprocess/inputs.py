@@ -33,7 +33,7 @@ from axoloci.io.gradients import (
     tensor_condition,
 )
 from axoloci.io.nifti import Header, read_header, read_nifti, same_grid
-from axoloci.io.reverse import check_reverse
+from axoloci.io.reverse import Reverse, check_reverse
 from axoloci.io.sidecars import AXES, PhaseEncoding, read_phase_encoding
 from axoloci.memory import free_memory
 from axoloci.tasks.preprocess import check
@@ -160,7 +160,35 @@ def look_at(
     return found
 
 
-def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> ReversePair:
+@dataclass(frozen=True)
+class ReverseB0:
+    """A b0 of reverse phase encoding without faults.
+
+    Attributes
+    ----------
+    told
+        What headers and sidecars tell of it.
+    cover
+        Share of the scan's head that it shows.
+    pair
+        What correction takes.
+    """
+
+    told: Reverse
+    cover: float
+    pair: ReversePair
+
+    def __str__(self) -> str:
+        grid = " x ".join(map(str, self.told.header.shape[:3]))
+        ratio = self.told.readout_ratio
+        displaced = "the same in mm" if ratio is None else f"{ratio:.3g} times the scan's"
+        return (
+            f"{grid}, phase encoding {self.told.other}, shows {self.cover:.1%} of the head,"
+            f" displacement {displaced}"
+        )
+
+
+def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> ReverseB0:
     """Read the b0 of reverse phase encoding that goes with a scan.
 
     Parameters
@@ -177,7 +205,7 @@ def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> Rev
     Raises
     ------
     InputError
-        As `check_reverse`; the image is empty, or does not show the scan's head.
+        As `check_reverse`; the image is empty, a volume of the scan, or does not show its head.
     """
     found = check_reverse(dwi, scan.affine, scan.phase_encoding, path, sidecar)
     if len(found.header.shape) == 3:
@@ -189,10 +217,20 @@ def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> Rev
         raise InputError(
             f"{path}: all voxels of the b0 have the same value; give another image, or none"
         )
+    if any(np.array_equal(b0, scan.dwi[..., v]) for v in np.flatnonzero(scan.bval <= B0_THRESHOLD)):
+        raise InputError(
+            f"{path}: is the same image as a b0 of {dwi}, not its reverse; give an image of the"
+            " opposite phase encoding, or none"
+        )
     if (cover := _cover(scan, b0.shape, affine)) < MIN_COVER:
         raise InputError(
             f"{path}: shows {cover:.1%} of the head of {dwi}; give an image that shows"
             f" {MIN_COVER:.0%} or more of it, or none"
+        )
+    if found.odd_readout:
+        log.warning(
+            "%s: %s; correct TotalReadoutTime in the sidecar where it is wrong",
+            *(path, found.odd_readout),
         )
     own_mm, other_mm = found.voxel_mm
     if found.readout_ratio is None and not np.isclose(own_mm, other_mm, rtol=0.01):
@@ -207,7 +245,7 @@ def read_reverse(scan: Scan, dwi: Path, path: Path, sidecar: Path | None) -> Rev
         b0 = registration.resample(b0, affine, np.eye(4), shape, scan.affine)
     assert scan.phase_encoding is not None
     ratio = 1.0 if found.readout_ratio is None else found.readout_ratio
-    return ReversePair(b0, scan.phase_encoding.axis, ratio)
+    return ReverseB0(found, cover, ReversePair(b0, scan.phase_encoding.axis, ratio))
 
 
 def _cover(scan: Scan, shape: tuple[int, ...], affine: NDArray[np.float64]) -> float:
@@ -275,7 +313,7 @@ def interpolated_axes(scan: Scan) -> list[str]:
     return [AXES[axis] for axis in check.interpolated_axes(scan.dwi[..., first])]
 
 
-def describe(found: Found, frame: Frame | None) -> list[str]:
+def describe(found: Found, frame: Frame | None, reverse: ReverseB0 | None = None) -> list[str]:
     """Lines that sum a scan up for a reader.
 
     Parameters
@@ -284,6 +322,8 @@ def describe(found: Found, frame: Frame | None) -> list[str]:
         The scan.
     frame
         Of its gradients, if that could be looked for.
+    reverse
+        The b0 of reverse phase encoding, if one was given and has no fault.
     """
     facts: list[tuple[str, str]] = []
     if found.header is not None:
@@ -308,6 +348,8 @@ def describe(found: Found, frame: Frame | None) -> list[str]:
         facts.append(("interpolation", told_axes))
     told = found.phase_encoding
     facts.append(("phase encoding", "not told" if told is None else str(told)))
+    if reverse is not None:
+        facts.append(("reverse b0", str(reverse)))
     if found.header is not None:
         needed = check.memory_needed(found.header.shape) / 1e9
         facts.append(("memory", f"{needed:.1f} GB needed, {free_memory() / 1e9:.1f} GB free"))

@@ -19,7 +19,10 @@ from axoloci.quality import (
     FRAME_WHY,
     LIMITS,
     OUTLIER_Z,
+    PAIR_UNFIT,
+    PAIR_WHY,
     RELATIVE,
+    REVERSE,
     ROBUST,
     Flag,
     derived_figures,
@@ -183,11 +186,14 @@ def limit_table() -> Table:
         ]
         for limit in LIMITS
     ]
-    for level, lead in (("exclude", "≥"), ("look", "<")):
-        bounds = f"others better by {lead} {FRAME_MARGIN:g} SE"
-        kinds = ["name", "", "flag" if level == "exclude" else "", "text", "path"]
-        frame = ["gradients' frame", bounds, level, FRAME_WHY, FRAME]
-        rows.append([Cell(text, kind=kind) for text, kind in zip(frame, kinds, strict=True)])
+    frame = "others better by {} " + f"{FRAME_MARGIN:g} SE"
+    for words in (
+        ("gradients' frame", frame.format("≥"), "exclude", FRAME_WHY, FRAME),
+        ("gradients' frame", frame.format("<"), "look", FRAME_WHY, FRAME),
+        ("distortion", PAIR_UNFIT, "look", PAIR_WHY, REVERSE),
+    ):
+        kinds = ("name", "", "flag" if words[2] == "exclude" else "", "text", "path")
+        rows.append([Cell(text, kind=kind) for text, kind in zip(words, kinds, strict=True)])
     head = ["figure", "flagged", "level", "what it means", "of the figure: DOI"]
     return Table(head, rows, len(rows))
 

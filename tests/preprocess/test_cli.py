@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from axoloci.io.gradients import read_gradients, world_to_bvec, write_gradients
 from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.quality import PAIR_UNFIT
 from axoloci.tasks.preprocess.cli import main
 from axoloci.tasks.simulate import kernel as simulation
 from axoloci.tasks.simulate import scan
@@ -116,7 +117,7 @@ def test_run__a_reverse_b0_corrects_distortion(tmp_path: Path, simulated: Simula
     write_scan(tmp_path, simulated)
     dwi, affine = simulated[:2]
     reverse = tmp_path / "reverse.nii.gz"
-    write_nifti(reverse, dwi[..., 0], affine)
+    write_nifti(reverse, 1.01 * dwi[..., 0], affine)
     (tmp_path / "a.json").write_text('{"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}')
     (tmp_path / "r.json").write_text('{"PhaseEncodingDirection": "j", "TotalReadoutTime": 0.05}')
     told = ("--json", tmp_path / "a.json")
@@ -138,6 +139,21 @@ def test_run__a_reverse_b0_corrects_distortion(tmp_path: Path, simulated: Simula
     assert "of no use with --already-preprocessed" in kept.output
     checked = call("check", tmp_path, *pair, "--reverse-json", tmp_path / "a.json")
     assert "is not the reverse of" in checked.output
+    (line,) = (
+        line
+        for line in call("check", tmp_path, *pair).output.splitlines()
+        if line.startswith("reverse b0")
+    )
+    assert "phase encoding j, direction not told, no readout time, shows 100.0% of the" in line
+    write_nifti(reverse, dwi[..., 0], affine)
+    for path, same in (
+        (reverse, "is the same image as a b0 of"),
+        (tmp_path / "dwi.nii.gz", "is the scan"),
+    ):
+        for command in ("run", "check"):
+            found = call(command, tmp_path, *told, "--reverse-b0", path)
+            assert found.exit_code == 1
+            assert same in found.output
 
 
 def test_run__an_image_whose_axes_were_exchanged(tmp_path: Path, simulated: Simulated) -> None:
@@ -244,7 +260,7 @@ def test_run__refusals_by_words(tmp_path: Path, simulated: Simulated) -> None:
 
 
 def test_run__a_reverse_b0_of_another_head_is_not_believed(
-    tmp_path: Path, simulated: Simulated
+    tmp_path: Path, simulated: Simulated, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_scan(tmp_path, simulated)
     dwi, affine = simulated[:2]
@@ -255,7 +271,8 @@ def test_run__a_reverse_b0_of_another_head_is_not_believed(
     done = call("run", tmp_path, *given, "--no-motion", "--no-unring")
     assert done.exit_code == 0, done.output
     qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
-    assert qc["distortion"] == "the reverse-phase b0 does not fit"
+    assert qc["distortion"] == PAIR_UNFIT
+    assert "is it a b0 of the same head?" in caplog.text
     assert "mean_distortion" not in qc
     corrected, _ = read_nifti(tmp_path / "out/sub-01_desc-preproc_dwi.nii.gz", ndim=4)
     assert np.array_equal(corrected, dwi)

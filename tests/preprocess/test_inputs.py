@@ -24,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from axoloci import registration
 from axoloci.io.gradients import world_to_bvec, write_gradients
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.tasks.preprocess import inputs
@@ -368,7 +369,7 @@ def give_reverse(
     files: Files, b0: NDArray[np.float32], affine: NDArray[np.float64], **told: float
 ) -> None:
     """An image of reverse phase encoding; `told` joins its sidecar and that of the scan."""
-    write_nifti(files.folder / "r.nii.gz", b0, affine)
+    write_nifti(files.folder / "r.nii.gz", 1.01 * b0, affine)  # the same would be refused
     for name, way in (("a.json", "j-"), ("r.json", "j")):
         (files.folder / name).write_text(json.dumps({"PhaseEncodingDirection": way, **told}))
     files.option("--json", "a.json")
@@ -414,6 +415,27 @@ def a_reverse_image_that_begins_with_a_b0(files: Files) -> None:
     (files.folder / "r.bval").write_text("50 0 1000\n")
 
 
+@refused("r.nii.gz: its phase encoding runs at 20° to that of {}/a.nii.gz, more than 10°: the two")
+def a_reverse_b0_that_lies_oblique(files: Files) -> None:
+    turn = np.eye(4)
+    turn[:3, :3] = registration.rotation_matrix(np.deg2rad([20.0, 0, 0]))
+    give_reverse(files, files.dwi[..., 0], turn @ files.affine, TotalReadoutTime=0.05)
+
+
+@mended(
+    "times of the scan and of its reverse b0, where told, are 0.05 s and 0.021 s; those of a pair"
+)
+def readout_times_that_differ(files: Files) -> None:
+    give_reverse(files, files.dwi[..., 0], files.affine, TotalReadoutTime=0.05)
+    told = {"PhaseEncodingDirection": "j", "TotalReadoutTime": 0.021}
+    (files.folder / "r.json").write_text(json.dumps(told))
+
+
+@mended("where told, are 0.3 s and 0.3 s; usual are 0.005 to 0.2 s; correct TotalReadoutTime in")
+def odd_readout_times(files: Files) -> None:
+    give_reverse(files, files.dwi[..., 0], files.affine, TotalReadoutTime=0.3)
+
+
 def finer(files: Files) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The b0 with voxels of half the size along the phase encoding."""
     affine = files.affine @ np.diag([1, 0.5, 1, 1])
@@ -442,7 +464,7 @@ def test_read_reverse__readout_ratio_of_finer_voxels(
     assert scan is not None
     paths = (files.folder / name for name in ("a.nii.gz", "r.nii.gz", "r.json"))
     reverse = inputs.read_reverse(scan, *paths)
-    assert reverse.readout_ratio == pytest.approx(ratio)
+    assert reverse.pair.readout_ratio == pytest.approx(ratio)
     assert ("displacements are taken" in caplog.text) == (not told)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from axoloci.quality import LIMITS, RELATIVE, figure_of
+from axoloci.quality import FRAME_WHY, LIMITS, PAIR_WHY, RELATIVE, figure_of
 from axoloci.tasks.report.cli import main
 
 ODD = "</script><b>x"  # a scanner
@@ -107,6 +107,8 @@ def test_group__states_every_rule(html: str) -> None:
         assert f"<td>{limit.bounds}</td>" in text
         assert limit.why in text
         assert limit.source in text
+    for why in (FRAME_WHY, PAIR_WHY):
+        assert why in text
     for rule in RELATIVE:
         assert figure_of(rule.figure).label in text
 

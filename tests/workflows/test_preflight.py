@@ -244,7 +244,10 @@ def reverse_pair(site: Site, image: Any = None, affine: Any = AFFINE, **columns:
         ({"json": ""}, "the axis of phase encoding of"),
         ({"reverse_json": "d.json"}, "d.json: its phase encoding (j, no readout time) is not the"),
         ({"reverse_b0": "none.nii.gz"}, "none.nii.gz: no such file"),
-        ({"affine": np.diag([2.0, 2, 2, 1])[[1, 0, 2, 3]]}, "is not the reverse of that of"),
+        (
+            {"affine": np.diag([2.0, 2, 2, 1])[[1, 0, 2, 3]]},
+            "phase encoding runs at 90° to",
+        ),
         ({"image": np.ones((6, 6), np.float32)}, "expected a 3D or 4D image"),
     ],
 )

@@ -16,6 +16,12 @@ from axoloci.io.sidecars import AXES, PhaseEncoding, read_phase_encoding
 MAX_TURN_DEGREES = 10.0
 """Angle by which the axes of a reverse pair may differ: the head was not turned much in between."""
 
+USUAL_READOUT_S = (0.005, 0.2)
+"""Readout times (s) that scanners have; what lies beyond, up to `sidecars.READOUT_S`, is told."""
+
+MAX_READOUT_RATIO = 2.0
+"""Of the readout times of a pair: its images are made to have the same."""
+
 
 @dataclass(frozen=True)
 class Reverse:
@@ -25,16 +31,38 @@ class Reverse:
     ----------
     header
         Of the image.
+    own, other
+        Phase encoding of the scan and of the image.
     voxel_mm
         Size along the phase encoding of the scan's voxels and of the image's, mm.
-    readout_ratio
-        Displacement (mm) of the image's signal over that of the scan's by the same field; None
-        where the readout time of one of them is not told.
     """
 
     header: Header
+    own: PhaseEncoding
+    other: PhaseEncoding
     voxel_mm: tuple[float, float]
-    readout_ratio: float | None
+
+    @property
+    def readout_ratio(self) -> float | None:
+        """Displacement (mm) of the image's signal over that of the scan's by the same field.
+
+        None where the readout time of one of them is not told.
+        """
+        return readout_ratio(self.own, self.other, self.voxel_mm)
+
+    @property
+    def odd_readout(self) -> str:
+        """What is odd about the readout times; empty if nothing is, or they are not told."""
+        times = [each.readout_time for each in (self.own, self.other) if each.readout_time]
+        shortest, longest = USUAL_READOUT_S
+        if len(times) == 2 and max(times) > MAX_READOUT_RATIO * min(times):
+            what = "those of a pair are alike"
+        elif any(not shortest <= time <= longest for time in times):
+            what = f"usual are {shortest:g} to {longest:g} s"
+        else:
+            return ""
+        told = " and ".join(f"{time:g} s" for time in times)
+        return f"readout times of the scan and of its reverse b0, where told, are {told}; {what}"
 
 
 def check_reverse(
@@ -62,9 +90,14 @@ def check_reverse(
     Raises
     ------
     InputError
-        The image is not whole or does not begin with a b0, the phase encoding of the scan is not
-        told, or that of the image is not its reverse.
+        The image is the scan, is not whole or does not begin with a b0, the phase encoding of the
+        scan is not told, or that of the image is not its reverse.
     """
+    if path.resolve() == dwi.resolve():
+        raise InputError(
+            f"{path}: is the scan itself, not its reverse; give an image of the opposite phase"
+            " encoding, or none"
+        )
     if own is None:
         raise InputError(
             f"{path}: the axis of phase encoding of {dwi} is not told; give its sidecar (json) with"
@@ -73,6 +106,13 @@ def check_reverse(
     told = read_phase_encoding(sidecar) if sidecar is not None else None
     other = told or PhaseEncoding(own.axis, 0)
     header = read_header(path, 3, 4)
+    angle = angle_between(affine, own, header.affine, other)
+    if angle > MAX_TURN_DEGREES:
+        raise InputError(
+            f"{path}: its phase encoding runs at {angle:.0f}° to that of {dwi}, more than"
+            f" {MAX_TURN_DEGREES:g}°: the two lie otherwise in the scanner, or have other axes;"
+            " give an image that lies as the scan does, or none"
+        )
     if not is_reverse(affine, own, header.affine, other):
         raise InputError(
             f"{sidecar or path}: its phase encoding ({told or AXES[other.axis]}) is not the reverse"
@@ -85,7 +125,28 @@ def check_reverse(
             " image that begins with a b0, or none"
         )
     size = (step_mm(affine, own.axis), step_mm(header.affine, other.axis))
-    return Reverse(header, size, readout_ratio(own, other, size))
+    return Reverse(header, own, other, size)
+
+
+def angle_between(
+    affine: NDArray[np.float64],
+    own: PhaseEncoding,
+    other_affine: NDArray[np.float64],
+    other: PhaseEncoding,
+) -> float:
+    """Degrees, 0 to 90, between the axes of two phase encodings in the world; see `is_reverse`."""
+    return float(np.rad2deg(np.arccos(min(1.0, abs(_cosine(affine, own, other_affine, other))))))
+
+
+def _cosine(
+    affine: NDArray[np.float64],
+    own: PhaseEncoding,
+    other_affine: NDArray[np.float64],
+    other: PhaseEncoding,
+) -> float:
+    """Of the angle between the two axes in the world, in the order of the voxels."""
+    one, two = affine[:3, own.axis], other_affine[:3, other.axis]
+    return float(one @ two) / (step_mm(affine, own.axis) * step_mm(other_affine, other.axis))
 
 
 def is_reverse(
@@ -107,10 +168,8 @@ def is_reverse(
     >>> is_reverse(np.eye(4), PhaseEncoding(1, 1), turned, PhaseEncoding(1, 1))
     True
     """
-    one, two = affine[:3, own.axis], other_affine[:3, other.axis]
-    cosine = float(one @ two) / (step_mm(affine, own.axis) * step_mm(other_affine, other.axis))
-    along = abs(cosine) >= np.cos(np.deg2rad(MAX_TURN_DEGREES))
-    return bool(along and own.sign * other.sign * cosine <= 0)
+    pair = (affine, own, other_affine, other)
+    return angle_between(*pair) <= MAX_TURN_DEGREES and own.sign * other.sign * _cosine(*pair) <= 0
 
 
 def step_mm(affine: NDArray[np.float64], axis: int) -> float:
