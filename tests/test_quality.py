@@ -195,6 +195,7 @@ def test_quality_figures__are_numbers_and_words_of_lower_case_keys() -> None:
         "gradient_frame": {"best": "as given", "margin": 0.1, "all": [1, 2]},
         "shells": [{"bval": 0.0, "n_volumes": 5}, {"bval": 995.0, "n_volumes": 30}],
         "snr": [{"bval": 0.0, "snr": 20.5}],
+        "cnr": [{"bval": 995.0, "cnr": 2.5}],
         "steps": [{"name": "denoise", "seconds": 3.0}],
         "is_sound": True,
     }
@@ -206,6 +207,7 @@ def test_quality_figures__are_numbers_and_words_of_lower_case_keys() -> None:
         "shells_b0": 5,
         "shells_b1000": 30,
         "snr_b0": 20.5,
+        "cnr_b1000": 2.5,
     }
 
 
@@ -224,4 +226,5 @@ def test_volume_faults__names_what_is_wrong_with_a_volume() -> None:
 def test_figure_of__has_words_for_every_rule() -> None:
     for rule in (*LIMITS, *RELATIVE):
         assert "_" not in figure_of(rule.figure).label
-    assert figure_of("snr_b1000").label == "SNR at b = 1000"
+    assert figure_of("snr_b0").label == "SNR at b = 0"
+    assert figure_of("cnr_b1000").label == "CNR at b = 1000"

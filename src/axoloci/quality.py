@@ -102,10 +102,16 @@ DETAILS: dict[str, Figure] = {
 """Further figures of one scan, in their order; pages of many scans leave them out."""
 
 
+def is_of_shell(name: str) -> bool:
+    """Whether a figure is the signal to noise of b0s or the contrast to noise of a shell."""
+    return name.startswith(("snr_b", "cnr_b"))
+
+
 def figure_of(name: str) -> Figure:
     """How a figure is told; one that is not among `FIGURES` or `DETAILS` by its own name."""
-    if name.startswith("snr_b"):
-        return Figure(f"SNR at b = {name.removeprefix('snr_b')}", 1, 1)
+    if is_of_shell(name):
+        ratio, _, bval = name.partition("_b")
+        return Figure(f"{ratio.upper()} at b = {bval}", 1, 1)
     return FIGURES.get(name) or DETAILS.get(name) or Figure(name.replace("_", " "), 1, 4)
 
 
@@ -354,8 +360,8 @@ def quality_figures(description: Mapping[str, Any]) -> dict[str, Any]:
     Keys with a capital letter are BIDS metadata. Of a list by shells each has its own figure, named
     by the b-value to the next hundred: scanners play out 995 and 1005 for 1000.
 
-    >>> quality_figures({"Name": "a", "head": {"scale": 1.1}, "snr": [{"bval": 995.0, "snr": 20}]})
-    {'head_scale': 1.1, 'snr_b1000': 20}
+    >>> quality_figures({"Name": "a", "head": {"scale": 1.1}, "cnr": [{"bval": 995.0, "cnr": 2}]})
+    {'head_scale': 1.1, 'cnr_b1000': 2}
     """
     figures: dict[str, Any] = {}
     for key, value in description.items():

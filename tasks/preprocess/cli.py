@@ -296,7 +296,7 @@ def _figures(
         ),
         "share_not_covered": round(corrected.uncovered, 5),
         "distortion": "no reverse-phase b0",
-        "snr": corrected.snr,
+        **{name: [one for one in corrected.snr if name in one] for name in ("snr", "cnr")},
     }
     if corrected.motion is not None:
         figures |= _of_motion(corrected.motion)

@@ -72,7 +72,8 @@ def signal_to_noise(
     Returns
     -------
     figures
-        `bval` and `snr` of each shell that has volumes enough.
+        `bval` and `snr` of the b0s, `bval` and `cnr` of each shell, where these have volumes
+        enough.
     """
     figures = []
     for shell in shells:
@@ -87,6 +88,6 @@ def signal_to_noise(
         else:
             noise, level = signal.std(axis=1, ddof=1), signal.mean(axis=1)
         ratio = np.divide(level, noise, out=np.zeros_like(level), where=noise > 0)
-        snr = round(float(np.median(ratio)), 3)
-        figures.append({"bval": round(float(bval[shell].mean()), 1), "snr": snr})
+        name, value = "cnr" if weighted else "snr", round(float(np.median(ratio)), 3)
+        figures.append({"bval": round(float(bval[shell].mean()), 1), name: value})
     return figures

@@ -1,4 +1,4 @@
-"""Charts of one scan as SVG text: traces over its volumes, and signal to noise ratio by shell.
+"""Charts of one scan as SVG text: traces over its volumes, and noise ratios by shell.
 
 The templates draw; here is what they place. A plotting library takes longer to load than a scan's
 whole page takes to make.

@@ -27,6 +27,7 @@ from axoloci.quality import (
     Flag,
     derived_figures,
     figure_of,
+    is_of_shell,
     judge,
     level_of,
     number,
@@ -108,8 +109,8 @@ def judged(path: Path) -> Judged:
         row |= derived_figures(row)
     for name in {key for row in rows for key in row} - set(table.columns):
         table[name] = [row.get(name) for row in rows]
-    of_shells = [name for name in map(str, table) if name.startswith("snr_b")]
-    of_shells.sort(key=lambda name: number(name.removeprefix("snr_b")))
+    of_shells = [name for name in map(str, table) if is_of_shell(name)]
+    of_shells.sort(key=lambda name: number(name.partition("_b")[2]))
     names = [
         name
         for name in (*FIGURES, *of_shells)

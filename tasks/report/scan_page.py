@@ -24,6 +24,7 @@ from axoloci.quality import (
     absolute_flags,
     derived_figures,
     figure_of,
+    is_of_shell,
     level_of,
     number,
     quality_figures,
@@ -354,18 +355,20 @@ def _volume_table(volumes: Volumes) -> Table:
 
 
 def _add_shells(page: ScanPage, scan: Scan) -> None:
-    """Signal to noise ratio by shell."""
+    """Signal to noise ratio of b0s, contrast to noise ratio of shells."""
     shells = [
-        (number(one.get("bval")), number(one.get("snr")))
-        for one in scan.about["preprocess"].get("snr") or ()
+        (name, number(one.get("bval")), number(one.get(name)))
+        for name in ("snr", "cnr")
+        for one in scan.about["preprocess"].get(name) or ()
     ]
-    shells = [(bval, snr) for bval, snr in shells if math.isfinite(snr)]
+    shells = [(name, bval, ratio) for name, bval, ratio in shells if math.isfinite(ratio)]
     if shells:
-        labels = [f"b = {bval:.0f}" for bval, _ in shells]
-        told = ", ".join(f"{snr:.1f} at b = {bval:.0f}" for bval, snr in shells)
+        told = [f"{name.upper()} {ratio:.1f} at b = {bval:.0f}" for name, bval, ratio in shells]
         page.pictures["shells"] = drawing(
-            charts.shell_bars(labels, [snr for _, snr in shells]),
-            f"Signal to noise ratio: {told}.",
+            charts.shell_bars(
+                [f"b = {bval:.0f}" for _, bval, _ in shells], [ratio for *_, ratio in shells]
+            ),
+            f"Signal and contrast to noise ratio: {', '.join(told)}.",
             "b0: mean over standard deviation of the b0 volumes; weighted shells: contrast to "
             "noise, the spread that directions explain over what they do not.",
             wide=False,
@@ -475,7 +478,7 @@ def _add_figures(page: ScanPage, scan: Scan) -> None:
         kind = "flag" if name in broken else "number"
         if isinstance(value, str):
             shown = Cell(value, kind=kind)
-        elif name in named or name.startswith("snr_b"):
+        elif name in named or is_of_shell(name):
             shown = Cell(told.text(float(value)), float(value), kind)
         else:
             shown = Cell(f"{value:,.6g}", float(value), kind)

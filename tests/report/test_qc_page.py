@@ -33,8 +33,8 @@ def write_tables(folder: Path, n: int = 40) -> tuple[Path, Path]:
             "n_voxels": 1e5,
             "n_implausible_voxels": 1000,
             "snr_b0": rng.normal(20, 1, n),
-            "snr_b3000": rng.normal(2, 0.1, n),
-            "snr_b1000": rng.normal(3, 0.1, n),
+            "cnr_b3000": rng.normal(2, 0.1, n),
+            "cnr_b1000": rng.normal(3, 0.1, n),
             "gradient_frame_best": "as given",
             "scanner": ODD,
         }
@@ -87,8 +87,8 @@ def test_group__holds_every_scan_with_its_flags(html: str) -> None:
     assert columns["mean FA"]["flagged"] == [5]
     assert columns["implausible voxels, %"]["values"] == [1.0] * 40
     assert columns["SNR at b = 0"]["values"][6] is None
-    shells = [label for label in columns if label.startswith("SNR")]
-    assert shells == ["SNR at b = 0", "SNR at b = 1000", "SNR at b = 3000"]
+    shells = [label for label in columns if label.startswith(("SNR", "CNR"))]
+    assert shells == ["SNR at b = 0", "CNR at b = 1000", "CNR at b = 3000"]
 
 
 def test_group__counts_what_is_flagged_and_left_out(html: str) -> None:

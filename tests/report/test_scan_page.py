@@ -90,7 +90,8 @@ def write_scan(folder: Path, *, full: bool = True, **figures: Any) -> Path:
             "share_outlier_slices": 0.028,
             "outlier_z": -4.0,
             "neighbour_correlation": 0.85,
-            "snr": [{"bval": 0.0, "snr": 21.5}, {"bval": 1000.0, "snr": 2.4}],
+            "snr": [{"bval": 0.0, "snr": 21.5}],
+            "cnr": [{"bval": 1000.0, "cnr": 2.4}],
             "gradient_frame": {"best": "as given", "index": 0.31, "margin": 5.2},
         }
     motion.to_csv(f"{stem}_desc-motion_timeseries.tsv", sep="\t", index=False, na_rep="n/a")
@@ -186,7 +187,7 @@ def test_scan__shows_every_picture_with_a_text(page: Page) -> None:
     traces, shells, mask, maps, registration = page.alts
     assert "slices against their prediction" in traces
     assert "8 slices replaced" in traces
-    assert "21.5 at b = 0, 2.4 at b = 1000" in shells
+    assert "SNR 21.5 at b = 0, CNR 2.4 at b = 1000" in shells
     assert "outline of the brain mask" in mask
     for name in ("colour FA", "FA", "MD", "residual"):
         assert name in maps
@@ -241,7 +242,7 @@ def test_scan__names_volumes_that_one_may_do_without(page: Page) -> None:
 def test_scan__states_figures_with_their_limits(page: Page) -> None:
     assert "mean FA 0.250 < 0.1 or > 0.45 < 0.05 or > 0.6" in page.text
     assert "implausible voxels, % 1.20 > 8 > 30" in page.text
-    assert "SNR at b = 1000 2.4" in page.text
+    assert "CNR at b = 1000 2.4" in page.text
     assert len(LIMITS) > 10
 
 
