@@ -65,7 +65,7 @@ class Corrected:
     pair_correlation
         Of the scan's b0 and the reverse one, before and after correction.
     steps
-        What was done, in order.
+        What was done, in order: eddy currents only where some were found.
     sigma
         Median standard deviation of the noise in the brain, where it was estimated.
     uncovered
@@ -73,7 +73,7 @@ class Corrected:
     neighbour_correlation_raw, neighbour_correlation
         [float64, shape: (g,)] Before and after; NaN for b0s.
     snr
-        Signal to noise by shell, afterwards.
+        Signal to noise of b0s and contrast to noise of shells, afterwards; see `signal_to_noise`.
     """
 
     dwi: NDArray[np.float32]
@@ -151,7 +151,9 @@ def preprocess(
         steps.append("unringing")
     if aligned:
         motion = kernel.estimate_motion(dwi, bval, telling, affine, brain)
-        steps += ["lost slices replaced", "motion", "eddy currents"] if large else ["motion"]
+        steps += ["lost slices replaced", "motion"] if large else ["motion"]
+        if motion.eddy_shift.any() or motion.eddy_displacement().any():
+            steps.append("eddy currents")
     placed = motion or kernel.no_motion(dwi.shape[2:], affine, brain)
     field, pair_correlation = None, None
     covered = np.ones(brain.shape, dtype=bool)

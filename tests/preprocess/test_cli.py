@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from axoloci.io.gradients import read_gradients, world_to_bvec, write_gradients
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.quality import PAIR_UNFIT
+from axoloci.tasks.preprocess import kernel
 from axoloci.tasks.preprocess.cli import main
 from axoloci.tasks.simulate import kernel as simulation
 from axoloci.tasks.simulate import scan
@@ -82,8 +85,9 @@ def test_run__files_and_figures(tmp_path: Path, simulated: Simulated) -> None:
     assert {"n_eddy_corrected_volumes", "mean_eddy_displacement", "max_eddy_displacement"} <= {*qc}
     assert "eddy currents" in qc["Description"]
     assert [step["name"] for step in qc["steps"]] == [
-        *("unringing", "lost slices replaced", "motion", "eddy currents"),
+        *("unringing", "lost slices replaced", "motion"),
     ]
+    assert qc["n_eddy_corrected_volumes"] == 0
     assert qc["gradient_frame"]["best"] == "as given"
     assert (qc["n_outlier_slices"], qc["distortion"]) == (0, "no reverse-phase b0")
     assert qc["neighbour_correlation"] > qc["neighbour_correlation_raw"] > 0.5
@@ -110,6 +114,22 @@ def test_run__already_preprocessed_keeps_the_volumes(tmp_path: Path, simulated: 
     assert "max_framewise_displacement" not in qc
     assert "as they were given" in qc["Description"]
     assert "--already-preprocessed" in qc["Command"]
+
+
+def test_run__eddy_currents_that_are_found_are_a_step(
+    tmp_path: Path, simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path, simulated)
+    estimate = kernel.estimate_motion
+
+    def with_eddy_currents(*arguments: Any) -> kernel.Motion:
+        motion = estimate(*arguments)
+        return dataclasses.replace(motion, eddy_shift=motion.eddy_shift + 0.5)
+
+    monkeypatch.setattr(kernel, "estimate_motion", with_eddy_currents)
+    assert call("run", tmp_path, "--no-unring").exit_code == 0
+    qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
+    assert qc["steps"][-1] == {"name": "eddy currents"}
 
 
 def test_run__a_reverse_b0_corrects_distortion(tmp_path: Path, simulated: Simulated) -> None:
@@ -288,7 +308,7 @@ def test_run__directions_of_b0s_mean_nothing(tmp_path: Path, simulated: Simulate
     np.savetxt(tmp_path / "a.bvec", bvec)
     assert call("run", tmp_path).exit_code == 0
     qc = json.loads((tmp_path / "out/sub-01_desc-preproc_dwi.json").read_text())
-    for figure in ("snr", "neighbour_correlation", "mean_framewise_displacement"):
+    for figure in ("snr", "cnr", "neighbour_correlation", "mean_framewise_displacement"):
         assert qc[figure] == plain[figure]
 
 
