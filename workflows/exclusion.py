@@ -69,7 +69,9 @@ def read_exclusions(path: Path, known: Collection[str] | None = None) -> dict[st
         if not any((scan, exclude, reason, by)):
             continue
         is_rule = by.lower() == RULE and exclude.lower() == "yes"
-        if exclude.lower() not in ("yes", "no"):
+        if not exclude and " " in scan:
+            problems.append(f"{where}: '{scan}' is one field; separate the columns by tabs")
+        elif exclude.lower() not in ("yes", "no"):
             problems.append(f"{where}: exclude is '{exclude}'; write yes or no")
         elif by.lower() not in (RULE, USER, *NOTHING):
             problems.append(f"{where}: by is '{by}'; write user")

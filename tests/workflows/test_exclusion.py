@@ -96,6 +96,7 @@ def test_read_exclusions__names_every_fault_with_its_line(table: Path) -> None:
         "sub-2\tno\t\tuser",
         "sub-3\tmaybe\t\tuser",
         "sub-1_run-1\tyes\t\tAnna",
+        "sub-3  yes asleep  user",
         "sub-9\tyes\tmean FA\trule",  # gone from the data since the rules wrote it
         "",
     )
@@ -107,6 +108,7 @@ def test_read_exclusions__names_every_fault_with_its_line(table: Path) -> None:
         "line 4: 'sub-2' is there twice; keep one row",
         "line 5: exclude is 'maybe'; write yes or no",
         "line 6: by is 'Anna'; write user",
+        "line 7: 'sub-3 yes asleep user' is one field; separate the columns by tabs",
     ]
     write(table, "sub-2,yes", head="scan,exclude")
     with pytest.raises(InputError, match="separated by tabs; found scan,exclude"):
