@@ -1,20 +1,22 @@
 """A new study file: the data that lie in a folder, and every key of the schema with its text.
 
-Keys, types, limits, defaults and descriptions come from `axoloci.study`; nothing of them is written
-here.
+Keys, types, limits and descriptions come from `axoloci.study`, and defaults from there or from the
+commands of the steps; nothing of them is written here.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from axoloci.errors import InputError
@@ -24,6 +26,9 @@ from axoloci.io.tables import ID_COLUMNS, split_header
 from axoloci.scans import LABEL, in_common_space
 from axoloci.slurm_profile import Profile, SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
+
+# The command of each step whose settings may be left to it.
+COMMANDS = {"dti": "fit", "encoder": "train", "gwas": "associate", "genetics": "loci"}
 
 DEPTH = 4
 """Folders below the one that is looked at."""
@@ -316,14 +321,39 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="#   ")
 
 
-def _key(name: str, info: FieldInfo, schema: dict[str, Any], value: Any = None) -> list[str]:
+def _step_defaults(name: str, kind: type[Section]) -> dict[str, Any]:
+    """What the command of a step takes where the study file says nothing, by key.
+
+    The defaults stand in the commands alone. A step that is not installed tells none, and a default
+    that no study file may hold means that the command decides.
+    """
+    if name not in COMMANDS:
+        return {}
+    try:
+        step = importlib.import_module(f"axoloci.tasks.{name}.cli")
+    except ImportError:
+        return {}
+    options = {option.name: option.default for option in step.main.commands[COMMANDS[name]].params}
+    found = {}
+    for key, info in kind.model_fields.items():
+        if info.default is None and isinstance(options.get(key), str | int | float):
+            try:
+                kind.model_validate({key: options[key]})
+            except ValidationError:
+                continue
+            found[key] = options[key]
+    return found
+
+
+def _key(
+    name: str, info: FieldInfo, schema: dict[str, Any], value: Any = None, default: Any = None
+) -> list[str]:
     """Lines of one key: what it is, and the key itself, as a comment unless it has a value."""
     lines = _comment(f"{info.description} ({_limits(schema)})")
     if value is not None:
         return [*lines, f"{name} = {_toml(value)}"]
-    if info.is_required() or info.default is None:
-        return [*lines, f"#{name} ="]
-    return [*lines, f"#{name} = {_toml(info.default)}"]
+    default = default if info.is_required() or info.default is None else info.default
+    return [*lines, f"#{name} =" if default is None else f"#{name} = {_toml(default)}"]
 
 
 def _sections() -> list[tuple[str, type[Section]]]:
@@ -358,12 +388,12 @@ def profile_text() -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _table(name: str, kind: type[Section]) -> list[str]:
-    """Lines of a table whose keys have no value."""
+def _table(name: str, kind: type[Section], defaults: Mapping[str, Any] | None = None) -> list[str]:
+    """Lines of a table whose keys have no value; `defaults` are those of the step."""
     properties = kind.model_json_schema()["properties"]
     lines = [*_comment((kind.__doc__ or "").strip()), f"[{name}]"]
     for key, info in kind.model_fields.items():
-        lines += _key(key, info, properties[key])
+        lines += _key(key, info, properties[key], default=(defaults or {}).get(key))
     return [*lines, ""]
 
 
@@ -408,6 +438,6 @@ def study_text(found: FoundData, folder: Path) -> str:
         lines += [*_comment(f"{fields[name].description}: keys as above, instead of those above")]
         lines += [f"#[{name}]", ""]
     for name, kind in _sections():
-        lines += _table(name, kind)
+        lines += _table(name, kind, _step_defaults(name, kind))
     lines += [*_comment(str(fields["extra"].description)), "#[extra.NAME]"]
     return "\n".join(lines).rstrip("\n") + "\n"
