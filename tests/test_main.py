@@ -16,20 +16,22 @@ from axoloci.workflows.participants import Outcome
 from axoloci.workflows.study import StudyResult
 
 
+@pytest.mark.parametrize("door", ["bids", "preprocessed", "fa-common"])
 def test_run__a_failure_is_named_with_its_log_and_how_to_run_it_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     failed = Outcome("sub-1", "1", "failed", "no b0", "logs/sub-1")
     result = StudyResult((failed,), False, (), None, "")
     monkeypatch.setattr("axoloci.workflows.study.run_study", lambda *_, **__: result)
     with pytest.raises(SystemExit) as end:
-        cli.main(["run", "--bids", "b", "--out", "o", "--env", "docker"])
+        cli.main(["run", f"--{door}", "b", "--out", "o", "--env", "docker"])
     said = capsys.readouterr().err
     assert end.value.code == cli.EXIT_WITH_NAMED_FAILURES
     out = StudyPaths(tmp_path / "o").out
     assert f"failed: sub-1: no b0 (log: {out / 'logs' / 'sub-1'})" in said
-    assert "run --bids b --out o --env docker --stage participants --participant-label 1" in said
+    words = "b --out o --env docker --stage participants --participant-label 1"
+    assert f"run --{door} {words}" in said
     assert "report:" not in said
 
 

@@ -21,7 +21,7 @@ import click
 from axoloci.engines import PROGRAMS
 from axoloci.environments import KINDS, chosen_environment
 from axoloci.errors import InputError
-from axoloci.study import StudyPaths, StudySettings, read_study
+from axoloci.study import DOORS, StudyPaths, StudySettings, read_study
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -34,8 +34,7 @@ EXIT_NOT_ALL = 3
 SHOWN = 20  # failures named on the screen
 PLACEHOLDER = "STUDY.toml"  # in commands that are suggested
 STUDY_OPTIONS = {
-    "bids": "",
-    "scans": "",
+    **dict.fromkeys(DOORS, ""),
     "genotypes": "",
     "covariates": "all columns are used",
     "out": "",
@@ -74,6 +73,11 @@ class StudyFile(click.Path):
         return found
 
 
+def option_of(key: str) -> str:
+    """The option that stands for a key of the study file."""
+    return f"--{key.replace('_', '-')}"
+
+
 def key_help(key: str, more: str = "") -> str:
     """Help of an option that stands for a key of the study file."""
     text = StudySettings.model_fields[key].description or ""
@@ -104,7 +108,7 @@ def _words_of(out: Path) -> list[str] | None:
     named = settings.model_dump(mode="json", exclude_defaults=True)
     if settings.out.resolve() != out.resolve() or not named.keys() <= STUDY_OPTIONS.keys():
         return None
-    return [word for key, value in named.items() for word in (f"--{key}", value)]
+    return [word for key, value in named.items() for word in (option_of(key), value)]
 
 
 def size(n_bytes: float) -> str:

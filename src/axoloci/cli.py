@@ -19,6 +19,7 @@ from axoloci.care import (
     StudyFile,
     env_option,
     key_help,
+    option_of,
     run_alone,
     show_table,
 )
@@ -88,7 +89,7 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.argument("study", required=False, type=StudyFile(dir_okay=False)),
         *(
-            click.option(f"--{key}", type=path, help=key_help(key, more))
+            click.option(option_of(key), type=path, help=key_help(key, more))
             for key, more in STUDY_OPTIONS.items()
         ),
         env_option,
@@ -121,7 +122,7 @@ def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
         return parse_settings(given, "command line", Path.cwd())
     if given:
         raise click.UsageError(
-            f"a study file says where things lie: --{next(iter(given))} goes without one"
+            f"a study file says where things lie: {option_of(next(iter(given)))} goes without one"
         )
     return read_study(study)
 
@@ -207,7 +208,7 @@ def run(
     if why:
         _say_why(settings.out, begun)
     given = [(name, str(value)) for name, value in options.items() if value is not None]
-    words = [str(study)] if study else [w for name, text in given for w in (f"--{name}", text)]
+    words = [str(study)] if study else [w for name, text in given for w in (option_of(name), text)]
     _finish(result, paths, [*words, *(("--env", env) if env != "native" else ())])
 
 
