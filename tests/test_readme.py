@@ -50,6 +50,7 @@ def test_readme__options_exist() -> None:
         *images.commands.values(),
         new_step,
         dti,
+        *dti.commands.values(),
         *gwas.commands.values(),
         *preprocess.commands.values(),
         *normalize.commands.values(),
