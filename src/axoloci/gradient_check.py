@@ -127,7 +127,7 @@ class Voxels:
     @property
     def few(self) -> slice:
         """Of `rows` and `place`, as many as the order of the volumes is judged of."""
-        return slice(None, None, max(1, len(self.rows) // MAX_POINTS))
+        return slice(None, None, -(-len(self.rows) // MAX_POINTS) or None)
 
 
 def voxels_inside(
@@ -156,7 +156,8 @@ def voxels_inside(
         mean = np.zeros(math.prod(shape), dtype=np.float32)
         mean[where] = signal.mean(axis=1)
         image = mean.reshape(shape, order="F")
-        mask = ndimage.binary_fill_holes(image > otsu_threshold(image))
+        threshold = otsu_threshold(image) if np.ptp(image) > 0 else -np.inf
+        mask = ndimage.binary_fill_holes(image > threshold)
     core = ndimage.binary_erosion(mask, iterations=2)
     inside = (core if core.any() else mask).ravel(order="F")
     rows = np.flatnonzero(inside[where])
@@ -434,6 +435,14 @@ def direction_problems(
 
     best, least = None, left
     for readings in _mistakes(bval, bvec):
+        # of those that change enough of the fitted volumes: the tensor knows nothing of others
+        readings = [
+            reading
+            for reading in readings
+            if np.isin(fit.volumes, reading.part).sum() >= min(MIN_PART, len(fit.weighted))
+        ]
+        if not readings:
+            continue
         others = fit.left(np.array([reading.bvec[fit.volumes] for reading in readings]))
         if others.min() < least:
             best, least = readings[int(others.argmin())], float(others.min())
@@ -524,10 +533,12 @@ def _fill_lost_slices(
         Volumes of each shell.
     """
     size = np.maximum(np.bincount(slices), 1)
+    filled = np.unique(slices)
     for shell in shells:
         middle = np.median(y[:, shell], axis=1)  # (n,)
         for v in shell:
             change = np.bincount(slices, y[:, v] - middle) / size  # (z,)
+            change -= np.median(change[filled])  # what all slices lose is diffusion
             lost = (change < np.log(1 - CLEAR_LOSS))[slices]
             y[lost, v] = middle[lost]
 
@@ -571,12 +582,12 @@ class Frame:
     @property
     def is_unsure(self) -> bool:
         """Whether no frame is clearly the best, so that a wrong one could not be told."""
-        return self.margin < MIN_MARGIN
+        return self.margin < MIN_MARGIN or (self.best != 0 and not self.is_wrong)
 
     @property
     def verdict(self) -> str:
         """The frame in words: as given, cannot be told, or what to do to have the right one."""
-        return "as given" if self.best == 0 else self.mend if self.is_wrong else "cannot be told"
+        return "cannot be told" if self.is_unsure else self.mend or "as given"
 
     def figures(self) -> dict[str, str | float]:
         """What the quality figures of a scan tell of its frame."""
@@ -599,9 +610,10 @@ class Frame:
     def warning(self) -> str:
         """What a user must know where the frame is wrong or cannot be told; else empty."""
         if self.is_unsure:
+            behind = f"; as given it is {self.lead[0]:.1f} behind" if self.best else ""
             return (
                 f"the frame of the gradients cannot be told: the best is {self.margin:.1f} standard"
-                " errors above the next; look at the main directions"
+                f" errors above the next{behind}; look at the main directions"
             )
         if not self.is_wrong:
             return ""
@@ -680,7 +692,7 @@ def gradient_frame(
     number[tuple(place.T)] = np.arange(len(place))
     block = (place * BLOCKS // voxels.shape) @ [BLOCKS**2, BLOCKS, 1]  # (n,)
 
-    few = slice(None, None, max(1, len(place) // MAX_POINTS))
+    few = slice(None, None, -(-len(place) // MAX_POINTS) or None)
     voxel = np.linalg.norm(affine[:3, :3], axis=0)  # (3,) mm
     if np.linalg.det(affine[:3, :3]) > 0:
         voxel[0] *= -1  # FSL's first axis

@@ -287,7 +287,7 @@ FRAME_WHY = (
 
 
 PAIR_WHY = (
-    "no distortion makes the b0 of reverse phase encoding more like the scan's, so none is "
+    "no distortion brings the b0 of reverse phase encoding close to the scan's, so none is "
     "corrected: it is of another person, or of the scan's own direction"
 )
 
@@ -405,15 +405,15 @@ def absolute_flags(row: Mapping[str, Any]) -> list[Flag]:
         unsure = number(row.get("gradient_frame_margin")) < FRAME_MARGIN
         level: Level = "look" if unsure else "exclude"
         flags["gradient_frame"] = Flag("gradient_frame", level, f"gradients: {frame}", FRAME_WHY)
+    if row.get("distortion") == PAIR_UNFIT:
+        pair = "pair_correlation"
+        flags[pair] = Flag(pair, "look", f"distortion: {PAIR_UNFIT}", PAIR_WHY)
     for limit in LIMITS:
         value = number(row.get(limit.figure))
         if limit.figure not in flags and limit.broken_by(value):
             told = figure_of(limit.figure)
             text = f"{told.name} {told.text(value)}{told.unit} ({limit.bounds})"
             flags[limit.figure] = Flag(limit.figure, limit.level, text, limit.why)
-    if row.get("distortion") == PAIR_UNFIT:
-        pair = Flag("pair_correlation", "look", f"distortion: {PAIR_UNFIT}", PAIR_WHY)
-        flags.setdefault(pair.figure, pair)
     return list(flags.values())
 
 

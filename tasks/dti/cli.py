@@ -35,6 +35,8 @@ main = step_group(__name__, "Diffusion tensor fit: corrected DWI to FA, MD, AD, 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 DIPY = "https://docs.dipy.org"
+MIN_JUDGED_ML = 100.0
+"""Volume of the voxels from which on their gradients are judged: a single tract has one fibre."""
 TENSOR_MAPS = {
     "fa": ("Fractional anisotropy", "1"),
     "md": ("Mean diffusivity", "mm^2/s"),
@@ -153,7 +155,8 @@ def _read_signal(
     "--check/--no-check",
     default=True,
     help="Check that b-values and directions are those of the volumes, and in the image's frame, "
-    "in half a second; off for scans that axoloci-preprocess has checked.",
+    "in half a second, where 100 ml or more are fitted; off for scans that axoloci-preprocess has "
+    "checked.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @prefix_option
@@ -212,7 +215,10 @@ def fit(
     if mask is None:
         log.info("%s: no mask: the %d voxels whose b0 is not 0 are fitted", dwi, len(where))
     frame = None
-    if check:
+    volume = len(where) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    if check and volume < MIN_JUDGED_ML:
+        log.info("%s: of %.0f ml the gradients are not judged", dwi, volume)
+    elif check:
         voxels = voxels_inside(signal.T, where, grid, needed, None if mask is None else inside)
         problems = table_problems(voxels, bvals, bvecs, (bval, bvec))
         raise_all(problems, f"{dwi}: the scan has faults:")

@@ -175,7 +175,7 @@ def run(
         assert corrected.pair_correlation is not None
         alike = corrected.pair_correlation[0] > MIN_PAIR_CORRELATION
         log.warning(
-            "%s: no distortion brings it and %s together (correlation %.2f before and %.2f after),"
+            "%s: no distortion brings it close to %s (correlation %.2f before and %.2f after),"
             " so none is corrected; is it %s?",
             *(reverse_b0, dwi, *corrected.pair_correlation),
             "of the same phase encoding, not the opposite" if alike else "a b0 of the same head",
