@@ -188,7 +188,7 @@ def exchanged_b_values(files: Files) -> None:
 
 @refused("a.bvec: the directions explain ")
 def directions_of_another_scan(files: Files) -> None:
-    files.bvec[2:] = files.bvec[2:][np.random.default_rng(1).permutation(12)]
+    files.bvec[2:] = files.bvec[2:][np.random.default_rng(2).permutation(12)]
 
 
 @mended("2 of b = 3 (0.001 to 5), 12 of b = 1000 s/mm²")
