@@ -91,12 +91,12 @@ def describe_dataset(settings: StudySettings) -> None:
     )
 
 
-def map_rows(cohort: Cohort) -> list[dict[str, str]]:
-    """One row a person: the map that the group is made of."""
+def map_rows(cohort: Cohort, out: Path) -> list[dict[str, str]]:
+    """One row a person: the map that the group is made of, in the cohort's output folder `out`."""
     return [
         {
             "sample_id": outcome.sample_id,
-            "path": str(cohort.paths.out / outcome.fa),
+            "path": str(out / outcome.fa),
             "sha256": outcome.fa_sha256,
         }
         for outcome in choose_scans(cohort.outcomes)
@@ -119,7 +119,11 @@ def write_maps(cohort: Cohort) -> None:
     """
     if cohort.settings.start == "gwas":
         return
-    paths, fewest, rows = cohort.paths, cohort.settings.min_participants, map_rows(cohort)
+    paths, fewest, rows = (
+        cohort.paths,
+        cohort.settings.min_participants,
+        map_rows(cohort, cohort.paths.out),
+    )
     if len(rows) < fewest:
         raise InputError(
             f"people with a finished scan: {len(rows)}, fewer than min_participants "
@@ -132,7 +136,7 @@ def maps_changed(cohort: Cohort) -> bool:
     """Whether the group stage was run with other maps than it would be now."""
     if cohort.settings.start == "gwas" or not cohort.paths.group_maps.exists():
         return False
-    return read_rows(cohort.paths.group_maps) != map_rows(cohort)
+    return read_rows(cohort.paths.group_maps) != map_rows(cohort, cohort.paths.out)
 
 
 def groups_behind(settings: StudySettings, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
@@ -532,7 +536,8 @@ def take_stock(cohort: Cohort, env: str) -> None:
     """Look at how each scan of a cohort ended, and write the tables that say so."""
     outcomes = read_outcomes(cohort.scans, cohort.settings, env)
     cohort.outcomes = write_scan_tables(cohort.scans, outcomes, cohort.settings)
-    write_table(cohort.paths.maps, map_rows(cohort), first=("sample_id", "path", "sha256"))
+    rows = map_rows(cohort, Path())  # beside the table, which may then move with its folder
+    write_table(cohort.paths.maps, rows, first=("sample_id", "path", "sha256"))
     say_excluded(cohort.outcomes, cohort.paths)
 
 
