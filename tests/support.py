@@ -14,6 +14,7 @@ from axoloci.steps import installed_steps, is_outside
 STEPS = sorted(name for name in installed_steps() if not is_outside(name))
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+N_PEOPLE = 14  # of the cohort of the workflows' tests; the fewer, the shorter CI is
 
 
 STUDY = """\

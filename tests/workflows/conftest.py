@@ -6,14 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import axoloci, write_study
+from support import N_PEOPLE, axoloci, write_study
 
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 simulated people with 3,000 variants; tests must not change it."""
+    """N_PEOPLE simulated people with 3,000 variants; tests must not change it."""
     path = tmp_path_factory.mktemp("simulated") / "cohort"
-    axoloci("simulate", path, "--n-subjects", 20, "--n-variants", 3000, "--seed", 5, "--n-procs", 2)
+    axoloci(
+        *("simulate", path, "--n-subjects", N_PEOPLE, "--n-variants", 3000),
+        *("--seed", 5, "--n-procs", 2),
+    )
     return path
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support import BIN, axoloci, write_study
+from support import BIN, N_PEOPLE, axoloci, write_study
 
 from axoloci import study as study_schema
 from axoloci.cli import main
@@ -341,7 +341,7 @@ def test_status__of_a_study(processed: Path, people: list[str]) -> None:
 def test_status__of_a_study_that_was_never_run(tmp_path: Path, cohort: Path) -> None:
     code, said = ask("status", write_study(tmp_path, cohort))
     assert code == 3
-    assert re.search(r"discovery\s+scans\s+0\s+0\s+0\s+20", said), said
+    assert re.search(rf"discovery\s+scans\s+0\s+0\s+0\s+{N_PEOPLE}", said), said
     assert not (tmp_path / "out").exists()
 
 
@@ -360,7 +360,7 @@ def test_status__while_a_driver_works(study: Path) -> None:
             done, running, failed, _ = map(int, re.findall(r"scans +(.*)", said)[0].split())
             assert running >= 1, said
             assert failed == 0
-            assert done < 20
+            assert done < N_PEOPLE
     finally:
         process.kill()
         process.wait()
@@ -639,7 +639,7 @@ def test_plan__names_what_is_missing(tmp_path: Path, cohort: Path) -> None:
     code, said = ask("plan", study)
     assert code == 3
     assert "nothing.fam: No such file" in said
-    assert "20 scans" in said  # the rest is planned
+    assert f"{N_PEOPLE} scans" in said  # the rest is planned
     study.write_text(text.replace("/bids", "/nothing"))
     code, said = ask("plan", study)
     assert code == 3
@@ -655,7 +655,7 @@ def test_plan__jobs_of_the_cohort_are_done_as_they_were_last_run(
     write_json(record, {"job": "gwas", "exit_code": 0, "settings": "others than now"})
     said = ask("plan", write_study(tmp_path, cohort))[1]
     assert re.search(r"discovery +gwas +1 +1 +0 s", said), said
-    assert re.search(r"discovery +dti +20 +0 ", said), said
+    assert re.search(rf"discovery +dti +{N_PEOPLE} +0 ", said), said
     assert "jobs of the cohort as they were last run" in " ".join(ask("plan", "--help")[1].split())
 
 
@@ -681,7 +681,7 @@ def test_init__finds_a_cohort_and_writes_a_study_that_runs(cohort: Path, tmp_pat
     study = tmp_path / "study.toml"
     code, said = ask("init", cohort, "--out", study)
     assert code == 0, said
-    assert "BIDS data set with raw DWI, 20 people" in said
+    assert f"BIDS data set with raw DWI, {N_PEOPLE} people" in said
     settings = read_study(study)
     assert settings.bids == cohort / "bids"
     assert settings.genotypes == cohort / "genotypes.bed"

@@ -14,11 +14,11 @@ from support import axoloci
 
 from axoloci.demo import compare
 
-N_SUBJECTS = 200
+N_SUBJECTS = 140
 
 STUDY = """\
 out = "out"
-bids = "{cohort}/bids"
+fa = "{cohort}/truth/sub-{{participant_id}}_fa.nii.gz"
 genotypes = "{cohort}/genotypes"
 covariates = "{cohort}/covariates.tsv"
 
@@ -38,7 +38,7 @@ n_pcs = 10
 
 @pytest.fixture(scope="module")
 def study(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulated cohort with the HapMap people's genotypes, run with their PCs."""
+    """A study with their PCs of the HapMap people's genotypes and of planted FA maps."""
     root = tmp_path_factory.mktemp("hapmap")
     source = data_dir / "genotypes/hapmap3-957"
     for name in ("data.bed", "data.bim"):
@@ -48,7 +48,8 @@ def study(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     axoloci(
         *("simulate", root / "cohort", "--genotypes", root / "data"),
         *("--anatomy", data_dir / "dwi/mappertrac-sub-011591/sub-011591_dwi.nii.gz"),
-        *("--n-subjects", N_SUBJECTS, "--ancestry-effect", 0.02, "--seed", 1, "--n-procs", 2),
+        *("--n-subjects", N_SUBJECTS, "--ancestry-effect", 0.02, "--seed", 1),
+        *("--write-truth", "--n-procs", 2),
     )
     path = root / "study.toml"
     path.write_text(STUDY.format(cohort="cohort"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from faults import records, results
-from support import ROOT, axoloci, write_study, write_trait_study
+from support import N_PEOPLE, ROOT, axoloci, write_study, write_trait_study
 
 from axoloci import environments, slurm
 from axoloci.cli import main
@@ -87,7 +87,7 @@ def profile(tmp_path: Path) -> Path:
     path.write_text(
         "[slurm]\n"
         'account = "lab"\npartition = "short"\ngpu_partition = "gpus"\nmax_array_running = 3\n'
-        'scans_per_element = 6\nscratch = "/local/$USER"\nimages = "images"\nretries = 1\n'
+        'scans_per_element = 4\nscratch = "/local/$USER"\nimages = "images"\nretries = 1\n'
         'extra = ["--qos=long"]\nsetup = ["module load apptainer"]\n'
         "[steps.preprocess]\nmemory_gb = 3\nminutes = 20\ncpus = 2\n"
         "[steps.dti]\nmemory_gb = 2\nminutes = 5\n"
@@ -232,8 +232,8 @@ def test_submit__scripts_say_what_the_profile_asks(submitted: Path, profile: Pat
     ]
     text = scripts["1_participants.sh"]
     # two scans at a time of 3 GB each, and what axoloci takes itself; (20 + 5 + 0.4) min and some
-    # seconds for a page × 3 rounds
-    for line in ("mem=6900M", "time=77", "cpus-per-task=2", "array=0-3%3", "account=lab"):
+    # seconds for a page × 2 rounds
+    for line in ("mem=6900M", "time=51", "cpus-per-task=2", "array=0-3%3", "account=lab"):
         assert f"\n#SBATCH --{line}\n" in text
     for line in ("partition=short", "qos=long", "export=NONE", "no-requeue"):
         assert f"\n#SBATCH --{line}\n" in text
@@ -331,9 +331,9 @@ def test_submit__each_stage_waits_for_the_check_of_the_one_before(submitted: Pat
 
 
 def test_submit__several_cohorts(cohort: Path, tmp_path: Path) -> None:
-    study = write_study(tmp_path, cohort)
+    study = write_study(tmp_path, cohort, min_participants=7)
     people = sorted(path.name for path in (cohort / "bids").glob("sub-*"))
-    for name, own in (("a", people[:10]), ("b", people[10:])):
+    for name, own in (("a", people[:7]), ("b", people[7:])):
         (tmp_path / f"{name}.tsv").write_text("\n".join(["IID", *own]) + "\n")
     study.write_text(
         f'{study.read_text()}\n[discovery]\nkeep = "a.tsv"\n[replication]\nkeep = "b.tsv"\n'
@@ -356,7 +356,7 @@ def test_submit__several_cohorts(cohort: Path, tmp_path: Path) -> None:
     assert submission.settings == read_study(study)
     assert submission.settings.cohorts() == read_study(study).cohorts()
     scans = read_scans(submission)
-    assert {name: len(own) for name, own in scans.items()} == {"discovery": 10, "replication": 10}
+    assert {name: len(own) for name, own in scans.items()} == {"discovery": 7, "replication": 7}
     assert read_scans(submission, 10)["replication"] == [scans["replication"][0]]
 
 
@@ -664,8 +664,8 @@ def test_check__submits_again_and_lets_the_next_stage_wait(
     assert isinstance(minutes, list)
     assert isinstance(following, list)
     script = str(out / "slurm" / "1_participants.sh")
-    assert memory[2:] == ["--mem=13800M", "--time=77", "--array=1,3%3", script]
-    assert minutes[2:] == ["--mem=6900M", "--time=154", "--array=2%3", script]
+    assert memory[2:] == ["--mem=13800M", "--time=51", "--array=1,3%3", script]
+    assert minutes[2:] == ["--mem=6900M", "--time=102", "--array=2%3", script]
     assert following[2:] == [
         "--dependency=afterany:101:102",
         str(out / "slurm" / "check.sh"),
@@ -684,7 +684,7 @@ def test_check__submits_again_and_lets_the_next_stage_wait(
     assert len(fake_slurm["submitted"]) == 3
     scans = (out / "scans.tsv").read_text()
     assert "out of memory in 2 tries, the last with 13800 MB" in scans
-    assert "over its time limit in 2 tries, the last of 154 min" in scans
+    assert "over its time limit in 2 tries, the last of 102 min" in scans
     state = read_state(read_submission(out), read_submission(out).stage("participants"))
     assert not state.done
     assert "people with a finished scan: 0, fewer than min_participants" in state.error
@@ -764,7 +764,7 @@ def test_status__names_what_slurm_knows(
     )
     code, said = ask("status", submitted)
     assert code == 3
-    assert "over its time limit, the last of 77 min (Slurm: TIMEOUT)" in said
+    assert "over its time limit, the last of 51 min (Slurm: TIMEOUT)" in said
     assert "cancelled by root (uid 0) (Slurm: CANCELLED)" in said
     assert "failed in Slurm: train: not begun, for the stage before it failed" in said
     assert "failed in Slurm: associate: 1: node node2 has no folder of images /images" in said
@@ -839,7 +839,7 @@ def test_resubmit__takes_what_is_not_finished(
     discovery = submission.settings.cohorts()["discovery"]
     scans = read_scans(submission)["discovery"]
     for number, scan in enumerate(scans):
-        if number not in (8, 19):  # of the elements 1 and 3, of six scans each
+        if number not in (5, 13):  # of the elements 1 and 3, of four scans each
             finish(scan, discovery)
     profile.write_text(profile.read_text().replace("memory_gb = 3", "memory_gb = 5"))
     lines = cluster.resubmit_study(submission.settings, read_profile(profile), dry_run=True)
@@ -847,7 +847,7 @@ def test_resubmit__takes_what_is_not_finished(
     assert len(lines) == 12
     assert "#SBATCH --mem=10900M\n" in (out / "slurm" / "1_participants.sh").read_text()
     # all scans are finished, and two chromosomes are not
-    for number in (8, 19):
+    for number in (5, 13):
         finish(scans[number], discovery)
     for stage in submission.stages()[:3]:
         write_state(submission, stage, StageState(done=True))
@@ -939,12 +939,12 @@ def test_job__a_full_disk_is_named_and_kept(
     monkeypatch.setattr(cluster, "run_participants", full)
     assert run_job(out, "participants", 1, 1) == 1
     # Slurm knows nothing any more: the job's own words count, or that it left none
-    (out / "slurm" / "logs" / "participants-7_2.log").write_text("12:00:00 scans: 1 of 6\n")
+    (out / "slurm" / "logs" / "participants-7_2.log").write_text("12:00:00 scans: 1 of 4\n")
     assert check_stage(out, "participants", [7]) == 1
     said = (out / "scans.tsv").read_text()
-    assert said.count("No space left on device (Slurm: exit 1); mend that") == 6
-    assert said.count("it ended without a word") == 6
-    assert said.count("cancelled before it began") == 6 + 2
+    assert said.count("No space left on device (Slurm: exit 1); mend that") == 4
+    assert said.count("it ended without a word") == 4
+    assert said.count("cancelled before it began") == 4 + 2
 
 
 def test_job__a_killed_step_is_out_of_memory(
@@ -990,7 +990,7 @@ def test_job__waits_for_no_driver_that_lives(
 NEEDED = ("sbatch", "slurmd", "slurmdbd", "munged", "mariadbd")
 IN_CONTAINERS = ("--env", "singularity")
 # The slow one comes first: its time limits pass while the others are at work.
-TROUBLED = {"slow": 0, "faulty": 3, "greedy": 7, "cancelled": 15}
+TROUBLED = {"slow": 0, "faulty": 3, "greedy": 7, "cancelled": 12}
 LONG = 600  # seconds after which the queue has hung
 # In place of apptainer: one person's fit takes too much memory in its container, another's too
 # much time.
@@ -1109,12 +1109,12 @@ class OnCluster:
 
 
 def keep_chromosomes(genotypes: Path, n_chromosomes: int) -> None:
-    """Cut PLINK 1 genotypes of 20 people after their first chromosomes."""
+    """Cut PLINK 1 genotypes of N_PEOPLE people after their first chromosomes."""
     rows = Path(f"{genotypes}.bim").read_text().splitlines(keepends=True)
     kept = [row for row in rows if int(row.split()[0]) <= n_chromosomes]
     Path(f"{genotypes}.bim").write_text("".join(kept))
     bed = Path(f"{genotypes}.bed")
-    bed.write_bytes(bed.read_bytes()[: 3 + 5 * len(kept)])
+    bed.write_bytes(bed.read_bytes()[: 3 + -(-N_PEOPLE // 4) * len(kept)])
 
 
 @pytest.fixture(scope="module")
@@ -1124,7 +1124,7 @@ def on_cluster(
     tmp_path_factory: pytest.TempPathFactory,
     engine_of: Callable[[str], Engine],
 ) -> OnCluster:
-    """A study of 20 people after its jobs, by Apptainer: one is slow, faulty, greedy, cancelled.
+    """A study after its jobs, by Apptainer: one is slow, faulty, greedy, cancelled.
 
     Beside it lies `local`, a run of the others on this machine, made at the same time.
     """
@@ -1188,7 +1188,7 @@ def test_slurm__every_reason_is_named(on_cluster: OnCluster) -> None:
 
 def test_slurm__only_what_was_killed_is_tried_again(on_cluster: OnCluster) -> None:
     first, *again = on_cluster.attempts("participants")
-    assert first.elements == tuple(range(20))
+    assert first.elements == tuple(range(N_PEOPLE))
     assert (first.request.memory_mb, first.request.minutes) == (1100, 1)
     asked = {a.elements: (a.request.memory_mb, a.request.minutes) for a in again}
     assert asked[TROUBLED["greedy"],] == (1650, 1)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from faults import records, results
 from rocrate.rocrate import ROCrate
-from support import BIN, axoloci, write_study
+from support import BIN, N_PEOPLE, axoloci, write_study
 
 from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
@@ -22,7 +22,7 @@ from axoloci.io.sumstats import read_sumstats
 
 @pytest.fixture(scope="module")
 def finished(faulty_study: Path) -> Path:
-    """Output of a study of 20 scans, one truncated, one with a b-value too few: exit code 3."""
+    """Output of a study, one scan truncated, one with a b-value too few: exit code 3."""
     done = axoloci("run", faulty_study, "--n-procs", 2, check=False)
     assert done.returncode == 3, done.stderr
     (faulty_study.parent / "stderr.txt").write_text(done.stderr)
@@ -32,7 +32,7 @@ def finished(faulty_study: Path) -> Path:
 def test_run__names_the_failed_scans_and_goes_on(finished: Path) -> None:
     scans = pd.read_csv(finished / "scans.tsv", sep="\t")
     failed = scans[scans["status"] == "failed"]
-    assert len(scans) == 20
+    assert len(scans) == N_PEOPLE
     assert len(failed) == 2
     message = (finished.parent / "stderr.txt").read_text()
     for (_, row), word in zip(failed.iterrows(), ("truncated", "b-values"), strict=True):
@@ -48,12 +48,12 @@ def test_run__every_store_holds_the_survivors(finished: Path) -> None:
     cohort = read_cohort(group / "cohort.zarr")
     latents = pd.read_parquet(group / "latents.parquet")
     sumstats = read_sumstats(group / "sumstats")
-    assert cohort.n_samples == len(latents) == 18
+    assert cohort.n_samples == len(latents) == N_PEOPLE - 2
     assert list(latents["sample_id"]) == list(cohort.sample_id)
     assert list(sumstats.traits) == [f"latent_{k:03d}" for k in range(2)]
     trait = sumstats.trait("latent_000")
     assert len(trait) == 3000
-    assert trait["n"].max() <= 18
+    assert trait["n"].max() <= N_PEOPLE - 2
     joint = pd.read_parquet(group / "joint.parquet")
     assert len(joint) == 3000
     assert np.isfinite(joint["neg_log10_p"]).mean() > 0.8  # no test where people are missing
@@ -69,7 +69,7 @@ def test_run__every_store_holds_the_survivors(finished: Path) -> None:
 
 def test_run__qc_has_a_row_a_finished_scan(finished: Path) -> None:
     qc = pd.read_csv(finished / "qc.tsv", sep="\t")
-    assert len(qc) == 18
+    assert len(qc) == N_PEOPLE - 2
     assert qc["mean_fa"].between(0.05, 0.9).all()
     assert (qc["mean_framewise_displacement"] >= 0).all()
 
@@ -105,7 +105,7 @@ def test_run__leaves_a_crate_of_what_ran(finished: Path) -> None:
     failed = pd.read_csv(finished / "scans.tsv", sep="\t").query("status == 'failed'")["scan"]
     text = (finished / "ro-crate-metadata.json").read_text()
     assert not any(name in text for name in failed)
-    assert crate.get("#job-preprocess")["error"] == "1 of 19 jobs failed"
+    assert crate.get("#job-preprocess")["error"] == f"1 of {N_PEOPLE - 1} jobs failed"
     jobs = {entity.id for entity in crate.get_by_type("CreateAction")}
     assert jobs >= {f"#job-{job}" for job in ("dti", "normalize", "train", "gwas", "joint", "loci")}
     for job in jobs:
@@ -248,7 +248,7 @@ def test_run__killed_and_resumed_equals_an_uninterrupted_run(
     process.kill()
     process.wait()
     time.sleep(1)  # the workers and their steps die with the driver
-    assert 4 <= len(list(out.glob(wanted))) < 18
+    assert 4 <= len(list(out.glob(wanted))) < N_PEOPLE - 2
     before = records(out)
     time.sleep(2)
     assert records(out) == before, "a step outlived the killed driver"
