@@ -357,7 +357,7 @@ def test_submit__several_cohorts(cohort: Path, tmp_path: Path) -> None:
     assert submission.settings.cohorts() == read_study(study).cohorts()
     scans = read_scans(submission)
     assert {name: len(own) for name, own in scans.items()} == {"discovery": 7, "replication": 7}
-    assert read_scans(submission, 10)["replication"] == [scans["replication"][0]]
+    assert read_scans(submission, 7)["replication"] == [scans["replication"][0]]
 
 
 @pytest.fixture
