@@ -149,7 +149,8 @@ def fill_disk(
     The finished study's file.
     """
     folder = small_disk("1g")
-    study = write_study(folder, cohort, min_participants=20)
+    n_people = len((cohort / "genotypes.fam").read_text().splitlines())
+    study = write_study(folder, cohort, min_participants=n_people)  # all of them, or it fails
     for step in range(1, n_sizes + 1):
         small_disk("1g")
         size = f"{n_bytes * step // (n_sizes + 1) // 1024}k"

@@ -203,9 +203,12 @@ def test_run__group_follows_the_list_of_excluded_scans(finished: Path) -> None:
         assert f"sub-{name} is left out of the group by user: asleep" in done.stderr
         assert "left out of the group: 0 scans by rule, 1 by the user" in done.stderr
         people = list(read_cohort(finished / "group" / "cohort.zarr").sample_id)
-        assert len(people) == 17
+        assert len(people) == N_PEOPLE - 3
         assert name not in people
-        assert read_sumstats(finished / "group" / "sumstats").trait("latent_000")["n"].max() <= 17
+        assert (
+            read_sumstats(finished / "group" / "sumstats").trait("latent_000")["n"].max()
+            <= N_PEOPLE - 3
+        )
         page = (finished / "report.html").read_text()
         assert "The group does without 1 scan: 0 by rule, 1 by the user." in page
         assert "judged unusable by eye were left out" in page
