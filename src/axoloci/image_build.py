@@ -120,7 +120,8 @@ class Recipe:
             **_packages(self.texts.get("packages.lock", "")),
             **self.requirements,
             **{name: _digest(text.encode()) for name, text in self.texts.items()},
-            **{path: _digest(content) for path, content in self.code.items()},
+            # sorted, for they are found in an order that varies: equal images have equal locks
+            **{path: _digest(content) for path, content in sorted(self.code.items())},
             **self.labels,
         }
 
