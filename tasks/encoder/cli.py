@@ -354,7 +354,7 @@ def fit_linear(
         "%d components of %d people keep %.1f%% of the variance (bandwidth %.2f mm); effective "
         "rank %.1f; maps of the %d people held out correlate with their reconstructions by %.3f",
         *(fit.model.n_latents, len(fit.train_index), 100 * fit.variance_kept[-1], fit.bandwidth),
-        *(fit.components.n_effective, len(fit.validation_index), fit.reconstruction.mean()),
+        *(fit.components.effective_rank, len(fit.validation_index), fit.reconstruction.mean()),
     )
     _write_table(
         history,
@@ -374,7 +374,7 @@ def fit_linear(
         "bandwidth_mm": fit.bandwidth,
         "gcv": {f"{each.bandwidth:.6g}": each.gcv for each in fit.candidates},
         "variance_kept": float(fit.variance_kept[-1]),
-        "effective_rank": fit.components.n_effective,
+        "effective_rank": fit.components.effective_rank,
         "reconstruction_correlation": float(fit.reconstruction.mean()),
     }
     write_model(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from axoloci.tasks.encoder.linear import Linear
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,6 +21,7 @@ from axoloci.errors import InputError
 from axoloci.io.cohort import Cohort
 from axoloci.io.files import whole_file, write_text
 from axoloci.tasks.encoder.kernel import Autoencoder, Config
+from axoloci.tasks.encoder.linear import Linear
 
 FORMAT = "axoloci-encoder"
 FORMAT_VERSION = 2
