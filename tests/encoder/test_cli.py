@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from axoloci.io.cohort import read_cohort, write_cohort
+from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
+from axoloci.io.packing import write_cohort
 from axoloci.tasks.encoder import kernel
 from axoloci.tasks.encoder.cli import main
 
@@ -34,7 +35,7 @@ def store(path: Path, inside: NDArray[np.bool_], seed: int = 1, constant: bool =
     rows = 0.4 + 0.2 * mean + 0.05 * rng.standard_normal((len(IDS), len(mean)))
     if constant:
         rows[4] = 0.5
-    write_cohort(path, IDS, rows, inside, np.diag([2.0, 2.0, 2.0, 1.0]))
+    write_cohort(path, IDS, rows.__getitem__, inside, np.diag([2.0, 2.0, 2.0, 1.0]))
     return path
 
 
