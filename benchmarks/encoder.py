@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from axoloci.io.cohort import write_cohort
+from axoloci.io.packing import write_cohort
 from axoloci.tasks.encoder.kernel import UDIP_FA, Autoencoder, Config, Training, channels_for
 from axoloci.tasks.encoder.representation import zscore
 from benchmarks.results_file import markdown_table, write_result

@@ -5,9 +5,7 @@ Maps come as rows: the voxels inside the cohort's mask, C order.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from axoloci.io.ahead import map_ahead
 from axoloci.statistics import robust_z
 
 Rows = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
@@ -132,15 +131,8 @@ def read_ahead(
         maps = torch.from_numpy(rows(index))
         return maps.pin_memory() if device.type == "cuda" else maps
 
-    reader = ThreadPoolExecutor(1)
-    try:
-        waiting = deque(reader.submit(read, index) for index in batches[:N_AHEAD])
-        for place in range(len(batches)):
-            if place + N_AHEAD < len(batches):
-                waiting.append(reader.submit(read, batches[place + N_AHEAD]))
-            yield waiting.popleft().result().to(device, non_blocking=True)
-    finally:
-        reader.shutdown(cancel_futures=True)
+    for maps in map_ahead(read, batches, n_threads=1, n_ahead=N_AHEAD):
+        yield maps.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from axoloci.io.cohort import read_cohort, write_cohort
+from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
+from axoloci.io.packing import write_cohort
 from axoloci.tasks.encoder import cli, kernel
 from axoloci.tasks.encoder.cli import main
 from axoloci.tasks.encoder.representation import held_out
@@ -48,7 +49,7 @@ def store(
     rows = 0.4 + 0.2 * mean + 0.05 * rng.standard_normal((len(IDS), len(mean)))
     if constant:
         rows[4] = 0.5
-    write_cohort(path, ids, unit * rows, inside, np.diag(affine))
+    write_cohort(path, ids, (unit * rows).__getitem__, inside, np.diag(affine))
     return path
 
 
@@ -338,7 +339,7 @@ def test_encode__names_whose_map_is_made_again_badly(
     rows = 0.4 + 0.05 * rng.standard_normal((20, 1)) * region + 0.01 * rng.random((20, n))
     unseen = held_out(20, 0.1, 0)[1][0]
     rows[unseen] = 0.4 + 0.2 * rng.standard_normal(n)
-    write_cohort(tmp_path / "c.zarr", IDS, rows, mask(), np.eye(4))
+    write_cohort(tmp_path / "c.zarr", IDS, rows.__getitem__, mask(), np.eye(4))
     model = tmp_path / "model.safetensors"
     assert fit_linear(tmp_path / "c.zarr", model, "--n-latents", 1, "--bandwidth", 0).exit_code == 0
     assert encode(tmp_path / "c.zarr", model, tmp_path).exit_code == 0
