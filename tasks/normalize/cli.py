@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from axoloci.command import prefix_option, progress, provenance, step_group
 from axoloci.errors import InputError
 from axoloci.io.ahead import map_ahead
+from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.files import sha256, whole_file, write_json, write_text
 from axoloci.io.nifti import check_grid, read_nifti, same_grid, scan_prefix, write_nifti
 from axoloci.tasks.normalize.inputs import (
     TEMPLATE,
     maps_below,
-    read_atlas,
     read_fa,
-    read_label_names,
     read_maps,
     read_template,
 )
@@ -448,7 +447,7 @@ def tracts(
         labelled.shape != first.shape or not np.allclose(atlas_affine, affine, atol=1e-3)
     ):
         log.info("%s: each voxel of the maps takes the label of the nearest one", atlas)
-    labels = kernel.labels_at(labelled, atlas_affine, place)
+    labels = labels_at(labelled, atlas_affine, place)
     weights = np.ones(first.shape, dtype=np.float32)
     if weight is not None:
         weights = same_grid(weight, first.shape, affine, paths[0])

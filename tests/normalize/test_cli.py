@@ -19,12 +19,13 @@ from support import contents
 from axoloci import registration
 from axoloci.errors import InputError
 from axoloci.io import packing
+from axoloci.io.atlas import read_label_names
 from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.tasks.normalize import kernel
 from axoloci.tasks.normalize.cli import main
-from axoloci.tasks.normalize.inputs import TEMPLATE, read_label_names
+from axoloci.tasks.normalize.inputs import TEMPLATE
 from axoloci.tasks.simulate.anatomy import phantom
 
 ANATOMY = phantom(10.0)
