@@ -333,8 +333,8 @@ def decode(
         values[:] = stored
     else:
         factor, offset = scale.astype(np.float32)
-        np.multiply(stored, factor, out=values, casting="same_kind")
-        values += offset
+        value_of = np.arange(256, dtype=np.float32) * factor + offset  # (256,)
+        np.take(value_of.astype(values.dtype), stored, out=values, mode="clip")
     return values
 
 
