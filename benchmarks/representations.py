@@ -1,0 +1,265 @@
+"""What the representations find of factors that are known: how well, with how many latents, where.
+
+Cohorts of small brains are simulated (`planted_maps`), in which regions vary in intensity, or
+tracts in shape too. Each representation learns from some people; all figures are of other people.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from axoloci.tasks.encoder import kernel, linear
+from benchmarks.planted_maps import (
+    GRID,
+    NOISE,
+    REGION_CENTRES,
+    TRACT_HEIGHTS,
+    brain,
+    planted_maps,
+    planted_regions,
+)
+from benchmarks.results_file import RESULTS, markdown_table, write_result
+
+PROCESSES = 2  # of one thread each
+N_TRAIN, N_UNSEEN = 1_000, 500  # people; of the first a tenth steers the training
+SEEDS = (0, 1, 2)
+N_LATENTS = 12
+EPOCHS = 12
+LEARNING_RATE = 1.5e-3
+N_MOVED = 64  # people whose latents are moved for a map
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """How maps are made."""
+
+    name: str
+    n_shapes: int  # of the eight factors
+    noise: float  # FA, standard deviation of a voxel
+
+
+LINEAR = Cohort("linear", 0, 0.2)
+NONLINEAR = Cohort("nonlinear", 4, NOISE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One representation of one cohort."""
+
+    cohort: Cohort
+    representation: str
+    n_latents: int = N_LATENTS
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a representation finds, in people that it never saw."""
+
+    canonical: float  # mean of the eight canonical correlations of latents with factors
+    explained: NDArray[np.float64]  # (8,) R² of each factor on the latents
+    r2: float  # of the maps
+    seconds: float  # to learn it
+    maps: NDArray[np.float64]  # (8, n_voxels) what one more of each factor adds to a map
+
+
+PLAIN, SMOOTHED = "PCA", "linear"
+AUTOENCODER, SLOW, RANDOM = "autoencoder", "autoencoder, step 5e-4", "autoencoder, random start"
+
+
+def canonical_correlations(
+    known: tuple[NDArray, NDArray], unseen: tuple[NDArray, NDArray]
+) -> NDArray[np.float64]:
+    """Correlations of pairs of combinations that are fitted in some people, in others.
+
+    Both arguments are (n, n_latents) and (n, n_factors) of the same people.
+    """
+    means = [array.mean(axis=0) for array in known]
+    (q, r), (q_factors, r_factors) = (
+        np.linalg.qr(array - mean) for array, mean in zip(known, means, strict=True)
+    )
+    u, _, vt = np.linalg.svd(q.T @ q_factors, full_matrices=False)
+    x = (unseen[0] - means[0]) @ np.linalg.solve(r, u)  # (n, n_pairs)
+    y = (unseen[1] - means[1]) @ np.linalg.solve(r_factors, vt.T)
+    return np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(x.T, y.T, strict=True)])
+
+
+def moved_maps(
+    model: Representation, latents: NDArray[np.float32], factors: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What one more of each factor adds to a map, as a representation sees it: (8, n_voxels).
+
+    The latents of some people are moved the way in which latents follow the factor, half a
+    standard deviation down and up; the mean difference of the decoded maps.
+    """
+    design = np.column_stack((np.ones(len(factors)), factors))
+    way = np.linalg.lstsq(design, latents, rcond=None)[0][1:]  # (8, n_latents)
+    people = torch.from_numpy(latents[:N_MOVED])
+    maps = []
+    for step in torch.from_numpy(way.astype(np.float32)):
+        up, down = model.decode_rows(people + step / 2), model.decode_rows(people - step / 2)
+        maps.append((up - down).mean(dim=0).double().numpy())
+    return np.array(maps)
+
+
+def learn(job: Job, rows: Rows) -> Representation:
+    """The representation of the people in training."""
+    if job.representation in (PLAIN, SMOOTHED):
+        bandwidth = 0.0 if job.representation == PLAIN else None
+        settings = linear.Config(n_latents=job.n_latents, bandwidth=bandwidth, seed=job.seed)
+        return linear.fit(rows, N_TRAIN, brain(), (2.0, 2.0, 2.0), settings).model
+    config = kernel.Config(
+        n_latents=job.n_latents,
+        learning_rate=kernel.Config().learning_rate if job.representation == SLOW else STEP,
+        pca_start=job.representation != RANDOM,
+        epochs=EPOCHS,
+        seed=job.seed,
+    )
+    training = kernel.Training(rows, N_TRAIN, brain(), config)
+    for _ in range(config.epochs):
+        training.run_epoch()
+    training.finish()
+    return training.model
+
+
+def run(job: Job) -> Result:
+    """Simulate a cohort, learn, and judge."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(job.seed)
+    factors = rng.standard_normal((N_TRAIN + N_UNSEEN, N_FACTORS))
+    maps = planted_maps(factors, job.cohort.n_shapes, rng, job.cohort.noise)
+    start = time.perf_counter()
+    model = learn(job, maps.__getitem__)
+    seconds = time.perf_counter() - start
+    encoded = encode_maps(model, maps.__getitem__, np.arange(len(maps)))
+    known = (encoded.latents[:N_TRAIN], factors[:N_TRAIN])
+    unseen = (encoded.latents[N_TRAIN:], factors[N_TRAIN:])
+    with torch.inference_mode():
+        moved = moved_maps(model, *known)
+    return Result(
+        canonical=canonical_correlations(known, unseen).mean(),
+        explained=share_explained(known, unseen),
+        r2=encoded.r2[N_TRAIN:].mean(),
+        seconds=seconds,
+        maps=moved,
+    )
+
+
+def peaks_inside(job: Job, maps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the highest point of each map, of either sign, is where its factor acts: (8,)."""
+    regions = planted_regions(job.cohort.n_shapes)  # (8, n_voxels)
+    return np.take_along_axis(regions, np.abs(maps).argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the lowest and highest where there are several."""
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else mean
+
+
+def compared(cohort: Cohort, results: dict[Job, Result]) -> str:
+    """Table of the representations of one cohort, all seeds."""
+    rows = []
+    for representation in REPRESENTATIONS:
+        jobs = [Job(cohort, representation, seed=seed) for seed in SEEDS]
+        if jobs[0] not in results:
+            continue
+        own = [results[job] for job in jobs]
+        n_intensities = N_FACTORS - cohort.n_shapes
+        row: dict[str, object] = {
+            "representation": representation,
+            "canonical correlation": spread([result.canonical for result in own]),
+            "R² of an intensity": spread([r.explained[:n_intensities].mean() for r in own]),
+        }
+        if cohort.n_shapes:
+            shapes = [result.explained[n_intensities:].mean() for result in own]
+            row["R² of a shape"] = spread(shapes)
+        inside = [peaks_inside(job, results[job].maps).sum() for job in jobs]
+        row["peaks in place"] = ", ".join(f"{n} of {N_FACTORS}" for n in inside)
+        row["R² of maps"] = spread([result.r2 for result in own])
+        row["seconds"] = f"{np.median([result.seconds for result in own]):.0f}"
+        rows.append(row)
+    return markdown_table(rows)
+
+
+def by_latents(results: dict[Job, Result]) -> str:
+    """Table of canonical correlations by number of latents, one seed."""
+    names = (PLAIN, SMOOTHED, AUTOENCODER, RANDOM)
+    return markdown_table(
+        [
+            {"latents": n}
+            | {name: f"{results[Job(NONLINEAR, name, n)].canonical:.3f}" for name in names}
+            for n in LATENTS
+        ]
+    )
+
+
+def draw(results: dict[Job, Result]) -> Figure:
+    """Three factors in slices through them: where they act, and the maps that show them."""
+    inside, regions = brain(), planted_regions(NONLINEAR.n_shapes)
+    base = planted_maps(np.zeros((1, N_FACTORS)), 0, np.random.default_rng(0), noise=0.0)[0]
+
+    def in_slice(row: NDArray[np.float64], height: int) -> NDArray[np.float64]:
+        """(y, x) of one height, empty outside the brain."""
+        volume = np.full(GRID, np.nan)
+        volume[inside] = row
+        return volume[:, :, height].T
+
+    figure = Figure(figsize=(8.4, 8.6), layout="constrained")
+    axes = figure.subplots(len(SHOWN), 3)
+    for row, (factor, name, height) in zip(axes, SHOWN, strict=True):
+        region = np.nan_to_num(in_slice(regions[factor].astype(float), height))
+        row[0].imshow(in_slice(base, height), origin="lower", cmap="gray", vmin=0, vmax=0.7)
+        row[0].set_ylabel(name)
+        for ax, representation in zip(row[1:], (PLAIN, AUTOENCODER), strict=True):
+            result = results[Job(NONLINEAR, representation)]
+            seen = result.maps[factor]
+            largest = np.abs(seen).max()
+            at = np.flatnonzero(inside)[np.abs(seen).argmax()]
+            x, y, z = np.unravel_index(at, GRID)
+            image = in_slice(seen / largest, height)
+            ax.imshow(image, origin="lower", cmap="RdBu_r", vmin=-1, vmax=1)
+            if z == height:
+                ax.plot(x, y, "k+", markersize=10)
+            ax.set_xlabel(f"R² of the factor {result.explained[factor]:.2f}; peak at z = {z}")
+        for ax in row:
+            ax.contour(region, levels=[0.5], colors="tab:green", linewidths=1.5)
+            ax.set(xticks=[], yticks=[])
+    for ax, title in zip(axes[0], ("where it acts", PLAIN, AUTOENCODER), strict=True):
+        ax.set_title(title)
+    return figure
+
+
+def main() -> None:
+    """Learn all; write the tables and the picture."""
+    jobs = [
+        Job(cohort, representation, seed=seed)
+        for cohort, representations in COMPARED.items()
+        for representation in representations
+        for seed in SEEDS
+    ]
+    jobs += [Job(NONLINEAR, name, n) for n in LATENTS for name in BY_LATENTS]
+    jobs = sorted(set(jobs), key=lambda job: job.representation)  # the networks, which are slow
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        results = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    check(results)
+    RESULTS.mkdir(exist_ok=True)
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "savefig.dpi": 100}):
+        draw(results).savefig(RESULTS / "representations.png", metadata={"Software": None})
+    write_result("representations", "What the representations find", page(results))
+
+
+if __name__ == "__main__":
+    main()
