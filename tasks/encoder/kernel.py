@@ -1,29 +1,40 @@
 """Convolutional autoencoder of FA maps after UDIP-FA: the network, its training, encoding.
 
-Maps come as rows: the voxels inside the cohort's mask, C order. Everything here is in units of the
+Maps come as rows: the voxels inside the cohort's mask, C order. The network works in units of the
 z-score of each map over its mask, as in UDIP-FA (Zhao et al., Nature Communications 2026).
+
+A training in several processes, each with a device of its own, is begun by `torchrun`; each of them
+takes its share of every batch, and their gradients are added before each step.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 from axoloci.errors import InputError
+from axoloci.tasks.encoder.representation import (
+    ENCODE_BATCH,
+    Rows,
+    held_out,
+    latents_for,
+    read_ahead,
+    zscore,
+)
 
-Rows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""Gives the maps of some people, (b, n_voxels), by their places in the cohort."""
-
-ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e-6)
-PEOPLE_PER_LATENT = 15
 BATCH = 10  # people a step, where so many are in training
 START_PEOPLE = 512  # whose maps give the first latents: enough for 128 components
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
@@ -58,6 +69,11 @@ class Config:
     validation_fraction: float = 0.1  # people held out to steer the learning rate
     plateau_patience: int = 4  # epochs without improvement before the step is cut, as published
     plateau_factor: float = 0.5  # by how much it is cut, as published
+    stop_patience: int = 10  # epochs without improvement before training ends early; 0: never
+    precision: str = ""  # float32, or bfloat16 for products (moments, loss and weights stay
+    # float32): half the time and memory where the device has it; empty: bfloat16 on such a GPU
+    recompute: bool = False  # keep only the input of each level and compute the rest anew on the
+    # way back: a third more time, a fraction of the memory, the same result
     seed: int = 0  # of the first weights, the held-out people and the order of each epoch
 
 
@@ -72,22 +88,12 @@ UDIP_FA = Config(
     pca_start=False,
     rate_by_inputs=False,
     keep_best=False,
+    stop_patience=0,
     learning_rate=5e-4,
     batch_size=36,
     epochs=100,
 )
 """The published network and training, for 182×218×182 voxels of 1 mm and thousands of people."""
-
-
-def latents_for(n_samples: int) -> int:
-    """Latents that a cohort supports: the published 128, in a small one one per 15 people.
-
-    More would describe single people, and cost the joint test its degrees of freedom.
-
-    >>> latents_for(50_000), latents_for(150)
-    (128, 10)
-    """
-    return max(1, min(128, n_samples // PEOPLE_PER_LATENT))
 
 
 def channels_for(shape: Sequence[int]) -> tuple[int, ...]:
@@ -177,24 +183,6 @@ def masked_loss(x: Tensor, reconstruction: Tensor, mask: Tensor) -> Tensor:
     return squared.sum() / (mask.sum() * len(x))
 
 
-def zscore(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Standardise each map over its voxels.
-
-    Parameters
-    ----------
-    rows
-        [float32, shape: (b, n_voxels)] Maps inside the mask, none of them constant.
-
-    Returns
-    -------
-    (z, moments)
-        [shape: (b, n_voxels)] mean 0 and variance 1 a row; [shape: (b, 2)] mean and standard
-        deviation of each map.
-    """
-    moments = np.stack((rows.mean(axis=1), rows.std(axis=1)), axis=1)  # (b, 2)
-    return (rows - moments[:, :1]) / moments[:, 1:], moments
-
-
 def _block(n_in: int, n_out: int, leak: float) -> nn.Sequential:
     """Twice a 3×3×3 convolution, batch norm and LeakyReLU. (b, n_in, …) -> (b, n_out, …)."""
     return nn.Sequential(
@@ -212,6 +200,19 @@ def _norms(module: nn.Module) -> Iterator[nn.BatchNorm3d]:
     return (part for part in module.modules() if isinstance(part, nn.BatchNorm3d))
 
 
+@contextmanager
+def _moments_kept(module: nn.Module) -> Iterator[None]:
+    """Compute again what was computed before: a batch norm must not count the batch twice."""
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in _norms(module)]
+    for norm, _, counted in before:
+        norm.momentum, norm.num_batches_tracked = 0.0, counted.clone()  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for norm, momentum, counted in before:
+            norm.momentum, norm.num_batches_tracked = momentum, counted
+
+
 class Autoencoder(nn.Module):
     """Maps to latents and back; the way up mirrors the way down.
 
@@ -225,6 +226,7 @@ class Autoencoder(nn.Module):
 
     mask: Tensor
     inside: Tensor
+    voxels: Tensor
     mean: Tensor
     scale: Tensor
     components: Tensor
@@ -262,6 +264,8 @@ class Autoencoder(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("mask", torch.from_numpy(mask))  # on the cohort's grid
         self.register_buffer("inside", inside, persistent=False)  # on the network's grid
+        voxels = inside.flatten().nonzero()[:, 0]  # (n_voxels,), where a row lies on that grid
+        self.register_buffer("voxels", voxels, persistent=False)
 
     def on(self, device: str) -> Autoencoder:
         """Move to a device, channels last: convolutions then take two thirds of the time."""
@@ -275,21 +279,31 @@ class Autoencoder(nn.Module):
                 norm.eval()
         return self
 
-    def volumes(self, rows: NDArray[np.float32]) -> Tensor:
+    @property
+    def n_latents(self) -> int:
+        """Latents a person."""
+        return self.config.n_latents
+
+    def volumes(self, rows: Tensor) -> Tensor:
         """z-scored rows (b, n_voxels) -> volumes (b, 1, x, y, z), 0 outside the mask."""
-        volumes = torch.zeros(len(rows), 1, *self.grids[0], device=self.mean.device)
-        volumes[:, 0, self.inside] = torch.from_numpy(rows).to(self.mean.device)
-        return volumes
+        volumes = rows.new_zeros(len(rows), self.inside.numel())
+        volumes[:, self.voxels] = rows
+        return volumes.view(-1, 1, *self.grids[0])
+
+    def rows(self, volumes: Tensor) -> Tensor:
+        """Volumes (b, 1, x, y, z) -> the voxels inside the mask, (b, n_voxels)."""
+        return volumes.flatten(1)[:, self.voxels]
 
     def features(self, x: Tensor) -> Tensor:
         """z-scored maps (b, 1, x, y, z) -> features of the lowest level (b, n_features)."""
         pool = F.avg_pool3d if self.config.mean_pool else F.max_pool3d
         h = (x - self.mean) / self.scale if self.config.center else x  # (b, 1, x, y, z)
-        for level, block in enumerate(self.down):
-            if level:
-                h = pool(h, 2, ceil_mode=True)  # (b, channels[level - 1], grids[level])
-            h = block(h)  # (b, channels[level], grids[level])
-        return h.flatten(1)  # (b, channels[-1] * voxels of grids[-1])
+        with self._products():
+            for level, block in enumerate(self.down):
+                if level:
+                    h = pool(h, 2, ceil_mode=True)  # (b, channels[level - 1], grids[level])
+                h = self._through(block, h)  # (b, channels[level], grids[level])
+        return h.flatten(1).float()  # (b, channels[-1] * voxels of grids[-1])
 
     def encode(self, x: Tensor) -> Tensor:
         """z-scored maps (b, 1, x, y, z) -> latents (b, n_latents)."""
@@ -300,10 +314,12 @@ class Autoencoder(nn.Module):
         """Latents (b, n_latents) -> z-scored maps (b, 1, x, y, z)."""
         h = self.from_latents(latents)  # (b, channels[-1] * voxels of grids[-1])
         h = h.unflatten(1, (-1, *self.grids[-1]))  # (b, channels[-1], grids[-1])
-        for up, refine, (x, y, z) in zip(self.up, self.refine, self.grids[-2::-1], strict=True):
-            h = up(h)[:, :, :x, :y, :z]  # (b, channels of the level above, its grid)
-            h = refine(h)
-        h = self.to_map(h)  # (b, 1, x, y, z)
+        with self._products():
+            for up, refine, (x, y, z) in zip(self.up, self.refine, self.grids[-2::-1], strict=True):
+                h = up(h)[:, :, :x, :y, :z]  # (b, channels of the level above, its grid)
+                h = self._through(refine, h)
+            h = self.to_map(h)  # (b, 1, x, y, z)
+        h = h.float()
         if self.config.pca_start:
             h = h + torch.tensordot(latents, self.components, dims=1)
         maps: Tensor = self.mean + self.scale * h if self.config.center else h
@@ -312,6 +328,56 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """z-scored maps (b, 1, x, y, z) -> their reconstructions, same shape."""
         return self.decode(self.encode(x))
+
+    @property
+    def mean_rows(self) -> Tensor:
+        """The mean map, z-scored, (n_voxels,)."""
+        return self.rows(self.mean)[0]
+
+    def scaled(self, maps: Tensor) -> Tensor:
+        """Maps in their own units (b, n_voxels) -> z-scored."""
+        return zscore(maps)[0]
+
+    def unscaled(self, rows: Tensor, maps: Tensor) -> Tensor:
+        """z-scored maps (b, n_voxels) -> in the units of these maps of the same people."""
+        moments = zscore(maps)[1]
+        return rows * moments[:, 1:] + moments[:, :1]
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        """z-scored maps (b, n_voxels) -> latents (b, n_latents)."""
+        return self.encode(self.volumes(rows))
+
+    def decode_rows(self, latents: Tensor) -> Tensor:
+        """Latents (b, n_latents) -> z-scored maps (b, n_voxels)."""
+        return self.rows(self.decode(latents))
+
+    def folded(self) -> Autoencoder:
+        """A copy for encoding, in which each batch norm is part of the convolution before it.
+
+        Both are linear, so that the result is the same but for rounding. All other weights are
+        shared, not copied.
+        """
+        weights = (*self.named_parameters(), *self.named_buffers())
+        shared = {id(w): w for name, w in weights if not name.startswith(("down.", "refine."))}
+        model = copy.deepcopy(self, shared).eval()
+        for block in (*model.down, *model.refine):
+            for place in (0, 3):  # of the convolutions; each has its norm behind it
+                block[place] = fuse_conv_bn_eval(block[place], block[place + 1])
+                block[place + 1] = nn.Identity()
+        return model
+
+    def _products(self) -> AbstractContextManager[Any]:
+        """In which convolutions take the config's precision."""
+        if self.config.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.mean.device.type, torch.bfloat16)
+
+    def _through(self, block: nn.Module, h: Tensor) -> Tensor:
+        """A block's output; what it computes on the way may be forgotten and computed again."""
+        if not (self.config.recompute and torch.is_grad_enabled()):
+            return block(h)  # type: ignore[no-any-return]
+        contexts = lambda: (nullcontext(), _moments_kept(block))  # noqa: E731
+        return checkpoint(block, h, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -325,16 +391,17 @@ class Epoch:
 
 
 class Training:
-    """A training between two epochs; its state can be kept and taken up again.
+    """A training between two steps; its state can be kept and taken up again.
 
     The order of people in an epoch follows from the seed and the epoch's number, so weights,
-    optimiser, schedule and history are the whole state: a training that is taken up again equals
-    one that never stopped.
+    optimiser, schedule, history and the place in the epoch are the whole state: a training that is
+    taken up again equals one that never stopped.
 
     Parameters
     ----------
     rows
-        Gives the maps of some people, (b, n_voxels), none of them constant.
+        Gives the maps of some people, (b, n_voxels), none of them constant. It is called in a
+        thread.
     n_samples
         People in the cohort.
     mask
@@ -343,11 +410,14 @@ class Training:
         Network and training.
     device
         `cpu` or `cuda`.
+    compiled
+        Let torch.compile fuse the network's operations: minutes before the first step, then less
+        time a step where memory is what a GPU waits for. On a CPU it gains nothing in float32.
 
     Raises
     ------
     InputError
-        Fewer people than one batch, or a grid too small for the network.
+        Fewer people than one batch, a grid too small for the network, or no memory for the batch.
     """
 
     def __init__(
@@ -357,28 +427,33 @@ class Training:
         mask: NDArray[np.bool_],
         config: Config,
         device: str = "cpu",
+        compiled: bool = False,
     ) -> None:
-        order = np.random.default_rng(config.seed).permutation(n_samples)
-        n_validation = max(1, round(config.validation_fraction * n_samples))
-        self.validation_index = np.sort(order[:n_validation])
-        self.train_index = np.sort(order[n_validation:])
-        n_train = len(self.train_index)
+        self.train_index, self.validation_index = held_out(
+            n_samples, config.validation_fraction, config.seed
+        )
+        n_train, n_validation = len(self.train_index), len(self.validation_index)
         if n_train < max(1, config.batch_size):
             raise InputError(
                 f"{n_train} people to train on ({n_validation} are held out) are "
                 f"fewer than a batch of {max(1, config.batch_size)}; choose a smaller batch size"
             )
+        reduces = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         config = replace(
             config,
             n_latents=config.n_latents or latents_for(n_samples),
             batch_size=config.batch_size or min(BATCH, n_train),
+            precision=config.precision or ("bfloat16" if reduces else "float32"),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = Autoencoder(config, mask)
+            self.model = Autoencoder(config, mask).on(device)
         self._rows = rows
+        together = distributed.is_initialized()  # with other processes, by torchrun
+        self.rank = distributed.get_rank() if together else 0
+        self.n_ranks = distributed.get_world_size() if together else 1
+        self.seconds_waiting = 0.0  # for maps to be read
         self._set_mean_map()
-        self.model.on(device)
         if config.fixed_norm:
             self._measure_norms(self.model.features)
         if config.pca_start:
@@ -386,44 +461,70 @@ class Training:
         if config.fixed_norm:
             self._measure_norms(self.model)  # of the decoder's too, now that it has its input
         self.config = self.model.config
-        self.optimizer = torch.optim.Adam(self._rates())
+        self._share_weights()
+        self._forward: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
+        self.optimizer = torch.optim.Adam(self._rates(), fused=True)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.plateau_factor, patience=config.plateau_patience
         )
         self.history: list[Epoch] = []
+        self.step = 0  # those done of the epoch that is under way
+        self._train_loss = self._zero()  # of the people of those steps, over all of the epoch
         self.best_epoch, self.best_loss = 0, math.inf  # whose weights count; 0: the start
         self.best_weights: dict[str, Tensor] = {}
         if config.keep_best:
             self._keep_if_best(self.validation_loss())
 
-    def run_epoch(self) -> Epoch:
+    @property
+    def n_steps(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.train_index) / self.config.batch_size)
+
+    @property
+    def finished(self) -> bool:
+        """All epochs are done, or the last ones brought nothing to the people held out."""
+        done = len(self.history)
+        patience = self.config.stop_patience or math.inf
+        return done >= self.config.epochs or done - self.best_epoch >= patience
+
+    def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> Epoch:
         """Pass over all people in training once, then measure the loss on those held out.
+
+        An epoch that was begun goes on behind its last step.
+
+        Parameters
+        ----------
+        after_step
+            Called after each step, when `state_dict` may be taken.
 
         Raises
         ------
         InputError
-            The loss is no longer finite: the state of the epoch before is the last good one.
+            The loss is no longer finite: the state that was kept last is the last good one. Or the
+            batch needs more memory than there is.
         """
         epoch = len(self.history) + 1
         order = np.random.default_rng((self.config.seed, epoch)).permutation(self.train_index)
+        places = range(self.step * self.config.batch_size, len(order), self.config.batch_size)
+        batches = [order[place : place + self.config.batch_size] for place in places]
+        shares = [batch[self.rank :: self.n_ranks] for batch in batches]
         self.model.train()
-        train_loss = torch.zeros((), device=self.model.mean.device)
-        for index, x in self._batches(order, self.config.batch_size):
-            self.optimizer.zero_grad()
-            loss = masked_loss(x, self.model(x), self.model.inside)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            train_loss += loss.detach() * len(index) / len(order)
+        for batch, maps in zip(batches, self._read(shares), strict=True):
+            try:
+                loss = self._step(maps, len(batch))
+            except torch.OutOfMemoryError as error:
+                raise InputError(self._what_fits(len(maps))) from error
+            self._train_loss += loss * len(batch) / len(order)
+            self.step += 1
+            after_step()
+        self._refuse_divergence()
         done = Epoch(
-            epoch, train_loss.item(), self.validation_loss(), self.optimizer.param_groups[0]["lr"]
+            *(epoch, self._train_loss.item(), self.validation_loss()),
+            self.optimizer.param_groups[0]["lr"],
         )
-        if not math.isfinite(done.train_loss + done.validation_loss):
-            raise InputError(
-                f"training diverged in epoch {epoch}: the loss is not finite; choose a learning "
-                f"rate below {self.config.learning_rate:g}, or look for maps with extreme values"
-            )
         self.schedule.step(done.validation_loss)
         self.history.append(done)
+        self.step, self._train_loss = 0, self._zero()
         if not self.config.keep_best:
             self.best_epoch, self.best_loss = epoch, done.validation_loss
         else:
@@ -436,22 +537,40 @@ class Training:
             self.model.load_state_dict(self.best_weights)
 
     def validation_loss(self) -> float:
-        """Loss on the people held out."""
+        """Loss on the people held out.
+
+        Raises
+        ------
+        InputError
+            It is not finite.
+        """
         self.model.eval()
-        loss = 0.0
+        mine = self.validation_index[self.rank :: self.n_ranks]
+        total = self._zero()
         with torch.inference_mode():
-            for index, x in self._batches(self.validation_index, ENCODE_BATCH):
-                batch = masked_loss(x, self.model(x), self.model.inside).item()
-                loss += batch * len(index) / len(self.validation_index)
+            for x in self._batches(mine):
+                total += masked_loss(x, self.model(x), self.model.inside) * len(x)
+        loss = self._sum(total).item() / len(self.validation_index)
+        if not math.isfinite(loss):
+            raise self._diverged()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes in training."""
+        """All that changes in training.
+
+        Raises
+        ------
+        InputError
+            The loss is no longer finite: such a state is not worth keeping.
+        """
+        self._refuse_divergence()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "history": [asdict(epoch) for epoch in self.history],
+            "step": self.step,
+            "train_loss": self._train_loss,
             "best": (self.best_epoch, self.best_loss, self.best_weights),
         }
 
@@ -461,7 +580,78 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.step = state["step"]
+        self._train_loss = state["train_loss"].to(self.model.mean.device)
         self.best_epoch, self.best_loss, self.best_weights = state["best"]
+
+    def _step(self, maps: Tensor, n_people: int) -> Tensor:
+        """One step of the optimiser, by this process's share of a batch of so many people.
+
+        Returns the loss of the whole batch. A share may be empty: in the last batch of an epoch.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._zero()
+        if len(maps):
+            x = self.model.volumes(zscore(maps)[0])  # (b, 1, x, y, z)
+            mine = masked_loss(x, self._forward(x), self.model.inside) * len(maps) / n_people
+            mine.backward()  # type: ignore[no-untyped-call]
+            loss += mine.detach()
+        if self.n_ranks > 1:
+            for weights in self.model.parameters():
+                if weights.grad is None:
+                    weights.grad = torch.zeros_like(weights)
+                distributed.all_reduce(weights.grad)
+        self.optimizer.step()
+        return self._sum(loss)
+
+    def _zero(self) -> Tensor:
+        return torch.zeros((), device=self.model.mean.device)
+
+    def _sum(self, number: Tensor) -> Tensor:
+        """Sum over the processes."""
+        if self.n_ranks > 1:
+            distributed.all_reduce(number)
+        return number
+
+    def _share_weights(self) -> None:
+        """Begin with the weights of the first process: the others' may differ by rounding."""
+        if self.n_ranks > 1:
+            for tensor in self.model.state_dict().values():
+                distributed.broadcast(tensor, src=0)
+
+    def _diverged(self) -> InputError:
+        return InputError(
+            f"training diverged in epoch {len(self.history) + 1}: the loss is not finite; choose a "
+            f"learning rate below {self.config.learning_rate:g}, or look for maps with extreme "
+            "values"
+        )
+
+    def _refuse_divergence(self) -> None:
+        if not torch.isfinite(self._train_loss):
+            raise self._diverged()
+
+    def _what_fits(self, n_people: int) -> str:
+        """Which batch would have fitted, found by trying smaller ones."""
+        while n_people > 1:
+            n_people //= 2
+            self.optimizer.zero_grad(set_to_none=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            try:
+                x = self.model.mean.new_zeros(n_people, *self.model.mean.shape[1:])
+                self._forward(x).square().sum().backward()
+            except torch.OutOfMemoryError:
+                continue
+            total = n_people * self.n_ranks
+            return (
+                f"a batch of {self.config.batch_size} does not fit into the memory of "
+                f"{self.model.mean.device}; {total} fits: choose --batch-size {total}, or "
+                "--recompute, which takes a third more time and much less memory"
+            )
+        return (
+            f"not one map fits into the memory of {self.model.mean.device}; choose --recompute, "
+            "fewer channels, or another device"
+        )
 
     def _keep_if_best(self, loss: float) -> None:
         """Keep a copy of the weights if they are the best so far on the people held out."""
@@ -480,18 +670,25 @@ class Training:
         by_inputs = rate / inputs if self.model.config.rate_by_inputs else rate
         return [{"params": others, "lr": rate}, {"params": wide, "lr": by_inputs}]
 
-    def _batches(
-        self, index: NDArray[np.int64], batch_size: int
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """People and their z-scored maps (b, 1, x, y, z)."""
-        for start in range(0, len(index), batch_size):
-            batch = index[start : start + batch_size]
-            yield batch, self.model.volumes(zscore(self._rows(batch))[0])
+    def _read(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """Maps of batches of people, (b, n_voxels); counts the time that is spent waiting."""
+        maps = read_ahead(self._rows, batches, self.model.mean.device)
+        for _ in batches:
+            start = time.perf_counter()
+            batch = next(maps)
+            self.seconds_waiting += time.perf_counter() - start
+            yield batch
+
+    def _batches(self, index: NDArray[np.int64]) -> Iterator[Tensor]:
+        """z-scored maps (b, 1, x, y, z) of people, in turn."""
+        places = range(0, len(index), ENCODE_BATCH)
+        for maps in self._read([index[place : place + ENCODE_BATCH] for place in places]):
+            yield self.model.volumes(zscore(maps)[0])
 
     def _set_mean_map(self) -> None:
         """Mean of the z-scored maps in training, and the root mean square distance from it."""
         total = torch.zeros_like(self.model.mean, dtype=torch.float64)  # (1, 1, x, y, z)
-        for _, x in self._batches(self.train_index, ENCODE_BATCH):
+        for x in self._batches(self.train_index):
             total += x.sum(dim=0, dtype=torch.float64)
         mean = total / len(self.train_index)
         # a z-scored map has mean square 1, so what is not the mean map is 1 - its mean square
@@ -506,7 +703,7 @@ class Training:
         for norm, _ in norms:
             norm.reset_running_stats()
             norm.train().momentum = None  # a mean over all batches
-        for _, x in self._batches(self.train_index[:START_PEOPLE], ENCODE_BATCH):
+        for x in self._batches(self.train_index[:START_PEOPLE]):
             forward(x)
         for norm, momentum in norms:
             norm.eval().momentum = momentum
@@ -521,8 +718,8 @@ class Training:
         model = self.model.eval()
         some = self.train_index[:START_PEOPLE]
         maps, features = [], []
-        for _, x in self._batches(some, ENCODE_BATCH):
-            maps.append(x[:, 0, model.inside])  # (b, n_voxels in the mask)
+        for x in self._batches(some):
+            maps.append(model.rows(x))  # (b, n_voxels)
             features.append(model.features(x))
         y, h = torch.cat(maps), torch.cat(features)
         mean = h.mean(dim=0)  # (n_features,)
@@ -541,64 +738,3 @@ class Training:
         model.from_latents.weight[:, :n] = (back @ h).T
         model.from_latents.bias.zero_()
         model.components[:n, 0, model.inside] = back @ y
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Latents of people, and how well their maps are made again from them."""
-
-    latents: NDArray[np.float32]  # (n_samples, n_latents)
-    mse: NDArray[np.float64]  # (n_samples,) mean squared error of the z-scored map in the mask
-    r2: NDArray[np.float64]  # (n_samples,) share of the distance from the mean map made again
-
-
-@torch.inference_mode()
-def encode_maps(model: Autoencoder, rows: Rows, n_samples: int) -> Encoded:
-    """Encode everybody.
-
-    Parameters
-    ----------
-    model
-        A trained network; its grid and mask are those of the rows.
-    rows
-        Gives the maps of some people, (b, n_voxels), none of them constant.
-    n_samples
-        People in the cohort.
-
-    Returns
-    -------
-    Encoded
-    """
-    model.eval()
-    latents = np.empty((n_samples, model.config.n_latents), dtype=np.float32)
-    error, distance = np.empty(n_samples), np.empty(n_samples)
-    for start in range(0, n_samples, ENCODE_BATCH):
-        index = np.arange(start, min(start + ENCODE_BATCH, n_samples))
-        x = model.volumes(zscore(rows(index))[0])  # (b, 1, x, y, z)
-        code = model.encode(x)  # (b, n_latents)
-        latents[index] = code.cpu().numpy()
-        for values, guess in ((error, model.decode(code)), (distance, model.mean)):
-            squared = (x - guess).square() * model.inside  # (b, 1, x, y, z)
-            values[index] = squared.sum(dim=(1, 2, 3, 4)).cpu().numpy()  # (b,)
-    return Encoded(latents, error / int(model.inside.sum()), 1 - error / distance)
-
-
-@torch.inference_mode()
-def reconstruct(model: Autoencoder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maps made again from their latents, in the maps' own units.
-
-    Parameters
-    ----------
-    model
-        A trained network.
-    rows
-        [float32, shape: (b, n_voxels)] Maps inside the mask, none of them constant.
-
-    Returns
-    -------
-    [float32, shape: (b, n_voxels)]
-    """
-    model.eval()
-    z, moments = zscore(rows)
-    again = model(model.volumes(z))[:, 0, model.inside].cpu().numpy()  # (b, n_voxels)
-    return np.asarray(again * moments[:, 1:] + moments[:, :1], dtype=np.float32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from axoloci.tasks.encoder.kernel import Config, Training, encode_maps
+from axoloci.tasks.encoder.kernel import Config, Training
+from axoloci.tasks.encoder.representation import encode_maps
 
 
 def self_test() -> None:
@@ -20,7 +21,7 @@ def self_test() -> None:
     config = Config(n_latents=2, channels=(4, 8), epochs=1)
     training = Training(rows.__getitem__, len(rows), mask, config)
     training.run_epoch()
-    latents = encode_maps(training.model, rows.__getitem__, len(rows)).latents
+    latents = encode_maps(training.model, rows.__getitem__, np.arange(40)).latents
     design = np.column_stack([np.ones(40), latents])
     residual = factors - design @ np.linalg.lstsq(design, factors, rcond=None)[0]
     r2 = 1 - residual.var(axis=0) / factors.var(axis=0)

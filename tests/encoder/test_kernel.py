@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError
-from axoloci.tasks.encoder import kernel
+from axoloci.tasks.encoder import kernel, representation
 from axoloci.tasks.encoder.kernel import UDIP_FA, Autoencoder, Config, Training
+from axoloci.tasks.encoder.representation import Encoded, encode_maps, reconstruct
 
 SHAPE = (12, 13, 11)
 SMALL = Config(n_latents=4, channels=(4, 8), epochs=3, batch_size=8)
@@ -48,6 +54,14 @@ def train(rows: NDArray[np.float32], config: Config, n_epochs: int | None = None
     for _ in range(config.epochs if n_epochs is None else n_epochs):
         training.run_epoch()
     return training
+
+
+def zscored(rows: NDArray[np.float32]) -> torch.Tensor:
+    return representation.zscore(torch.from_numpy(rows))[0]
+
+
+def encode(model: Autoencoder, rows: NDArray[np.float32], batch_size: int = 16) -> Encoded:
+    return encode_maps(model, rows.__getitem__, np.arange(len(rows)), batch_size)
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
@@ -98,7 +112,7 @@ def test_autoencoder__mirrors_any_grid(
     mask[0, 0, 0] = mask[-1, -1, -1] = True  # so that the box is the grid
     model = Autoencoder(Config(n_latents=3, channels=(2, 3, 4)[:n_levels], crop=crop), mask)
     rows = np.random.default_rng(seed).standard_normal((2, int(mask.sum()))).astype(np.float32)
-    x = model.volumes(rows)
+    x = model.volumes(torch.from_numpy(rows))
     assert x.shape == (2, 1, *shape)
     np.testing.assert_array_equal(x[:, 0].numpy()[:, mask], rows)
     assert not x[:, 0].numpy()[:, ~mask].any()
@@ -116,7 +130,7 @@ def test_autoencoder__crops_the_margin_and_keeps_the_voxels_order() -> None:
     rows = np.arange(mask.sum(), dtype=np.float32)[None]
     full = np.zeros(mask.shape, dtype=np.float32)
     full[mask] = rows[0]
-    np.testing.assert_array_equal(model.volumes(rows)[0, 0], full[2:7, 1:6, 3:9])
+    np.testing.assert_array_equal(model.volumes(torch.from_numpy(rows))[0, 0], full[2:7, 1:6, 3:9])
 
 
 def test_grids_for__refuses_a_grid_too_small_and_names_it() -> None:
@@ -157,7 +171,7 @@ def test_masked_loss__equals_its_formula_and_ignores_what_is_outside() -> None:
 
 def test_zscore__standardises_each_map_and_can_be_undone() -> None:
     rows = planted(5, seed=1)[0] * np.array([[1.0], [2], [3], [4], [5]], dtype=np.float32)
-    z, moments = kernel.zscore(rows)
+    z, moments = (t.numpy() for t in representation.zscore(torch.from_numpy(rows)))
     np.testing.assert_allclose(z.mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(z.std(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(z * moments[:, 1:] + moments[:, :1], rows, rtol=1e-5)
@@ -170,11 +184,11 @@ def test_training__starts_from_the_mean_map_of_its_people_alone() -> None:
     assert sorted(np.concatenate(split)) == list(range(30))
     assert len(training.validation_index) == 3
     model = training.model
-    z = kernel.zscore(rows)[0][training.train_index]
+    z = zscored(rows).numpy()[training.train_index]
     np.testing.assert_allclose(model.mean[0, 0, model.inside], z.mean(axis=0), atol=1e-5)
     spread = np.sqrt(((z - z.mean(axis=0)) ** 2).mean())
     assert model.scale.item() == pytest.approx(spread, rel=1e-5)
-    x = model.volumes(kernel.zscore(rows[:2])[0])
+    x = model.volumes(zscored(rows[:2]))
     torch.testing.assert_close(model(x), model.mean.expand_as(x))
 
 
@@ -182,19 +196,19 @@ def test_training__starts_with_the_principal_components_of_the_maps() -> None:
     rows, _ = planted(30, seed=2)
     training = Training(rows.__getitem__, 30, ball(), SMALL)
     model = training.model.eval()
-    z = kernel.zscore(rows)[0]
+    z = zscored(rows).numpy()
     mean = z[training.train_index].mean(axis=0)
     known = z[training.train_index] - mean  # (27, n_voxels)
     with torch.no_grad():
-        latents = model.encode(model.volumes(z)).numpy()
-        again = model(model.volumes(z))[:, 0, model.inside].numpy()
+        latents = model.encode_rows(torch.from_numpy(z)).numpy()
+        again = model.rows(model(model.volumes(torch.from_numpy(z)))).numpy()
     # the way back is the regression of the maps on the latents
     by_latents = np.linalg.lstsq(latents[training.train_index], known, rcond=None)[0]
     np.testing.assert_allclose(again, mean + latents @ by_latents, atol=1e-3)
     # a ridge regression from random features: near the scores, those of people unseen too
-    unseen = kernel.zscore(planted(60, seed=4)[0])[0]
+    unseen = zscored(planted(60, seed=4)[0]).numpy()
     with torch.no_grad():
-        guess = model.encode(model.volumes(unseen)).numpy()
+        guess = model.encode_rows(torch.from_numpy(unseen)).numpy()
     scores = (unseen - mean) @ np.linalg.svd(known, full_matrices=False)[2][:3].T
     for k in range(3):  # as many as regions that vary
         assert abs(np.corrcoef(scores[:, k], guess[:, k])[0, 1]) > 0.9
@@ -204,7 +218,7 @@ def test_training__finds_planted_factors_in_people_it_never_saw() -> None:
     rows, _ = planted(60, seed=3)
     unseen, factors = planted(60, seed=4)
     training = train(rows, replace(SMALL, epochs=12, batch_size=5))
-    encoded = kernel.encode_maps(training.model, unseen.__getitem__, 60)
+    encoded = encode(training.model, unseen)
     for k in range(3):
         assert share_explained(factors[:, k], encoded.latents) > 0.9
     shuffled = np.random.default_rng(5).permutation(60)
@@ -224,7 +238,7 @@ def test_training__finds_factors_that_are_a_small_part_of_the_variance(seed: int
     assert 1 - (left**2).sum() / (shared**2).sum() < 0.15  # of the variance is signal
     training = train(rows, Config(n_latents=6, channels=(4, 8, 16), seed=seed))
     training.finish()
-    encoded = kernel.encode_maps(training.model, rows.__getitem__, 100)
+    encoded = encode(training.model, rows)
     for k in range(3):  # six principal components of the maps have 0.84 to 0.89
         assert share_explained(factors[:, k], encoded.latents) > 0.6
     assert encoded.r2[training.train_index].mean() > 0.05  # the mean map alone makes 0
@@ -281,12 +295,103 @@ def test_training__taken_up_again_equals_one_that_never_stopped() -> None:
         assert torch.equal(tensor, weights(rest)[name])
 
 
+def test_training__stopped_in_mid_epoch_equals_one_that_never_stopped() -> None:
+    rows, _ = planted(24, seed=7)
+    whole = train(rows, replace(SMALL, batch_size=5))
+    half = Training(rows.__getitem__, 24, ball(), replace(SMALL, batch_size=5))
+    kept = {}
+
+    def stop_at_epoch_2_step_3() -> None:
+        if (len(half.history), half.step) == (1, 3):
+            kept.update(copy.deepcopy(half.state_dict()))
+            raise KeyboardInterrupt
+
+    half.run_epoch(stop_at_epoch_2_step_3)
+    with pytest.raises(KeyboardInterrupt):
+        half.run_epoch(stop_at_epoch_2_step_3)
+    rest = Training(rows.__getitem__, 24, ball(), replace(SMALL, batch_size=5))
+    rest.load_state_dict(kept)
+    steps_left = []
+    rest.run_epoch(lambda: steps_left.append(rest.step))
+    assert steps_left == [4, 5]  # of 22 people in batches of 5
+    rest.run_epoch()
+    assert rest.history == whole.history
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(rest)[name])
+
+
+def test_training__in_two_processes_equals_one(tmp_path: Path) -> None:
+    rows, _ = planted(25, seed=7)  # 22 in training: the last batch of 1 leaves a process none
+    config = replace(SMALL, batch_size=7)
+    np.savez(tmp_path / "given.npz", rows=rows, mask=ball(), config=json.dumps(asdict(config)))
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    port = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    worker = Path(__file__).with_name("train_together.py")
+    run = subprocess.run([*program, *port, worker, tmp_path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    one = train(rows, config)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, tensor in weights(one).items():
+        assert torch.equal(first["model"][name], second["model"][name])
+        torch.testing.assert_close(first["model"][name], tensor, rtol=1e-3, atol=1e-4)
+    losses = [[epoch["validation_loss"] for epoch in state["history"]] for state in (first, second)]
+    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx([epoch.validation_loss for epoch in one.history], rel=1e-4)
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(UDIP_FA, channels=(4, 8), n_latents=4)])
+def test_training__that_computes_twice_what_it_does_not_keep_is_the_same(config: Config) -> None:
+    rows, _ = planted(24, seed=7)
+    config = replace(config, batch_size=8)
+    kept, anew = (train(rows, replace(config, recompute=r), n_epochs=1) for r in (False, True))
+    for name, tensor in weights(kept).items():
+        assert torch.equal(tensor, weights(anew)[name]), name
+
+
+def test_training__in_bfloat16_learns_the_same() -> None:
+    rows, factors = planted(60, seed=3)
+    latents = [
+        encode(train(rows, replace(SMALL, precision=precision)).model, rows).latents
+        for precision in ("float32", "bfloat16")
+    ]
+    assert not np.array_equal(*latents)
+    for k in range(3):
+        exact, reduced = (share_explained(factors[:, k], each) for each in latents)
+        assert reduced == pytest.approx(exact, abs=0.02)
+
+
+def test_training__ends_early_when_the_people_held_out_gain_nothing() -> None:
+    rows, _ = planted(24, seed=13)
+    config = replace(SMALL, learning_rate=0.05, epochs=30, stop_patience=2)
+    training = Training(rows.__getitem__, 24, ball(), config)
+    while not training.finished:
+        training.run_epoch()
+    assert len(training.history) == training.best_epoch + 2 < 30
+
+
+def test_training__says_which_batch_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted(24, seed=7)
+    training = Training(rows.__getitem__, 24, ball(), SMALL)
+    forward = training._forward.forward
+
+    def limited(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(x)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(training._forward, "forward", limited)
+    with pytest.raises(InputError, match=r"a batch of 8 does not fit .*; 2 fits: .* 2, or --recom"):
+        training.run_epoch()
+
+
 def test_training__stops_when_it_diverges_and_keeps_its_last_good_history() -> None:
     rows, _ = planted(24, seed=8)
     training = Training(rows.__getitem__, 24, ball(), replace(SMALL, learning_rate=1e30))
     with pytest.raises(InputError, match=r"diverged in epoch 1.*learning rate below 1e"):
         training.run_epoch()
     assert training.history == []
+    with pytest.raises(InputError, match="diverged"):  # nothing that is kept is of this state
+        training.state_dict()
 
 
 def test_training__refuses_fewer_people_than_a_batch() -> None:
@@ -311,18 +416,46 @@ def test_training__of_the_published_kind_needs_no_mean_map() -> None:
     assert training.history[1].train_loss < training.history[0].train_loss
 
 
-def test_encode_maps__reports_the_errors_of_its_own_reconstructions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_folded__encodes_and_decodes_as_the_network_it_is_of() -> None:
+    rows, _ = planted(24, seed=11)
+    model = train(rows, replace(UDIP_FA, channels=(4, 8), n_latents=4, batch_size=8), 1).model
+    exact, fast = (encode(each, rows) for each in (model, model.folded()))
+    np.testing.assert_allclose(fast.latents, exact.latents, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fast.r2, exact.r2, rtol=1e-3, atol=1e-5)
+    assert model.folded().to_latents.weight is model.to_latents.weight
+
+
+def test_read_ahead__gives_all_batches_in_turn_and_passes_errors_on() -> None:
+    rows, _ = planted(9, seed=11)
+    batches = [np.array(each) for each in ([3, 1], [8], [], [0, 0, 2], [5])]
+    cpu = torch.device("cpu")
+    given = list(representation.read_ahead(rows.__getitem__, batches[:2], cpu))
+    assert [len(batch) for batch in given] == [2, 1]
+    whole = [np.array(each, dtype=np.int64) for each in batches]
+    for batch, maps in zip(
+        whole, representation.read_ahead(rows.__getitem__, whole, cpu), strict=True
+    ):
+        np.testing.assert_array_equal(maps, rows[batch])
+
+    def damaged(index: NDArray[np.int64]) -> NDArray[np.float32]:
+        if 8 in index:
+            raise InputError("the map of 8 is damaged")
+        return rows[index]
+
+    maps_of = representation.read_ahead(damaged, whole, cpu)
+    np.testing.assert_array_equal(next(maps_of), rows[[3, 1]])
+    with pytest.raises(InputError, match="the map of 8 is damaged"):
+        next(maps_of)
+
+
+def test_encode_maps__reports_the_errors_of_its_own_reconstructions() -> None:
     rows, _ = planted(24, seed=11)
     model = train(rows, SMALL).model
-    encoded = kernel.encode_maps(model, rows.__getitem__, 24)
-    z, moments = kernel.zscore(rows)
-    again = (kernel.reconstruct(model, rows) - moments[:, :1]) / moments[:, 1:]
+    encoded = encode(model, rows)
+    z, moments = (t.numpy() for t in representation.zscore(torch.from_numpy(rows)))
+    again = (reconstruct(model, rows) - moments[:, :1]) / moments[:, 1:]
     mean = model.mean[0, 0, model.inside].numpy()
     np.testing.assert_allclose(encoded.mse, ((z - again) ** 2).mean(axis=1), rtol=1e-3)
     distance = ((z - mean) ** 2).mean(axis=1)
     np.testing.assert_allclose(encoded.r2, 1 - encoded.mse / distance, atol=1e-4)
-    monkeypatch.setattr(kernel, "ENCODE_BATCH", 5)
-    one_by_one = kernel.encode_maps(model, rows.__getitem__, 24)
-    np.testing.assert_allclose(one_by_one.latents, encoded.latents, atol=1e-4)
+    np.testing.assert_allclose(encode(model, rows, 5).latents, encoded.latents, atol=1e-4)

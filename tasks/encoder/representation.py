@@ -1,0 +1,204 @@
+"""What the autoencoder and the linear representation have in common: how maps are read and encoded.
+
+Maps come as rows: the voxels inside the cohort's mask, C order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Rows = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
+"""Gives the maps of some people, (b, n_voxels), by their places in the cohort."""
+
+ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e-6)
+N_AHEAD = 2  # batches that are read while another is computed
+PEOPLE_PER_LATENT = 15
+
+
+class Representation(Protocol):
+    """Maps to latents and back.
+
+    A representation sees maps on a scale of its own: z-scored, or as they are.
+    """
+
+    @property
+    def n_latents(self) -> int:
+        """Latents a person."""
+
+    @property
+    def mean_rows(self) -> Tensor:
+        """The mean map, scaled, (n_voxels,)."""
+
+    def scaled(self, maps: Tensor) -> Tensor:
+        """Maps in their own units (b, n_voxels) -> as the representation sees them."""
+
+    def unscaled(self, rows: Tensor, maps: Tensor) -> Tensor:
+        """Scaled maps (b, n_voxels) -> in the units of these maps of the same people."""
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        """Scaled maps (b, n_voxels) -> latents (b, n_latents)."""
+
+    def decode_rows(self, latents: Tensor) -> Tensor:
+        """Latents (b, n_latents) -> scaled maps (b, n_voxels)."""
+
+
+def latents_for(n_samples: int) -> int:
+    """Latents that a cohort supports: the published 128, in a small one one per 15 people.
+
+    More would describe single people, and cost the joint test its degrees of freedom.
+
+    >>> latents_for(50_000), latents_for(150)
+    (128, 10)
+    """
+    return max(1, min(128, n_samples // PEOPLE_PER_LATENT))
+
+
+def held_out(
+    n_samples: int, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Who is in training and who is held out: the same people for every representation.
+
+    Parameters
+    ----------
+    n_samples
+        People in the cohort.
+    fraction
+        Share held out, at least one person.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    (train_index, validation_index)
+        [int64] Places of people, in ascending order.
+    """
+    order = np.random.default_rng(seed).permutation(n_samples)
+    n_validation = max(1, round(fraction * n_samples))
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+
+
+def zscore(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardise each map over its voxels.
+
+    Parameters
+    ----------
+    rows
+        [shape: (b, n_voxels)] Maps inside the mask, none of them constant.
+
+    Returns
+    -------
+    (z, moments)
+        [float32, shape: (b, n_voxels)] mean 0 and variance 1 a row; [float32, shape: (b, 2)] mean
+        and standard deviation of each map.
+    """
+    rows = rows.float()
+    variance, mean = torch.var_mean(rows, dim=1, correction=0)  # (b,), (b,)
+    moments = torch.stack((mean, variance.sqrt()), dim=1)  # (b, 2)
+    return (rows - moments[:, :1]) / moments[:, 1:], moments
+
+
+def read_ahead(
+    rows: Rows, batches: Sequence[NDArray[np.int64]], device: torch.device
+) -> Iterator[Tensor]:
+    """Read batches of maps in a thread, the next ones while the caller computes with one.
+
+    Parameters
+    ----------
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    batches
+        [int64, shape: (b,)] each: places of people.
+    device
+        Where the maps go; to a GPU they are copied while it computes.
+
+    Yields
+    ------
+    [shape: (b, n_voxels)] The maps of each batch, in turn.
+    """
+
+    def read(index: NDArray[np.int64]) -> Tensor:
+        maps = torch.from_numpy(rows(index))
+        return maps.pin_memory() if device.type == "cuda" else maps
+
+    reader = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(reader.submit(read, index) for index in batches[:N_AHEAD])
+        for place in range(len(batches)):
+            if place + N_AHEAD < len(batches):
+                waiting.append(reader.submit(read, batches[place + N_AHEAD]))
+            yield waiting.popleft().result().to(device, non_blocking=True)
+    finally:
+        reader.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of people, and how well their maps are made again from them."""
+
+    latents: NDArray[np.float32]  # (n_samples, n_latents)
+    mse: NDArray[np.float64]  # (n_samples,) mean squared error of the scaled map in the mask
+    r2: NDArray[np.float64]  # (n_samples,) share of the distance from the mean map made again
+
+
+@torch.inference_mode()
+def encode_maps(
+    model: Representation, rows: Rows, index: NDArray[np.int64], batch_size: int = ENCODE_BATCH
+) -> Encoded:
+    """Encode people.
+
+    Parameters
+    ----------
+    model
+        A fitted representation of maps of the same voxels.
+    rows
+        Gives the maps of some people, (b, n_voxels), none of them constant.
+    index
+        [int64, shape: (n_samples,)] Who is encoded.
+    batch_size
+        People at once.
+
+    Returns
+    -------
+    Encoded
+    """
+    mean = model.mean_rows  # (n_voxels,)
+    latents = np.empty((len(index), model.n_latents), dtype=np.float32)
+    error, distance = np.empty(len(index)), np.empty(len(index))
+    places = [slice(at, at + batch_size) for at in range(0, len(index), batch_size)]
+    maps_of = read_ahead(rows, [index[place] for place in places], mean.device)
+    for place, maps in zip(places, maps_of, strict=True):
+        truth = model.scaled(maps)  # (b, n_voxels)
+        code = model.encode_rows(truth)  # (b, n_latents)
+        latents[place] = code.cpu().numpy()
+        error[place] = (truth - model.decode_rows(code)).square().mean(dim=1).cpu().numpy()
+        distance[place] = (truth - mean).square().mean(dim=1).cpu().numpy()
+    return Encoded(latents, error, 1 - error / distance)
+
+
+@torch.inference_mode()
+def reconstruct(model: Representation, maps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Maps made again from their latents, in the maps' own units.
+
+    Parameters
+    ----------
+    model
+        A fitted representation.
+    maps
+        [shape: (b, n_voxels)] Maps inside the mask, none of them constant.
+
+    Returns
+    -------
+    [float32, shape: (b, n_voxels)]
+    """
+    given = torch.from_numpy(maps).to(model.mean_rows)
+    again = model.decode_rows(model.encode_rows(model.scaled(given)))
+    return np.asarray(model.unscaled(again, given).cpu().numpy(), dtype=np.float32)
