@@ -49,6 +49,7 @@ def planted_maps(
     factors: NDArray[np.float64],
     n_shapes: int,
     rng: np.random.Generator,
+    *,
     effect: float = 1.0,
     noise: float = NOISE,
 ) -> NDArray[np.float32]:
