@@ -19,6 +19,7 @@ from axoloci.tasks.encoder.kernel import Config, Training, masked_loss
 from axoloci.tasks.encoder.representation import encode_maps
 from benchmarks.planted_maps import N_FACTORS, brain, planted_maps
 from benchmarks.representations import (
+    CHANNELS,
     N_LATENTS,
     NONLINEAR,
     N_UNSEEN,
@@ -124,7 +125,9 @@ def run(job: Job) -> Result:
     rng = np.random.default_rng(job.seed)
     factors = rng.standard_normal((N_TRAIN + N_UNSEEN, N_FACTORS))
     maps = planted_maps(factors, job.cohort.n_shapes, rng, noise=job.cohort.noise)
-    config = Config(n_latents=N_LATENTS, learning_rate=STEP, epochs=EPOCHS, seed=job.seed)
+    config = Config(
+        n_latents=N_LATENTS, channels=CHANNELS, learning_rate=STEP, epochs=EPOCHS, seed=job.seed
+    )
     arguments = (maps.__getitem__, N_TRAIN, brain(), config)
     training = OptionTraining(job.option, job.strength, *arguments)
     for _ in range(EPOCHS):

@@ -41,6 +41,7 @@ N_TRAIN, N_UNSEEN = 1_000, 500  # people; of the first a tenth steers the traini
 SEEDS = (0, 1, 2)
 N_LATENTS = 12
 EPOCHS = 12
+CHANNELS = (8, 16, 32)
 STEP = 1.5e-3
 VOXEL_SIZE = (6.0, 6.0, 6.0)  # mm
 N_MOVED = 64  # people whose latents are moved for a map
@@ -81,13 +82,13 @@ class Result:
 
 
 PLAIN, SMOOTHED = "PCA", "smoothed PCA"
-AUTOENCODER, SLOW, RANDOM = "autoencoder", "autoencoder, step 5e-4", "autoencoder, random start"
+AUTOENCODER, RANDOM = "autoencoder", "autoencoder, random start"
 COMPARED = {
     LINEAR: (PLAIN, SMOOTHED, AUTOENCODER),
     NONLINEAR: (PLAIN, SMOOTHED, AUTOENCODER, RANDOM),
 }
-LATENTS = (8, 12, 16, 24)
-BY_LATENTS = (PLAIN, SMOOTHED, AUTOENCODER)
+LATENTS = (8, 12, 16)
+BY_LATENTS = (PLAIN, SMOOTHED, AUTOENCODER, RANDOM)
 SHOWN = (  # a factor's place, what it is, height of the slice through it
     (0, "intensity of a region", round(REGION_CENTRES[0][2])),
     (4, "shape of the lowest tract", round(TRACT_HEIGHTS[0])),
@@ -150,7 +151,8 @@ def learn(job: Job, rows: Rows) -> Representation:
         return linear.fit(rows, N_TRAIN, brain(), VOXEL_SIZE, settings).model
     config = kernel.Config(
         n_latents=job.n_latents,
-        learning_rate=kernel.Config().learning_rate if job.representation == SLOW else STEP,
+        channels=CHANNELS,
+        learning_rate=STEP,
         pca_start=job.representation != RANDOM,
         epochs=EPOCHS,
         seed=job.seed,
@@ -254,7 +256,8 @@ def page(results: dict[Job, Result]) -> str:
         f"deviation) for one standard deviation, noise {LINEAR.noise:g} FA. In the *nonlinear* "
         f"cohort four are shapes: a tract of {TRACT:g} voxels bends sideways by {BEND:g} voxels, "
         f"noise {NONLINEAR.noise:g}. {N_LATENTS} latents where nothing else is said; the "
-        f"autoencoder has {EPOCHS} epochs with steps of {STEP:g}, all else is its default.\n\n"
+        f"autoencoder has {len(CHANNELS)} levels of {', '.join(map(str, CHANNELS))} channels and "
+        f"{EPOCHS} epochs with steps of {STEP:g}; all else is its default.\n\n"
         "The canonical correlation is the mean of the eight between latents and factors; their "
         "combinations, like the regressions behind R², are fitted in the people to learn from. "
         f"Mean of {len(SEEDS)} seeds, lowest and highest in brackets.\n\n"
