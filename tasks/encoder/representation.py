@@ -16,12 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from axoloci.statistics import robust_z
+
 Rows = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
 """Gives the maps of some people, (b, n_voxels), by their places in the cohort."""
 
 ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e-6)
 N_AHEAD = 2  # batches that are read while another is computed
 PEOPLE_PER_LATENT = 15
+MANY_SPREADS = 5.0  # robust standard deviations, which no one of 50,000 sound people reaches
 
 
 class Representation(Protocol):
@@ -202,3 +205,23 @@ def reconstruct(model: Representation, maps: NDArray[np.floating[Any]]) -> NDArr
     given = torch.from_numpy(maps).to(model.mean_rows)
     again = model.decode_rows(model.encode_rows(model.scaled(given)))
     return np.asarray(model.unscaled(again, given).cpu().numpy(), dtype=np.float32)
+
+
+def outliers(error: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whose reconstruction error stands out from the others'.
+
+    Errors are skewed, so that their logarithms are compared.
+
+    Parameters
+    ----------
+    error
+        [float64, shape: (n_samples,)] Mean squared error of each map.
+
+    Returns
+    -------
+    [bool, shape: (n_samples,)]
+
+    >>> outliers(np.array([0.10, 0.11, 0.09, 0.12, 0.30, 0.10]))
+    array([False, False, False, False,  True, False])
+    """
+    return robust_z(np.log(np.maximum(error, np.finfo(np.float64).tiny))) > MANY_SPREADS

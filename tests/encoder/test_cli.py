@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +22,9 @@ from safetensors import safe_open
 
 from axoloci.io.cohort import read_cohort, write_cohort
 from axoloci.io.files import sha256
-from axoloci.tasks.encoder import kernel
+from axoloci.tasks.encoder import cli, kernel
 from axoloci.tasks.encoder.cli import main
+from axoloci.tasks.encoder.representation import held_out
 
 IDS = [f"{number:04d}" for number in range(1, 21)]
 SMALL = ("--n-latents", "3", "--channels", "2,4", "--epochs", "3", "--batch-size", "6")
@@ -28,13 +34,21 @@ def mask(seed: int = 0) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).random((8, 9, 7)) < 0.7
 
 
-def store(path: Path, inside: NDArray[np.bool_], seed: int = 1, constant: bool = False) -> Path:
+def store(
+    path: Path,
+    inside: NDArray[np.bool_],
+    seed: int = 1,
+    constant: bool = False,
+    ids: Sequence[str] = IDS,
+    unit: float = 1.0,
+    affine: Sequence[float] = (2.0, 2.0, 2.0, 1.0),
+) -> Path:
     rng = np.random.default_rng(seed)
     mean = rng.random(int(inside.sum()))
     rows = 0.4 + 0.2 * mean + 0.05 * rng.standard_normal((len(IDS), len(mean)))
     if constant:
         rows[4] = 0.5
-    write_cohort(path, IDS, rows, inside, np.diag([2.0, 2.0, 2.0, 1.0]))
+    write_cohort(path, ids, unit * rows, inside, np.diag(affine))
     return path
 
 
@@ -52,10 +66,16 @@ def train(cohort: Path, out: Path, *more: object) -> Result:
     return run("train", "--cohort", cohort, *files, "--device", "cpu", *SMALL, *more)
 
 
-def encode(cohort: Path, model: Path, to: Path) -> Result:
+def fit_linear(cohort: Path, out: Path, *more: object) -> Result:
+    files = ("--out", out, "--history", out.with_suffix(".tsv"))
+    return run("fit-linear", "--cohort", cohort, *files, "--device", "cpu", *more)
+
+
+def encode(cohort: Path, model: Path, to: Path, training_people: str = "keep") -> Result:
     return run(
         *("encode", "--cohort", cohort, "--model", model, "--out", to / "latents.parquet"),
         *("--quality", to / "quality.tsv", "--examples", to / "examples.npz", "--threads", 1),
+        *("--training-people", training_people),
     )
 
 
@@ -87,7 +107,7 @@ def test_train_and_encode__write_what_the_next_steps_read(cohort: Path, tmp_path
     identity = json.loads(table.schema.metadata[b"axoloci"])
     assert identity["model_sha256"] == sha256(model)
     quality = pd.read_csv(tmp_path / "quality.tsv", sep="\t", dtype={"sample_id": str})
-    assert list(quality) == ["sample_id", "reconstruction_mse", "reconstruction_r2"]
+    assert list(quality) == ["sample_id", "reconstruction_mse", "reconstruction_r2", "outlier"]
     assert list(quality.sample_id) == IDS
     assert (quality.reconstruction_mse > 0).all()
     with np.load(tmp_path / "examples.npz") as examples:
@@ -108,7 +128,7 @@ def test_train_and_encode__are_byte_for_byte_repeatable(cohort: Path, tmp_path: 
         assert train(cohort, tmp_path / name / "model.safetensors").exit_code == 0
         assert encode(cohort, tmp_path / name / "model.safetensors", tmp_path / name).exit_code == 0
     files = sorted(file.name for file in (tmp_path / "a").iterdir())
-    assert len(files) == 5
+    assert len(files) == 6
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
@@ -121,10 +141,10 @@ def test_train__killed_and_started_again_makes_the_same_model(
     checkpoint = ("--checkpoint", tmp_path / "checkpoint.pt")
     run_epoch = kernel.Training.run_epoch
 
-    def killed_in_epoch_3(training: kernel.Training) -> kernel.Epoch:
+    def killed_in_epoch_3(training: kernel.Training, *given: Any) -> kernel.Epoch:
         if len(training.history) == 2:
             raise SystemExit(137)
-        return run_epoch(training)
+        return run_epoch(training, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(kernel.Training, "run_epoch", killed_in_epoch_3)
@@ -135,6 +155,70 @@ def test_train__killed_and_started_again_makes_the_same_model(
     for suffix in (".safetensors", ".tsv"):
         whole, again = ((tmp_path / name).with_suffix(suffix) for name in ("whole", "again"))
         assert whole.read_bytes() == again.read_bytes()
+
+
+def test_train__killed_in_mid_epoch_goes_on_within_it(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="axoloci")
+    assert train(cohort, tmp_path / "whole.safetensors").exit_code == 0
+    monkeypatch.setattr(cli, "CHECKPOINT_SECONDS", 0.0)
+    take_step = kernel.Training._step
+
+    def killed_in_epoch_2(training: kernel.Training, *given: Any) -> torch.Tensor:
+        if (len(training.history), training.step) == (1, 2):
+            raise SystemExit(137)
+        return take_step(training, *given)
+
+    again = ("--checkpoint", tmp_path / "checkpoint.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel.Training, "_step", killed_in_epoch_2)
+        assert train(cohort, tmp_path / "again.safetensors", *again).exit_code == 137
+    assert train(cohort, tmp_path / "again.safetensors", *again).exit_code == 0
+    assert "going on after epoch 1 and 2 steps of the next" in caplog.text
+    for suffix in (".safetensors", ".tsv"):
+        one, other = ((tmp_path / name).with_suffix(suffix) for name in ("whole", "again"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_train__draws_curves_for_tensorboard(cohort: Path, tmp_path: Path) -> None:
+    result = train(cohort, tmp_path / "m.safetensors", "--tensorboard", tmp_path / "curves")
+    assert result.exit_code == 0, result.output
+    (events,) = (tmp_path / "curves").iterdir()
+    drawn = list(read_events(events))
+    history = pd.read_csv(tmp_path / "m.tsv", sep="\t")
+    for tag, column in (("loss/training", "train_loss"), ("loss/held_out", "validation_loss")):
+        points = [(step, value) for name, step, value in drawn if name == tag]
+        assert [step for step, _ in points] == [1, 2, 3]
+        np.testing.assert_allclose([value for _, value in points], history[column], rtol=1e-6)
+
+
+def read_events(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Scalars of a TensorBoard file: records of length, checksum, protocol buffer, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content = path.read_bytes()
+    place = 0
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 8], "little")
+        event = Event.FromString(content[place + 12 : place + 12 + length])
+        place += 12 + length + 4
+        for value in event.summary.value:
+            yield value.tag, event.step, value.simple_value
+
+
+def test_train__in_two_processes_writes_one_model(cohort: Path, tmp_path: Path) -> None:
+    assert train(cohort, tmp_path / "one.safetensors").exit_code == 0
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    step = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "axoloci.tasks.encoder.cli"]
+    files = ("--out", tmp_path / "two.safetensors", "--history", tmp_path / "two.tsv")
+    command = (*program, *step, "train", "--cohort", cohort, *files, "--device", "cpu", *SMALL)
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("training on 18 people") == 1
+    assert header(tmp_path / "two.safetensors")["training"]["n_processes"] == 2
+    one, two = (pd.read_csv(tmp_path / f"{name}.tsv", sep="\t") for name in ("one", "two"))
+    np.testing.assert_allclose(two.validation_loss, one.validation_loss, rtol=1e-4)
 
 
 def test_train__does_not_go_on_from_a_checkpoint_of_something_else(
@@ -211,22 +295,107 @@ def test_train__takes_the_published_settings_where_none_is_given(
 def test_encode__refuses_maps_that_are_not_the_models(cohort: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
     assert train(cohort, model).exit_code == 0
-    for inside, what in ((mask(seed=3), "mask_sha256"), (mask()[:, :8], "shape")):
-        other = store(tmp_path / "other.zarr", inside)
+    for inside, given, message in (
+        (mask(seed=3), {}, "its mask_sha256 is"),
+        (mask()[:, :8], {}, "its shape is"),
+        (mask(), {"affine": (2.0, 2.0, 2.5, 1.0)}, "its affine is"),
+        (mask(), {"unit": 100.0}, "the mean of maps is 49.*: the maps are scaled differently"),
+    ):
+        other = store(tmp_path / "other.zarr", inside, **given)  # type: ignore[arg-type]
         result = encode(other, model, tmp_path)
         assert result.exit_code == 1
-        assert f"other.zarr: its {what} is" in result.output
+        assert re.search(rf"other.zarr: {message}", result.output), result.output
     assert not (tmp_path / "latents.parquet").exists()
+
+
+def test_encode__refuses_the_people_the_model_was_trained_on_unless_told(
+    cohort: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.safetensors"
+    assert train(cohort, model).exit_code == 0
+    some = [*IDS[:5], *(f"new{k}" for k in range(15))]
+    other = store(tmp_path / "other.zarr", mask(), seed=3, ids=some)
+    result = encode(other, model, tmp_path, "refuse")
+    assert result.exit_code == 1
+    assert "was trained on 5 of its 20 people; keep them by --training-people" in result.output
+    assert not (tmp_path / "latents.parquet").exists()
+    for choice, expected in (("drop", some[5:]), ("keep", some)):
+        assert encode(other, model, tmp_path, choice).exit_code == 0
+        table = pq.read_table(tmp_path / "latents.parquet")
+        assert table["sample_id"].to_pylist() == expected
+        assert list(pd.read_csv(tmp_path / "quality.tsv", sep="\t").sample_id) == expected
+    result = encode(cohort, model, tmp_path, "drop")
+    assert result.exit_code == 1
+    assert "nobody is left to encode" in result.output
+
+
+def test_encode__names_whose_map_is_made_again_badly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    n = int(mask().sum())
+    region = rng.standard_normal(n)
+    rows = 0.4 + 0.05 * rng.standard_normal((20, 1)) * region + 0.01 * rng.random((20, n))
+    unseen = held_out(20, 0.1, 0)[1][0]
+    rows[unseen] = 0.4 + 0.2 * rng.standard_normal(n)
+    write_cohort(tmp_path / "c.zarr", IDS, rows, mask(), np.eye(4))
+    model = tmp_path / "model.safetensors"
+    assert fit_linear(tmp_path / "c.zarr", model, "--n-latents", 1, "--bandwidth", 0).exit_code == 0
+    assert encode(tmp_path / "c.zarr", model, tmp_path).exit_code == 0
+    quality = pd.read_csv(tmp_path / "quality.tsv", sep="\t", dtype={"sample_id": str})
+    assert list(quality.sample_id[quality.outlier == 1]) == [IDS[unseen]]
+    assert f"{IDS[unseen]}: the reconstruction error stands out" in caplog.text
+
+
+def test_fit_linear__makes_a_model_that_encodes_as_its_components_say(
+    cohort: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.safetensors"
+    assert fit_linear(cohort, model, "--n-latents", 3, "--bandwidth", 0).exit_code == 0
+    assert header(model)["kind"] == "linear"
+    history = pd.read_csv(tmp_path / "model.tsv", sep="\t")
+    assert list(history) == ["component", "variance", "variance_kept"]
+    assert list(history.component) == [f"component_{k:03d}" for k in range(3)]
+    result = encode(cohort, model, tmp_path)
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(tmp_path / "latents.parquet").to_pandas()
+    assert list(table)[1:] == list(history.component)
+    trained = [IDS.index(name) for name in header(model)["training"]["train_sample_id"]]  # type: ignore[attr-defined]
+    maps = read_cohort(cohort).rows().astype(np.float64)
+    centred = maps - maps[trained].mean(axis=0)
+    _, singular, basis = np.linalg.svd(centred[trained], full_matrices=False)
+    np.testing.assert_allclose(history.variance, singular[:3] ** 2 / 17, rtol=1e-4)
+    found = table.iloc[:, 1:].to_numpy()
+    expected = centred @ basis[:3].T
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found, signs * expected, atol=1e-4)
+
+
+def test_models__have_a_card_for_people(cohort: Path, tmp_path: Path) -> None:
+    assert train(cohort, tmp_path / "a.safetensors").exit_code == 0
+    assert fit_linear(cohort, tmp_path / "b.safetensors", "--variance", "0.5").exit_code == 0
+    for name, first in (("a", "# Convolutional autoencoder"), ("b", "# Linear representation")):
+        card = (tmp_path / f"{name}.md").read_text()
+        assert card.startswith(f"{first} of FA maps")
+        assert "maps of 18 people without labels; 2 people were held out" in card
+        assert "8×9×7 voxels of 2 × 2 × 2 mm" in card
+        assert "0001" not in card  # no one's name
+    kept = header(tmp_path / "b.safetensors")["training"]["variance_kept"]
+    assert 0.5 <= kept < 0.7  # type: ignore[operator]
 
 
 def test_encode__refuses_files_that_are_no_model(cohort: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
     assert train(cohort, model).exit_code == 0
     content = model.read_bytes()
-    newer = content.replace(b'\\"format_version\\": 1', b'\\"format_version\\": 2')
+    newer, older = (
+        content.replace(b'\\"format_version\\": 2', b'\\"format_version\\": %d' % version)
+        for version in (3, 1)
+    )
     for damaged, message in (
         (content[:-50], "cannot be read"),
-        (newer, "newer than 1; update axoloci"),
+        (newer, "newer than 2; update axoloci"),
+        (older, "older than 2; train the model again"),
         (content.replace(b"axoloci-encoder", b"another-encoder"), "is not a model of"),
     ):
         assert damaged != content

@@ -196,11 +196,13 @@ def test_associate__says_that_minus_nine_is_a_value(
 def test_associate__takes_latents(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = study
     latents = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    write_latents(tmp_path / "l.parquet", [f"i{i}" for i in range(59, -1, -1)], latents, "sha")
+    names = ["latent_000", "latent_001", "latent_002"]
+    people = [f"i{i}" for i in range(59, -1, -1)]
+    write_latents(tmp_path / "l.parquet", people, latents, names, "sha")
     inputs = ("--genotypes", f"{folder / 'g'}.bed", "--traits", tmp_path / "l.parquet")
     gwas("associate", *inputs, "--out", tmp_path / "s")
     store = read_sumstats(tmp_path / "s")
-    assert store.traits == ["latent_000", "latent_001", "latent_002"]
+    assert store.traits == names
     assert (store.n_samples, store.n_covariates) == (60, 1)
     np.testing.assert_allclose(store.trait_correlation, np.corrcoef(latents.T), atol=1e-6)
     sd = store.trait_residual_sd  # the definition that makes this the covariance

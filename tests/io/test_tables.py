@@ -182,17 +182,18 @@ def test_write_latents__are_read_back(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     latents = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
-    write_latents(tmp_path / "latents.parquet", ["0003", "1", "x"], latents, "abc")
+    names = ["latent_000", "latent_001"]
+    write_latents(tmp_path / "latents.parquet", ["0003", "1", "x"], latents, names, "abc")
     table = read_traits(tmp_path / "latents.parquet")
     assert list(table.index) == ["0003", "1", "x"]
-    assert list(table.columns) == ["latent_000", "latent_001"]
+    assert list(table.columns) == names
     np.testing.assert_array_equal(table.to_numpy(), latents.astype(np.float64))
     schema = pq.read_schema(tmp_path / "latents.parquet")
     assert schema.metadata[b"axoloci"] == (
         b'{"format": "axoloci-latents", "format_version": 1, "model_sha256": "abc"}'
     )
     first = (tmp_path / "latents.parquet").read_bytes()
-    write_latents(tmp_path / "latents.parquet", ["0003", "1", "x"], latents, "abc")
+    write_latents(tmp_path / "latents.parquet", ["0003", "1", "x"], latents, names, "abc")
     assert (tmp_path / "latents.parquet").read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["latents.parquet"]
 
@@ -204,7 +205,7 @@ def test_write_latents__refuses_what_is_not_a_table(tmp_path: Path) -> None:
         (["a", "b"], np.array([[1.0], [np.nan]])),
     ):
         with pytest.raises(ValueError, match="latents"):
-            write_latents(tmp_path / "x.parquet", ids, values, "")
+            write_latents(tmp_path / "x.parquet", ids, values, ["latent_000"], "")
     assert not (tmp_path / "x.parquet").exists()
 
 
@@ -214,7 +215,7 @@ def test_read_traits__refuses_newer_latents(
     from axoloci.io import tables
 
     monkeypatch.setattr(tables, "LATENTS_VERSION", 2)
-    write_latents(tmp_path / "l.parquet", ["a"], np.ones((1, 1)), "")
+    write_latents(tmp_path / "l.parquet", ["a"], np.ones((1, 1)), ["latent_000"], "")
     monkeypatch.undo()
     with pytest.raises(InputError, match="format version 2; this axoloci reads up to 1"):
         read_traits(tmp_path / "l.parquet")

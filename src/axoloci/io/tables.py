@@ -266,6 +266,7 @@ def write_latents(
     path: str | os.PathLike[str],
     sample_id: Sequence[str],
     latents: ArrayLike,
+    names: Sequence[str],
     model_sha256: str,
 ) -> None:
     """Write latents as Parquet, whole or not at all.
@@ -277,7 +278,9 @@ def write_latents(
     sample_id : (n_samples,)
         People, each once.
     latents : array-like, (n_samples, n_latents)
-        Finite values; column k becomes `latent_<k>` with three digits or more.
+        Finite values.
+    names : (n_latents,)
+        Columns.
     model_sha256
         SHA-256 of the model that made them.
     """
@@ -290,7 +293,7 @@ def write_latents(
     if not np.isfinite(values).all():
         raise ValueError("latents that are not finite")
     columns = {"sample_id": pa.array(list(sample_id), pa.string())}
-    columns |= {f"latent_{k:03d}": pa.array(values[:, k]) for k in range(values.shape[1])}
+    columns |= {name: pa.array(values[:, k]) for k, name in enumerate(names)}
     identity = {
         "format": LATENTS_FORMAT,
         "format_version": LATENTS_VERSION,

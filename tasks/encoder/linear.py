@@ -1,0 +1,759 @@
+"""Linear representation of FA maps: smoothing, principal components, tract means.
+
+Principal components of smoothed maps, after RVGA (Fang et al., Nature Communications 2026); without
+smoothing they are plain PCA, and means of an atlas's tracts are the simplest of all. Maps come as
+rows: the voxels inside the cohort's mask, C order, in their own units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from axoloci.errors import InputError
+from axoloci.tasks.encoder.kernel import bounding_box
+from axoloci.tasks.encoder.representation import Rows, encode_maps, held_out, latents_for
+
+CUT = 4.0  # bandwidths along an axis, beyond which a weight is 0
+CANDIDATES = (0.5, 1, 2, 3, 5, 10)  # times N^(-1/(4 + 3)) voxels
+FLAT = 1e-13  # of the widest spread of a voxel's neighbours: less is rounding, they lie in a plane
+GCV_PEOPLE = 50  # whose maps choose the bandwidth; each has as many residuals as voxels
+SMOOTHED_AT_ONCE = 16  # maps
+BLOCK_PEOPLE = 256  # read at once: enough that products, not memory, take the time
+CHUNK_VOXELS = 16384  # summed in float32, the sums in float64: rounding stays that of short sums
+OVERSAMPLING = 10  # vectors a pass beyond the components wanted
+TOLERANCE = 1e-6  # radians between the components' space and the exact one
+MAX_PASSES = 12  # where a spectrum has no gap, no more passes would find its place
+SMALLEST = 1e-7  # of the largest variance: what float32 products leave of nothing
+NOTHING = 1e-6  # of the largest variance: a component below it is rounding, not people
+N_PROBES = 32  # random maps from which the variance beyond the components is known
+MOST_COMPONENTS = 1024  # that a share of variance may ask for
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is fitted and how: one config and one cohort give one model."""
+
+    n_latents: int = 0  # 0: as many as the autoencoder would have (`kernel.latents_for`)
+    variance: float = 0.0  # share of the smoothed maps' variance to keep instead; 0: by n_latents
+    bandwidth: float | None = None  # mm; empty: by generalised cross-validation; 0: plain PCA
+    validation_fraction: float = 0.1  # people held out to measure the reconstruction
+    seed: int = 0  # of the held-out people, the people that choose the bandwidth, and the PCA
+
+
+def bandwidths(n_voxels: int, voxel_size: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Bandwidths to choose from: {0.5, 1, 2, 3, 5, 10}·N^(−1/7) voxels.
+
+    The unit is a voxel's edge, the cube root of its volume: in units of the whole image the
+    smallest candidate would smooth over five voxels. Below a quarter of a voxel no neighbour is
+    within 4 bandwidths.
+
+    Parameters
+    ----------
+    n_voxels
+        Voxels inside the mask.
+    voxel_size
+        Edges of a voxel, mm.
+
+    Returns
+    -------
+    [float64, shape: (6,)] mm
+
+    >>> bandwidths(200_000, (2.0, 2.0, 2.0)).round(2)
+    array([0.17, 0.35, 0.7 , 1.05, 1.75, 3.5 ])
+    """
+    edge = float(np.prod(voxel_size)) ** (1 / 3)
+    return np.asarray(np.array(CANDIDATES) * n_voxels ** (-1 / 7) * edge)
+
+
+def _along(axis: int, weights: Tensor, volumes: Tensor) -> Tensor:
+    """Multiply one axis of volumes (b, x, y, z) by a matrix of weights (to, from)."""
+    if axis == 0:
+        return (weights @ volumes.flatten(2)).view(volumes.shape)  # (b, x, y·z)
+    return weights @ volumes if axis == 1 else volumes @ weights.T
+
+
+class Smoother:
+    """Local-linear Gaussian smoothing of maps, S: at each voxel a weighted line through its own.
+
+    The weight of a neighbour at distances d along the axes is exp(−d'd / 2h²), cut at 4 bandwidths
+    h along each axis, and only voxels inside the mask count. The value at a voxel is the intercept
+    of the weighted regression of the map on d, so a linear trend is kept, at the border too. Sums
+    over neighbours are products of a matrix for each axis, not of N × N.
+
+    Parameters
+    ----------
+    mask
+        [bool, shape: (x, y, z)] Voxels that a row holds.
+    voxel_size
+        Edges of a voxel, mm.
+    bandwidth
+        h, mm; where 4 h reach no neighbour, and at 0, maps stay as they are.
+    device
+        `cpu` or `cuda`.
+    dtype
+        Of the maps.
+    """
+
+    def __init__(
+        self,
+        mask: NDArray[np.bool_],
+        voxel_size: tuple[float, float, float],
+        bandwidth: float,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        inside = torch.from_numpy(np.ascontiguousarray(mask[bounding_box(mask)]))  # (x, y, z)
+        self.bandwidth = bandwidth
+        self.is_identity = bandwidth * CUT < min(voxel_size)
+        self.trace = float(inside.sum())
+        if self.is_identity:
+            return
+        # moments[axis][p]: weights times the p-th power of the distance in bandwidths
+        moments = []
+        for n, size in zip(inside.shape, voxel_size, strict=True):
+            place = torch.arange(n, dtype=torch.float64) * (size / bandwidth)
+            distance = place[None, :] - place[:, None]  # (n, n): to, from
+            near = distance.abs() <= CUT * (1 + 1e-12)
+            weight = torch.exp(-(distance**2) / 2) * near
+            moments.append([weight * distance**power for power in range(3)])
+
+        def total(*powers: int) -> Tensor:
+            """Sum over neighbours of weight · dx^p · dy^q · dz^r, (N,)."""
+            volumes = inside[None].double()
+            for axis, power in enumerate(powers):
+                volumes = _along(axis, moments[axis][power], volumes)
+            return volumes[0, inside]
+
+        unit = torch.eye(3, dtype=torch.int64)
+        first = torch.stack([total(*unit[a].tolist()) for a in range(3)], dim=1)  # (N, 3)
+        second = torch.stack(
+            [total(*(unit[a] + unit[b]).tolist()) for a in range(3) for b in range(3)], dim=1
+        ).view(-1, 3, 3)
+        # the regression's intercept: first row of the inverse of its 4 × 4 normal equations, whose
+        # slopes are 0 along directions without neighbours
+        slope = torch.linalg.pinv(second, rtol=FLAT, hermitian=True) @ first[:, :, None]
+        slope = slope[:, :, 0]  # (N, 3)
+        own = 1 / (total(0, 0, 0) - (first * slope).sum(dim=1))  # (N,) the weight of a voxel itself
+        self.trace = float(own.sum())
+        row = torch.cat((own[:, None], -own[:, None] * slope), dim=1)  # (N, 4)
+        self._row = row.T.contiguous().to(device, dtype)  # (4, N)
+        self._inside = inside.to(device)
+        self._moments = [[m.to(device, dtype) for m in axis[:2]] for axis in moments]
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """Smooth each map: rows (b, N) -> (b, N)."""
+        return self._in_parts(rows, self._apply)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """Multiply by the transpose of S: rows (b, N) -> (b, N)."""
+        return self._in_parts(rows, self._adjoint)
+
+    def _in_parts(self, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """A few maps at a time: each is several volumes for a while."""
+        if self.is_identity:
+            return rows
+        return torch.cat([change(part) for part in torch.split(rows, SMOOTHED_AT_ONCE)])
+
+    def _volumes(self, rows: Tensor) -> Tensor:
+        """Rows (b, N) -> volumes (b, x, y, z), 0 outside the mask."""
+        volumes = rows.new_zeros(len(rows), *self._inside.shape)
+        volumes[:, self._inside] = rows
+        return volumes
+
+    def _apply(self, rows: Tensor) -> Tensor:
+        (x0, x1), (y0, y1), (z0, z1) = self._moments
+        volumes = self._volumes(rows)  # (b, x, y, z), as all below
+        in_x, in_x1 = _along(0, x0, volumes), _along(0, x1, volumes)
+        in_xy, in_xy1, in_x1y = _along(1, y0, in_x), _along(1, y1, in_x), _along(1, y0, in_x1)
+        sums = (
+            *(_along(2, z0, in_xy), _along(2, z0, in_x1y)),
+            *(_along(2, z0, in_xy1), _along(2, z1, in_xy)),
+        )
+        out = torch.zeros_like(rows)
+        for weight, total in zip(self._row, sums, strict=True):
+            out += weight * total[:, self._inside]
+        return out
+
+    def _adjoint(self, rows: Tensor) -> Tensor:
+        (x0, x1), (y0, y1), (z0, z1) = self._moments
+        own, x, y, z = (self._volumes(weight * rows) for weight in self._row)  # (b, x, y, z)
+        in_z = _along(2, z0.T, own) + _along(2, z1.T, z)
+        in_yz = _along(1, y0.T, in_z) + _along(1, y1.T, _along(2, z0.T, y))
+        in_yz1 = _along(1, y0.T, _along(2, z0.T, x))
+        volumes = _along(0, x0.T, in_yz) + _along(0, x1.T, in_yz1)
+        return volumes[:, self._inside]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """How well one bandwidth predicts."""
+
+    bandwidth: float  # mm
+    trace: float  # of S, as a share of the voxels; 1: every voxel by itself
+    error: float  # mean squared difference of map and smoothed map
+    gcv: float  # error / (1 - trace)²; nan without smoothing, which predicts nothing
+
+
+def cross_validate(
+    rows: Rows,
+    index: NDArray[np.int64],
+    mask: NDArray[np.bool_],
+    voxel_size: tuple[float, float, float],
+    device: str = "cpu",
+) -> tuple[list[Candidate], float]:
+    """Choose the bandwidth of smoothing by generalised cross-validation.
+
+    GCV = mean |y − Sy|² / (1 − tr S / N)², the mean over voxels and people: the error with which
+    a voxel is predicted from the others.
+
+    Parameters
+    ----------
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    index
+        [int64, shape: (n,)] Places of the people to use.
+    mask
+        [bool, shape: (x, y, z)] Voxels that a row holds.
+    voxel_size
+        Edges of a voxel, mm.
+    device
+        `cpu` or `cuda`.
+
+    Returns
+    -------
+    (candidates, bandwidth)
+        All candidates, and the one with the lowest GCV, mm; 0 if none reaches a neighbour.
+    """
+    n_voxels = int(mask.sum())
+    candidates = []
+    for bandwidth in bandwidths(n_voxels, voxel_size).tolist():
+        smoother = Smoother(mask, voxel_size, bandwidth, device)
+        squared = 0.0
+        for start in range(0, len(index), SMOOTHED_AT_ONCE):
+            y = torch.from_numpy(rows(index[start : start + SMOOTHED_AT_ONCE])).to(device)
+            squared += float((y - smoother.apply(y)).double().square().sum())
+        error, share = squared / (len(index) * n_voxels), smoother.trace / n_voxels
+        gcv = float("nan") if smoother.is_identity else error / (1 - share) ** 2
+        candidates.append(Candidate(bandwidth, share, error, gcv))
+    smoothing = [one for one in candidates if one.gcv == one.gcv]
+    chosen = min(smoothing, key=lambda one: one.gcv).bandwidth if smoothing else 0.0
+    return candidates, chosen
+
+
+@dataclass(frozen=True)
+class Components:
+    """Leading principal components of smoothed maps, and how exact they are."""
+
+    mean: NDArray[np.float32]  # (n_voxels,) of the maps, not smoothed
+    basis: NDArray[np.float32]  # (r, n_voxels) rows of unit length, the largest entry positive
+    variance: NDArray[np.float64]  # (r,) of the smoothed maps along each, decreasing
+    residual: NDArray[np.float64]  # (r,) length of covariance · component - variance · component
+    total_variance: float  # of the smoothed maps
+    effective_rank: float  # (Σλ)² / Σλ² over all components
+    angle: float  # radians: the space of the components is at most that far from the exact one
+    n_passes: int  # over all maps
+
+    @property
+    def singular_values(self) -> NDArray[np.float64]:
+        """Of the smoothed, centred maps divided by √(n - 1), (r,)."""
+        return np.sqrt(self.variance)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Products of rows (l, N) with rows (m, N), long sums in float64: (l, m)."""
+    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for start in range(0, a.shape[1], CHUNK_VOXELS):
+        chunk = slice(start, start + CHUNK_VOXELS)
+        total += a[:, chunk].float() @ b[:, chunk].float().T
+    return total
+
+
+def _subtract(rows: Tensor, coefficients: Tensor, basis: Tensor) -> None:
+    """Take coefficients · basis from rows, in place: (l, N), (l, m), (m, N)."""
+    for start in range(0, rows.shape[1], CHUNK_VOXELS):
+        chunk = slice(start, start + CHUNK_VOXELS)
+        rows[:, chunk] -= coefficients.float() @ basis[:, chunk].float()
+
+
+def _orthonormal(rows: Tensor, smallest: float) -> Tensor:
+    """Orthonormal rows that span those given, without directions shorter than `smallest`."""
+    values, vectors = torch.linalg.eigh(rows @ rows.T)  # (l,), (l, l)
+    kept = values > smallest**2
+    mixed: Tensor = (vectors[:, kept] / values[kept].sqrt()).T @ rows  # (l or fewer, N)
+    return mixed
+
+
+class _Covariance:
+    """Covariance of maps, C, as a product with vectors that reads every map once.
+
+    Parameters
+    ----------
+    rows, index
+        Gives the maps of some people; which people.
+    mean
+        [shape: (N,)] Near the mean map; the first pass makes it exact.
+    """
+
+    def __init__(self, rows: Rows, index: NDArray[np.int64], mean: Tensor) -> None:
+        self._rows, self._index = rows, index
+        self.mean = mean.double()
+        self.n_passes = 0
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Places of some people, and their maps less the mean map, (b, N)."""
+        mean = self.mean.float()
+        n = min(BLOCK_PEOPLE, len(self._index))
+        buffer = mean.new_empty(n, len(mean))  # memory that is new at each block costs time
+        for start in range(0, len(self._index), n):
+            index = self._index[start : start + n]
+            x = torch.from_numpy(self._rows(index)).to(mean.device)
+            yield index, torch.sub(x, mean, out=buffer[: len(index)])
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Vectors (l, N) · C -> (l, N) in float64."""
+        n = len(self._index)
+        shape = (len(vectors) + 1, len(self.mean))  # the last row sums the maps
+        product = torch.zeros(shape, dtype=torch.float64, device=self.mean.device)
+        for index, x in self._blocks():
+            scores = _inner(vectors, x)  # (l, b)
+            finite = scores.isfinite().all(dim=0).cpu().numpy()  # (b,)
+            if not finite.all():
+                places = ", ".join(map(str, index[~finite][:10]))
+                raise InputError(
+                    f"maps with values that are not finite: rows {places} of the cohort, counted "
+                    "from 0; leave these people out"
+                )
+            scores = torch.cat((scores, scores.new_ones(1, len(index)))).float()
+            for start in range(0, shape[1], CHUNK_VOXELS):
+                chunk = slice(start, start + CHUNK_VOXELS)
+                product[:, chunk] += scores @ x[:, chunk]
+        shift = product[-1] / n  # (N,) from the mean that was used to that of all maps
+        product = product[:-1]
+        product -= n * torch.outer(vectors.double() @ shift, shift)
+        self.mean += shift
+        self.n_passes += 1
+        return product.div_(n - 1)
+
+
+def principal_components(
+    rows: Rows,
+    index: NDArray[np.int64],
+    n_voxels: int,
+    n_components: int,
+    smoother: Smoother | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Components:
+    """Leading eigenvectors of the covariance S C S' of smoothed maps, by block Krylov iteration.
+
+    Each pass reads every map once, a block of people at a time, and multiplies the covariance by a
+    block of vectors; smoothing is applied to these vectors, not to the maps. The components are
+    taken from all vectors so far (Rayleigh–Ritz), and passes end when their space is within 1e-6
+    of the exact one by Davis and Kahan's bound, or after 12. Held in memory: one block of people
+    and, each pass, `n_components` + 10 vectors.
+
+    The sum of all variances, and of their squares, is exact for the space of these vectors; what
+    is beyond is measured with 32 random maps (Hutchinson's estimator): good to a percent or so of
+    that part, and nothing of it is left where all n - 1 components are found.
+
+    Parameters
+    ----------
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    index
+        [int64, shape: (n,)] Places of the people to use.
+    n_voxels
+        Voxels of a map.
+    n_components
+        r, fewer than people.
+    smoother
+        S; no smoothing if not given.
+    seed
+        Of the first vectors: random mixtures of maps.
+    device
+        `cpu` or `cuda`.
+
+    Returns
+    -------
+    Components
+
+    Raises
+    ------
+    InputError
+        As many components as people or voxels; maps that are not finite, or all the same.
+
+    References
+    ----------
+    Musco and Musco 2015, arXiv:1504.05477; Meyer et al. 2021, doi:10.1137/1.9781611976496.16.
+    """
+    n, r = len(index), n_components
+    if not 0 < r < min(n, n_voxels + 1):
+        raise InputError(
+            f"{r} components of {n} people with {n_voxels} voxels; at most "
+            f"{min(n - 1, n_voxels)} can be found"
+        )
+    rng = np.random.default_rng(seed)
+    width = min(r + OVERSAMPLING, n - 1, n_voxels)
+    some = np.sort(rng.choice(index, min(n, max(width + 1, BLOCK_PEOPLE)), replace=False))
+    sample = torch.from_numpy(rows(some)).to(device)  # (b, N)
+    covariance = _Covariance(rows, index, sample.mean(dim=0))
+
+    def times(vectors: Tensor) -> Tensor:
+        """S C S' times vectors (l, N), float64."""
+        if smoother is None:
+            return covariance.times(vectors)
+        return smoother.apply(covariance.times(smoother.adjoint(vectors)).float()).double()
+
+    mixture = rng.standard_normal((width, len(some)), dtype=np.float32)
+    start = torch.from_numpy(mixture).to(device) @ (sample - sample.mean(dim=0))  # (width, N)
+    del sample
+    start = smoother.apply(start) if smoother else start
+    size = float(start.double().square().sum().sqrt())
+    block = _orthonormal(start.double(), SMALLEST * size).float()
+    signs = rng.integers(0, 2, (N_PROBES, n_voxels), dtype=np.int8)
+    probes = torch.from_numpy(signs).to(device).float() * 2 - 1  # (p, N)
+    del start, signs
+
+    product = times(torch.cat((block, probes)))
+    product, of_probes = product[: len(block)], product[len(block) :].clone()
+    basis: list[Tensor] = []
+    small = torch.zeros(0, 0, dtype=torch.float64, device=device)  # the covariance in the basis
+    while True:
+        basis.append(block)
+        offsets = list(accumulate(map(len, basis), initial=0))
+        last = slice(offsets[-2], offsets[-1])
+        small = nn.functional.pad(small, (0, len(block), 0, len(block)))
+        for vectors, begin, end in zip(basis, offsets, offsets[1:], strict=False):
+            coefficients = _inner(product, vectors)  # (l, those of the basis)
+            _subtract(product, coefficients, vectors)
+            small[last, begin:end] = coefficients
+            small[begin:end, last] = coefficients.T
+        small = (small + small.T) / 2
+        values, mixing = (part.flip(-1) for part in torch.linalg.eigh(small))  # decreasing
+        # of a component: what its product has beyond the basis
+        beyond = product @ product.T  # (l, l)
+        error = (mixing[last] * (beyond @ mixing[last])).sum(dim=0).clamp(min=0)[:r]
+        largest = float(values[0])
+        if not largest > 0:
+            raise InputError("all maps are the same: there is nothing to represent")
+        following = float(values[r]) if len(values) > r else 0.0
+        gap = max(float(values[r - 1]) - following, 1e-30 * largest) if len(values) >= r else 0.0
+        angle = min(np.pi / 2, float(error.sum().sqrt()) / gap) if gap else np.pi / 2
+        exhausted = float(beyond.trace()) <= (SMALLEST * largest) ** 2 * len(block)
+        if angle <= TOLERANCE or exhausted or covariance.n_passes == MAX_PASSES:
+            break
+        block = _orthonormal(product, SMALLEST * largest)
+        for vectors in basis:  # a second time: what the first left of the basis was made longer
+            _subtract(block, _inner(block, vectors), vectors)
+        block = _orthonormal(block, 0.5).float()
+        if not len(block):
+            break
+        del product
+        product = times(block)
+    rank = int((values > NOTHING * largest).sum())
+    if rank < r:
+        raise InputError(
+            f"the maps of {n} people differ in {rank} directions only; ask for at most that many "
+            f"components, not {r}"
+        )
+
+    total, squares = float(small.trace()), float(small.square().sum() + 2 * beyond.trace())
+    in_basis = torch.cat([_inner(probes, vectors) for vectors in basis], dim=1)  # (p, m)
+    product_in_basis = torch.cat([_inner(of_probes, vectors) for vectors in basis], dim=1)
+    rest = (probes * of_probes).sum() - 2 * (in_basis * product_in_basis).sum()
+    rest += (in_basis * (in_basis @ small)).sum()
+    for vectors, begin, end in zip(basis, offsets, offsets[1:], strict=False):
+        _subtract(of_probes, product_in_basis[:, begin:end], vectors)
+    _subtract(of_probes, in_basis[:, last], product)
+    total += max(0.0, float(rest)) / N_PROBES
+    squares += float(of_probes.square().sum()) / N_PROBES
+
+    found = torch.zeros(r, n_voxels, device=device)
+    for vectors, begin, end in zip(basis, offsets, offsets[1:], strict=False):
+        _subtract(found, -mixing[begin:end, :r].T, vectors)
+    found *= found.gather(1, found.abs().argmax(dim=1, keepdim=True)).sign()
+    return Components(
+        covariance.mean.float().cpu().numpy(),
+        found.cpu().numpy(),
+        values[:r].cpu().numpy(),
+        error.sqrt().cpu().numpy(),
+        total,
+        total**2 / squares,
+        angle,
+        covariance.n_passes,
+    )
+
+
+class Linear(nn.Module):
+    """Latents that are linear in a map, and the map that is nearest to them.
+
+    Parameters
+    ----------
+    mask
+        [bool, shape: (x, y, z)] Voxels that a row holds.
+    mean
+        [float32, shape: (n_voxels,)] Mean map.
+    basis
+        [float32, shape: (r, n_voxels)] What one more of a latent adds to a map.
+    covariance
+        [float64, shape: (r, r)] Of the latents of the people in training.
+    weights
+        [float32, shape: (r, n_voxels)] What a map is multiplied by to give its latents; the basis
+        itself if not given.
+    latent_mean
+        [float32, shape: (r,)] Latents of the mean map; 0 if not given.
+    """
+
+    mask: Tensor
+    mean: Tensor
+    basis: Tensor
+    covariance: Tensor
+    latent_mean: Tensor
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        mask: NDArray[np.bool_],
+        mean: NDArray[np.float32],
+        basis: NDArray[np.float32],
+        covariance: NDArray[np.float64],
+        weights: NDArray[np.float32] | None = None,
+        latent_mean: NDArray[np.float32] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.from_numpy(mask))
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("basis", torch.from_numpy(basis))
+        self.register_buffer("covariance", torch.from_numpy(covariance))
+        self.register_buffer("weights", None if weights is None else torch.from_numpy(weights))
+        latent_mean = np.zeros(len(basis), np.float32) if latent_mean is None else latent_mean
+        self.register_buffer("latent_mean", torch.from_numpy(latent_mean))
+
+    @property
+    def n_latents(self) -> int:
+        """Latents a person."""
+        return len(self.basis)
+
+    @property
+    def mean_rows(self) -> Tensor:
+        """The mean map, (n_voxels,)."""
+        return self.mean
+
+    def scaled(self, maps: Tensor) -> Tensor:
+        """Maps as they are: components are in their units."""
+        return maps.float()
+
+    def unscaled(self, rows: Tensor, maps: Tensor) -> Tensor:
+        """Maps as they are."""
+        return rows
+
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        """Maps (b, n_voxels) -> latents (b, r)."""
+        weights = self.basis if self.weights is None else self.weights  # (r, n_voxels)
+        return (rows - self.mean) @ weights.T + self.latent_mean
+
+    def decode_rows(self, latents: Tensor) -> Tensor:
+        """Latents (b, r) -> maps (b, n_voxels)."""
+        return self.mean + (latents - self.latent_mean) @ self.basis
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Maps (b, n_voxels) -> their reconstructions, same shape."""
+        return self.decode_rows(self.encode_rows(rows))
+
+
+@torch.inference_mode()
+def reconstruction_correlation(
+    model: Linear, rows: Rows, index: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Correlation over voxels of map and reconstruction, both less the mean map.
+
+    With the mean map left in, any reconstruction would correlate highly.
+
+    Parameters
+    ----------
+    model
+        Its mask is that of the rows.
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    index
+        [int64, shape: (n,)] Places of the people.
+
+    Returns
+    -------
+    [float64, shape: (n,)]
+    """
+    correlation = np.empty(len(index))
+    for start in range(0, len(index), BLOCK_PEOPLE):
+        block = slice(start, start + BLOCK_PEOPLE)
+        x = torch.from_numpy(rows(index[block])).to(model.mean.device)  # (b, n_voxels)
+        pair = [maps - model.mean for maps in (x, model(x))]
+        a, b = (maps - maps.mean(dim=1, keepdim=True) for maps in pair)
+        r = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
+        correlation[block] = r.cpu().numpy()
+    return correlation
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A linear representation, and how it came about."""
+
+    model: Linear
+    bandwidth: float  # mm; 0: no smoothing
+    candidates: list[Candidate]  # empty where the bandwidth was given
+    components: Components
+    variance_kept: NDArray[np.float64]  # (r,) share of the smoothed maps' variance, summed up
+    reconstruction: NDArray[np.float64]  # (n_validation,) correlation of people held out
+    train_index: NDArray[np.int64]
+    validation_index: NDArray[np.int64]
+
+
+def fit(
+    rows: Rows,
+    n_samples: int,
+    mask: NDArray[np.bool_],
+    voxel_size: tuple[float, float, float],
+    config: Config,
+    device: str = "cpu",
+) -> Fit:
+    """Fit principal components of smoothed maps.
+
+    Latents are the products of maps, less the mean map and not smoothed, with the components, so
+    that what holds for the latents holds for voxels by the components alone.
+
+    Parameters
+    ----------
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    n_samples
+        People in the cohort.
+    mask
+        [bool, shape: (x, y, z)] Voxels that a row holds.
+    voxel_size
+        Edges of a voxel, mm.
+    config
+        What to fit.
+    device
+        `cpu` or `cuda`.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    InputError
+        Too few people, maps that are not finite or all the same, or a share of variance that
+        1,024 components do not reach.
+    """
+    train, validation = held_out(n_samples, config.validation_fraction, config.seed)
+    most = min(len(train) - 1, int(mask.sum()))
+    if most < 1:
+        raise InputError(
+            f"{len(train)} people to fit to ({len(validation)} are held out); at least 2 are needed"
+        )
+    candidates: list[Candidate] = []
+    bandwidth = config.bandwidth
+    if bandwidth is None:
+        chosen = np.random.default_rng(config.seed).permutation(train)[:GCV_PEOPLE]
+        candidates, bandwidth = cross_validate(rows, np.sort(chosen), mask, voxel_size, device)
+    smoother = Smoother(mask, voxel_size, bandwidth, device) if bandwidth else None
+    r = min(config.n_latents or latents_for(n_samples), most)
+    while True:
+        components = principal_components(
+            rows, train, int(mask.sum()), r, smoother, seed=config.seed, device=device
+        )
+        kept = np.cumsum(components.variance) / components.total_variance  # (r,)
+        if not config.variance or kept[-1] >= config.variance:
+            break
+        if r >= min(most, MOST_COMPONENTS):
+            raise InputError(
+                f"{r} components keep {kept[-1]:.0%} of the variance, not the "
+                f"{config.variance:.0%} asked for; ask for less or smooth more"
+            )
+        r = min(2 * r, most, MOST_COMPONENTS)
+    if config.variance:
+        r = int(np.argmax(kept >= config.variance)) + 1
+        components = replace(
+            components,
+            basis=components.basis[:r].copy(),
+            variance=components.variance[:r],
+            residual=components.residual[:r],
+        )
+    model = Linear(mask, components.mean, components.basis, np.eye(r)).to(device)
+    latents = encode_maps(model, rows, train, BLOCK_PEOPLE).latents  # (n_train, r)
+    model.covariance.copy_(torch.from_numpy(np.atleast_2d(np.cov(latents, rowvar=False))))
+    correlation = reconstruction_correlation(model, rows, validation)
+    return Fit(
+        *(model, bandwidth, candidates, components, kept[:r], correlation, train, validation)
+    )
+
+
+def tract_means(
+    rows: Rows,
+    index: NDArray[np.int64],
+    mask: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    device: str = "cpu",
+) -> Linear:
+    """Representation by the means of an atlas's tracts, the simplest there is.
+
+    Parameters
+    ----------
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    index
+        [int64, shape: (n,)] Places of the people in training: maps are decoded by the least squares
+        regression of their maps on their means.
+    mask
+        [bool, shape: (x, y, z)] Voxels that a row holds.
+    labels
+        [int32, shape: (x, y, z)] Tract of each voxel, 0 for none.
+    device
+        `cpu` or `cuda`.
+
+    Returns
+    -------
+    Linear
+        One latent a label, in increasing order.
+
+    Raises
+    ------
+    InputError
+        No labels, a label that has no voxel in the mask, or fewer people than labels.
+    """
+    numbers = np.unique(labels[labels > 0])
+    inside = labels[mask]  # (n_voxels,)
+    missing = np.setdiff1d(numbers, inside)
+    if not len(numbers):
+        raise InputError("the atlas has no labels: all its voxels are 0")
+    if len(missing):
+        raise InputError(
+            f"labels {', '.join(map(str, missing))} of the atlas have no voxel among the "
+            f"{int(mask.sum())} of the mask; check that it is in the space of the cohort's maps"
+        )
+    if len(index) <= len(numbers):
+        raise InputError(f"{len(index)} people are too few to fit {len(numbers)} tract means")
+    weights = (inside == numbers[:, None]).astype(np.float32)  # (r, n_voxels)
+    weights /= weights.sum(axis=1, keepdims=True)
+    vectors = torch.from_numpy(weights).to(device)
+    covariance = _Covariance(rows, index, torch.from_numpy(rows(index[:1])[0]).to(device))
+    with_maps = covariance.times(vectors)  # (r, n_voxels) covariance of means and voxels
+    between = with_maps @ vectors.double().T  # (r, r)
+    basis = torch.linalg.pinv(between, hermitian=True) @ with_maps
+    mean = covariance.mean.float()
+    return Linear(
+        mask,
+        mean.cpu().numpy(),
+        basis.float().cpu().numpy(),
+        between.cpu().numpy(),
+        weights,
+        (vectors @ mean).cpu().numpy(),
+    ).to(device)
