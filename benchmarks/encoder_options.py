@@ -21,12 +21,11 @@ from benchmarks.planted_maps import N_FACTORS, brain, planted_maps
 from benchmarks.representations import (
     CHANNELS,
     N_LATENTS,
-    NONLINEAR,
     N_UNSEEN,
+    NONLINEAR,
     STEP,
     Cohort,
     canonical_correlations,
-    spread,
 )
 from benchmarks.results_file import markdown_table, write_result
 
@@ -38,27 +37,29 @@ WEAK = Cohort("weak", 4, 0.1)
 FIRST_SPREAD = -4.0  # log variance of a latent at the start of training with the KL term
 
 NONE = "none"
+RANDOM = "random start, not from components"
 DENOISE = "noise is added to the input"
 SHIFT = "maps are shifted by up to a voxel"
 KL = "KL term"
 DECORRELATE = "correlations of latents cost"
-STRENGTH = {NONE: 0.0, DENOISE: 0.3, SHIFT: 0.5, KL: 1.0, DECORRELATE: 0.1}
+STRENGTH = {NONE: 0.0, RANDOM: 0.0, DENOISE: 0.5, SHIFT: 0.5, KL: 1.0, DECORRELATE: 0.1}
+COHORTS = (NONLINEAR, WEAK)
 
 
 class OptionTraining(Training):
     """A training with one option.
 
     Noise: of `strength` times the maps' own spread, on the input alone. Shifts: of a share
-    `strength` of the maps, by -1, 0 or 1 voxel along each axis, input and target alike. KL term: the
-    latents are drawn from a normal distribution about the encoder's answer, with a variance that is
-    learnt too; `strength` times the evidence bound's term for errors of the size that they have.
-    Correlations: `strength` times the mean square of those of each two latents in the batch, in
-    units of the maps' variance.
+    `strength` of the maps, by -1, 0 or 1 voxel along each axis, input and target alike. KL term:
+    the latents are drawn from a normal distribution about the encoder's answer, with a variance
+    that is learnt too; `strength` times the evidence bound's term for errors of the size that they
+    have. Correlations: `strength` times the mean square of those of each two latents in the batch,
+    in units of the maps' variance.
     """
 
-    def __init__(self, option: str, strength: float, *arguments: Any) -> None:
+    def __init__(self, option: str, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.option, self.strength = option, strength
+        self.option, self.strength = option, STRENGTH[option]
         self.random = torch.Generator().manual_seed(self.config.seed)
         if option == KL:
             wide = self.model.to_latents
@@ -107,7 +108,6 @@ class Job:
 
     cohort: Cohort
     option: str
-    strength: float
     seed: int
 
 
@@ -126,10 +126,15 @@ def run(job: Job) -> Result:
     factors = rng.standard_normal((N_TRAIN + N_UNSEEN, N_FACTORS))
     maps = planted_maps(factors, job.cohort.n_shapes, rng, noise=job.cohort.noise)
     config = Config(
-        n_latents=N_LATENTS, channels=CHANNELS, learning_rate=STEP, epochs=EPOCHS, seed=job.seed
+        n_latents=N_LATENTS,
+        channels=CHANNELS,
+        learning_rate=STEP,
+        epochs=EPOCHS,
+        seed=job.seed,
+        pca_start=job.option != RANDOM,
     )
     arguments = (maps.__getitem__, N_TRAIN, brain(), config)
-    training = OptionTraining(job.option, job.strength, *arguments)
+    training = OptionTraining(job.option, *arguments)
     for _ in range(EPOCHS):
         training.run_epoch()
     training.finish()
@@ -137,3 +142,58 @@ def run(job: Job) -> Result:
     known = (encoded.latents[:N_TRAIN], factors[:N_TRAIN])
     unseen = (encoded.latents[N_TRAIN:], factors[N_TRAIN:])
     return Result(canonical_correlations(known, unseen).mean(), float(encoded.r2[N_TRAIN:].mean()))
+
+
+def all_jobs() -> list[Job]:
+    """Every option in every cohort, all seeds."""
+    return [
+        Job(cohort, option, seed) for seed in SEEDS for cohort in COHORTS for option in STRENGTH
+    ]
+
+
+def gain(values: list[float], without: list[float]) -> str:
+    """Mean, and what is gained over none with each seed."""
+    gains = ", ".join(f"{a - b:+.3f}" for a, b in zip(values, without, strict=True))
+    return f"{np.mean(values):.3f} ({gains})"
+
+
+def compared(cohort: Cohort, results: dict[Job, Result]) -> str:
+    """Table of the options in one cohort."""
+    rows = []
+    for option, strength in STRENGTH.items():
+        own, none = (
+            [results[Job(cohort, name, seed)] for seed in SEEDS] for name in (option, NONE)
+        )
+        row: dict[str, object] = {"option": option, "strength": f"{strength:g}" if strength else ""}
+        for name, pick in (
+            ("canonical correlation", lambda result: result.canonical),
+            ("R² of maps", lambda result: result.r2),
+        ):
+            row[name] = gain([pick(one) for one in own], [pick(one) for one in none])
+        rows.append(row)
+    return markdown_table(rows)
+
+
+def main() -> None:
+    """Train all; write the tables."""
+    jobs = all_jobs()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        results = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    tables = "\n".join(
+        f"## {cohort.name.capitalize()} cohort: noise {cohort.noise:g} FA\n\n"
+        f"{compared(cohort, results)}"
+        for cohort in COHORTS
+    )
+    write_result(
+        "encoder_options",
+        "Options of the autoencoder's training",
+        f"{N_TRAIN} people, {EPOCHS} epochs, {N_LATENTS} latents; all else as in "
+        "[representations](representations.md), and so are the figures, of "
+        f"{N_UNSEEN} people never seen. In brackets what is gained over none with each of "
+        f"{len(SEEDS)} seeds.\n\n{tables}",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -314,8 +314,8 @@ def draw(results: dict[Job, Result]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Learn all; write the tables and the picture."""
+def all_jobs() -> list[Job]:
+    """Those of all tables; the networks, which are slow, first."""
     jobs = [
         Job(cohort, representation, seed=seed)
         for cohort, representations in COMPARED.items()
@@ -323,7 +323,12 @@ def main() -> None:
         for seed in SEEDS
     ]
     jobs += [Job(NONLINEAR, name, n) for n in LATENTS for name in BY_LATENTS]
-    jobs = sorted(set(jobs), key=lambda job: job.representation)  # the networks, which are slow
+    return sorted(dict.fromkeys(jobs), key=lambda job: job.representation in (PLAIN, SMOOTHED))
+
+
+def main() -> None:
+    """Learn all; write the tables and the picture."""
+    jobs = all_jobs()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         results = dict(zip(jobs, pool.map(run, jobs), strict=True))
