@@ -40,7 +40,7 @@ test: setup
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
-	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --durations=20 --cov --cov-report=
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20 --cov --cov-report=
 	$(VENV)/bin/coverage report --include='*/tasks/*' --omit='*/cli.py,*/task.py' --fail-under=90
 
 images: setup

@@ -11,7 +11,7 @@ import sys
 CHECKS = (
     *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
     *("preflight", "faults", "quality", "driver", "images", "containers", "tensor"),
-    *("registration", "distortion", "preprocess", "participant", "real_scans"),
+    *("registration", "distortion", "preprocess", "participant", "real_scans", "store"),
 )
 
 for name in sys.argv[1:] or CHECKS:

@@ -32,6 +32,11 @@ def _missing(what: str, mend: str) -> None:
     pytest.skip(f"{what}; {mend}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole studies first: they take the longest, and begun last, one core would wait for them."""
+    items.sort(key=lambda item: "workflows" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of real scans, templates and genotypes, outside the repository."""

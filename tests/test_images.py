@@ -122,7 +122,11 @@ def test_locks__have_the_versions_of_the_native_environment(name: str) -> None:
 
 def test_locks__ask_for_what_the_step_imports_and_no_more() -> None:
     """The names in requirements.in are those that the step's files import."""
-    names = {"pandas_plink": "pandas-plink-ng", "PIL": "pillow"}
+    names = {
+        "google_crc32c": "google-crc32c",
+        "pandas_plink": "pandas-plink-ng",
+        "PIL": "pillow",
+    }
     for step in STEPS:
         imported = set()
         for path, file in steps.step_files(step).items():

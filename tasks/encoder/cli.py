@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import sys
@@ -11,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 import torch
 from click.core import ParameterSource
 from numpy.typing import NDArray
@@ -25,15 +25,37 @@ from torch import distributed
 
 from axoloci import __version__
 from axoloci.command import step_group
-from axoloci.errors import InputError
-from axoloci.io.cohort import Cohort, read_cohort
+from axoloci.errors import InputError, nearest
+from axoloci.io.atlas import labels_at, read_atlas, read_label_names
+from axoloci.io.cohort import Cohort
 from axoloci.io.files import sha256, whole_file, write_text
+from axoloci.io.nifti import write_nifti
 from axoloci.io.tables import write_latents
+from axoloci.tasks.encoder import explain as explaining
+from axoloci.tasks.encoder import judge as judging
 from axoloci.tasks.encoder import kernel, linear
+from axoloci.tasks.encoder.inputs import (
+    chosen_device,
+    read_covariates,
+    read_repeats,
+    rows_of,
+    sound_cohort,
+)
 from axoloci.tasks.encoder.model_file import Model, check_fits, read_model, write_model
-from axoloci.tasks.encoder.representation import Rows, encode_maps, outliers, reconstruct
+from axoloci.tasks.encoder.pictures import overlays
+from axoloci.tasks.encoder.representation import (
+    encode_maps,
+    held_out,
+    outliers,
+    reconstruct,
+    reconstruction_r2,
+)
 
 N_EXAMPLES = 4
+N_EXPLAINED = 500  # people whose maps are changed, as published
+N_DERIVATIVE = 32  # of them at whose latents the derivative is taken: its mean hardly moves after
+N_SHOWN = 24  # latents in the picture
+SMOOTHING_MM = 3.0  # of the t maps, as published
 CHECKPOINT_SECONDS = 600.0  # between two states that are kept within an epoch
 
 log = logging.getLogger("axoloci")
@@ -78,6 +100,25 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
         command = option(command)
     return command
 
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_model_path_option = click.option(
+    "--model",
+    "model_path",
+    type=_FILE,
+    required=True,
+    help="Model of axoloci-encoder train or fit-linear.",
+)
+
+_models_option = click.option(
+    "--model",
+    "model_paths",
+    type=_FILE,
+    required=True,
+    multiple=True,
+    help="Model of axoloci-encoder train or fit-linear; several times.",
+)
 
 _model_option = click.option(
     "--out",
@@ -199,7 +240,7 @@ def train(
     its share of every batch. (Batch norm, where it follows the batch as in --udip-fa, is of each
     share.)
     """
-    cohort = read_cohort(cohort_path)
+    cohort = sound_cohort(cohort_path)
     settings["precision"] = settings["precision"] or kernel.Config.precision
     given = {
         name: value
@@ -207,12 +248,12 @@ def train(
         if not udip_fa or context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     config = replace(kernel.UDIP_FA if udip_fa else kernel.Config(), **given)
-    device = _device(device, threads)
+    device = chosen_device(device, threads)
     if deterministic:
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for
     with _together(device) as first:
-        rows = _rows(cohort)
+        rows = rows_of(cohort)
         training = kernel.Training(rows, cohort.n_samples, cohort.mask, config, device, compiled)
         log.info(
             "training on %d people, %d held out; channels %s, %d latents, %d parameters, %s",
@@ -235,11 +276,7 @@ def train(
         _run(training, checkpoint if first else None, identity, tensorboard if first else None)
     if not first:
         return
-    _write_table(
-        history,
-        ("epoch", "train_loss", "validation_loss", "learning_rate"),
-        (tuple(asdict(epoch).values()) for epoch in training.history),
-    )
+    _write_table(history, [asdict(epoch) for epoch in training.history])
     about = {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -328,6 +365,12 @@ def _run(
     "deviation). Wider ones lose small regions, narrower ones noise gets in; 0 is plain PCA.",
 )
 @click.option(
+    "--atlas",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Image of labels in the maps' space, mm: latents are the means of its labels instead, the "
+    "simplest representation there is.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=linear.Config.seed,
@@ -337,17 +380,21 @@ def fit_linear(
     cohort_path: Path,
     out: Path,
     history: Path,
+    atlas: Path | None,
     device: str,
     threads: int | None,
     **settings: Any,
 ) -> None:
-    """Fit the linear representation: principal components of smoothed maps."""
-    device = _device(device, threads)
-    cohort = read_cohort(cohort_path)
+    """Fit the linear representation: principal components of smoothed maps, or means of tracts."""
+    device = chosen_device(device, threads)
+    cohort = sound_cohort(cohort_path)
     config = linear.Config(**settings)
+    if atlas is not None:
+        _fit_tract_means(cohort, atlas, config, device, out, history)
+        return
     size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
     fit = linear.fit(
-        *(_rows(cohort), cohort.n_samples, cohort.mask),
+        *(rows_of(cohort), cohort.n_samples, cohort.mask),
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
     log.info(
@@ -358,15 +405,11 @@ def fit_linear(
     )
     _write_table(
         history,
-        ("component", "variance", "variance_kept"),
-        (
-            (name, float(variance), float(kept))
-            for name, variance, kept in zip(
-                [f"component_{k:03d}" for k in range(fit.model.n_latents)],
-                *(fit.components.variance, fit.variance_kept),
-                strict=True,
-            )
-        ),
+        {
+            "component": [f"component_{k:03d}" for k in range(fit.model.n_latents)],
+            "variance": fit.components.variance,
+            "variance_kept": fit.variance_kept,
+        },
     )
     about = {
         "device": device,
@@ -383,15 +426,40 @@ def fit_linear(
     )
 
 
+def _fit_tract_means(
+    cohort: Cohort, atlas: Path, config: linear.Config, device: str, out: Path, history: Path
+) -> None:
+    """The linear representation by the means of an atlas's labels."""
+    labels = labels_at(*read_atlas(atlas), _places(cohort))  # (n_voxels,)
+    volume = np.zeros(cohort.mask.shape, dtype=np.int32)
+    volume[cohort.mask] = labels
+    train, validation = held_out(cohort.n_samples, config.validation_fraction, config.seed)
+    rows = rows_of(cohort)
+    model = linear.tract_means(rows, train, cohort.mask, volume, device)
+    numbers = np.unique(labels[labels > 0])
+    _write_table(
+        history,
+        {
+            "component": [f"component_{k:03d}" for k in range(len(numbers))],
+            "label": numbers,
+            "n_voxels": [int((labels == number).sum()) for number in numbers],
+        },
+    )
+    correlation = linear.reconstruction_correlation(model, rows, validation)
+    about = {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "atlas": atlas.name,
+        "atlas_sha256": sha256(atlas),
+        "reconstruction_correlation": float(correlation.mean()),
+    }
+    write_model(out, "linear", model, asdict(config), cohort, train, validation, about)
+    log.info("%d labels of %s", len(numbers), atlas)
+
+
 @main.command()
 @_shared_options
-@click.option(
-    "--model",
-    "model_path",
-    type=click.Path(exists=True, path_type=Path),
-    required=True,
-    help="Model of axoloci-encoder train or fit-linear.",
-)
+@_model_path_option
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Table of latents, .parquet."
 )
@@ -435,8 +503,8 @@ def encode(
     threads: int | None,
 ) -> None:
     """Encode the maps of a cohort by a trained model."""
-    device = _device(device, threads)
-    cohort = read_cohort(cohort_path)
+    device = chosen_device(device, threads)
+    cohort = sound_cohort(cohort_path)
     model = read_model(model_path)
     check_fits(model, cohort, model_path)
     index = _to_encode(cohort, model, model_path, training_people)
@@ -447,14 +515,18 @@ def encode(
         representation = representation.folded().on(device)
     else:
         representation = representation.to(device)
-    rows = _rows(cohort)
+    rows = rows_of(cohort)
     encoded = encode_maps(representation, rows, index)
     write_latents(out, who, encoded.latents, model.latent_names, model_sha256=sha256(model_path))
     outlier = outliers(encoded.mse)
     _write_table(
         quality,
-        ("sample_id", "reconstruction_mse", "reconstruction_r2", "outlier"),
-        zip(who, encoded.mse, encoded.r2, outlier.astype(int), strict=True),
+        {
+            "sample_id": who,
+            "reconstruction_mse": encoded.mse,
+            "reconstruction_r2": encoded.r2,
+            "outlier": outlier.astype(int),
+        },
     )
     for k in np.flatnonzero(outlier):
         log.warning("%s: the reconstruction error stands out; look at the map", who[k])
@@ -470,6 +542,262 @@ def encode(
             reconstruction=again.astype(np.float16),
         )
     log.info("encoded %d people; mean R2 %.3f", len(index), encoded.r2.mean())
+
+
+@main.command("judge")
+@_shared_options
+@_models_option
+@click.option(
+    "--covariates",
+    type=_FILE,
+    help="Table of people: the share of each latent's variance that its columns explain.",
+)
+@click.option(
+    "--repeats",
+    type=_FILE,
+    help="Table (TSV) with the columns first and second: sample_ids of two sessions of a person.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder."
+)
+def judge_models(
+    cohort_path: Path,
+    model_paths: tuple[Path, ...],
+    covariates: Path | None,
+    repeats: Path | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Compare representations on the people of one cohort.
+
+    OUT/representations.tsv has a row a model: how well it makes maps again (R2 of z-scored maps,
+    of people whom none of the models has seen, or else of those whom all held out), how far two
+    sessions of a person agree (ICC(2,1), mean over latents), what covariates explain. latents.tsv
+    has a row a latent, stability.tsv one for each pair of models: the mean canonical correlation
+    of their latents, which is 1 for two that tell the same, as of two seeds.
+    """
+    device = chosen_device(device, threads)
+    cohort = sound_cohort(cohort_path)
+    models = [_model_for(path, cohort, device) for path in model_paths]
+    rows = rows_of(cohort)
+    index, group = _to_judge(cohort, [model for model, _ in models])
+    everyone = np.arange(cohort.n_samples)
+    latents = [encode_maps(each, rows, everyone).latents for _, each in models]
+    given = None if covariates is None else read_covariates(covariates, cohort)
+    pairs = None if repeats is None else read_repeats(repeats, cohort)
+    r2 = reconstruction_r2([each for _, each in models], rows, index)
+    table, of_latents = [], []
+    for path, (model, _), values, share in zip(model_paths, models, latents, r2, strict=True):
+        agreement = explained = np.full(values.shape[1], np.nan)
+        if pairs is not None:
+            agreement = judging.intraclass_correlation(values[pairs[:, 0]], values[pairs[:, 1]])
+        if given is not None:
+            explained = judging.variance_explained(values[given[0]], given[1])
+        table.append(
+            {
+                "model": str(path),
+                "kind": model.kind,
+                "n_latents": values.shape[1],
+                "people": group,
+                "n_people": len(index),
+                "reconstruction_r2": share,
+                "test_retest_icc": agreement.mean(),
+                "covariates_r2": explained.mean(),
+            }
+        )
+        of_latents += [
+            {"model": str(path), "latent": name, "test_retest_icc": icc, "covariates_r2": by}
+            for name, icc, by in zip(model.latent_names, agreement, explained, strict=True)
+        ]
+        log.info("%s: R2 %.3f of %d people (%s)", path, share, len(index), group)
+    likeness = [
+        {
+            "model": str(model_paths[a]),
+            "other": str(model_paths[b]),
+            "n_people": cohort.n_samples,
+            "canonical_correlation": judging.canonical_correlations(latents[a], latents[b]).mean(),
+        }
+        for a, b in combinations(range(len(models)), 2)
+    ]
+    _write_table(out / "representations.tsv", table)
+    _write_table(out / "latents.tsv", of_latents)
+    if likeness:
+        _write_table(out / "stability.tsv", likeness)
+
+
+@main.command("explain")
+@_shared_options
+@_model_path_option
+@click.option(
+    "--latent",
+    "chosen",
+    multiple=True,
+    help="Name of a latent, such as latent_003; several times; all of them if not given.",
+)
+@click.option(
+    "--n-people",
+    type=click.IntRange(min=2),
+    default=N_EXPLAINED,
+    help="People whose maps are changed; those of the cohort, by chance if there are more.",
+)
+@click.option("--atlas", type=_FILE, help="Image of labels in the maps' space: ranks its regions.")
+@click.option("--names", type=_FILE, help="Names of the labels, as of axoloci-normalize tracts.")
+@click.option(
+    "--permutations",
+    type=click.IntRange(min=1),
+    default=1000,
+    help="Random places that a region is compared with; the smallest p is 1 / (these + 1).",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the people and places.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder."
+)
+def explain_latents(
+    cohort_path: Path,
+    model_path: Path,
+    chosen: tuple[str, ...],
+    n_people: int,
+    atlas: Path | None,
+    names: Path | None,
+    permutations: int,
+    seed: int,
+    out: Path,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Show what latents mean in the brain.
+
+    OUT/effect.nii.gz: what one standard deviation more of a latent adds to a map, the mean over
+    people, one volume a latent in the order of latents.tsv (of an autoencoder in units of z-scored
+    maps, else in the maps' own). effect_t.nii.gz: its paired t over people, smoothed by 3 mm, of an
+    autoencoder. derivative.nii.gz: the decoder's derivative, a unit of a latent, mean over people;
+    of a linear model its components. latents.png: the strongest voxels of each. regions.tsv: labels
+    of the atlas, ranked.
+    """
+    device = chosen_device(device, threads)
+    cohort = sound_cohort(cohort_path)
+    model, representation = _model_for(model_path, cohort, device)
+    index = _chosen_latents(model, chosen, model_path)
+    people = np.random.default_rng(seed).permutation(cohort.n_samples)[:n_people]
+    latents = encode_maps(representation, rows_of(cohort), np.sort(people)).latents
+
+    def decode(codes: torch.Tensor) -> torch.Tensor:
+        return representation.decode_rows(codes.to(representation.mean_rows.device))
+
+    effect, t = explaining.perturb(decode, latents, index)  # (k, n_voxels) each
+    maps = {"effect": effect}
+    size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
+    strength = effect
+    if model.kind == "autoencoder":
+        strength = explaining.smooth(t, cohort.mask, size, SMOOTHING_MM)
+        maps["effect_t"] = strength
+    few = latents[: min(len(latents), N_DERIVATIVE)]
+    maps["derivative"] = explaining.derivative(decode, few, index)
+    called = [model.latent_names[k] for k in index]
+    for name, rows in maps.items():
+        volume = np.zeros((*cohort.mask.shape, len(index)), dtype=np.float32)
+        volume[cohort.mask] = rows.T
+        write_nifti(out / f"{name}.nii.gz", volume, cohort.affine)
+    mean = np.zeros(cohort.mask.shape, dtype=np.float32)
+    mean[cohort.mask] = cohort.rows(np.sort(people[:N_DERIVATIVE])).mean(axis=0)
+    shown = np.zeros((len(index[:N_SHOWN]), *cohort.mask.shape), dtype=np.float32)
+    shown[:, cohort.mask] = strength[:N_SHOWN]
+    picture = overlays(mean, list(shown), called[:N_SHOWN], cohort.affine)
+    with whole_file(out / "latents.png") as temporary:
+        picture.save(temporary, format="png")
+    peak = np.abs(strength).argmax(axis=1)  # (k,)
+    where = _places(cohort)[peak]  # (k, 3) mm
+    _write_table(
+        out / "latents.tsv",
+        {
+            "volume": range(len(called)),
+            "latent": called,
+            "peak": strength[np.arange(len(peak)), peak],
+            **dict(zip("xyz", where.T, strict=True)),
+        },
+    )
+    if atlas is not None:
+        _write_regions(
+            out / "regions.tsv", strength, called, cohort, atlas, names, permutations, seed
+        )
+    log.info("%s: %d latents", out, len(index))
+
+
+def _write_regions(
+    path: Path,
+    strength: NDArray[np.float32],
+    called: Sequence[str],
+    cohort: Cohort,
+    atlas: Path,
+    names: Path | None,
+    permutations: int,
+    seed: int,
+) -> None:
+    """Regions of an atlas for each latent, those that stand out most first."""
+    place = _places(cohort)
+    labels = labels_at(*read_atlas(atlas), place)
+    regions = explaining.rank_regions(strength, labels, place, permutations, seed)
+    known = read_label_names(names) if names else {}
+    table = []
+    for k, name in enumerate(called):
+        order = np.lexsort((-regions.strength[k], regions.p[k]))
+        table += [
+            {
+                "latent": name,
+                "rank": rank,
+                "region": known.get(int(regions.label[r]), f"label_{regions.label[r]}"),
+                "label": regions.label[r],
+                "n_voxels": regions.n_voxels[r],
+                "mean_strength": regions.strength[k, r],
+                "p": regions.p[k, r],
+            }
+            for rank, r in enumerate(order, start=1)
+        ]
+    _write_table(path, table)
+
+
+def _model_for(
+    path: Path, cohort: Cohort, device: str
+) -> tuple[Model, kernel.Autoencoder | linear.Linear]:
+    """A model that fits a cohort, and its representation, ready on a device."""
+    model = read_model(path)
+    check_fits(model, cohort, path)
+    representation = model.representation
+    if isinstance(representation, kernel.Autoencoder):
+        return model, representation.folded().on(device)
+    return model, representation.to(device)
+
+
+def _chosen_latents(model: Model, chosen: Sequence[str], path: Path) -> NDArray[np.int64]:
+    """Places of the latents that are named; all if none is."""
+    known = model.latent_names
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"{path}: has no '{name}'; {nearest(name, known)}")
+    return np.array([known.index(name) for name in chosen or known], dtype=np.int64)
+
+
+def _places(cohort: Cohort) -> NDArray[np.float64]:
+    """Where the voxels of a row are, (n_voxels, 3) mm."""
+    return np.argwhere(cohort.mask) @ cohort.affine[:3, :3].T + cohort.affine[:3, 3]
+
+
+def _to_judge(cohort: Cohort, models: Sequence[Model]) -> tuple[NDArray[np.int64], str]:
+    """Places of the people on whom models are judged, and what these are."""
+    seen = frozenset().union(*(model.seen for model in models))
+    unseen = [k for k, name in enumerate(cohort.sample_id) if name not in seen]
+    if len(unseen) > 1:
+        return np.array(unseen), "unseen"
+    held = [frozenset(model.about["training"]["validation_sample_id"]) for model in models]
+    everywhere = frozenset.intersection(*held)
+    left = [k for k, name in enumerate(cohort.sample_id) if name in everywhere]
+    if len(left) > 1:
+        return np.array(left), "held out"
+    raise InputError(
+        f"{cohort.path}: the models have seen all of its people, and held out fewer than two in "
+        "common; judge them on other people, or train them with one seed"
+    )
 
 
 def _to_encode(
@@ -510,32 +838,6 @@ def _take_up(training: kernel.Training, path: Path, identity: dict[str, Any]) ->
     training.load_state_dict(state)
     place = f" and {training.step} steps of the next" if training.step else ""
     log.info("%s: going on after epoch %d%s", path, len(training.history), place)
-
-
-def _rows(cohort: Cohort) -> Rows:
-    """Reader of maps that names a person whose map cannot be z-scored."""
-
-    def rows(index: NDArray[np.int64]) -> NDArray[np.float32]:
-        maps = cohort.rows(index)
-        constant = np.ptp(maps, axis=1) == 0
-        if constant.any():
-            who = ", ".join(cohort.sample_id[row] for row in index[constant])
-            raise InputError(
-                f"{cohort.path}: the map of {who} has one value in the whole mask; leave it out"
-            )
-        return maps
-
-    return rows
-
-
-def _device(device: str, threads: int | None) -> str:
-    """The device to use; sets the number of threads."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise InputError("no GPU that CUDA can use; choose --device cpu")
-    return "cuda" if available and device != "cpu" else "cpu"
 
 
 @contextmanager
@@ -590,14 +892,10 @@ def _curves(folder: Path | None) -> Iterator[Callable[[kernel.Epoch], None]]:
         yield draw
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Any) -> None:
-    """Tab-separated text; numbers with the digits that float32 holds."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([f"{x:.7g}" if isinstance(x, float) else x for x in row])
-    write_text(path, text.getvalue())
+def _write_table(path: Path, table: Any) -> None:
+    """Tab-separated text, of columns or of rows; numbers with the digits that float32 holds."""
+    text = pd.DataFrame(table).to_csv(sep="\t", index=False, float_format="%.7g", na_rep="n/a")
+    write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -290,6 +290,17 @@ def _orthonormal(rows: Tensor, smallest: float) -> Tensor:
     return mixed
 
 
+def _refuse_infinite(index: NDArray[np.int64], sums: Tensor) -> None:
+    """Name the people whose maps have sums (b,) that are not finite."""
+    finite = sums.isfinite().cpu().numpy()
+    if not finite.all():
+        raise InputError(
+            "maps with values that are not finite: rows "
+            f"{', '.join(map(str, index[~finite][:10]))} of the cohort, counted from 0; leave "
+            "these people out"
+        )
+
+
 class _Covariance:
     """Covariance of maps, C, as a product with vectors that reads every map once.
 
@@ -323,13 +334,7 @@ class _Covariance:
         product = torch.zeros(shape, dtype=torch.float64, device=self.mean.device)
         for index, x in self._blocks():
             scores = _inner(vectors, x)  # (l, b)
-            finite = scores.isfinite().all(dim=0).cpu().numpy()  # (b,)
-            if not finite.all():
-                places = ", ".join(map(str, index[~finite][:10]))
-                raise InputError(
-                    f"maps with values that are not finite: rows {places} of the cohort, counted "
-                    "from 0; leave these people out"
-                )
+            _refuse_infinite(index, scores.sum(dim=0))
             scores = torch.cat((scores, scores.new_ones(1, len(index)))).float()
             for start in range(0, shape[1], CHUNK_VOXELS):
                 chunk = slice(start, start + CHUNK_VOXELS)
@@ -404,6 +409,7 @@ def principal_components(
     width = min(r + OVERSAMPLING, n - 1, n_voxels)
     some = np.sort(rng.choice(index, min(n, max(width + 1, BLOCK_PEOPLE)), replace=False))
     sample = torch.from_numpy(rows(some)).to(device)  # (b, N)
+    _refuse_infinite(some, sample.sum(dim=1))
     covariance = _Covariance(rows, index, sample.mean(dim=0))
 
     def times(vectors: Tensor) -> Tensor:

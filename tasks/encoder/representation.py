@@ -5,9 +5,7 @@ Maps come as rows: the voxels inside the cohort's mask, C order.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from axoloci.io.ahead import map_ahead
 from axoloci.statistics import robust_z
 
 Rows = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
@@ -132,15 +131,8 @@ def read_ahead(
         maps = torch.from_numpy(rows(index))
         return maps.pin_memory() if device.type == "cuda" else maps
 
-    reader = ThreadPoolExecutor(1)
-    try:
-        waiting = deque(reader.submit(read, index) for index in batches[:N_AHEAD])
-        for place in range(len(batches)):
-            if place + N_AHEAD < len(batches):
-                waiting.append(reader.submit(read, batches[place + N_AHEAD]))
-            yield waiting.popleft().result().to(device, non_blocking=True)
-    finally:
-        reader.shutdown(cancel_futures=True)
+    for maps in map_ahead(read, batches, n_threads=1, n_ahead=N_AHEAD):
+        yield maps.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -205,6 +197,45 @@ def reconstruct(model: Representation, maps: NDArray[np.floating[Any]]) -> NDArr
     given = torch.from_numpy(maps).to(model.mean_rows)
     again = model.decode_rows(model.encode_rows(model.scaled(given)))
     return np.asarray(model.unscaled(again, given).cpu().numpy(), dtype=np.float32)
+
+
+@torch.inference_mode()
+def reconstruction_r2(
+    models: Sequence[Representation], rows: Rows, index: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of what differs between people's maps that representations make again.
+
+    On one scale for all: z-scored maps, 1 less the squared error over the squared distance from
+    these people's mean map. What is made again is put on each person's own scale.
+
+    Parameters
+    ----------
+    models
+        Fitted representations of the same voxels.
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    index
+        [int64, shape: (n,)] On whom it is measured: people whom no model has seen.
+
+    Returns
+    -------
+    [float64, shape: (len(models),)]
+    """
+    device = models[0].mean_rows.device
+    batches = [index[at : at + ENCODE_BATCH] for at in range(0, len(index), ENCODE_BATCH)]
+    total = torch.zeros(len(models[0].mean_rows), dtype=torch.float64, device=device)
+    for maps in read_ahead(rows, batches, device):
+        total += zscore(maps)[0].sum(dim=0, dtype=torch.float64)
+    mean = total / len(index)  # (n_voxels,)
+    distance, error = 0.0, np.zeros(len(models))
+    for maps in read_ahead(rows, batches, device):
+        truth, moments = zscore(maps)  # (b, n_voxels), (b, 2)
+        distance += float((truth - mean).square().sum())
+        for place, model in enumerate(models):
+            again = model.unscaled(model.decode_rows(model.encode_rows(model.scaled(maps))), maps)
+            standardised = (again - moments[:, :1]) / moments[:, 1:]
+            error[place] += float((truth - standardised).double().square().sum())
+    return np.asarray(1 - error / distance)
 
 
 def outliers(error: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from axoloci.tasks.encoder import linear
 from axoloci.tasks.encoder.kernel import Config, Training
 from axoloci.tasks.encoder.representation import encode_maps
 
@@ -21,8 +22,12 @@ def self_test() -> None:
     config = Config(n_latents=2, channels=(4, 8), epochs=1)
     training = Training(rows.__getitem__, len(rows), mask, config)
     training.run_epoch()
-    latents = encode_maps(training.model, rows.__getitem__, np.arange(40)).latents
-    design = np.column_stack([np.ones(40), latents])
-    residual = factors - design @ np.linalg.lstsq(design, factors, rcond=None)[0]
-    r2 = 1 - residual.var(axis=0) / factors.var(axis=0)
-    assert (r2 > 0.9).all(), f"latents explain {r2} of what varies, not 0.9"
+    components = linear.fit(
+        rows.__getitem__, len(rows), mask, (2.0, 2.0, 2.0), linear.Config(n_latents=2, bandwidth=0)
+    )
+    for model in (training.model, components.model):
+        latents = encode_maps(model, rows.__getitem__, np.arange(40)).latents
+        design = np.column_stack([np.ones(40), latents])
+        residual = factors - design @ np.linalg.lstsq(design, factors, rcond=None)[0]
+        r2 = 1 - residual.var(axis=0) / factors.var(axis=0)
+        assert (r2 > 0.9).all(), f"latents explain {r2} of what varies, not 0.9"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -81,50 +79,3 @@ def maps_below(folder: Path) -> dict[str, Path]:
     if not found:
         raise InputError(f"{folder}: no sub-*/**/*param-fa_dwimap.nii.gz below it; name a table")
     return found
-
-
-def read_atlas(path: Path) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """An image of labels (x, y, z), 0 for none, and its affine (4, 4)."""
-    image, affine = read_nifti(path, ndim=3, dtype=np.float64)
-    labels = np.rint(image).astype(np.int32)
-    if (labels != image).any() or labels.min() < 0 or not labels.any():
-        raise InputError(
-            f"{path}: values from {image.min():g} to {image.max():g}; an atlas has a whole number "
-            "for each region and 0 elsewhere"
-        )
-    return labels, affine
-
-
-def read_label_names(path: Path) -> dict[int, str]:
-    """Names of labels, fit for the columns of a table, from what atlases come with.
-
-    A line begins with a number, and its name follows: in quotation marks (ITK-SNAP), or up to the
-    next tab, comma or run of numbers (FreeSurfer's colours). XML has `<label index="1">Name`.
-    """
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    if text.lstrip().startswith("<"):
-        try:
-            found = [
-                (element.get("index", ""), element.text or "")
-                for element in ET.fromstring(text).iter("label")
-            ]
-        except ET.ParseError as error:
-            raise InputError(f"{path}: cannot be read as XML: {error}") from error
-    else:
-        found = []
-        for line in text.splitlines():
-            quoted = re.match(r'\s*(\d+)\s.*"([^"]+)"\s*$', line)
-            plain = re.match(r"\s*(\d+)[\s,;:]+([^\t,;]+?)(\s+-?\d+)*\s*([\t,;].*)?$", line)
-            if match := quoted or plain:
-                found.append((match[1], match[2]))
-    names = {
-        int(number): re.sub(r"\W+", "_", name.strip()).strip("_")
-        for number, name in found
-        if number.isdigit() and int(number) > 0
-    }
-    if not names:
-        raise InputError(f"{path}: no lines of a number and a name")
-    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
-    if twice:
-        raise InputError(f"{path}: several labels are called {', '.join(sorted(twice))}")
-    return names

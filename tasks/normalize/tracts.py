@@ -4,32 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 MIN_SHARE = 0.5
 """Share of a label that a map must cover for the label to have a mean."""
-
-
-def labels_at(
-    atlas: NDArray[np.int32], affine: NDArray[np.float64], world: NDArray[np.floating]
-) -> NDArray[np.int32]:
-    """Label of the nearest voxel of an atlas at each place, 0 outside it.
-
-    Parameters
-    ----------
-    atlas
-        (x', y', z') labels, 0 for none.
-    affine
-        (4, 4) voxel to world, mm.
-    world
-        (x, y, z, 3) in the atlas's space, mm.
-    """
-    to_voxel = np.linalg.inv(affine)
-    voxel = np.moveaxis(world @ to_voxel[:3, :3].T + to_voxel[:3, 3], -1, 0)
-    found: NDArray[np.int32] = ndimage.map_coordinates(
-        atlas, voxel, np.int32, order=0, mode="constant"
-    )
-    return found
 
 
 def label_means(

@@ -15,13 +15,17 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import safe_open
 
-from axoloci.io.cohort import read_cohort, write_cohort
+from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
+from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.io.packing import write_cohort
 from axoloci.tasks.encoder import cli, kernel
 from axoloci.tasks.encoder.cli import main
 from axoloci.tasks.encoder.representation import held_out
@@ -48,7 +52,7 @@ def store(
     rows = 0.4 + 0.2 * mean + 0.05 * rng.standard_normal((len(IDS), len(mean)))
     if constant:
         rows[4] = 0.5
-    write_cohort(path, ids, unit * rows, inside, np.diag(affine))
+    write_cohort(path, ids, (unit * rows).__getitem__, inside, np.diag(affine))
     return path
 
 
@@ -131,6 +135,24 @@ def test_train_and_encode__are_byte_for_byte_repeatable(cohort: Path, tmp_path: 
     assert len(files) == 6
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_train__in_slower_and_smaller_ways_makes_the_same_model(
+    cohort: Path, tmp_path: Path
+) -> None:
+    assert train(cohort, tmp_path / "plain.safetensors").exit_code == 0
+    plain = safetensors.torch.load_file(tmp_path / "plain.safetensors")
+    try:
+        for option in ("--deterministic", "--recompute"):
+            assert train(cohort, tmp_path / "other.safetensors", option).exit_code == 0
+            other = safetensors.torch.load_file(tmp_path / "other.safetensors")
+            assert all(torch.equal(plain[name], other[name]) for name in plain)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert train(cohort, tmp_path / "other.safetensors", "--precision", "bfloat16").exit_code == 0
+    assert header(tmp_path / "other.safetensors")["config"]["precision"] == "bfloat16"
+    other = safetensors.torch.load_file(tmp_path / "other.safetensors")
+    assert not torch.equal(plain["to_latents.weight"], other["to_latents.weight"])
 
 
 def test_train__killed_and_started_again_makes_the_same_model(
@@ -338,7 +360,7 @@ def test_encode__names_whose_map_is_made_again_badly(
     rows = 0.4 + 0.05 * rng.standard_normal((20, 1)) * region + 0.01 * rng.random((20, n))
     unseen = held_out(20, 0.1, 0)[1][0]
     rows[unseen] = 0.4 + 0.2 * rng.standard_normal(n)
-    write_cohort(tmp_path / "c.zarr", IDS, rows, mask(), np.eye(4))
+    write_cohort(tmp_path / "c.zarr", IDS, rows.__getitem__, mask(), np.eye(4))
     model = tmp_path / "model.safetensors"
     assert fit_linear(tmp_path / "c.zarr", model, "--n-latents", 1, "--bandwidth", 0).exit_code == 0
     assert encode(tmp_path / "c.zarr", model, tmp_path).exit_code == 0
@@ -419,3 +441,132 @@ def test_train__names_what_is_wrong_with_maps_and_options(cohort: Path, tmp_path
     for bad in (("--channels", "2;4"), ("--channels", "0"), ("--learning-rate", "0")):
         assert train(cohort, tmp_path / "m.safetensors", *bad).exit_code == 2
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def planted(
+    path: Path, n: int = 60, ids: str = "p", seed: int = 0
+) -> tuple[Path, NDArray[np.float64], NDArray[np.intp]]:
+    """A store of maps in which two halves of a box vary, by which factors, and the halves."""
+    rng = np.random.default_rng(seed)
+    inside = np.ones((8, 9, 7), dtype=bool)
+    half = (np.argwhere(inside)[:, 0] >= 4).astype(np.intp)  # (n_voxels,)
+    factors = rng.standard_normal((n, 2))
+    base = 0.4 + 0.1 * np.sin(np.arange(len(half)))
+    rows = (
+        base + 0.02 * (factors * [1.5, 0.7])[:, half] + 0.01 * rng.standard_normal((n, len(half)))
+    )
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    write_cohort(path, [f"{ids}{k}" for k in range(n)], rows.__getitem__, inside, affine)
+    return path, factors, half
+
+
+def test_judge__compares_models_on_people_none_of_them_has_seen(tmp_path: Path) -> None:
+    known, _, _ = planted(tmp_path / "known.zarr")
+    others, factors, _ = planted(tmp_path / "others.zarr", ids="q", seed=1)
+    atlas = np.zeros((8, 9, 7), dtype=np.float32)
+    atlas[:4], atlas[4:] = 1, 2
+    write_nifti(tmp_path / "atlas.nii.gz", atlas, np.diag([2.0, 2.0, 2.0, 1.0]))
+    models = [tmp_path / f"{name}.safetensors" for name in ("one", "two", "tracts")]
+    for model, options in zip(
+        models,
+        (("--bandwidth", 0), ("--bandwidth", 0), ("--atlas", tmp_path / "atlas.nii.gz")),
+        strict=True,
+    ):
+        assert fit_linear(known, model, "--n-latents", 2, *options).exit_code == 0
+    covariates = pd.DataFrame({"IID": [f"q{k}" for k in range(60)], "age": factors[:, 0]})
+    covariates.to_csv(tmp_path / "c.tsv", sep="\t", index=False)
+    pairs = pd.DataFrame({"first": ["q0", "q1", "q2"], "second": ["q3", "q4", "q5"]})
+    pairs.to_csv(tmp_path / "pairs.tsv", sep="\t", index=False)
+    given = [part for model in models for part in ("--model", model)]
+    tables = ("--covariates", tmp_path / "c.tsv", "--repeats", tmp_path / "pairs.tsv")
+    result = run("judge", "--cohort", others, *given, *tables, "--out", tmp_path / "j")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "j" / "representations.tsv", sep="\t")
+    assert list(table.people) == ["unseen"] * 3
+    assert list(table.n_people) == [60] * 3
+    # what differs between z-scored maps is the halves' difference, a little more than the noise
+    assert (table.reconstruction_r2.between(0.55, 0.7)).all()
+    stability = pd.read_csv(tmp_path / "j" / "stability.tsv", sep="\t")
+    assert len(stability) == 3
+    assert (stability.canonical_correlation > 0.99).all()  # all find the halves
+    latents = pd.read_csv(tmp_path / "j" / "latents.tsv", sep="\t")
+    assert list(latents.latent) == ["component_000", "component_001"] * 3
+    of_tracts = latents[latents.model == str(models[2])]
+    assert of_tracts.covariates_r2.iloc[0] > 0.9  # the first half's factor is the covariate
+    assert of_tracts.covariates_r2.iloc[1] < 0.1
+    assert (latents.test_retest_icc < 0.99).all()  # they are not the same people
+
+    result = run("judge", "--cohort", known, *given, "--out", tmp_path / "held")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "held" / "representations.tsv", sep="\t")
+    assert list(table.people) == ["held out"] * 3
+    assert list(table.n_people) == [6] * 3
+    assert table.test_retest_icc.isna().all()
+
+
+@pytest.mark.parametrize("kind", ["linear", "autoencoder"])
+def test_explain__shows_where_in_the_brain_a_latent_is(tmp_path: Path, kind: str) -> None:
+    cohort, factors, half = planted(tmp_path / "c.zarr")
+    model = tmp_path / "m.safetensors"
+    options = ("--n-latents", 2)
+    if kind == "linear":
+        assert fit_linear(cohort, model, *options, "--bandwidth", 0).exit_code == 0
+    else:
+        more = ("--channels", "4,8", "--epochs", 2, "--history", tmp_path / "h.tsv")
+        result = run("train", "--cohort", cohort, "--out", model, *more, *options)
+        assert result.exit_code == 0, result.output
+    assert encode(cohort, model, tmp_path).exit_code == 0
+    latents = pq.read_table(tmp_path / "latents.parquet").to_pandas().iloc[:, 1:]
+    labels = np.zeros((8, 9, 7), dtype=np.float32)
+    labels[:4], labels[4:] = 3, 5
+    write_nifti(tmp_path / "atlas.nii.gz", labels, np.diag([2.0, 2.0, 2.0, 1.0]))
+    (tmp_path / "names.txt").write_text("3 left half\n5 right half\n")
+    out = tmp_path / "explained"
+    result = run(
+        *("explain", "--cohort", cohort, "--model", model, "--out", out, "--permutations", 50),
+        *("--atlas", tmp_path / "atlas.nii.gz", "--names", tmp_path / "names.txt"),
+    )
+    assert result.exit_code == 0, result.output
+    effect, affine = read_nifti(out / "effect.nii.gz", ndim=4)
+    assert effect.shape == (8, 9, 7, 2)
+    np.testing.assert_array_equal(affine, np.diag([2.0, 2.0, 2.0, 1.0]))
+    derivative, _ = read_nifti(out / "derivative.nii.gz", ndim=4)
+    assert (out / "effect_t.nii.gz").exists() == (kind == "autoencoder")
+    table = pd.read_csv(out / "latents.tsv", sep="\t")
+    assert list(table.latent) == list(latents)
+    strongest = np.abs(effect).max(axis=(0, 1, 2)).argmax()
+    for k, name in enumerate(latents):
+        if kind == "autoencoder" and k != strongest:
+            continue  # z-scored maps differ by one thing: how unlike the halves are
+        # where the factors that the latent follows act, its maps are as the regression says
+        slopes = np.polyfit(latents[name], factors * [1.5, 0.7], 1)[0]  # of the two factors
+        expected = slopes[half] - slopes[half].mean() * (kind == "autoencoder")
+        for maps in (effect[..., k].ravel(), derivative[..., k].ravel()):
+            cosine = maps @ expected / np.linalg.norm(maps) / np.linalg.norm(expected)
+            assert cosine > 0.8
+    regions = pd.read_csv(out / "regions.tsv", sep="\t")
+    assert set(regions.region) == {"left_half", "right_half"}
+    with Image.open(out / "latents.png") as picture:
+        assert picture.size[1] == 2 * 160
+    wrong = run("explain", "--cohort", cohort, "--model", model, "--out", out, "--latent", "x")
+    assert wrong.exit_code == 1
+    assert "has no 'x'; known:" in wrong.output
+
+
+def test_commands__leave_out_people_whose_stored_maps_are_damaged(
+    cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "model.safetensors"
+    assert train(cohort, model).exit_code == 0
+    (shard,) = (path for path in (cohort / "fa" / "c").rglob("*") if path.is_file())
+    content = bytearray(shard.read_bytes())
+    place = len(content) // 2  # within the map of somebody in the middle
+    content[place] ^= 0xFF
+    shard.write_bytes(bytes(content))
+    assert encode(cohort, model, tmp_path).exit_code == 0
+    who = pq.read_table(tmp_path / "latents.parquet")["sample_id"].to_pylist()
+    (damaged,) = set(IDS) - set(who)
+    assert f"the stored maps of 1 people are damaged, who are left out: {damaged}" in caplog.text
+    assert train(cohort, tmp_path / "again.safetensors").exit_code == 0
+    about = header(tmp_path / "again.safetensors")["training"]
+    assert damaged not in [*about["train_sample_id"], *about["validation_sample_id"]]  # type: ignore[misc]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError
 from axoloci.tasks.encoder import kernel, representation
 from axoloci.tasks.encoder.kernel import UDIP_FA, Autoencoder, Config, Training
+from axoloci.tasks.encoder.linear import Linear
 from axoloci.tasks.encoder.representation import Encoded, encode_maps, reconstruct
 
 SHAPE = (12, 13, 11)
@@ -459,3 +460,20 @@ def test_encode_maps__reports_the_errors_of_its_own_reconstructions() -> None:
     distance = ((z - mean) ** 2).mean(axis=1)
     np.testing.assert_allclose(encoded.r2, 1 - encoded.mse / distance, atol=1e-4)
     np.testing.assert_allclose(encode(model, rows, 5).latents, encoded.latents, atol=1e-4)
+
+
+def test_reconstruction_r2__is_on_one_scale_for_all_representations() -> None:
+    rows, _ = planted(24, seed=11)
+    model = train(rows, SMALL).model
+    basis = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:3]
+    linear = Linear(ball(), rows.mean(axis=0), basis, np.eye(3))
+    index = np.arange(4, 24)
+    found = representation.reconstruction_r2([model, linear], rows.__getitem__, index)
+    maps = rows[index]
+    moments = maps.mean(axis=1)[:, None], maps.std(axis=1)[:, None]
+    truth = (maps - moments[0]) / moments[1]
+    distance = ((truth - truth.mean(axis=0)) ** 2).sum()
+    projected = rows.mean(axis=0) + (maps - rows.mean(axis=0)) @ basis.T @ basis
+    for r2, again in zip(found, (reconstruct(model, maps), projected), strict=True):
+        error = ((truth - (again - moments[0]) / moments[1]) ** 2).sum()
+        assert r2 == pytest.approx(1 - error / distance, abs=1e-4)

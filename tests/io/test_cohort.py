@@ -3,43 +3,83 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
+from support import contents
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from axoloci.errors import InputError
-from axoloci.io import cohort as store
-from axoloci.io.cohort import read_cohort, write_cohort
+from axoloci.io import packing
+from axoloci.io.cohort import Cohort, check_cohort, read_cohort
+from axoloci.io.packing import write_cohort
 
 IDS = [f"{number:04d}" for number in range(1, 12)]
 AFFINE = np.diag([2.0, 2.0, 2.5, 1.0])
+SOURCE = [{"sample_id": name, "name": f"{name}.nii", "sha256": "0" * 64} for name in IDS]
+
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.float32]
 
 
 @pytest.fixture
-def mask() -> NDArray[np.bool_]:
+def mask() -> Mask:
     return np.random.default_rng(1).random((6, 7, 5)) < 0.6
 
 
 @pytest.fixture
-def rows(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+def rows(mask: Mask) -> Rows:
     return np.random.default_rng(2).random((len(IDS), int(mask.sum())), dtype=np.float32)
 
 
+@pytest.fixture(autouse=True)
+def _shards_of_four(mask: Mask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "SHARD_BYTES", 4 * 2 * int(mask.sum()))
+
+
 @pytest.fixture
-def path(
-    tmp_path: Path,
-    mask: NDArray[np.bool_],
-    rows: NDArray[np.float32],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
+def path(tmp_path: Path, mask: Mask, rows: Rows) -> Path:
     """A store of 11 people in shards of 4."""
-    monkeypatch.setattr(store, "SHARD_BYTES", 4 * 2 * int(mask.sum()))
-    write_cohort(
-        tmp_path / "c.zarr", IDS, iter(rows), mask, AFFINE, [{"sample_id": IDS[0], "name": "a.nii"}]
-    )
+    write_cohort(tmp_path / "c.zarr", IDS, rows.__getitem__, mask, AFFINE, SOURCE)
     return tmp_path / "c.zarr"
+
+
+@pytest.fixture
+def version_1(tmp_path: Path, mask: Mask, rows: Rows) -> Path:
+    """A store as version 1 of the format was written, by zarr-python."""
+    path = tmp_path / "old.zarr"
+    group = zarr.create_group(path)
+    codecs = (ZstdCodec(level=1), Crc32cCodec())
+    group.create_array("mask", data=mask.astype(np.uint8), chunks=mask.shape, compressors=codecs)
+    maps = group.create_array(
+        "fa",
+        shape=rows.shape,
+        dtype="float16",
+        chunks=(1, rows.shape[1]),
+        shards=(4, rows.shape[1]),
+        compressors=codecs,
+        fill_value=np.nan,
+    )
+    maps[:] = rows.astype(np.float16)
+    new = tmp_path / "new.zarr"
+    write_cohort(new, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    later = ("row_sha256", "max_error", "scale")
+    attributes = {k: v for k, v in zarr.open_group(new).attrs.items() if k not in later}
+    group.attrs.update({**attributes, "format_version": 1})
+    return path
 
 
 def shards(path: Path) -> list[Path]:
@@ -47,40 +87,126 @@ def shards(path: Path) -> list[Path]:
     return sorted(file for file in (path / "fa" / "c").rglob("*") if file.is_file())
 
 
+def harm_map_of_0007(shard: Path) -> None:
+    """Turn one bit inside the third map of the second shard, which has the people 5 to 8."""
+    data = bytearray(shard.read_bytes())
+    index = np.frombuffer(data[-(4 * 16 + 4) : -4], dtype="<u8").reshape(4, 2)  # offset, length
+    data[int(index[2].sum()) - 20] ^= 1
+    shard.write_bytes(data)
+
+
+def truncate(shard: Path) -> None:
+    shard.write_bytes(shard.read_bytes()[:-30])
+
+
+def harm_index(shard: Path) -> None:
+    data = bytearray(shard.read_bytes())
+    data[-10] ^= 1
+    shard.write_bytes(data)
+
+
+FAULTS = [
+    (harm_map_of_0007, ["0007"]),
+    (truncate, ["0005", "0006", "0007", "0008"]),
+    (harm_index, ["0005", "0006", "0007", "0008"]),
+    (Path.unlink, ["0005", "0006", "0007", "0008"]),
+    (lambda shard: shard.write_bytes(b""), ["0005", "0006", "0007", "0008"]),
+]
+
+
+# --- what goes in comes out -----------------------------------------------------------------------
+
+
 def test_write_cohort__comes_back_within_the_stated_error(
-    path: Path, mask: NDArray[np.bool_], rows: NDArray[np.float32]
+    path: Path, mask: Mask, rows: Rows
 ) -> None:
     cohort = read_cohort(path)
     assert cohort.sample_id == tuple(IDS)
     assert (cohort.n_samples, cohort.n_voxels) == rows.shape
     assert cohort.rows().dtype == np.float32
-    assert np.abs(cohort.rows() - rows).max() <= 2.5e-4
+    assert np.abs(cohort.rows() - rows).max() == pytest.approx(cohort.max_error)
+    assert cohort.max_error <= 2.5e-4
     np.testing.assert_array_equal(cohort.mask, mask)
     np.testing.assert_array_equal(cohort.affine, AFFINE)
-    assert cohort.source[0]["name"] == "a.nii"
+    assert cohort.source == tuple(SOURCE)
     assert len(shards(path)) == 3  # 4 + 4 + 3 people
 
 
-def test_write_cohort__is_byte_for_byte_repeatable(
-    path: Path, mask: NDArray[np.bool_], rows: NDArray[np.float32]
+def test_write_cohort__uint8_is_within_half_a_step_of_each_map(
+    tmp_path: Path, mask: Mask, rows: Rows
 ) -> None:
+    rows = rows * np.linspace(1e-3, 7, len(rows), dtype=np.float32)[:, None] - 1
+    rows[3] = 0.25  # a map of one value
+    write_cohort(tmp_path / "u.zarr", IDS, rows.__getitem__, mask, AFFINE, dtype="uint8")
+    cohort = read_cohort(tmp_path / "u.zarr")
+    assert cohort.dtype == np.uint8
+    error = np.abs(cohort.rows() - rows)
+    assert (error <= np.ptp(rows, axis=1)[:, None] / 510 + 1e-6).all()
+    assert error.max() == pytest.approx(cohort.max_error)
+    assert error[-1].max() > 7 / 510 * 0.9  # the bound is met: nothing finer was stored
+    group = zarr.open_group(tmp_path / "u.zarr", mode="r")
+    factor, offset = np.array(group.attrs["scale"]).T  # as the docstring says
+    by_hand = np.asarray(group["fa"][:]) * factor[:, None] + offset[:, None]
+    np.testing.assert_allclose(cohort.rows(), by_hand, atol=1e-6)
+    np.testing.assert_array_equal(cohort.subset([9, 2]).rows(), cohort.rows([9, 2]))
+
+
+def test_write_cohort__shards_are_what_zarr_would_write_and_read(path: Path, rows: Rows) -> None:
+    maps: Any = zarr.open_group(path, mode="r")["fa"]
+    np.testing.assert_array_equal(maps[:], rows.astype(np.float16))
+    again = zarr.create_array(
+        path.with_name("z.zarr"),
+        shape=maps.shape,
+        dtype=maps.dtype,
+        chunks=maps.chunks,
+        shards=maps.shards,
+        compressors=maps.compressors,
+        fill_value=np.nan,
+    )
+    again[:] = rows.astype(np.float16)
+    made = contents(path.with_name("z.zarr") / "c")
+    assert len(made) == 3
+    assert made == contents(path / "fa" / "c")
+
+
+def test_write_cohort__is_byte_for_byte_repeatable(path: Path, mask: Mask, rows: Rows) -> None:
     again = path.with_name("again.zarr")
-    write_cohort(again, IDS, iter(rows), mask, AFFINE, [{"sample_id": IDS[0], "name": "a.nii"}])
-    files = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
-    assert len(files) >= 6
-    for file in files:
-        assert (path / file).read_bytes() == (again / file).read_bytes()
+    write_cohort(again, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    assert len(contents(path)) >= 6
+    assert contents(path) == contents(again)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["again.zarr", "c.zarr"]
 
 
-def test_rows__follows_any_order_of_the_index(path: Path, rows: NDArray[np.float32]) -> None:
-    index = [9, 0, 5, 5, 1]
-    np.testing.assert_array_equal(read_cohort(path).rows(index), rows.astype(np.float16)[index])
-    assert read_cohort(path).rows([]).shape == (0, rows.shape[1])
+def test_read_cohort__reads_version_1(version_1: Path, path: Path, rows: Rows) -> None:
+    old, new = read_cohort(version_1), read_cohort(path)
+    np.testing.assert_array_equal(old.rows(), new.rows())
+    assert (old.content_sha256, old.row_sha256) == (new.content_sha256, ())
+    assert check_cohort(old) == []
+    harm_map_of_0007(shards(version_1)[1])
+    assert check_cohort(read_cohort(version_1)) == ["0007"]
+    few = old.without(["0007"])
+    assert few.n_samples == 10
+    assert few.content_sha256 not in (old.content_sha256, old.without(["0008"]).content_sha256)
+
+
+def test_rows__follows_any_order_of_the_index(path: Path, rows: Rows) -> None:
+    cohort, index = read_cohort(path), [9, 0, 5, 5, 1]
+    expected = rows.astype(np.float16)[index]
+    np.testing.assert_array_equal(cohort.rows(index), expected)
+    half = cohort.rows(index, dtype=np.float16)
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half, expected)
+    out = np.zeros((5, rows.shape[1]), dtype=np.float32)
+    assert cohort.rows(index, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert cohort.rows([]).shape == (0, rows.shape[1])
     with pytest.raises(IndexError):
-        read_cohort(path).rows([11])
+        cohort.rows([11])
+    with pytest.raises(ValueError, match="out has shape"):
+        cohort.rows([1], out=out)
 
 
-def test_volumes__puts_rows_back_into_the_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+def test_volumes__puts_rows_back_into_the_mask(path: Path, mask: Mask) -> None:
     cohort = read_cohort(path)
     volumes = cohort.volumes([3, 1])
     assert volumes.shape == (2, *mask.shape)
@@ -88,77 +214,160 @@ def test_volumes__puts_rows_back_into_the_mask(path: Path, mask: NDArray[np.bool
     np.testing.assert_array_equal(volumes[:, mask], cohort.rows([3, 1]))
 
 
-def test_batches__gives_everybody_once_and_the_same_order_for_one_seed(path: Path) -> None:
+# --- people and batches ---------------------------------------------------------------------------
+
+
+def test_subset__is_what_a_store_of_these_people_would_be(
+    path: Path, mask: Mask, rows: Rows
+) -> None:
+    cohort, some = read_cohort(path), [7, 2, 3]
+    few = cohort.subset(some)
+    only = path.with_name("only.zarr")
+    chosen = rows[some]
+    write_cohort(
+        *(only, [IDS[k] for k in some], chosen.__getitem__, mask, AFFINE),
+        [SOURCE[k] for k in some],
+    )
+    alone = read_cohort(only)
+    for name in ("sample_id", "source", "row_sha256", "content_sha256", "n_samples", "n_voxels"):
+        assert getattr(few, name) == getattr(alone, name)
+    np.testing.assert_array_equal(few.rows([2, 0]), alone.rows([2, 0]))
+    assert few.content_sha256 != cohort.content_sha256
+    assert few.subset([1]).sample_id == ("0003",)
+    assert cohort.subset(range(11)) is cohort
+
+
+def test_without__leaves_people_out_and_refuses_strangers(path: Path) -> None:
     cohort = read_cohort(path)
-    first = list(cohort.batches(4, seed=7))
-    assert [len(index) for index, _ in first] == [4, 4, 3]
-    order = np.concatenate([index for index, _ in first])
-    assert sorted(order) == list(range(11))
-    assert list(order) != sorted(order)
-    for (index, rows), (again, _) in zip(first, cohort.batches(4, seed=7), strict=True):
-        np.testing.assert_array_equal(index, again)
+    left = cohort.without(["0007", "0001"])
+    assert left.sample_id == tuple(name for name in IDS if name not in ("0007", "0001"))
+    np.testing.assert_array_equal(left.rows(), cohort.rows([1, 2, 3, 4, 5, 7, 8, 9, 10]))
+    with pytest.raises(InputError, match="has no 0099 to leave out"):
+        cohort.without(["0007", "0099"])
+
+
+def batches_of(order: list[int], size: int) -> list[NDArray[np.int64]]:
+    return [np.array(order[start : start + size]) for start in range(0, len(order), size)]
+
+
+def test_prefetch__gives_the_caller_s_order_from_any_place(path: Path) -> None:
+    cohort, order = read_cohort(path), [4, 9, 1, 0, 10, 7, 2, 3, 8, 5, 6]
+    batches = batches_of(order, 4)
+    for start in range(3):
+        found = list(cohort.prefetch(batches[start:]))
+        np.testing.assert_array_equal(np.concatenate([i for i, _ in found]), order[4 * start :])
+        for index, rows in found:
+            np.testing.assert_array_equal(rows, cohort.rows(index))
+    assert {rows.dtype for _, rows in cohort.prefetch(batches, dtype=np.float16)} == {
+        np.dtype(np.float16)
+    }
+
+
+def test_prefetch__fills_the_caller_s_buffers_in_turn(path: Path) -> None:
+    cohort, batches = read_cohort(path), batches_of(list(range(11)), 2)
+    buffers = [np.zeros((2, cohort.n_voxels), dtype=np.float16) for _ in range(3)]
+    for number, (index, rows) in enumerate(cohort.prefetch(batches, buffers=buffers)):
+        assert np.shares_memory(rows, buffers[number % 3])
+        time.sleep(0.01)  # in which the next ones are read
         np.testing.assert_array_equal(rows, cohort.rows(index))
-    some = np.concatenate([index for index, _ in cohort.batches(2, seed=7, index=[2, 8, 10])])
-    assert sorted(some) == [2, 8, 10]
+    with pytest.raises(ValueError, match="2 buffers for 2 batches ahead and one in use"):
+        next(cohort.prefetch(batches, buffers=buffers[:2]))
 
 
-def test_rows__names_the_person_whose_bytes_are_damaged(path: Path) -> None:
-    shard = shards(path)[1]  # people 4 to 7
-    data = bytearray(shard.read_bytes())
-    index = np.frombuffer(data[-(4 * 16 + 4) : -4], dtype="<u8").reshape(4, 2)  # offset, length
-    data[int(index[2].sum()) - 20] ^= 1  # one bit, inside the third map of the shard
-    shard.write_bytes(data)
+def test_prefetch__reads_ahead_but_not_too_far_and_ends_when_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    read = Cohort.rows
+
+    def rows(self: Cohort, index: NDArray[np.int64], *more: Any) -> NDArray[Any]:
+        asked.append(int(index[0]))
+        return read(self, index, *more)
+
+    monkeypatch.setattr(Cohort, "rows", rows)
+    before = threading.active_count()
+    loader = read_cohort(path).prefetch(batches_of(list(range(11)), 1), n_ahead=2)
+    next(loader)
+    deadline = time.monotonic() + 5
+    while len(asked) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert asked == [0, 1, 2]
+    loader.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_prefetch__raises_where_the_damaged_batch_would_be(path: Path) -> None:
+    harm_map_of_0007(shards(path)[1])
+    loader = read_cohort(path).prefetch(batches_of(list(range(11)), 3))
+    assert [next(loader)[0][0] for _ in range(2)] == [0, 3]
+    with pytest.raises(InputError, match="map of 0007 is damaged"):
+        next(loader)
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("harm", "people"), FAULTS)
+def test_check_cohort__names_the_damaged_who_can_be_left_out(
+    path: Path, harm: Callable[[Path], object], people: list[str]
+) -> None:
+    sound = read_cohort(path).rows()
+    assert check_cohort(read_cohort(path)) == []
+    harm(shards(path)[1])
     cohort = read_cohort(path)
-    with pytest.raises(InputError, match=r"map of 0007 is damaged"):
+    with pytest.raises(InputError, match=f"map of {', '.join(people)} is damaged or missing"):
         cohort.rows()
-    assert cohort.rows([0, 4, 5, 7]).shape[0] == 4  # its neighbours stay readable
+    assert check_cohort(cohort) == people
+    left = cohort.without(people)
+    kept = [k for k, name in enumerate(IDS) if name not in people]
+    np.testing.assert_array_equal(left.rows(), sound[kept])
+    assert check_cohort(left) == []
 
 
-def test_rows__names_the_people_of_a_lost_or_truncated_shard(path: Path) -> None:
-    last = shards(path)[2]
-    last.write_bytes(last.read_bytes()[:50])
-    with pytest.raises(InputError, match="0009, 0010, 0011 is damaged or missing"):
-        read_cohort(path).rows()
-    last.unlink()
-    with pytest.raises(InputError, match="0009, 0010, 0011 is damaged or missing"):
-        read_cohort(path).rows()
+def test_check_cohort__names_a_map_that_is_another_s(path: Path) -> None:
+    first, second = shards(path)[:2]
+    first.write_bytes(second.read_bytes())  # whole, with sound checksums
+    read_cohort(path).rows()
+    assert check_cohort(read_cohort(path)) == IDS[:4]
 
 
 def test_write_cohort__refuses_what_cannot_be_stored(
-    tmp_path: Path, mask: NDArray[np.bool_], rows: NDArray[np.float32]
+    tmp_path: Path, mask: Mask, rows: Rows
 ) -> None:
     path = tmp_path / "new.zarr"
     twice = [*IDS[:-1], IDS[0]]
     with pytest.raises(InputError, match="more than once: 0001"):
-        write_cohort(path, twice, iter(rows), mask, AFFINE)
+        write_cohort(path, twice, rows.__getitem__, mask, AFFINE)
     with pytest.raises(InputError, match="not empty"):
-        write_cohort(path, IDS, iter(rows), np.zeros_like(mask), AFFINE)
-    with pytest.raises(InputError, match="10 maps for 11"):
-        write_cohort(path, IDS, iter(rows[:10]), mask, AFFINE)
-    with pytest.raises(InputError, match="more maps than the 10"):
-        write_cohort(path, IDS[:10], iter(rows), mask, AFFINE)
+        write_cohort(path, IDS, rows.__getitem__, np.zeros_like(mask), AFFINE)
+    with pytest.raises(InputError, match="no maps"):
+        write_cohort(path, [], rows.__getitem__, mask, AFFINE)
     with pytest.raises(InputError, match="0001 has shape"):
-        write_cohort(path, IDS, iter(rows[:, 1:]), mask, AFFINE)
+        write_cohort(path, IDS, lambda k: rows[k, 1:], mask, AFFINE)
+    with pytest.raises(InputError, match="float16 or uint8, not as float64"):
+        write_cohort(path, IDS, rows.__getitem__, mask, AFFINE, dtype="float64")
     for bad in (np.nan, 7e4):
-        broken = rows.copy()
-        broken[4, 3] = bad
-        with pytest.raises(InputError, match="map of 0005: 1 voxels"):
-            write_cohort(path, IDS, iter(broken), mask, AFFINE)
+        for dtype in packing.DTYPES:
+            broken = rows.copy()
+            broken[4, 3] = bad
+            with pytest.raises(InputError, match="map of 0005: 1 voxels"):
+                write_cohort(path, IDS, broken.__getitem__, mask, AFFINE, dtype=dtype)
     assert list(tmp_path.iterdir()) == []  # nothing half-made is left
 
 
 def test_write_cohort__replaces_a_store_but_no_other_folder(
-    path: Path, mask: NDArray[np.bool_], rows: NDArray[np.float32]
+    path: Path, mask: Mask, rows: Rows
 ) -> None:
     with pytest.raises(InputError):
-        write_cohort(path, IDS, iter(rows[:3]), mask, AFFINE)
+        write_cohort(path, IDS, lambda k: rows[k, 1:], mask, AFFINE)
     assert read_cohort(path).n_samples == 11  # the old one stands until a new one is whole
-    write_cohort(path, IDS[:3], iter(rows[:3]), mask, AFFINE)
+    write_cohort(path, IDS[:3], rows.__getitem__, mask, AFFINE)
     assert read_cohort(path).n_samples == 3
     other = path.with_name("photos")
     other.mkdir()
     with pytest.raises(InputError, match="not a cohort store"):
-        write_cohort(other, IDS, iter(rows), mask, AFFINE)
+        write_cohort(other, IDS, rows.__getitem__, mask, AFFINE)
 
 
 def test_read_cohort__refuses_other_folders_newer_formats_and_a_damaged_mask(path: Path) -> None:
@@ -166,10 +375,129 @@ def test_read_cohort__refuses_other_folders_newer_formats_and_a_damaged_mask(pat
         read_cohort(path.parent)
     header = json.loads((path / "zarr.json").read_text())
     for key, value, message in (
-        ("format_version", 2, "newer than 1; update axoloci"),
+        ("format_version", 3, "newer than 2; update axoloci"),
         ("mask_sha256", "0" * 64, "mask is damaged"),
+        ("measure", "md", "cannot be read"),
     ):
         changed = {**header, "attributes": {**header["attributes"], key: value}}
         (path / "zarr.json").write_text(json.dumps(changed))
         with pytest.raises(InputError, match=message):
             read_cohort(path)
+
+
+# --- interrupted packing --------------------------------------------------------------------------
+
+KILLED = """
+import json, sys, time
+import numpy as np
+from axoloci.io import packing
+
+about = json.loads(sys.argv[1])
+rows, mask = np.load(about["rows"]), np.load(about["mask"])
+packing.SHARD_BYTES = 4 * 2 * int(mask.sum())
+
+def row(k):
+    if k >= about["stops"]:
+        time.sleep(60)
+    return rows[k]
+
+packing.write_cohort(
+    about["path"], about["ids"], row, mask, np.array(about["affine"]), about["source"],
+    versions=about["ids"],
+)
+"""
+
+
+def kill_in_third_shard(path: Path, mask: Mask, rows: Rows) -> Path:
+    """Pack in another process, end it by kill -9 in the third shard; the folder that is left."""
+    np.save(path.with_name("rows.npy"), rows)
+    np.save(path.with_name("mask.npy"), mask)
+    about = {
+        **{"path": str(path), "ids": IDS, "affine": AFFINE.tolist(), "source": SOURCE, "stops": 9},
+        **{name: str(path.with_name(f"{name}.npy")) for name in ("rows", "mask")},
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    with subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(about)]) as process:
+        deadline = time.monotonic() + 60
+        while len(list(partial.glob("whole/[0-9]*.json"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(InputError, match="another process packs it"):
+            write_cohort(path, IDS, rows.__getitem__, mask, AFFINE)
+        process.send_signal(signal.SIGKILL)
+    assert not path.exists()
+    return partial
+
+
+def test_write_cohort__goes_on_after_kill_9(path: Path, mask: Mask, rows: Rows) -> None:
+    killed = path.with_name("killed.zarr")
+    partial = kill_in_third_shard(killed, mask, rows)
+    whole = {k: os.stat(partial / f"store/fa/c/{k}/0") for k in range(2)}
+    read: list[int] = []
+
+    def row(k: int) -> Rows:
+        read.append(k)
+        return rows[k]
+
+    write_cohort(killed, IDS, row, mask, AFFINE, SOURCE, versions=IDS)
+    assert sorted(read) == [8, 9, 10]  # those of the third shard alone
+    for k, before in whole.items():
+        after = os.stat(killed / f"fa/c/{k}/0")
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert contents(killed) == contents(path)
+    assert not list(path.parent.glob(".*"))
+
+
+def test_write_cohort__goes_on_after_a_bad_map_and_packs_changed_ones_again(
+    path: Path, mask: Mask, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, read = path.with_name("b.zarr"), []
+
+    def row(k: int) -> Rows:
+        read.append(k)
+        if k == 9 and len(read) < 12:
+            raise InputError("0010.nii: truncated")
+        return rows[k]
+
+    with pytest.raises(InputError, match=r"0010.nii: truncated"):
+        write_cohort(broken, IDS, row, mask, AFFINE, SOURCE, versions=IDS)
+    assert not broken.exists()
+    read[:] = [-1] * 12
+    versions = [*IDS[:1], "another", *IDS[2:]]  # the map of 0002 changed
+    with caplog.at_level(logging.WARNING):
+        write_cohort(broken, IDS, row, mask, AFFINE, SOURCE, versions=versions)
+    assert "1 whole shards are of other maps" in caplog.text
+    assert sorted(read[12:]) == [0, 1, 2, 3, 8, 9, 10]
+    assert contents(broken) == contents(path)
+
+
+@pytest.mark.parametrize("change", ["mask", "dtype", "people", "truncated shard"])
+def test_write_cohort__takes_nothing_of_another_packing(
+    path: Path, mask: Mask, rows: Rows, change: str
+) -> None:
+    def fails(k: int) -> Rows:
+        if k >= 8:
+            raise InputError("stop")
+        return rows[k]
+
+    left = path.with_name("left.zarr")
+    with suppress(InputError):
+        write_cohort(left, IDS, fails, mask, AFFINE, SOURCE, versions=IDS)
+    partial = path.with_name(".left.zarr.partial")
+    assert len(list(partial.glob("whole/*.json"))) == 2
+    ids, dtype, other = IDS, "float16", mask
+    if change == "mask":
+        other = np.roll(mask, 1)
+    elif change == "dtype":
+        dtype = "uint8"
+    elif change == "people":
+        ids = IDS[:3]
+    else:
+        truncate(partial / "store/fa/c/1/0")
+    fresh = path.with_name("fresh.zarr")
+    for out, versions in ((left, IDS), (fresh, [])):
+        write_cohort(
+            *(out, ids, rows.__getitem__, other, AFFINE, SOURCE),
+            dtype=dtype,
+            versions=versions[: len(ids)],
+        )
+    assert contents(left) == contents(fresh)

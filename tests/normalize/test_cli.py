@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +14,18 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from scipy import ndimage
+from support import contents
 
 from axoloci import registration
 from axoloci.errors import InputError
+from axoloci.io import packing
+from axoloci.io.atlas import read_label_names
 from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.tasks.normalize import kernel
 from axoloci.tasks.normalize.cli import main
-from axoloci.tasks.normalize.inputs import TEMPLATE, read_label_names
+from axoloci.tasks.normalize.inputs import TEMPLATE
 from axoloci.tasks.simulate.anatomy import phantom
 
 ANATOMY = phantom(10.0)
@@ -131,6 +137,84 @@ def test_store__holds_the_maps(tmp_path: Path, digests: bool) -> None:
     image, _ = read_nifti(tmp_path / "3.nii.gz", ndim=3)
     assert np.array_equal(cohort.mask, FA > 0.05)
     assert np.allclose(cohort.rows(np.array([2]))[0], image[cohort.mask], atol=2.5e-4)
+
+
+def test_store__scaled_bytes(tmp_path: Path) -> None:
+    rows = write_maps(tmp_path)
+    assert store(tmp_path, rows, "--dtype", "uint8").exit_code == 0
+    cohort = read_cohort(tmp_path / "cohort.zarr")
+    image, _ = read_nifti(tmp_path / "3.nii.gz", ndim=3)
+    assert cohort.dtype == np.uint8
+    assert np.allclose(cohort.rows([2])[0], image[cohort.mask], atol=0.002)
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_store__goes_on_after_a_bad_map_and_reads_the_others_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digests: bool
+) -> None:
+    rows = write_maps(tmp_path)
+    assert store(tmp_path, rows, digests=digests).exit_code == 0
+    whole = contents(tmp_path / "cohort.zarr")
+    shutil.rmtree(tmp_path / "cohort.zarr")
+    assert len(list(tmp_path.glob(".*"))) == 0
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)  # a person a shard
+    read: list[str] = []
+
+    def failing(path: Path) -> str:
+        read.append(path.name)
+        if path.name == "4.nii.gz" and len(read) < 6:
+            raise InputError("4.nii.gz: cannot be read")
+        return sha256(path)
+
+    monkeypatch.setattr("axoloci.tasks.normalize.cli.sha256", failing)
+    done = store(tmp_path, rows, digests=digests)
+    assert (done.exit_code, "4.nii.gz: cannot be read" in done.output) == (1, True)
+    read[:] = [""] * 6
+    monkeypatch.setattr(
+        "axoloci.tasks.normalize.cli._group_mask", lambda *_: pytest.fail("the mask was found")
+    )
+    assert store(tmp_path, rows, digests=digests).exit_code == 0
+    assert read[6:] == ["t.nii.gz", "4.nii.gz"]
+    assert len(list(tmp_path.glob(".*"))) == 0
+    again = contents(tmp_path / "cohort.zarr")
+    assert again["mask/c/0/0/0"] == whole["mask/c/0/0/0"]
+
+
+def test_check_store__names_the_damaged_and_exits_3(tmp_path: Path) -> None:
+    assert store(tmp_path, write_maps(tmp_path)).exit_code == 0
+    cohort = tmp_path / "cohort.zarr"
+    done = call("check-store", "--cohort", cohort)
+    assert (done.exit_code, done.stdout) == (0, "")
+    shard = cohort / "fa" / "c" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    index = np.frombuffer(data[-(4 * 16 + 4) : -4], dtype="<u8").reshape(4, 2)  # offset, length
+    data[int(index[1, 0]) + 40] ^= 1
+    shard.write_bytes(data)
+    done = call("check-store", "--cohort", cohort)
+    assert (done.exit_code, done.stdout) == (3, "0002\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda image: np.where(FA > 0.3, np.nan, image), "values are NaN or infinite"),
+        (lambda image: image[:-1], "but .*1.nii.gz has"),
+    ],
+)
+def test_store__names_a_map_that_is_not_finite_or_of_another_grid(
+    tmp_path: Path, change: Callable[[NDArray[np.float32]], NDArray[np.float32]], words: str
+) -> None:
+    rows = write_maps(tmp_path)
+    write_nifti(tmp_path / "3.nii.gz", change(FA).astype(np.float32), AFFINE)
+    done = store(tmp_path, rows, digests=False)
+    assert done.exit_code == 1
+    assert re.search(f"3.nii.gz: .*{words}", done.output.replace("\n", " "))
+
+
+def test_store__names_somebody_who_occurs_twice(tmp_path: Path) -> None:
+    rows = write_maps(tmp_path)
+    done = store(tmp_path, [*rows, rows[1]])
+    assert "line 6: sample_id 0002 occurs twice; keep one map a person" in done.output
 
 
 def test_store__a_given_mask(tmp_path: Path) -> None:

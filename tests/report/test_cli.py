@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from axoloci.io.cohort import write_cohort
 from axoloci.io.nifti import write_nifti
+from axoloci.io.packing import write_cohort
 from axoloci.tasks.report.cli import main
 from axoloci.tasks.report.inputs import find_maps
 
@@ -66,7 +66,7 @@ def write_study(folder: Path, n_scans: int = 30, n_variants: int = 5000, seed: i
     fa = 0.25 + 0.45 * np.exp(-((radius - 0.55) ** 2) / 0.02) * (0.6 + 0.4 * grid[1])
     maps = fa[mask] * rng.normal(1, 0.04, (n, 1)) + rng.normal(0, 0.025, (n, mask.sum()))
     maps = np.clip(maps, 0, 1).astype(np.float32)
-    write_cohort(folder / "cohort.zarr", list(ok["sample_id"]), iter(maps), mask, affine)
+    write_cohort(folder / "cohort.zarr", list(ok["sample_id"]), maps.__getitem__, mask, affine)
     volumes = np.zeros((4, *shape), dtype=np.float16)
     volumes[:, mask] = maps[:4]
     smooth = np.where(mask, volumes.mean(axis=0, dtype=np.float32), 0).astype(np.float16)
@@ -530,7 +530,7 @@ def test_make__shareable_of_fewer_than_five_shows_no_map(tmp_path: Path) -> None
     tiny = write_study(tmp_path / "tiny", n_scans=30)
     mask = np.ones((4, 4, 4), dtype=bool)
     maps = np.random.default_rng(0).random((3, 64), dtype=np.float32)
-    write_cohort(tmp_path / "three.zarr", list("abc"), iter(maps), mask, np.eye(4))
+    write_cohort(tmp_path / "three.zarr", list("abc"), maps.__getitem__, mask, np.eye(4))
     given = changed(
         tiny, tmp_path / "tiny.json",
         **dict.fromkeys(("scans", "qc", "examples", "joint", "history", "seconds")),

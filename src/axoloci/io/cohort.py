@@ -1,8 +1,10 @@
 """The cohort store: the maps of all people on one grid, in one Zarr v3 group.
 
-Only voxels inside the mask are kept, as float16. One person is one chunk (zstd, then a CRC-32C of
-the compressed bytes) and many people are one file (a shard), so that a random batch costs one
-short read a person and 50,000 people make a few thousand files, not 50,000.
+Only voxels inside the mask are kept, as float16, or as uint8 scaled for each map: the group's
+attribute `scale` has a factor and an offset a person, value = factor x stored + offset. One person
+is one chunk (compressed, then a CRC-32C of the compressed bytes) and many people are one file (a
+shard), so that a random batch costs one short read a person and 50,000 people make a few thousand
+files, not 50,000. `axoloci.io.packing` writes it.
 """
 
 from __future__ import annotations
@@ -10,23 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import zarr
-from numpy.typing import ArrayLike, NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from axoloci.errors import InputError
+from axoloci.io.ahead import map_ahead
+from axoloci.io.shards import DamagedError, Shards, open_shards
 
 FORMAT = "axoloci-cohort"
-FORMAT_VERSION = 1
-SHARD_BYTES = 128 * 2**20  # uncompressed: one shard is held in memory while the store is written
+FORMAT_VERSION = 2  # 1: zstd alone, float16 alone, no row_sha256
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Cohort:
         Digest of the mask; digest of all rows in their order.
     source
         Per person `sample_id`, and `name` and `sha256` of the map's file.
+    row_sha256
+        Per person the digest of the stored map; empty in stores of format version 1.
+    max_error
+        The most by which a stored value of the store differs from that of its map; NaN in stores of
+        format version 1.
     """
 
     path: Path
@@ -59,7 +64,11 @@ class Cohort:
     mask_sha256: str
     content_sha256: str
     source: tuple[dict[str, str], ...]
-    _maps: Any  # zarr.Array (n_samples, n_voxels) float16
+    row_sha256: tuple[str, ...]
+    max_error: float
+    _shards: Shards
+    _stored_row: NDArray[np.int64]  # (n_samples,) of the store
+    _scale: NDArray[np.float64] | None  # (n_samples, 2) factor and offset of uint8
 
     @property
     def n_samples(self) -> int:
@@ -69,19 +78,34 @@ class Cohort:
     @property
     def n_voxels(self) -> int:
         """Number of voxels inside the mask."""
-        return int(self._maps.shape[1])
+        return self._shards.shape[1]
 
-    def rows(self, index: ArrayLike | None = None) -> NDArray[np.float32]:
-        """Maps of some people, masked voxels in C order.
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the maps are stored as."""
+        return self._shards.dtype
+
+    def rows(
+        self,
+        index: ArrayLike | None = None,
+        dtype: DTypeLike = np.float32,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Maps of some people, masked voxels in C order, read by several threads.
 
         Parameters
         ----------
         index
             [int, shape: (m,)] Rows; everybody by default.
+        dtype
+            float32; or float16, which takes half the memory and, of a store of float16, half the
+            time.
+        out
+            [shape: (m, n_voxels)] Array to read into, instead of a new one of `dtype`.
 
         Returns
         -------
-        [float32, shape: (m, n_voxels)]
+        [float32 or float16, shape: (m, n_voxels)]
 
         Raises
         ------
@@ -93,20 +117,26 @@ class Cohort:
             wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n_samples
         ):
             raise IndexError(f"rows must be a list of numbers from 0 to {self.n_samples - 1}")
-        rows = np.empty((wanted.size, self.n_voxels), dtype=np.float32)
-        damaged = []
-        for row, place in zip(wanted.tolist(), rows, strict=True):
+        rows = np.empty((wanted.size, self.n_voxels), dtype) if out is None else out
+        if rows.shape != (wanted.size, self.n_voxels):
+            raise ValueError(f"out has shape {rows.shape}, not {(wanted.size, self.n_voxels)}")
+
+        def read(place: int) -> str:
+            """Fill a row of the result; why it could not be read."""
             try:
-                place[:] = self._maps[row]  # row by row: ten times faster than Zarr's fancy index
-            except Exception:  # the codecs and stores of Zarr raise many kinds
-                place[:] = np.nan
-            if not np.isfinite(place).all():  # a missing shard reads as NaN
-                damaged.append(self.sample_id[row])
+                decode(*self._stored(int(wanted[place])), rows[place])
+            except (DamagedError, OSError) as error:
+                return str(error)
+            return ""
+
+        why = list(map_ahead(read, range(wanted.size)))
+        damaged = [row for row, reason in zip(wanted.tolist(), why, strict=True) if reason]
         if damaged:
             raise InputError(
-                f"{self.path}: the stored map of {', '.join(damaged[:10])}"
+                f"{self.path}: the stored map of "
+                f"{', '.join(self.sample_id[row] for row in damaged[:10])}"
                 f"{f' and {len(damaged) - 10} more' if len(damaged) > 10 else ''} is damaged or "
-                "missing; store the cohort again, or leave them out"
+                f"missing ({next(filter(None, why))}); store the cohort again, or leave them out"
             )
         return rows
 
@@ -127,141 +157,113 @@ class Cohort:
         volumes[:, self.mask] = rows  # (m, x, y, z)
         return volumes
 
-    def batches(
-        self, batch_size: int, seed: int | np.random.Generator, index: ArrayLike | None = None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Everybody once, in random order and in batches; the last one may be smaller.
+    def prefetch(
+        self,
+        batches: Iterable[NDArray[np.int64]],
+        n_ahead: int = 2,
+        dtype: DTypeLike = np.float32,
+        buffers: Sequence[NDArray[Any]] = (),
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Read batches ahead of the one who uses them, in the background.
+
+        The order is the caller's, who can so begin in the middle of an epoch. What goes wrong in
+        the background is raised where its batch would be; closing the iterator ends the reading.
 
         Parameters
         ----------
-        batch_size
-            People a batch.
-        seed
-            Seed or generator of the order.
-        index
-            [int, shape: (m,)] Rows to draw from; everybody by default.
+        batches
+            Rows of each batch, [int, shape: (b,)].
+        n_ahead
+            Batches that are read or wait while the caller works on another.
+        dtype
+            float32 or float16, as of `rows`.
+        buffers
+            At least `n_ahead` + 1 arrays [shape: (most of b, n_voxels)], such as pinned memory,
+            that are filled in turn instead of new ones; what was yielded holds until the next
+            batch is asked for.
 
         Yields
         ------
         (index, rows)
-            [int64, shape: (b,)] rows of the store; [float32, shape: (b, n_voxels)] their maps.
+            [int64, shape: (b,)]; [float32 or float16, shape: (b, n_voxels)] their maps.
         """
-        pool = np.arange(self.n_samples) if index is None else np.asarray(index, dtype=np.int64)
-        order = np.random.default_rng(seed).permutation(pool)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            yield batch, self.rows(batch)
+        if 0 < len(buffers) <= n_ahead:
+            raise ValueError(f"{len(buffers)} buffers for {n_ahead} batches ahead and one in use")
+
+        def read(
+            numbered: tuple[int, NDArray[np.int64]],
+        ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+            number, index = numbered
+            out = buffers[number % len(buffers)][: len(index)] if buffers else None
+            return index, self.rows(index, dtype, out)
+
+        yield from map_ahead(read, enumerate(batches), n_threads=1, n_ahead=n_ahead)
+
+    def subset(self, index: ArrayLike) -> Cohort:
+        """The same store with some of its people, in the order of their rows here.
+
+        Parameters
+        ----------
+        index
+            [int, shape: (m,)] Rows.
+        """
+        rows = np.asarray(index, dtype=np.int64)
+        if np.array_equal(rows, np.arange(self.n_samples)):
+            return self
+        digests = tuple(self.row_sha256[row] for row in rows) if self.row_sha256 else ()
+        known = f"{self.content_sha256} {rows.tolist()}"  # what tells it from others in version 1
+        return replace(
+            self,
+            sample_id=tuple(self.sample_id[row] for row in rows),
+            content_sha256=(
+                content_digest(digests) if digests else hashlib.sha256(known.encode()).hexdigest()
+            ),
+            source=tuple(self.source[row] for row in rows) if self.source else (),
+            row_sha256=digests,
+            _stored_row=self._stored_row[rows],
+            _scale=None if self._scale is None else self._scale[rows],
+        )
+
+    def without(self, sample_id: Collection[str]) -> Cohort:
+        """The same store less some of its people, such as those of `check_cohort`.
+
+        Raises
+        ------
+        InputError
+            Somebody is not in the store.
+        """
+        unknown = sorted(set(sample_id) - set(self.sample_id))
+        if unknown:
+            raise InputError(f"{self.path}: has no {', '.join(unknown[:10])} to leave out")
+        left_out = set(sample_id)
+        return self.subset([k for k, name in enumerate(self.sample_id) if name not in left_out])
+
+    def _stored(self, row: int) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """A map as it is stored, and its factor and offset (2,) if it is scaled."""
+        stored = self._shards.read(int(self._stored_row[row]))
+        return stored, None if self._scale is None else self._scale[row]
 
 
-def mask_digest(mask: NDArray[Any]) -> str:
-    """Hexadecimal SHA-256 of a mask's grid and voxels."""
-    digest = hashlib.sha256(repr(tuple(int(n) for n in mask.shape)).encode())
-    digest.update(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
-    return digest.hexdigest()
+def check_cohort(cohort: Cohort) -> list[str]:
+    """Read all maps of a cohort and compare them with the digests of when they were stored.
 
+    Stores of format version 1 have no digests: there the checksums of the compressed maps tell.
 
-def write_cohort(
-    path: str | os.PathLike[str],
-    sample_id: Sequence[str],
-    rows: Iterable[NDArray[Any]],
-    mask: NDArray[Any],
-    affine: NDArray[np.float64],
-    source: Sequence[dict[str, str]] = (),
-    measure: str = "fa",
-) -> None:
-    """Write a cohort store, whole or not at all; one shard of maps is in memory at a time.
-
-    Parameters
-    ----------
-    path
-        Folder to make; an older cohort store there is replaced once the new one is complete.
+    Returns
+    -------
     sample_id
-        [shape: (n_samples,)] Who each row is.
-    rows
-        n_samples arrays of shape (n_voxels,): the map inside the mask, C order, stored as float16
-        (absolute error at most 2.5e-4 for values from 0 to 1).
-    mask
-        [bool, shape: (x, y, z)] Voxels to keep.
-    affine
-        [float64, shape: (4, 4)] Voxel to world, mm.
-    source
-        Per person a dict of `sample_id`, `name` and `sha256` of the map's file. It is read after
-        the last row, so the iterator behind `rows` may fill it.
-    measure
-        What the maps hold; also the name of the array.
-
-    Raises
-    ------
-    InputError
-        Empty mask, duplicated ids, too few or too many rows, a row of another length, values that
-        are not finite or too large for float16, or `path` is something other than a cohort store.
+        Of those whose maps are damaged or missing.
     """
-    path = Path(path)
-    mask = np.asarray(mask, dtype=bool)
-    n_samples, n_voxels = len(sample_id), int(mask.sum())
-    if path.exists() and _attributes(path).get("format") != FORMAT:
-        raise InputError(f"{path}: exists and is not a cohort store; choose another name")
-    if mask.ndim != 3 or n_voxels == 0:
-        raise InputError(
-            f"mask of shape {mask.shape} has {n_voxels} voxels; it must be 3D and not empty"
-        )
-    if n_samples == 0:
-        raise InputError(f"{path}: no maps to store")
-    if len(set(sample_id)) < n_samples:
-        twice = sorted(name for name, n in Counter(sample_id).items() if n > 1)
-        raise InputError(
-            f"sample_id occurs more than once: {', '.join(twice[:10])}; keep one map a person"
-        )
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
-    try:
-        group = zarr.create_group(temporary)
-        codecs = (ZstdCodec(level=1), Crc32cCodec())
-        group.create_array(
-            "mask", data=mask.astype(np.uint8), chunks=mask.shape, compressors=codecs
-        )
-        n_rows = max(1, min(n_samples, SHARD_BYTES // (2 * n_voxels)))  # a shard
-        maps = group.create_array(
-            measure,
-            shape=(n_samples, n_voxels),
-            dtype="float16",
-            chunks=(1, n_voxels),
-            shards=(n_rows, n_voxels),
-            compressors=codecs,
-            fill_value=np.nan,  # what a missing shard reads as: never mistaken for data
-        )
-        content = hashlib.sha256()
-        shard = np.empty((n_rows, n_voxels), dtype="<f2")
-        n_done = 0
-        for row in rows:
-            if n_done == n_samples:
-                raise InputError(f"{path}: more maps than the {n_samples} sample_ids")
-            in_shard = n_done % n_rows
-            shard[in_shard] = _checked(row, n_voxels, sample_id[n_done])
-            content.update(hashlib.sha256(shard[in_shard].tobytes()).digest())
-            n_done += 1
-            if in_shard == n_rows - 1 or n_done == n_samples:
-                maps[n_done - in_shard - 1 : n_done] = shard[: in_shard + 1]
-        if n_done < n_samples:
-            raise InputError(f"{path}: {n_done} maps for {n_samples} sample_ids")
-        group.attrs.update(
-            {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "measure": measure,
-                "shape": list(mask.shape),
-                "affine": np.asarray(affine, dtype=np.float64).tolist(),
-                "sample_id": list(sample_id),
-                "mask_sha256": mask_digest(mask),
-                "content_sha256": content.hexdigest(),
-                "source": list(source),
-            }
-        )
-        _publish(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    def is_sound(row: int) -> bool:
+        try:
+            digest = row_digest(*cohort._stored(row))
+        except (DamagedError, OSError):
+            return False
+        return not cohort.row_sha256 or digest == cohort.row_sha256[row]
+
+    sound = map_ahead(is_sound, range(cohort.n_samples))
+    return [name for name, whole in zip(cohort.sample_id, sound, strict=True) if not whole]
 
 
 def read_cohort(path: str | os.PathLike[str]) -> Cohort:
@@ -273,7 +275,7 @@ def read_cohort(path: str | os.PathLike[str]) -> Cohort:
         Not a cohort store, of a newer format, or its mask is damaged.
     """
     path = Path(path)
-    attributes = _attributes(path)
+    attributes = group_attributes(path)
     if attributes.get("format") != FORMAT:
         raise InputError(f"{path}: is not a cohort store; make one with axoloci-normalize store")
     if attributes["format_version"] > FORMAT_VERSION:
@@ -283,12 +285,12 @@ def read_cohort(path: str | os.PathLike[str]) -> Cohort:
         )
     measure, sample_id = attributes["measure"], tuple(attributes["sample_id"])
     try:
-        group = zarr.open_group(path, mode="r")
-        maps: Any = group[measure]
-        mask = np.asarray(cast(Any, group["mask"])[:], dtype=bool)
-    except Exception as error:  # as in `Cohort.rows`
+        shards = open_shards(path / measure)
+        mask = np.asarray(cast(Any, zarr.open_group(path, mode="r")["mask"])[:], dtype=bool)
+    except Exception as error:  # the codecs and stores of Zarr raise many kinds
         raise InputError(f"{path}: cannot be read: {error}; store the cohort again") from error
-    if mask_digest(mask) != attributes["mask_sha256"] or maps.shape != (len(sample_id), mask.sum()):
+    n_samples, n_voxels = len(sample_id), int(mask.sum())
+    if mask_digest(mask) != attributes["mask_sha256"] or shards.shape != (n_samples, n_voxels):
         raise InputError(f"{path}: the mask is damaged; store the cohort again")
     return Cohort(
         path=path,
@@ -299,11 +301,22 @@ def read_cohort(path: str | os.PathLike[str]) -> Cohort:
         mask_sha256=attributes["mask_sha256"],
         content_sha256=attributes["content_sha256"],
         source=tuple(attributes["source"]),
-        _maps=maps,
+        row_sha256=tuple(attributes.get("row_sha256", ())),
+        max_error=attributes.get("max_error", np.nan),
+        _shards=shards,
+        _stored_row=np.arange(n_samples),
+        _scale=np.array(attributes["scale"]) if attributes.get("scale") else None,
     )
 
 
-def _attributes(path: Path) -> dict[str, Any]:
+def mask_digest(mask: NDArray[Any]) -> str:
+    """Hexadecimal SHA-256 of a mask's grid and voxels."""
+    digest = hashlib.sha256(repr(tuple(int(n) for n in mask.shape)).encode())
+    digest.update(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def group_attributes(path: Path) -> dict[str, Any]:
     """Attributes of the Zarr v3 group at `path`, read without Zarr; empty if it is none."""
     try:
         attributes: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())["attributes"]
@@ -312,30 +325,27 @@ def _attributes(path: Path) -> dict[str, Any]:
     return attributes
 
 
-def _checked(row: NDArray[Any], n_voxels: int, name: str) -> NDArray[np.float16]:
-    """One map as float16, refused if that would not hold it."""
-    row = np.asarray(row)
-    if row.shape != (n_voxels,):
-        raise InputError(f"map of {name} has shape {row.shape}, the mask has {n_voxels} voxels")
-    with np.errstate(over="ignore"):
-        stored = row.astype("<f2")
-    n_bad = int((~np.isfinite(stored)).sum())
-    if n_bad:
-        raise InputError(
-            f"map of {name}: {n_bad} voxels inside the mask are NaN, infinite or beyond 65504; "
-            "mend the map or leave that person out"
-        )
-    return stored
+def decode(
+    stored: NDArray[Any], scale: NDArray[np.float64] | None, values: NDArray[Any]
+) -> NDArray[Any]:
+    """Fill `values` (n_voxels,) with a map as it was."""
+    if scale is None:
+        values[:] = stored
+    else:
+        factor, offset = scale.astype(np.float32)
+        np.multiply(stored, factor, out=values, casting="same_kind")
+        values += offset
+    return values
 
 
-def _publish(temporary: Path, path: Path) -> None:
-    """Flush a finished folder to disk and give it its name."""
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with open(file, "rb+") as stream:
-                os.fsync(stream.fileno())
-    older = path.with_name(f".{os.getpid()}.old.{path.name}")
-    if path.exists():
-        os.rename(path, older)  # a folder cannot be renamed onto another that is not empty
-    os.rename(temporary, path)
-    shutil.rmtree(older, ignore_errors=True)
+def row_digest(stored: NDArray[Any], scale: NDArray[np.float64] | None) -> str:
+    """Hexadecimal SHA-256 of a stored map."""
+    digest = hashlib.sha256(stored.data)
+    if scale is not None:
+        digest.update(scale.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def content_digest(row_sha256: Sequence[str]) -> str:
+    """Hexadecimal SHA-256 of all rows in their order."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, row_sha256))).hexdigest()
