@@ -12,6 +12,7 @@ CHECKS = (
     *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
     *("preflight", "faults", "quality", "driver", "images", "containers", "tensor"),
     *("registration", "distortion", "preprocess", "participant", "real_scans", "store"),
+    *("representations", "encoder_options"),
 )
 
 for name in sys.argv[1:] or CHECKS:
