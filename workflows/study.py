@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,8 +214,15 @@ def covariate_tables(settings: StudySettings, *, write: bool = True) -> list[Pat
     return [table for table in (given, made_covariates(settings, write=write)) if table]
 
 
-def check_people(cohort: Cohort) -> None:
+def check_people(cohort: Cohort, dropped: Collection[str] = ()) -> None:
     """Count the people whom the association can use.
+
+    Parameters
+    ----------
+    cohort
+        The cohort.
+    dropped
+        People who are left out of it, for the representations are learnt of their maps.
 
     Raises
     ------
@@ -229,6 +236,9 @@ def check_people(cohort: Cohort) -> None:
         people = {outcome.sample_id for outcome in choose_scans(cohort.outcomes)}
         what = "people with a finished scan"
     counts = [f"{what}: {len(people)}{left_out(cohort)}"]
+    if dropped:
+        people -= set(dropped)
+        counts.append(f"of these not in [train]: {len(people)}")
     assert settings.genotypes is not None
     genotypes = genotype_set(settings.genotypes)
     people &= set(genotypes.people.index)
@@ -254,11 +264,14 @@ def prepare_group(cohorts: Mapping[str, Cohort]) -> None:
     InputError
         A cohort has fewer people than `min_participants`.
     """
-    for cohort in cohorts.values():
+    dropped: list[str] = []
+    for name, cohort in cohorts.items():
         write_maps(cohort)
+        if name == "train" and cohort.settings.encoder.training_people == "drop":
+            dropped = [outcome.sample_id for outcome in choose_scans(cohort.outcomes)]
     for name, cohort in cohorts.items():
         if name != "train":
-            check_people(cohort)
+            check_people(cohort, dropped)
 
 
 def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
@@ -297,8 +310,14 @@ def _folders(maps: Path, settings: StudySettings) -> list[str]:
     return sorted(map(str, {out, *folders}))
 
 
+def _make_folders(settings: StudySettings) -> None:
+    """The folders of the results of a cohort."""
+    for name in settings.representations() or ("",):
+        StudyPaths(settings.out).results(name).mkdir(parents=True, exist_ok=True)
+
+
 def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -> None:
-    """Pack the maps of a cohort and train the encoder on them.
+    """Pack the maps of a cohort and learn its representations of them.
 
     Raises
     ------
@@ -306,11 +325,12 @@ def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -
         A step failed.
     """
     paths = StudyPaths(settings.out)
-    paths.group.mkdir(parents=True, exist_ok=True)
+    _make_folders(settings)
     submit(
         Training(
             maps=maps,
             readable=_folders(maps, settings),
+            representations=list(settings.representations()),
             out_dir=str(paths.group),
             work_dir=str(paths.work),
             log_dir=str(paths.logs / "group"),
@@ -346,7 +366,7 @@ def run_group(
     env, n_procs
         As for `run_study`.
     trained
-        Cohort whose encoder is used.
+        Cohort whose models are used.
     discovery
         Cohort whose loci are tested; without it loci are looked for.
     part, chromosome
@@ -357,18 +377,19 @@ def run_group(
     StepError
         A step failed.
     """
-    paths = StudyPaths(settings.out)
-    paths.group.mkdir(parents=True, exist_ok=True)
+    paths, representations = StudyPaths(settings.out), settings.representations()
+    _make_folders(settings)
     write = part in ("all", "prepare")
     model: dict[str, Any] = {}
     if trained is not None:
-        store = trained.group / "cohort.zarr"
-        model = {"model": trained.group / "model.safetensors"}
-        model["cohort" if trained == paths else "like"] = store
+        model = {name: trained.results(name) / "model.safetensors" for name in representations}
+        model["cohort" if trained == paths else "like"] = trained.group / "cohort.zarr"
     found: dict[str, Any] = {}
     if discovery is not None:
         found["discovery"] = discovery.group / "sumstats"
-        found["discovery_loci"] = discovery.group / "loci.tsv"
+        for name in representations or ("",):
+            key = "discovery_linear_loci" if name == "linear" else "discovery_loci"
+            found[key] = discovery.results(name) / "loci.tsv"
     tables = covariate_tables(settings, write=write)
     assert settings.genotypes is not None
     submit(

@@ -324,8 +324,8 @@ def shared_people(
 ) -> list[str]:
     """People with genotypes, all covariates and a trait or more, in the order of the genotypes.
 
-    If `complete`, with all traits that are neither constant nor missing for everyone. `traits` names
-    the tables of these.
+    If `complete`, with all traits that are neither constant nor missing for everyone. `traits`
+    names the tables of these.
     """
     sources = {str(source.path): people, traits: trait_table.index}
     if covariates is not None:
