@@ -956,7 +956,7 @@ def _check_leakage(found: Preflight, settings: StudySettings, stage: str) -> Non
     tested = found.cohorts["discovery"].people
     both = tested & found.cohorts[teacher].people
     if choice == "drop":
-        what = 'are in [discovery] and not in [train], whose people training_people = "drop" leaves out'
+        what = 'are in [discovery] and not in [train], as training_people = "drop" has it'
         _check_size(found, settings, len(tested - both), what, stage, "")
     elif both:
         who = (
@@ -967,8 +967,8 @@ def _check_leakage(found: Preflight, settings: StudySettings, stage: str) -> Non
         found.problems.append(
             f'{who}: choose by training_people in [encoder], or --training-people. "keep" tests '
             "them all the same: the encoder never sees genotypes, so this makes no false "
-            "associations, but reconstruction and power are then judged on people whom it has seen. "
-            'Otherwise name other people in [train]; "drop" leaves those out who are in both'
+            "associations, but reconstruction and power are then judged on people whom it has "
+            'seen. Otherwise name other people in [train]; "drop" leaves those out who are in both'
         )
 
 

@@ -189,7 +189,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
     -------
     facts
         `scans` (finished, people) and, of what ran, `preprocess`, `dti`, `normalize`, `outside`,
-        `cohort`, `encoder`, `linear`, `gwas`, `mixed_model`, `loci`; JSON. Lengths in mm, b-values in s/mm².
+        `cohort`, `encoder`, `linear`, `gwas`, `mixed_model`, `loci`; JSON. Lengths in mm, b-values
+        in s/mm².
     """
     paths = cohort.paths
     chosen = {outcome.scan for outcome in choose_scans(cohort.outcomes)}

@@ -301,11 +301,12 @@ def demo(out: Path, n_subjects: int, seed: int, env: str | None, n_procs: int) -
         )
     except StepError as error:
         raise click.ClickException(f"{error}\nlogs: {out / 'study' / 'logs'}") from error
-    click.echo(
-        f"planted loci found: {len(summary['found'])} of {len(summary['planted'])}", err=True
-    )
-    click.echo(f"false leads: {len(summary['false_positive'])}", err=True)
-    click.echo(f"lambda_GC: {summary['lambda_gc']:.3f}", err=True)
+    for name, own in summary["representations"].items():
+        click.echo(
+            f"{name}: planted loci found: {len(own['found'])} of {len(summary['planted'])}, false "
+            f"leads: {len(own['false_positive'])}, lambda_GC: {own['lambda_gc']:.3f}",
+            err=True,
+        )
     click.echo(f"report: {summary['report']}", err=True)
 
 

@@ -693,13 +693,9 @@ def _impossible_exports(settings: StudySettings) -> list[str]:
     problems = []
     for name in settings.gwas.export:
         word, _, digits = name.rpartition("_")
-        exists = (
-            word in made
-            and digits.isdecimal()
-            and digits == f"{int(digits):03d}"
-            and (made[word] is None or int(digits) < made[word])
-        )
-        if not exists:
+        exists = word in made and digits.isdecimal() and digits == f"{int(digits):03d}"
+        last = made.get(word)
+        if not exists or (last is not None and int(digits) >= last):
             problems.append(
                 f"'gwas.export': there will be no trait '{name}'; the latents are {there}"
             )
