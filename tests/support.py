@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from axoloci.steps import installed_steps, is_outside
@@ -28,10 +29,15 @@ min_participants = {min_participants}
 template = "{cohort}/template.nii.gz"
 
 [encoder]
+representations = {representations}
+training_people = "keep"
 n_latents = 2
 channels = [4, 8]
 epochs = 2
 batch_size = 5
+
+[linear]
+n_latents = 2
 
 [gwas]
 n_pcs = 1
@@ -82,8 +88,17 @@ def write_trait_study(folder: Path, cohort: Path, **traits: Callable[[int], obje
     return study
 
 
-def write_study(folder: Path, cohort: Path, min_participants: int = 10) -> Path:
-    """Write a study of `cohort` into `folder`; it puts its output beside itself."""
+def write_study(
+    folder: Path,
+    cohort: Path,
+    min_participants: int = 10,
+    representations: Sequence[str] = ("autoencoder",),
+) -> Path:
+    """Write a study of `cohort` into `folder`; it puts its output beside itself.
+
+    Both representations are for the tests of these, the fewer jobs the shorter is CI.
+    """
     path = folder / "study.toml"
-    path.write_text(STUDY.format(out="out", cohort=cohort, min_participants=min_participants))
+    given = {"cohort": cohort, "min_participants": min_participants}
+    path.write_text(STUDY.format(out="out", **given, representations=json.dumps(representations)))
     return path

@@ -187,13 +187,18 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         trained = _add(
             graph,
             teacher,
-            Training(out_dir="", work_dir="", log_dir="", settings=step_settings(cohorts[teacher])),
+            Training(
+                representations=list(settings.representations()),
+                out_dir="", work_dir="", log_dir="", settings=step_settings(cohorts[teacher]),
+            ),
             ("maps", *(["template"] if template else []), *(["mask"] if mask else [])),
             {"maps": maps[teacher], "template": (template, ""), "mask": (mask, "")},
-        )
+        )  # fmt: skip
 
     report = "report"
     found: dict[str, str] = {}
+    # how the names of the jobs of each representation end; of traits there are no such
+    ends = {which: f"_{which}" for which in settings.representations()} or {"": ""}
     for name in ("discovery", "replication"):
         if name not in cohorts:
             continue
@@ -209,9 +214,10 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             lazy.append("traits")
             sources["traits"] = maps[name]
         else:
-            lazy += ["maps", "model"]
+            lazy += ["maps", *settings.representations()]
             sources["maps"] = maps[name]
-            sources["model"] = (trained["train"], "model.safetensors")
+            for which in settings.representations():
+                sources[which] = (trained[f"train_{which}"], "model.safetensors")
             store = (trained["pack"], "cohort.zarr")
             lazy.append("cohort" if name == teacher else "like")
             sources[lazy[-1]] = store
@@ -219,9 +225,11 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             lazy.append(key)
             sources[key] = (graph.give(path, key), "")
         if name == "replication":
-            lazy += ["discovery", "discovery_loci"]
+            lazy.append("discovery")
             sources["discovery"] = (found["gwas"], "sumstats")
-            sources["discovery_loci"] = (found["loci"], "loci.tsv")
+            for which, end in ends.items():
+                lazy.append("discovery_linear_loci" if which == "linear" else "discovery_loci")
+                sources[lazy[-1]] = (found[f"loci{end}"], "loci.tsv")
         jobs = _add(
             graph,
             name,
@@ -236,10 +244,12 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             for job in ("ridge", "gwas"):
                 if job in jobs:
                     graph.connect(last[name], jobs[job], "qc.tsv")
-        end = "loci" if name == "discovery" else "replicate"
-        graph.connect(jobs[end], report, f"{end if end == 'loci' else 'replication'}.tsv")
-        if name == "discovery":
-            graph.connect(jobs["joint"], report, "joint.parquet")
+        for end in ends.values():
+            if name == "replication":
+                graph.connect(jobs[f"replicate{end}"], report, "replication.tsv")
+                continue
+            graph.connect(jobs[f"loci{end}"], report, "loci.tsv")
+            graph.connect(jobs[f"joint{end}"], report, "joint.parquet")
             found = jobs
     for name, job in last.items():
         graph.jobs[name][f"{name}_qc"] = "qc\naxoloci-report group"

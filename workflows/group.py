@@ -1,4 +1,8 @@
-"""The cohort: FA maps -> latents -> association -> loci, or their replication."""
+"""The cohort: FA maps -> latents -> association -> loci, or their replication.
+
+Each representation of the maps has its own model, latents, joint test and loci, in a folder and in
+jobs of its name; all of their latents are tested in one reading of the genotypes.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,8 @@ from pydra.compose import workflow
 
 from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import CohortStore, GenotypeData, Nifti, SumstatsStore
-from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
+from axoloci.study import REPRESENTATIONS
+from axoloci.tasks.encoder.task import EncodeFa, FitLinear, TrainEncoder
 from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 from axoloci.tasks.gwas.task import (
     CheckSamples,
@@ -25,6 +30,7 @@ from axoloci.tasks.normalize.task import PackCohort
 def Training(
     maps: File,
     readable: list[str],
+    representations: list[str],
     out_dir: str,
     work_dir: str,
     log_dir: str,
@@ -34,7 +40,7 @@ def Training(
     threads: int = 1,
     env: str = "native",
 ) -> File:
-    """From the FA maps of a cohort to an encoder of them.
+    """From the FA maps of a cohort to the models of its representations.
 
     Parameters
     ----------
@@ -42,8 +48,11 @@ def Training(
         Table sample_id, path, sha256 of the FA maps, one row a person.
     readable
         Folders of the maps, which a container must see.
+    representations
+        "autoencoder", "linear" or both.
     out_dir
-        Folder for the results: `cohort.zarr`, `model.safetensors`, `history.tsv`.
+        Folder for the results: `cohort.zarr`, and for each representation a folder, which is there,
+        with `model.safetensors` and `history.tsv`.
     work_dir
         Folder for what a killed job needs to go on.
     log_dir
@@ -60,7 +69,7 @@ def Training(
     Returns
     -------
     File
-        The model.
+        The model, of several the last.
     """
 
     def add(name: str, task: Any) -> Any:
@@ -82,17 +91,22 @@ def Training(
             image=image_identity(env, "normalize"),
         ),
     )
-    trained = add(
-        "train",
-        TrainEncoder(
-            cohort=packed.cohort,
-            checkpoint=str(Path(work_dir, "encoder.pt")),
-            history=str(Path(out_dir, "history.tsv")),
-            **settings.get("encoder", {}),
-            out=str(Path(out_dir, "model.safetensors")),
-            image=image_identity(env, "encoder"),
-        ),
-    )
+    for name in representations:
+        files = {
+            "history": str(Path(out_dir, name, "history.tsv")),
+            "out": str(Path(out_dir, name, "model.safetensors")),
+            "image": image_identity(env, "encoder"),
+        }
+        if name == "autoencoder":
+            training = TrainEncoder(
+                cohort=packed.cohort,
+                checkpoint=str(Path(work_dir, "encoder.pt")),
+                **settings.get("encoder", {}),
+                **files,
+            )
+        else:
+            training = FitLinear(cohort=packed.cohort, **settings.get("linear", {}), **files)
+        trained = add(f"train_{name}", training)
     return trained.model
 
 
@@ -104,11 +118,13 @@ def Group(
     maps: File | None = None,
     readable: list[str] = [],  # noqa: B006 - Pydra copies defaults
     cohort: CohortStore | None = None,
-    model: File | None = None,
+    autoencoder: File | None = None,
+    linear: File | None = None,
     like: CohortStore | None = None,
     traits: File | None = None,
     discovery: SumstatsStore | None = None,
     discovery_loci: File | None = None,
+    discovery_linear_loci: File | None = None,
     covariates: list[File] | None = None,
     extract: File | None = None,
     exclude: File | None = None,
@@ -122,7 +138,7 @@ def Group(
     part: str = "all",
     chromosome: str | None = None,
 ) -> File:
-    """From FA maps and their encoder, or from traits, to loci or the replication of loci.
+    """From FA maps and their models, or from traits, to loci or the replication of loci.
 
     On a cluster it is run in parts: "prepare" (all up to the association), "associate" (one
     chromosome, several at once), "conclude" (the association as a whole, of which nothing is left
@@ -135,7 +151,7 @@ def Group(
     genotypes
         PLINK 1, PLINK 2 or BGEN genotypes.
     out_dir
-        Folder for the results.
+        Folder for the results, with a folder for each representation.
     log_dir
         Folder for one log and one job record a step.
     maps
@@ -144,12 +160,16 @@ def Group(
         Folders of the maps, which a container must see.
     cohort
         Cohort store of the maps; without it they are packed.
-    model, like
-        The encoder, and the cohort store that it was trained on.
+    autoencoder, linear
+        Models of the representations that the study has.
+    like
+        Cohort store that they were trained on.
     traits
         Table of traits, in place of maps.
-    discovery, discovery_loci
-        Summary statistics and loci of another cohort, which are tested in this one.
+    discovery
+        Summary statistics of another cohort, whose loci are tested in this one.
+    discovery_loci, discovery_linear_loci
+        Its loci by the autoencoder or by traits, and by the linear representation.
     covariates
         Tables of covariates.
     extract, exclude, mixed_model_extract
@@ -173,9 +193,9 @@ def Group(
     Returns
     -------
     File
-        Table of loci or of their replication; of an earlier part the plan of the association, or
-        before it the quality of the genotypes or the manifest of the mixed model. Everything else
-        lies in `out_dir`.
+        Table of loci or of their replication, of the last representation; of an earlier part the
+        plan of the association, or before it the quality of the genotypes or the manifest of the
+        mixed model. Everything else lies in `out_dir`.
     """
 
     def add(name: str, task: Any, always: bool = False) -> Any:
@@ -192,25 +212,37 @@ def Group(
         return {"out": str(Path(out_dir, out)), "image": image_identity(env, step)}
 
     prepares = part in ("all", "prepare")
-    if traits is None and prepares:
+    models = {
+        name: model
+        for name, model in (("autoencoder", autoencoder), ("linear", linear))
+        if model is not None
+    }
+    if traits is not None:
+        tables = [traits]
+    elif prepares:
         if cohort is None:
             packing = PackCohort(maps=maps, like=like, **shared("normalize", "cohort.zarr"))
             cohort = add("pack", packing).cohort
-        encoded = add(
-            "encode",
-            EncodeFa(
-                cohort=cohort,
-                model=model,
-                quality=str(Path(out_dir, "quality.tsv")),
-                examples=str(Path(out_dir, "examples.npz")),
-                threads=settings["encoder"]["threads"],
-                **shared("encoder", "latents.parquet"),
-            ),
-        )
-        tested_traits = encoded.latents
+        tables = [
+            add(
+                f"encode_{name}",
+                EncodeFa(
+                    cohort=cohort,
+                    model=model,
+                    quality=str(Path(out_dir, name, "quality.tsv")),
+                    examples=str(Path(out_dir, name, "examples.npz")),
+                    **settings.get("encode", {}),
+                    **shared("encoder", f"{name}/latents.parquet"),
+                ),
+            ).latents
+            for name, model in models.items()
+        ]
     else:
-        tested_traits = Path(out_dir, "latents.parquet") if traits is None else traits
-    people = maps if traits is None else traits
+        tables = [Path(out_dir, name, "latents.parquet") for name in models]
+    tested_traits = dict(zip(("traits", "traits_beside"), tables, strict=False))
+    # whom the encoding drops is not in the association
+    dropped = settings.get("encode", {}).get("training_people") == "drop"
+    people = tables[0] if traits is not None or dropped else maps
     pcs = Path(out_dir, "pcs.tsv") if n_pcs else None
     if n_pcs and prepares:
         # The components describe the people of the association, so only these are used.
@@ -236,7 +268,7 @@ def Group(
 
     inputs = {
         "genotypes": genotypes,
-        "traits": tested_traits,
+        **tested_traits,
         "covariates": covariates,
         "pcs": pcs,
     }
@@ -275,28 +307,37 @@ def Group(
                 **shared("gwas", f"{trait}.{export_format}.tsv.gz"),
             ),
         )
-    if discovery is not None:
-        replicated = add(
-            "replicate",
-            ReplicateLoci(
-                loci=discovery_loci,
-                discovery=discovery,
-                replication=associated.sumstats,
-                **shared("genetics", "replication.tsv"),
+    for name in models or ("",):  # of traits there is one result, without a name
+        end = f"_{name}" if name else ""
+        of = {"traits": f"{REPRESENTATIONS[name]}_*"} if name else {}
+        if discovery is not None:
+            result = add(
+                f"replicate{end}",
+                ReplicateLoci(
+                    loci=discovery_linear_loci if name == "linear" else discovery_loci,
+                    discovery=discovery,
+                    replication=associated.sumstats,
+                    **of,
+                    **shared("genetics", str(Path(name, "replication.tsv"))),
+                ),
+            ).table
+            continue
+        tested = add(
+            f"joint{end}",
+            RunJointTest(
+                sumstats=associated.sumstats,
+                **of,
+                **shared("genetics", str(Path(name, "joint.parquet"))),
             ),
         )
-        return replicated.table
-    tested = add(
-        "joint", RunJointTest(sumstats=associated.sumstats, **shared("genetics", "joint.parquet"))
-    )
-    found = add(
-        "loci",
-        FindLoci(
-            joint=tested.joint,
-            sumstats=associated.sumstats,
-            genotypes=genotypes,
-            **settings.get("genetics", {}),
-            **shared("genetics", "loci.tsv"),
-        ),
-    )
-    return found.loci
+        result = add(
+            f"loci{end}",
+            FindLoci(
+                joint=tested.joint,
+                sumstats=associated.sumstats,
+                genotypes=genotypes,
+                **settings.get("genetics", {}),
+                **shared("genetics", str(Path(name, "loci.tsv"))),
+            ),
+        ).loci
+    return result

@@ -107,6 +107,15 @@ def train_cost(
     )
 
 
+def fit_linear_cost(template_voxels: int, people: int, latents: int) -> Cost:
+    """Fit of the linear representation on a CPU.
+
+    TO BE MEASURED
+    """
+    n = template_voxels * people
+    return Cost(3 + 2e-7 * n, 350 + 2e-3 * template_voxels, 3.0 * template_voxels * latents)
+
+
 def encode_cost(template_voxels: int, people: int, latents: int) -> Cost:
     """FA maps to latents.
 
@@ -277,7 +286,7 @@ class StudyPlan:
     steps
         One a kind of job.
     people, variants, latents
-        By cohort; traits count as latents.
+        By cohort; latents of all representations together, and traits count as latents.
     scan_shapes
         Number of scans by the shape of their images.
     missing
@@ -335,7 +344,7 @@ def plan_study(
     programs = group_programs(settings)
     resources = {step.command: step.resources for step in installed_steps().values()}
     template = 0
-    trained_latents = 0
+    trained_latents: dict[str, int] = {}
     for name, cohort in cohorts.items():
         paths = StudyPaths(cohort.out)
         if scans_of is not None and name not in scans_of:
@@ -351,9 +360,8 @@ def plan_study(
                 _plan_scans(plan, name, cohort, scans, env, template, shapes or {})
                 plan.people[name] = len({scan.sample_id for scan in scans})
                 if not trained_latents:
-                    few = max(1, plan.people[name] // PEOPLE_PER_LATENT)
-                    trained_latents = cohort.encoder.n_latents or min(MAX_LATENTS, few)
-                plan.latents[name] = trained_latents
+                    trained_latents = _latents(cohort, plan.people[name])
+                plan.latents[name] = sum(trained_latents.values())
             elif cohort.traits is not None:
                 chosen = cohort.gwas.traits
                 plan.people[name], n_traits = _size_of_table(cohort.traits, chosen)
@@ -365,16 +373,25 @@ def plan_study(
             continue
         plan.variants[name] = _n_variants(plan, cohort) if name != "train" else 0
         for job, program in programs.get(name, {}).items():
-            _plan_job(plan, name, job, cohort, template, paths, resources[program])
+            asked = resources[program]
+            _plan_job(plan, name, job, cohort, template, paths, asked, trained_latents)
     if "" in programs and plan.people:
         own = StudyPaths(settings.out)
         for job, program in programs[""].items():
-            _plan_job(plan, "", job, settings, template, own, resources[program])
+            asked = resources[program]
+            _plan_job(plan, "", job, settings, template, own, asked, trained_latents)
     where = settings.out
     while not where.exists() and where != where.parent:
         where = where.parent
     plan.free_bytes = shutil.disk_usage(where).free
     return plan
+
+
+def _latents(settings: StudySettings, people: int) -> dict[str, int]:
+    """Latents of each representation that is learnt of so many people."""
+    named = {"autoencoder": settings.encoder.n_latents, "linear": settings.linear.n_latents}
+    few = min(MAX_LATENTS, max(1, people // PEOPLE_PER_LATENT))
+    return {name: named[name] or few for name in settings.representations()}
 
 
 def _missing_programs() -> list[str]:
@@ -464,25 +481,31 @@ def _plan_job(
     template: int,
     paths: StudyPaths,
     asked: Resources,
+    of_representations: Mapping[str, int],
 ) -> None:
     """Add one job of a cohort; one that was not measured takes what its `step.toml` asks for."""
     people = plan.people.get(name, sum(plan.people.values()))
     variants, latents = plan.variants.get(name, 0), plan.latents.get(name, 1)
-    kind = job.partition("_")[0]
+    kind, _, which = job.partition("_")
+    own = of_representations.get(which, latents)  # of one representation, else all that are tested
     encoder = cohort.encoder
     costs = {
         "pack": lambda: pack_cost(template, people),
-        "train": lambda: train_cost(
-            template, people, latents, encoder.epochs or EPOCHS,
-            encoder.channels[0] if encoder.channels else CHANNELS, encoder.batch_size or 10,
+        "train": lambda: (
+            fit_linear_cost(template, people, own)
+            if which == "linear"
+            else train_cost(
+                template, people, own, encoder.epochs or EPOCHS,
+                encoder.channels[0] if encoder.channels else CHANNELS, encoder.batch_size or 10,
+            )
         ),
-        "encode": lambda: encode_cost(template, people, latents),
+        "encode": lambda: encode_cost(template, people, own),
         "pca": lambda: pca_cost(people, variants),
         "samples": lambda: pca_cost(people, variants),
         "ridge": lambda: ridge_cost(people, variants, latents),
         "gwas": lambda: gwas_cost(people, variants, latents),
         "export": lambda: export_cost(variants),
-        "joint": lambda: joint_cost(variants, latents),
+        "joint": lambda: joint_cost(variants, own),
         "loci": lambda: loci_cost(variants),
         "replicate": lambda: loci_cost(variants),
         "qc": lambda: qc_cost(people),

@@ -228,7 +228,8 @@ def check(
         _check_tables(found, name, cohort, stage, where)
     if stage != "group":
         _check_scans(found, settings, stage, env, n_procs, participants, read_all)
-    _check_overlaps(found, settings)
+    _check_overlaps(found)
+    _check_leakage(found, settings, stage)
     if stage != "participants":
         _check_batch(found, settings)
     wanted = {label.removeprefix("sub-") for label in participants}
@@ -620,6 +621,8 @@ def _check_batch(found: Preflight, settings: StudySettings) -> None:
     """Whether the people who train the encoder fill a batch."""
     teacher = "train" if settings.train else "discovery"
     batch = settings.encoder.batch_size
+    if "autoencoder" not in settings.representations():
+        return
     if batch is None or teacher not in found.cohorts or not found.cohorts[teacher].scans:
         return
     n_people = len(found.cohorts[teacher].people)
@@ -928,24 +931,44 @@ def _check_design(
         )
 
 
-def _check_overlaps(found: Preflight, settings: StudySettings) -> None:
+def _check_overlaps(found: Preflight) -> None:
     """Cohorts that must not share people."""
     people = {name: cohort.people for name, cohort in found.cohorts.items()}
     for one, other in combinations(COHORTS, 2):
         both = sorted(people.get(one, set()) & people.get(other, set()))
-        allowed = (one, other) == ("train", "discovery") and settings.allow_train_in_discovery
-        if not both or allowed:
+        if not both or (one, other) == ("train", "discovery"):
             continue
-        mend = f"name in 'keep' (a table with IID) of [{one}] or [{other}] only the others"
-        if other == "discovery":
-            mend += ", or allow it with allow_train_in_discovery = true"
-        else:
-            mend = f"a replication needs other people: {mend}"
         listed = ", ".join(both[:MOST_IDS])
         if len(both) > MOST_IDS:
             listed += f" and {len(both) - MOST_IDS} more, whose ids are in the tables of both"
         found.problems.append(
-            f"{len(both)} people are in [{one}] and in [{other}]: {listed}; {mend}"
+            f"{len(both)} people are in [{one}] and in [{other}]: {listed}; a replication needs "
+            f"other people: name in 'keep' (a table with IID) of [{one}] or [{other}] only the "
+            "others"
+        )
+
+
+def _check_leakage(found: Preflight, settings: StudySettings, stage: str) -> None:
+    """People of the association on whose maps the representations are learnt."""
+    choice, teacher = settings.encoder.training_people, settings.teacher()
+    if not teacher or choice == "keep" or not {teacher, "discovery"} <= found.cohorts.keys():
+        return
+    tested = found.cohorts["discovery"].people
+    both = tested & found.cohorts[teacher].people
+    if choice == "drop":
+        what = 'are in [discovery] and not in [train], as training_people = "drop" has it'
+        _check_size(found, settings, len(tested - both), what, stage, "")
+    elif both:
+        who = (
+            "the encoder is trained on the people of the association themselves"
+            if teacher == "discovery"
+            else f"{len(both)} people are in [train] and in [discovery], such as {_examples(both)}"
+        )
+        found.problems.append(
+            f'{who}: choose by training_people in [encoder], or --training-people. "keep" tests '
+            "them all the same: the encoder never sees genotypes, so this makes no false "
+            "associations, but reconstruction and power are then judged on people whom it has "
+            'seen. Otherwise name other people in [train]; "drop" leaves those out who are in both'
         )
 
 

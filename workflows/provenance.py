@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,6 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
     "exclude.tsv": ("Scans that are left out of the group, by rule or by the user", True, ""),
     "maps.tsv": ("The FA map of each person of the group", True, ""),
     "qc.html": ("The quality of all scans on one page", True, "qc"),
-    "group/model.safetensors": ("The encoder", False, "train"),
-    "group/history.tsv": ("Loss of the encoder by epoch", False, "train"),
-    "group/latents.parquet": ("Latents of each person", True, "encode"),
-    "group/quality.tsv": ("Reconstruction of each person's map", True, "encode"),
-    "group/examples.npz": ("Maps of a few people and their reconstructions", True, "encode"),
     "group/pcs.tsv": ("Genotype principal components of each person", True, "pca"),
     "group/samples_qc.tsv": ("Quality of each person's genotypes", True, "samples"),
     "group/related.tsv": ("Pairs of relatives by their genotypes", True, "samples"),
@@ -72,11 +68,6 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
         False,
         "gwas",
     ),
-    "group/joint.parquet": ("Joint test of all latents, one row a variant", False, "joint"),
-    "group/loci.tsv": ("Loci of the joint test", False, "loci"),
-    "group/loci.json": ("Settings of the loci", False, "loci"),
-    "group/replication.tsv": ("Lead variants of the discovery, tested again", False, "replicate"),
-    "group/replication.json": ("Summary of the replication", False, "replicate"),
     "report.html": ("The report", True, "report"),
     "report-shareable.html": (
         "The report without individual-level data",
@@ -84,38 +75,52 @@ OUTPUTS: dict[str, tuple[str, bool, str]] = {
         "report-shareable",
     ),
 }
+# Those of a representation, in the folder of its name; of traits, what follows the association.
+RESULTS: dict[str, tuple[str, bool, str]] = {
+    "model.safetensors": ("The model of the maps", False, "train"),
+    "model.md": ("Card of the model, for people", False, "train"),
+    "history.tsv": ("Loss by epoch, or variance by component", False, "train"),
+    "latents.parquet": ("Latents of each person", True, "encode"),
+    "quality.tsv": ("Reconstruction of each person's map", True, "encode"),
+    "examples.npz": ("Maps of a few people and their reconstructions", True, "encode"),
+    "joint.parquet": ("Joint test of all latents or traits, one row a variant", False, "joint"),
+    "loci.tsv": ("Loci of the joint test", False, "loci"),
+    "loci.json": ("Settings of the loci", False, "loci"),
+    "replication.tsv": ("Lead variants of the discovery, tested again", False, "replicate"),
+    "replication.json": ("Summary of the replication", False, "replicate"),
+}
 FOLDERS = {  # made by many jobs or in many files: each stands for all that lies in it
     "group/cohort.zarr/": ("FA of all people, masked voxels (Zarr)", "pack"),
     "group/loco/": ("What the mixed model leaves of each trait, by chromosome", "ridge"),
     "group/sumstats/": ("β and SE of each latent, Parquet, one folder a chromosome", "gwas"),
     "logs/": ("One log and one job record a step", ""),
 }
-USES = {  # outputs that a job reads
+USES = {  # outputs that a job reads; {of} is the folder of its representation, * that of any
     "dti": ("#maps",),
     "normalize": ("#maps",),
     "page": ("#maps",),
     "pack": ("#maps",),
     "train": ("group/cohort.zarr/",),
-    "encode": ("group/cohort.zarr/", "group/model.safetensors"),
+    "encode": ("group/cohort.zarr/", "group/{of}model.safetensors"),
     "samples": ("group/pcs.tsv",),
-    "ridge": ("group/latents.parquet", "group/pcs.tsv"),
-    "gwas": ("group/latents.parquet", "group/pcs.tsv", "group/loco/"),
+    "ridge": ("group/*/latents.parquet", "group/pcs.tsv"),
+    "gwas": ("group/*/latents.parquet", "group/pcs.tsv", "group/loco/"),
     "export": ("group/sumstats/",),
     "joint": ("group/sumstats/",),
-    "loci": ("group/joint.parquet", "group/sumstats/"),
+    "loci": ("group/{of}joint.parquet", "group/sumstats/"),
     "replicate": ("group/sumstats/",),
     "qc": ("scans.tsv", "qc.tsv"),
     "report": (
         "scans.tsv",
         "qc.tsv",
         "group/cohort.zarr/",
-        "group/joint.parquet",
-        "group/loci.tsv",
+        *("group/joint.parquet", "group/loci.tsv"),
+        *("group/*/joint.parquet", "group/*/loci.tsv"),
     ),
 }
 # Inputs of a job that another cohort of the study has made, by the option of its command.
 FROM_OTHERS = (
-    ("encode", "--model", "", "The encoder"),
+    ("encode", "--model", "", "The model of the maps"),
     ("replicate", "--loci", "", "Loci of the discovery"),
     (
         *("replicate", "--discovery", "sumstats.json"),
@@ -127,6 +132,7 @@ VARIANT_LISTS = (  # keys of the study file, the job that reads each, what it is
     ("exclude", "gwas", "Variants that are not tested"),
     ("mixed_model_extract", "ridge", "Variants that predict in the mixed model"),
 )
+OF_TRAINING = ("n_train", "n_validation", "bandwidth_mm", "variance_kept", "effective_rank")
 CHOICES = (  # of the association that its methods tell
     *("winsorize", "rank_normal"),
     *("min_maf", "min_mac", "max_missing", "min_hwe_p", "min_info"),
@@ -183,7 +189,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
     -------
     facts
         `scans` (finished, people) and, of what ran, `preprocess`, `dti`, `normalize`, `outside`,
-        `cohort`, `encoder`, `gwas`, `mixed_model`, `loci`; JSON. Lengths in mm, b-values in s/mm².
+        `cohort`, `encoder`, `linear`, `gwas`, `mixed_model`, `loci`; JSON. Lengths in mm, b-values
+        in s/mm².
     """
     paths = cohort.paths
     chosen = {outcome.scan for outcome in choose_scans(cohort.outcomes)}
@@ -213,16 +220,17 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
                 for axis in range(3)
             ],
         }
-    # of another cohort, where that trained the encoder
-    model = _given_to(paths, "encode", "--model") or paths.group / "model.safetensors"
-    if model.is_file():
-        about = _read_model(model)
-        training = about.get("training", {})
-        facts["encoder"] = {
-            **about["config"],
-            "n_train": training.get("n_train"),
-            "n_validation": training.get("n_validation"),
-        }
+    for name in cohort.settings.representations():
+        # of another cohort, where that trained the encoder
+        given = _given_to(paths, f"encode_{name}", "--model")
+        model = given or paths.results(name) / "model.safetensors"
+        if model.is_file():
+            about = _read_model(model)
+            training = about.get("training", {})
+            facts["encoder" if name == "autoencoder" else name] = {
+                **about["config"],
+                **{key: training[key] for key in OF_TRAINING if key in training},
+            }
     sumstats = paths.group / "sumstats" / "sumstats.json"
     if sumstats.is_file():
         plan = _read(sumstats.with_name("plan.json"))["plan"]
@@ -230,9 +238,10 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
         if plan.get("loco") is not None:
             about = _read(paths.group / "loco" / "loco.json")
             facts["mixed_model"] = {"n_variants": about["n_variants"], "h2": about["h2"]}
-    loci = paths.group / "loci.json"
-    if loci.is_file():
-        facts["loci"] = _read(loci)
+    # the settings of the loci are the same for all representations
+    for name in cohort.settings.representations() or ("",):
+        if (loci := paths.results(name) / "loci.json").is_file():
+            facts["loci"] = _read(loci)
     return facts
 
 
@@ -496,8 +505,9 @@ class _Crate:
             give(given.normalize.template, "FA template", "normalize", "pack")
         if given.normalize.mask is not None:
             give(given.normalize.mask, "Voxels that are kept", "pack")
-        for job, option, part, name in FROM_OTHERS:
-            path = _given_to(self.paths, job, option)
+        ends = [f"_{name}" for name in given.representations()] or [""]
+        for (kind, option, part, name), end in product(FROM_OTHERS, ends):
+            path = _given_to(self.paths, job := f"{kind}{end}", option)
             if path is not None and not path.is_relative_to(self.paths.out):
                 give(path / part, name, job)
         if given.covariates is not None:
@@ -517,10 +527,30 @@ class _Crate:
                         give(path, name, *jobs, digest=path != files.data)
         return inputs
 
+    def outputs(self) -> dict[str, tuple[str, bool, str]]:
+        """Outputs by path, with what each is, whether it has a row a person, and its job."""
+        known = dict(OUTPUTS)
+        for of in self.settings.representations() or ("",):
+            for name, (what, individual, job) in RESULTS.items():
+                said, end = (f"{what} ({of})", f"_{of}") if of else (what, "")
+                known[str(Path("group", of, name))] = (said, individual, f"{job}{end}")
+        return known
+
+    def used(self, job: str) -> list[str]:
+        """Outputs that a job of the cohort reads, by path."""
+        kind, _, of = job.partition("_")  # export_latent_000, joint_linear
+        all_of = self.settings.representations()
+        folder = f"{of}/" if of in all_of else ""
+        names = []
+        for name in USES.get(kind, ("#maps",) if job in self.settings.extra else ()):
+            own = [name.replace("*", one) for one in all_of] if "*" in name else [name]
+            names += [one.replace("{of}", folder) for one in own]
+        return names
+
     def add_outputs(self) -> dict[str, list[Any]]:
         """What the study has made so far; by the job that made it."""
         made: dict[str, list[Any]] = {}
-        for name, (what, individual, job) in OUTPUTS.items():
+        for name, (what, individual, job) in self.outputs().items():
             path = self.paths.out / name
             if path.is_file():
                 entity = self.add_file(path, what, identifier=name)
@@ -614,9 +644,7 @@ class _Crate:
         for position, (job, records) in enumerate(self.records(prefixes).items(), start=1):
             tool = self.tool(records[0])
             action = self.action(job, records, tool, software)
-            kind = job.partition("_")[0]  # export_latent_000
-            used = USES.get(kind, ("#maps",) if job in self.settings.extra else ())
-            made_before = [found for name in used if (found := self.crate.get(name))]
+            made_before = [found for name in self.used(job) if (found := self.crate.get(name))]
             if read := [*inputs.get(job, []), *made_before]:
                 action["object"] = read
             if job in outputs:
@@ -669,10 +697,13 @@ class _Crate:
     def records(self, prefixes: set[str]) -> dict[str, list[dict[str, Any]]]:
         """Job records by kind, in the order of the work; those of earlier settings are left out."""
         steps = () if self.several else steps_of(self.settings)
-        group = ["pack", "train", "encode", *(["pca"] if self.settings.gwas.n_pcs else [])]
+        ends = [f"_{name}" for name in self.settings.representations()] or [""]
+        group = ["pack", *(f"{job}{end}" for job in ("train", "encode") for end in ends)]
+        group += ["pca"] if self.settings.gwas.n_pcs else []
         group += ["samples", *(["ridge"] if self.settings.gwas.mixed_model else []), "gwas"]
         group += [f"export_{trait}" for trait in self.settings.gwas.export]
-        group += ["joint", "loci", "replicate", "qc", "report"]
+        group += [f"{job}{end}" for end in ends for job in ("joint", "loci", "replicate")]
+        group += ["qc", "report"]
         group += ["report-shareable"] if self.paths.shareable.exists() else []
         kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*steps, *group)}
         for record in read_records(self.paths.logs):

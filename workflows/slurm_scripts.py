@@ -14,7 +14,7 @@ from axoloci.workflows.submission import Request, Stage, Submission
 CHECK = "check.sh"
 SAID = {
     "participants": "Scans one by one: a faulty one costs no other.",
-    "train": "The cohort store, and the encoder trained on it.",
+    "train": "The cohort store, and the representations learnt of it.",
     "prepare": "Latents, genotype components, sample quality; the plan of the association.",
     "ridge": "The mixed model of all traits.",
     "plan": "The plan of the association.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ from axoloci.workflows.provenance import (
 from axoloci.workflows.submission import forget_submission, own_study
 
 log = logging.getLogger("axoloci")
+
+# What the loci in a folder are worth by a known truth: `n_planted`, `n_found`, `n_false`.
+Truth = Callable[[Path], dict[str, int]]
 
 BIDS_VERSION = "1.9.0"
 MAX_FOLDERS = 100  # that a container is given one by one
@@ -214,8 +217,15 @@ def covariate_tables(settings: StudySettings, *, write: bool = True) -> list[Pat
     return [table for table in (given, made_covariates(settings, write=write)) if table]
 
 
-def check_people(cohort: Cohort) -> None:
+def check_people(cohort: Cohort, dropped: Collection[str] = ()) -> None:
     """Count the people whom the association can use.
+
+    Parameters
+    ----------
+    cohort
+        The cohort.
+    dropped
+        People who are left out of it, for the representations are learnt of their maps.
 
     Raises
     ------
@@ -229,6 +239,9 @@ def check_people(cohort: Cohort) -> None:
         people = {outcome.sample_id for outcome in choose_scans(cohort.outcomes)}
         what = "people with a finished scan"
     counts = [f"{what}: {len(people)}{left_out(cohort)}"]
+    if dropped:
+        people -= set(dropped)
+        counts.append(f"of these not in [train]: {len(people)}")
     assert settings.genotypes is not None
     genotypes = genotype_set(settings.genotypes)
     people &= set(genotypes.people.index)
@@ -254,11 +267,14 @@ def prepare_group(cohorts: Mapping[str, Cohort]) -> None:
     InputError
         A cohort has fewer people than `min_participants`.
     """
-    for cohort in cohorts.values():
+    dropped: list[str] = []
+    for name, cohort in cohorts.items():
         write_maps(cohort)
+        if name == "train" and cohort.settings.encoder.training_people == "drop":
+            dropped = [outcome.sample_id for outcome in choose_scans(cohort.outcomes)]
     for name, cohort in cohorts.items():
         if name != "train":
-            check_people(cohort)
+            check_people(cohort, dropped)
 
 
 def _kept_traits(settings: StudySettings, *, write: bool = True) -> Path | None:
@@ -297,8 +313,14 @@ def _folders(maps: Path, settings: StudySettings) -> list[str]:
     return sorted(map(str, {out, *folders}))
 
 
+def _make_folders(settings: StudySettings) -> None:
+    """The folders of the results of a cohort."""
+    for name in settings.representations() or ("",):
+        StudyPaths(settings.out).results(name).mkdir(parents=True, exist_ok=True)
+
+
 def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -> None:
-    """Pack the maps of a cohort and train the encoder on them.
+    """Pack the maps of a cohort and learn its representations of them.
 
     Raises
     ------
@@ -306,11 +328,12 @@ def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -
         A step failed.
     """
     paths = StudyPaths(settings.out)
-    paths.group.mkdir(parents=True, exist_ok=True)
+    _make_folders(settings)
     submit(
         Training(
             maps=maps,
             readable=_folders(maps, settings),
+            representations=list(settings.representations()),
             out_dir=str(paths.group),
             work_dir=str(paths.work),
             log_dir=str(paths.logs / "group"),
@@ -346,7 +369,7 @@ def run_group(
     env, n_procs
         As for `run_study`.
     trained
-        Cohort whose encoder is used.
+        Cohort whose models are used.
     discovery
         Cohort whose loci are tested; without it loci are looked for.
     part, chromosome
@@ -357,18 +380,19 @@ def run_group(
     StepError
         A step failed.
     """
-    paths = StudyPaths(settings.out)
-    paths.group.mkdir(parents=True, exist_ok=True)
+    paths, representations = StudyPaths(settings.out), settings.representations()
+    _make_folders(settings)
     write = part in ("all", "prepare")
     model: dict[str, Any] = {}
     if trained is not None:
-        store = trained.group / "cohort.zarr"
-        model = {"model": trained.group / "model.safetensors"}
-        model["cohort" if trained == paths else "like"] = store
+        model = {name: trained.results(name) / "model.safetensors" for name in representations}
+        model["cohort" if trained == paths else "like"] = trained.group / "cohort.zarr"
     found: dict[str, Any] = {}
     if discovery is not None:
         found["discovery"] = discovery.group / "sumstats"
-        found["discovery_loci"] = discovery.group / "loci.tsv"
+        for name in representations or ("",):
+            key = "discovery_linear_loci" if name == "linear" else "discovery_loci"
+            found[key] = discovery.results(name) / "loci.tsv"
     tables = covariate_tables(settings, write=write)
     assert settings.genotypes is not None
     submit(
@@ -412,6 +436,38 @@ def step_seconds(settings: StudySettings) -> list[dict[str, Any]]:
     return list(steps.values())
 
 
+def representation_seconds(settings: StudySettings) -> dict[str, float]:
+    """Seconds of learning and encoding of each representation, from the job records."""
+    spent = {row["step"]: row["seconds"] for row in step_seconds(settings)}
+    return {
+        name: round(sum(spent.get(f"{job}_{name}", 0.0) for job in ("train", "encode")), 3)
+        for name in settings.representations()
+    }
+
+
+def _results(
+    cohorts: Mapping[str, Cohort], settings: StudySettings, name: str, truth: Truth | None
+) -> dict[str, Any]:
+    """Results of one representation for the report, as far as they are there; "" is of traits."""
+    discovery = cohorts["discovery"]
+    found = discovery.paths.results(name)
+    files = {
+        "history": cohorts.get("train", discovery).paths.results(name) / "history.tsv",
+        "quality": found / "quality.tsv",
+        "examples": found / "examples.npz",
+        "joint": found / "joint.parquet",
+        "loci": found / "loci.tsv",
+    }
+    if "replication" in cohorts:
+        files["replication"] = cohorts["replication"].paths.results(name) / "replication.tsv"
+    results: dict[str, Any] = {key: str(path) for key, path in files.items() if path.exists()}
+    if name:
+        results["seconds_learnt"] = representation_seconds(settings)[name]
+    if truth is not None and "loci" in results:
+        results |= truth(found)
+    return results
+
+
 def make_report(
     cohorts: Mapping[str, Cohort],
     settings: StudySettings,
@@ -419,6 +475,7 @@ def make_report(
     *,
     group: str,
     shareable: bool = False,
+    truth: Truth | None = None,
 ) -> Path:
     """Make the report of what the study has so far; its loci are those of the discovery.
 
@@ -434,6 +491,8 @@ def make_report(
         Why there are no results of the group stage that belong to these scans; empty if there are.
     shareable
         Make also the page without individual-level data, from the same inputs.
+    truth
+        As for `run_study`.
     """
     paths, discovery = StudyPaths(settings.out), cohorts["discovery"]
     found = discovery.paths.group
@@ -446,23 +505,25 @@ def make_report(
     if not group:  # else they would be of other people or settings
         parts |= {
             "cohort": found / "cohort.zarr",
-            "history": cohorts.get("train", discovery).paths.group / "history.tsv",
-            "quality": found / "quality.tsv",
-            "examples": found / "examples.npz",
             "samples_qc": found / "samples_qc.tsv",
-            "joint": found / "joint.parquet",
-            "loci": found / "loci.tsv",
         }
-        if "replication" in cohorts:
-            parts["replication"] = cohorts["replication"].paths.group / "replication.tsv"
+    names = settings.representations() or ("",)
+    results = {name: {} if group else _results(cohorts, settings, name, truth) for name in names}
     others = {
         name: str(cohort.paths.scans)
         for name, cohort in cohorts.items()
         if cohort is not discovery and cohort.outcomes
     }
     facts = study_facts(discovery, with_group=not group)
-    if "replication" in parts and (about := parts["replication"].with_suffix(".json")).exists():
-        facts["replication"] = json.loads(about.read_text(encoding="utf-8"))
+    summaries = {
+        name: json.loads(about.read_text(encoding="utf-8"))
+        for name, own in results.items()
+        if "replication" in own
+        and (about := Path(own["replication"]).with_suffix(".json")).exists()
+    }
+    if summaries:
+        several = len(names) > 1
+        facts["replication"] = summaries if several else next(iter(summaries.values()))
     write_json(
         paths.report_inputs,
         {
@@ -475,6 +536,7 @@ def make_report(
             "group": group,
             "facts": facts,
             **{name: str(path) for name, path in parts.items() if path.exists()},
+            **({"representations": results} if settings.representations() else results[""]),
         },
     )
     image = image_identity(env, "report")
@@ -593,6 +655,7 @@ def run_study(
     stage: str = "all",
     participants: Sequence[str] = (),
     shareable: bool = False,
+    truth: Truth | None = None,
 ) -> StudyResult:
     """Run a study, or go on with one.
 
@@ -610,6 +673,8 @@ def run_study(
         Labels of the people to process; empty for all. The group takes all that are finished.
     shareable
         Make also the report without individual-level data.
+    truth
+        What the loci are worth, if that is known: the report tells it.
 
     Returns
     -------
@@ -655,7 +720,9 @@ def run_study(
         if participants and stage == "participants":  # it would lack the results of the group
             log.info("the report is made by a run without --participant-label")
         else:
-            report = make_report(cohorts, settings, env, group=group, shareable=shareable)
+            report = make_report(
+                cohorts, settings, env, group=group, shareable=shareable, truth=truth
+            )
         for cohort in cohorts.values():
             write_crate(cohort, env)
         write_whole_crate(settings, env)

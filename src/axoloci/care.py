@@ -21,7 +21,7 @@ import click
 from axoloci.engines import PROGRAMS
 from axoloci.environments import KINDS, chosen_environment
 from axoloci.errors import InputError
-from axoloci.study import DOORS, StudyPaths, StudySettings, read_study
+from axoloci.study import DOORS, Section, StudyPaths, StudySettings, read_study
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -40,6 +40,7 @@ STUDY_OPTIONS = {
     "out": "",
 }
 """Keys of the study file that are options of `axoloci run` as well, with what their help adds."""
+ENCODER_OPTION = "training_people"  # the key of its [encoder] that is one
 
 
 class StudyFile(click.Path):
@@ -78,9 +79,9 @@ def option_of(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def key_help(key: str, more: str = "") -> str:
-    """Help of an option that stands for a key of the study file."""
-    text = StudySettings.model_fields[key].description or ""
+def key_help(key: str, more: str = "", of: type[Section] = StudySettings) -> str:
+    """Help of an option that stands for a key of the study file, or of a table in it."""
+    text = of.model_fields[key].description or ""
     return f"{text[0].upper()}{text[1:]}{f'; {more}' if more else ''}."
 
 
@@ -106,7 +107,9 @@ def _words_of(out: Path) -> list[str] | None:
     except (OSError, ValueError, KeyError, TypeError):  # no report yet, or that of another version
         return None
     named = settings.model_dump(mode="json", exclude_defaults=True)
-    if settings.out.resolve() != out.resolve() or not named.keys() <= STUDY_OPTIONS.keys():
+    named |= named.pop("encoder", {})
+    told = {*STUDY_OPTIONS, ENCODER_OPTION}
+    if settings.out.resolve() != out.resolve() or not named.keys() <= told:
         return None
     return [word for key, value in named.items() for word in (option_of(key), value)]
 

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from axoloci.care import (
     COMMANDS,
+    ENCODER_OPTION,
     STUDY_OPTIONS,
     StudyFile,
     env_option,
@@ -29,7 +30,13 @@ from axoloci.errors import InputError
 from axoloci.image_commands import images
 from axoloci.new_step import new_step
 from axoloci.steps import installed_steps
-from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
+from axoloci.study import (
+    EncoderSettings,
+    StudyPaths,
+    StudySettings,
+    parse_settings,
+    read_study,
+)
 
 if TYPE_CHECKING:
     from axoloci.workflows.study import StudyResult
@@ -92,6 +99,11 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(option_of(key), type=path, help=key_help(key, more))
             for key, more in STUDY_OPTIONS.items()
         ),
+        click.option(
+            option_of(ENCODER_OPTION),
+            type=click.Choice(["refuse", "keep", "drop"]),
+            help=key_help(ENCODER_OPTION, of=EncoderSettings),
+        ),
         env_option,
         n_procs_option,
         click.option(
@@ -113,13 +125,16 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def chosen_study(study: Path | None, **options: Path | None) -> StudySettings:
+def chosen_study(study: Path | None, **options: Path | str | None) -> StudySettings:
     """The study that the arguments of a command name."""
     given = {name: str(value) for name, value in options.items() if value is not None}
     if study is None:
         if "out" not in given:
             raise click.UsageError("name a study file, or give at least --bids and --out")
-        return parse_settings(given, "command line", Path.cwd())
+        content: dict[str, Any] = dict(given)
+        if ENCODER_OPTION in given:
+            content["encoder"] = {ENCODER_OPTION: content.pop(ENCODER_OPTION)}
+        return parse_settings(content, "command line", Path.cwd())
     if given:
         raise click.UsageError(
             f"a study file says where things lie: {option_of(next(iter(given)))} goes without one"
@@ -165,7 +180,7 @@ def run(
     why: bool,
     memory_gb: float | None,
     cpus: float | None,
-    **options: Path | None,
+    **options: Path | str | None,
 ) -> None:
     """Run a study from raw DWI and genotypes to summary statistics and report.
 
@@ -227,7 +242,7 @@ def check(
     stage: str,
     participants: tuple[str, ...],
     read_all: bool,
-    **options: Path | None,
+    **options: Path | str | None,
 ) -> None:
     """List everything that is wrong with a study before it is run; nothing is written.
 
@@ -286,11 +301,12 @@ def demo(out: Path, n_subjects: int, seed: int, env: str | None, n_procs: int) -
         )
     except StepError as error:
         raise click.ClickException(f"{error}\nlogs: {out / 'study' / 'logs'}") from error
-    click.echo(
-        f"planted loci found: {len(summary['found'])} of {len(summary['planted'])}", err=True
-    )
-    click.echo(f"false leads: {len(summary['false_positive'])}", err=True)
-    click.echo(f"lambda_GC: {summary['lambda_gc']:.3f}", err=True)
+    for name, own in summary["representations"].items():
+        click.echo(
+            f"{name}: planted loci found: {len(own['found'])} of {len(summary['planted'])}, false "
+            f"leads: {len(own['false_positive'])}, lambda_GC: {own['lambda_gc']:.3f}",
+            err=True,
+        )
     click.echo(f"report: {summary['report']}", err=True)
 
 

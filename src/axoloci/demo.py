@@ -18,7 +18,7 @@ from axoloci.io.genotypes import open_genotypes
 from axoloci.study import StudyPaths, read_study
 from axoloci.tasks.simulate.task import SimulateCohort
 from axoloci.workflows.engine import study_lock, submit
-from axoloci.workflows.study import run_study, step_seconds
+from axoloci.workflows.study import representation_seconds, run_study, step_seconds
 
 # A planted variant counts as found when a lead is this near or in LD with it.
 NEAR_BP = 250_000
@@ -35,6 +35,10 @@ template = "{cohort}/template.nii.gz"
 
 [encoder]
 n_latents = 8
+training_people = "keep"  # there are no others; what is planted is known
+
+[linear]
+n_latents = 8
 
 [gwas]
 n_pcs = 5
@@ -48,15 +52,15 @@ def _r2(genotypes: NDArray[np.int8]) -> float:
     return float(correlation[0, 1] ** 2)
 
 
-def compare(cohort: Path, group: Path) -> dict[str, Any]:
-    """Compare the loci of a study with the truth of its simulated cohort.
+def compare(cohort: Path, results: Path) -> dict[str, Any]:
+    """Compare the loci of a representation with the truth of the simulated cohort.
 
     Parameters
     ----------
     cohort
         Folder written by `axoloci simulate`.
-    group
-        Group folder of the study.
+    results
+        Folder of the representation's results.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def compare(cohort: Path, group: Path) -> dict[str, Any]:
         r² ≥ 0.2), `false_positive` (ids of the other leads).
     """
     truth = json.loads((cohort / "truth.json").read_text(encoding="utf-8"))
-    loci = pd.read_csv(group / "loci.tsv", sep="\t", dtype={"chromosome": str})
+    loci = pd.read_csv(results / "loci.tsv", sep="\t", dtype={"chromosome": str})
     genotypes = open_genotypes(cohort / "genotypes")
     variants = genotypes.variants
     row_of = {variant: row for row, variant in enumerate(variants["variant_id"])}
@@ -129,6 +133,9 @@ def _simulate(
 def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -> dict[str, Any]:
     """Simulate a cohort, run the study on it, and write `summary.json`.
 
+    What it says of loci and inflation is of the first representation, the autoencoder; under
+    `representations` it is of each.
+
     Parameters
     ----------
     out
@@ -159,15 +166,37 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
     study = out / "study.toml"
     write_text(study, STUDY.format(out="study", cohort="cohort"))
     settings = read_study(study)
-    result = run_study(settings, env=env, n_procs=n_procs)
+
+    def truth(results: Path) -> dict[str, int]:
+        compared = compare(cohort, results)
+        counted = {"planted": "n_planted", "found": "n_found", "false_positive": "n_false"}
+        return {name: len(compared[key]) for key, name in counted.items()}
+
+    result = run_study(settings, env=env, n_procs=n_procs, truth=truth)
     if result.group_error:
         raise StepError(result.group_error)
-    joint = json.loads(pq.read_schema(paths.group / "joint.parquet").metadata[b"axoloci"])
+    seconds = representation_seconds(settings)
+    compared, joint = {}, {}
+    for name in settings.representations():
+        compared[name] = compare(cohort, paths.results(name))
+        schema = pq.read_schema(paths.results(name) / "joint.parquet")
+        joint[name] = json.loads(schema.metadata[b"axoloci"])
+    first = next(iter(compared))
     summary = {
         "n_subjects": n_subjects,
         "seed": seed,
-        **compare(cohort, paths.group),
-        "lambda_gc": joint["lambda_gc"],
+        **compared[first],
+        "lambda_gc": joint[first]["lambda_gc"],
+        "representations": {
+            name: {
+                "n_latents": len(joint[name]["traits"]),
+                "found": compared[name]["found"],
+                "false_positive": compared[name]["false_positive"],
+                "lambda_gc": joint[name]["lambda_gc"],
+                "seconds": seconds[name],
+            }
+            for name in compared
+        },
         "failed": [outcome.scan for outcome in result.failed],
         "seconds": {row["step"]: row["seconds"] for row in step_seconds(settings)},
         "cpu_seconds": {row["step"]: row["cpu_seconds"] for row in step_seconds(settings)},

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from axoloci.errors import InputError, nearest
 from axoloci.io.gradients import B0_THRESHOLD, MAX_BVAL
@@ -113,9 +120,28 @@ class QcSettings(Section):
     )
 
 
-class EncoderSettings(Section):
-    """`[encoder]`: the autoencoder of the FA maps."""
+# What makes phenotypes of the FA maps, and what the columns of its table begin with.
+REPRESENTATIONS = {"autoencoder": "latent", "linear": "component"}
 
+
+class EncoderSettings(Section):
+    """`[encoder]`: which phenotypes are learnt of the FA maps, and the autoencoder."""
+
+    representations: tuple[Literal["autoencoder", "linear"], ...] = Field(
+        ("autoencoder", "linear"),
+        min_length=1,
+        description="what makes the phenotypes: the autoencoder, the linear representation "
+        "(principal components of smoothed maps, [linear]), or both, each tested and reported for "
+        "itself; both cost one reading of the genotypes",
+    )
+    training_people: Literal["refuse", "keep", "drop"] = Field(
+        "refuse",
+        description="what becomes of people of the association on whose maps the phenotypes were "
+        "learnt: refuse stops, until you have chosen; keep tests them too (the learning sees no "
+        "genotypes, so it makes no false associations, but reconstruction and power are judged on "
+        "people whom the model has seen); drop leaves them out, which needs other people in "
+        "[train]",
+    )
     n_latents: int | None = Field(None, ge=1, description="number of latent phenotypes")
     channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="feature channels of each resolution level, finest first"
@@ -130,6 +156,41 @@ class EncoderSettings(Section):
         description="CPU threads; another number rounds differently and so gives another, equally "
         "good model, which is why --n-procs does not decide it",
     )
+
+    @field_validator("representations")
+    @classmethod
+    def _are_different(cls, representations: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(representations)) < len(representations):
+            raise ValueError("one is named twice")
+        return representations
+
+
+class LinearSettings(Section):
+    """`[linear]`: the linear representation of the FA maps."""
+
+    n_latents: int | None = Field(None, ge=1, description="number of components")
+    variance: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the smoothed maps' variance to keep, in place of a number of "
+        "components",
+    )
+    bandwidth: float | None = Field(
+        None,
+        ge=0,
+        description="standard deviation of the kernel that smooths the maps, mm; without it by "
+        "generalised cross-validation",
+    )
+    seed: int | None = Field(
+        None, ge=0, description="seed of the people held out, and of those who choose the bandwidth"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> LinearSettings:
+        if self.n_latents is not None and self.variance is not None:
+            raise ValueError("n_latents and variance both tell how many components; keep one")
+        return self
 
 
 class GwasSettings(Section):
@@ -349,11 +410,8 @@ class StudySettings(Inputs):
     min_participants: int = Field(
         20, ge=2, description="fewest people with whom the group stage is run"
     )
-    allow_train_in_discovery: bool = Field(
-        False, description="people of [train] may also be in [discovery]"
-    )
     train: Inputs | None = Field(
-        None, description="who trains the encoder, if not the people of the discovery"
+        None, description="of whose maps the phenotypes are learnt, if not of the discovery's"
     )
     discovery: Inputs | None = Field(None, description="in whom loci are looked for")
     replication: Inputs | None = Field(None, description="in whom the loci found are tested again")
@@ -362,6 +420,7 @@ class StudySettings(Inputs):
     normalize: NormalizeSettings = NormalizeSettings()
     qc: QcSettings = QcSettings()
     encoder: EncoderSettings = EncoderSettings()
+    linear: LinearSettings = LinearSettings()
     gwas: GwasSettings = GwasSettings()
     genetics: GeneticsSettings = GeneticsSettings()
     extra: dict[str, dict[str, Any]] = Field(
@@ -398,6 +457,10 @@ class StudySettings(Inputs):
         cohorts = self.cohorts()
         name = "train" if "train" in cohorts else "discovery"
         return "" if cohorts[name].start == "gwas" else name
+
+    def representations(self) -> tuple[str, ...]:
+        """What makes the phenotypes; none where traits are given."""
+        return self.encoder.representations if self.teacher() else ()
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -600,6 +663,12 @@ def _contradictions(settings: StudySettings) -> list[str]:
         problems.append("'gwas.mixed_model_extract' is of use with mixed_model = true only")
     if cohorts["discovery"].start != "gwas":
         problems += _impossible_exports(settings)
+        if settings.encoder.training_people == "drop" and settings.train is None:
+            problems.append(
+                "'encoder.training_people' is \"drop\", and the people of the association train "
+                "the encoder, so that nobody is left: name other people in [train], or choose "
+                '"keep"'
+            )
         if gwas.traits:
             problems.append(
                 "'gwas.traits' names columns of a table of traits, and this study makes its "
@@ -614,16 +683,21 @@ def _contradictions(settings: StudySettings) -> list[str]:
 
 
 def _impossible_exports(settings: StudySettings) -> list[str]:
-    """Latents to export that the encoder does not make."""
-    n_latents = settings.encoder.n_latents
-    last = "" if n_latents is None else f" to latent_{n_latents - 1:03d}"
+    """Traits to export that no representation makes."""
+    numbers = {"autoencoder": settings.encoder.n_latents, "linear": settings.linear.n_latents}
+    made = {REPRESENTATIONS[name]: numbers[name] for name in settings.encoder.representations}
+    there = " and ".join(
+        f"{word}_000{'' if number is None else f' to {word}_{number - 1:03d}'}"
+        for word, number in made.items()
+    )
     problems = []
     for name in settings.gwas.export:
-        number = re.fullmatch(r"latent_(\d{3,})", name)
-        exists = number is not None and name == f"latent_{int(number[1]):03d}"
-        if not exists or (n_latents is not None and number and int(number[1]) >= n_latents):
+        word, _, digits = name.rpartition("_")
+        exists = word in made and digits.isdecimal() and digits == f"{int(digits):03d}"
+        last = made.get(word)
+        if not exists or (last is not None and int(digits) >= last):
             problems.append(
-                f"'gwas.export': there will be no trait '{name}'; the latents are latent_000{last}"
+                f"'gwas.export': there will be no trait '{name}'; the latents are {there}"
             )
     return problems
 
@@ -643,6 +717,7 @@ def read_study(path: Path) -> StudySettings:
 NOT_OPTIONS = {
     "preprocess": {"distortion"},
     "normalize": {"template", "mask"},
+    "encoder": {"representations", "training_people"},
     "gwas": {
         *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),
         *("mixed_model_extract", "export", "export_format"),
@@ -659,16 +734,20 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     """Options of each step's command that the study names, as plain values.
 
     Those of the mixed model, a job of its own within the step gwas, stand under `mixed_model`,
-    which is there only if the study has one.
+    which is there only if the study has one. Those of the step encoder stand under `encoder` (the
+    autoencoder), `linear` and `encode`.
     """
     chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
-    for step in ("preprocess", "dti", "normalize", "encoder", "gwas", "genetics"):
+    for step in ("preprocess", "dti", "normalize", "encoder", "linear", "gwas", "genetics"):
         section = getattr(settings, step)
         values = section.model_dump(mode="json", exclude=NOT_OPTIONS.get(step))
         chosen[step] = {key: value for key, value in values.items() if value not in (None, [])}
     chosen["dti"]["check"] = settings.start != "preprocess"  # which makes the same checks
     if channels := chosen["encoder"].get("channels"):
         chosen["encoder"]["channels"] = ",".join(map(str, channels))
+    threads = {"threads": settings.encoder.threads}
+    chosen["linear"] |= threads
+    chosen["encode"] = {"training_people": settings.encoder.training_people, **threads}
     gwas = chosen["gwas"]
     if settings.gwas.traits:
         gwas["trait"] = list(settings.gwas.traits)
@@ -703,8 +782,12 @@ class StudyPaths:
 
     @property
     def group(self) -> Path:
-        """Results of the cohort: store, model, latents, summary statistics, loci."""
+        """Results of the cohort: store, summary statistics, and a folder a representation."""
         return self.out / "group"
+
+    def results(self, representation: str) -> Path:
+        """Model, latents, joint test and loci of a representation; of traits ("") the group's."""
+        return self.group / representation
 
     @property
     def group_maps(self) -> Path:

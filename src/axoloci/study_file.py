@@ -27,8 +27,15 @@ from axoloci.scans import LABEL, in_common_space
 from axoloci.slurm_profile import Profile, SlurmSettings, StepRequests
 from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 
-# The command of each step whose settings may be left to it.
-COMMANDS = {"dti": "fit", "encoder": "train", "gwas": "associate", "genetics": "loci"}
+# The step and command whose defaults hold where a table of the study file leaves out a key.
+COMMANDS = {
+    "dti": ("dti", "fit"),
+    "encoder": ("encoder", "train"),
+    "linear": ("encoder", "fit-linear"),
+    "gwas": ("gwas", "associate"),
+    "genetics": ("genetics", "loci"),
+}
+WRITTEN = {"training_people"}  # keys that have a default, and that a person shall have decided on
 
 DEPTH = 4
 """Folders below the one that is looked at."""
@@ -330,10 +337,11 @@ def _step_defaults(name: str, kind: type[Section]) -> dict[str, Any]:
     if name not in COMMANDS:
         return {}
     try:
-        step = importlib.import_module(f"axoloci.tasks.{name}.cli")
+        package, command = COMMANDS[name]
+        step = importlib.import_module(f"axoloci.tasks.{package}.cli")
     except ImportError:
         return {}
-    options = {option.name: option.default for option in step.main.commands[COMMANDS[name]].params}
+    options = {option.name: option.default for option in step.main.commands[command].params}
     found = {}
     for key, info in kind.model_fields.items():
         if info.default is None and isinstance(options.get(key), str | int | float):
@@ -393,7 +401,8 @@ def _table(name: str, kind: type[Section], defaults: Mapping[str, Any] | None = 
     properties = kind.model_json_schema()["properties"]
     lines = [*_comment((kind.__doc__ or "").strip()), f"[{name}]"]
     for key, info in kind.model_fields.items():
-        lines += _key(key, info, properties[key], default=(defaults or {}).get(key))
+        value = info.default if key in WRITTEN else None
+        lines += _key(key, info, properties[key], value, (defaults or {}).get(key))
     return [*lines, ""]
 
 

@@ -46,13 +46,49 @@ class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
 
 
 @shell.define
+class FitLinear(shell.Task["FitLinear.Outputs"]):
+    """Principal components of the cohort's smoothed FA maps, without labels."""
+
+    executable = ["axoloci-encoder", "fit-linear"]
+
+    cohort: CohortStore = shell.arg(argstr="--cohort", help="cohort store")
+    n_latents: int | None = shell.arg(argstr="--n-latents", default=None, help="components")
+    variance: float | None = shell.arg(
+        argstr="--variance", default=None, help="share of the variance that the components keep"
+    )
+    bandwidth: float | None = shell.arg(
+        argstr="--bandwidth", default=None, help="width of the smoothing, mm"
+    )
+    seed: int | None = shell.arg(argstr="--seed", default=None, help="seed of the decomposition")
+    threads: int | None = shell.arg(
+        argstr="--threads", default=None, help="CPU threads; they decide the rounding"
+    )
+    out: str = shell.arg(argstr="--out", default="model.safetensors", help="file of the model")
+    history: str = shell.arg(
+        argstr="--history", default="history.tsv", help="variance of each component"
+    )
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """The fitted model."""
+
+        model: File = shell.out(callable=made("{out}"), help="bases and configuration")
+        history_out: File = shell.out(callable=made("{history}"), help="variance by component")
+
+
+@shell.define
 class EncodeFa(shell.Task["EncodeFa.Outputs"]):
     """FA maps of a cohort to latents, by a trained encoder."""
 
     executable = ["axoloci-encoder", "encode"]
 
     cohort: CohortStore = shell.arg(argstr="--cohort", help="cohort store")
-    model: File = shell.arg(argstr="--model", help="trained model")
+    model: File = shell.arg(argstr="--model", help="trained model, of either representation")
+    training_people: str | None = shell.arg(
+        argstr="--training-people",
+        default=None,
+        help="people whom the model was trained on: refuse, keep or drop",
+    )
     threads: int | None = shell.arg(
         argstr="--threads", default=None, help="CPU threads; they decide the rounding"
     )
@@ -68,6 +104,8 @@ class EncodeFa(shell.Task["EncodeFa.Outputs"]):
     class Outputs(shell.Outputs):
         """Latents and how well they stand for the maps."""
 
-        latents: File = shell.out(callable=made("{out}"), help="sample_id, latent_000, …")
+        latents: File = shell.out(
+            callable=made("{out}"), help="sample_id, latent_000, … or component_000, …"
+        )
         quality_out: File = shell.out(callable=made("{quality}"), help="reconstruction error")
         examples_out: File = shell.out(callable=made("{examples}"), help="examples")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,21 @@ SUMSTATS = click.option(
 )
 
 
+def _traits_option(use: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that names traits; `use` says what for."""
+    return click.option(
+        "--traits",
+        default=None,
+        help="Names with commas between them, * for any letters, such as latent_*: the traits "
+        f"{use}",
+    )
+
+
 @main.command()
 @SUMSTATS
-@click.option(
-    "--traits",
-    default=None,
-    help="Names with commas between them; without it all that no one lacks. Few that matter have "
-    "more power than many that do not.",
+@_traits_option(
+    "that are tested together; without it all that no one lacks. Few that matter have more power "
+    "than many that do not."
 )
 @click.option(
     "--out",
@@ -80,7 +89,7 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
     analysed: slightly conservative with very many traits.
     """
     store = read_sumstats(sumstats)
-    names = _complete(store) if traits is None else [name.strip() for name in traits.split(",")]
+    names = _complete(store) if traits is None else _named(store, traits)
     columns = _columns(store, names)
     test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
 
@@ -313,6 +322,26 @@ def _complete(store: Sumstats) -> list[str]:
     return names
 
 
+def _named(store: Sumstats, traits: str) -> list[str]:
+    """The traits of a store that names with commas between them mean, in the order of these.
+
+    Raises
+    ------
+    InputError
+        No trait of the store is like a name with a *.
+    """
+    names: list[str] = []
+    for word in map(str.strip, traits.split(",")):
+        matching = [name for name in store.traits if fnmatchcase(name, word)]
+        if "*" in word and not matching:
+            raise InputError(
+                f"{store.path}: no trait is like '{word}'; it has {', '.join(store.traits[:5])}"
+                f"{', …' if len(store.traits) > 5 else ''}"
+            )
+        names += matching if "*" in word else [word]
+    return names
+
+
 def _columns(store: Sumstats, names: Sequence[str]) -> list[int]:
     """Places of the named traits in the store."""
     unknown = [name for name in names if name not in store.traits]
@@ -447,13 +476,16 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of the summary statistics of the same traits in other people.",
 )
+@_traits_option("of which the loci are those; without it all of the discovery.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="replication.tsv",
     help="Table, one row a locus; a summary goes beside it as .json.",
 )
-def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) -> None:
+def replicate(
+    loci_path: Path, discovery: Path, replication: Path, traits: str | None, out: Path
+) -> None:
     """Test each lead variant in other people, by the combination of traits that it changed.
 
     The test is one-sided: an effect in the other direction does not replicate. Variants are matched
@@ -461,8 +493,9 @@ def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) ->
     """
     first, second = read_sumstats(discovery), read_sumstats(replication)
     leads = pd.read_csv(loci_path, sep="\t", dtype={"chromosome": str, "variant_id": str})
-    columns = _columns(second, first.traits)
-    r_first, _, _ = _correlations(first, leads, list(range(len(first.traits))))
+    names = first.traits if traits is None else _named(first, traits)
+    columns_first, columns = _columns(first, names), _columns(second, names)
+    r_first, _, _ = _correlations(first, leads, columns_first)
     r_second, df, frequency = _correlations(second, leads, columns)
     if len(leads) and np.isnan(r_first).all(axis=1).any():
         row = int(np.argmax(np.isnan(r_first).all(axis=1)))
@@ -470,7 +503,7 @@ def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) ->
             f"{discovery}: has no variant {leads['variant_id'][row]} of {loci_path}; give the "
             "summary statistics in which these loci were found"
         )
-    r = _combined(first, second, columns, leads["chromosome"], r_first, r_second)
+    r = _combined(first, second, columns_first, columns, leads["chromosome"], r_first, r_second)
     found = kernel_replication.replicate(r, df)
     table = leads[["locus", *VARIANT_COLUMNS]].assign(
         neg_log10_p_discovery=leads["neg_log10_p"],
@@ -511,12 +544,16 @@ def replicate(loci_path: Path, discovery: Path, replication: Path, out: Path) ->
 def _combined(
     first: Sumstats,
     second: Sumstats,
+    columns_first: list[int],
     columns: list[int],
     chromosome: pd.Series,
     r_first: NDArray[np.float64],
     r_second: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Correlation (n,) of each lead with the discovery's combination of traits."""
+    """Correlation (n,) of each lead with the discovery's combination of traits.
+
+    The traits have the places `columns_first` in the first store and `columns` in the second.
+    """
     if second.of_mixed_model:  # t/√df: only these have the correlation of its traits
         r_second = r_second / np.sqrt(np.maximum(1 - np.square(r_second), 1e-300))
     r = np.full(len(chromosome), np.nan)
@@ -526,8 +563,8 @@ def _combined(
         rows = known & (names == name)
         r[rows] = kernel_replication.combined_correlation(
             r_first[rows],
-            first.correlation_of(name),
-            first.trait_residual_sd,
+            first.correlation_of(name)[np.ix_(columns_first, columns_first)],
+            first.trait_residual_sd[columns_first],
             r_second[rows],
             second.correlation_of(name)[np.ix_(columns, columns)],
             second.trait_residual_sd[columns],

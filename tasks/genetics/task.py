@@ -14,6 +14,9 @@ class RunJointTest(shell.Task["RunJointTest.Outputs"]):
     executable = ["axoloci-genetics", "joint"]
 
     sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits to test together, such as latent_*"
+    )
     out: str = shell.arg(argstr="--out", default="joint.parquet", help="table of the test")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
@@ -62,6 +65,9 @@ class ReplicateLoci(shell.Task["ReplicateLoci.Outputs"]):
     discovery: SumstatsStore = shell.arg(argstr="--discovery", help="its summary statistics")
     replication: SumstatsStore = shell.arg(
         argstr="--replication", help="summary statistics of the same traits in other people"
+    )
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits whose loci these are, such as latent_*"
     )
     out: str = shell.arg(argstr="--out", default="replication.tsv", help="table, one row a locus")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)

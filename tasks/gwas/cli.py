@@ -431,7 +431,7 @@ def associate(
     tested = groups.tested
     if not tested.names:
         why = next(iter(groups.excluded.values()))
-        raise InputError(f"{inputs.traits}: no trait can be tested; {why}")
+        raise InputError(f"{inputs.named_traits}: no trait can be tested; {why}")
 
     parts = plan_parts(source.variants["chromosome"], len(tested.names))
     writer = SumstatsWriter(
@@ -487,7 +487,7 @@ def associate(
             "genotypes": [
                 {"name": path.name, "size": path.stat().st_size} for path in source.files
             ],
-            "inputs": [path.name for path in (inputs.traits, *inputs.covariates)],
+            "inputs": [path.name for path in (*inputs.traits, *inputs.covariates)],
         },
         ()
         if predicted is None

@@ -42,7 +42,7 @@ class AnalysisInputs:
     """What is analysed, of whom, and adjusted for what; each is an option of the same name."""
 
     genotypes: Path
-    traits: Path
+    traits: tuple[Path, ...]
     trait: tuple[str, ...]
     covariates: tuple[Path, ...]
     covariate: tuple[str, ...]
@@ -61,6 +61,11 @@ class AnalysisInputs:
     winsorize: float | None
     rank_normal: Literal["values", "residuals"] | None
     complete_traits: bool
+
+    @property
+    def named_traits(self) -> str:
+        """The tables of traits as messages name them."""
+        return ", ".join(map(str, self.traits))
 
     @property
     def variants(self) -> VariantChoice:
@@ -126,16 +131,14 @@ def prepare(inputs: AnalysisInputs) -> Study:
         n_before = source.n_variants
         source.select_variants(inputs.variants.of(source.variants, source.path))
         log.info("%d of %d variants are chosen", source.n_variants, n_before)
-    table = read_traits(inputs.traits, source.samples, inputs.trait)
-    for warning in minus_nine_warnings(table, inputs.traits):
-        log.warning("%s", warning)
+    table = read_trait_tables(inputs.traits, inputs.trait, source.samples)
     formula = inputs.formula
     used = inputs.covariate if formula is None else formula_variables(formula)
     tables = inputs.covariates if formula is None or used else ()  # a formula may need none
     covariates = read_covariates(tables, used, inputs.categorical, source.samples)
     people = shared_people(
         select_people(source, inputs.keep, inputs.remove),
-        *(source, inputs.traits, table, covariates, inputs.complete_traits),
+        *(source, inputs.named_traits, table, covariates, inputs.complete_traits),
     )
     columns = pd.DataFrame(index=people) if covariates is None else covariates.loc[people]
     _say_levels(columns)
@@ -221,6 +224,52 @@ def _named(path: Path, source: Genotypes) -> list[str]:
     return named
 
 
+def read_trait_tables(
+    paths: Sequence[Path], wanted: Sequence[str], people: pd.DataFrame
+) -> pd.DataFrame:
+    """All tables of traits side by side, for the people who are in all of them.
+
+    Parameters
+    ----------
+    paths
+        The tables.
+    wanted
+        Traits to use, whichever table they are in; without any all.
+    people
+        Those of the genotypes.
+
+    Raises
+    ------
+    InputError
+        A table is malformed, a trait is in two of them or in none, or no one is in all of them.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    owner: dict[str, Path] = {}
+    for path in paths:
+        names = list(wanted)
+        if wanted and len(paths) > 1:
+            columns = read_table(path, people=people).columns
+            names = [name for name in wanted if name in columns]
+            if not names:
+                raise InputError(f"{path}: has no trait {', '.join(wanted)}; leave it out")
+        tables[str(path)] = table = read_traits(path, people, names)
+        for name in map(str, table.columns):
+            if name in owner:
+                raise InputError(f"the trait '{name}' is in {owner[name]} and in {path}; rename it")
+            owner[name] = path
+        for warning in minus_nine_warnings(table, path):
+            log.warning("%s", warning)
+    if unknown := [name for name in wanted if name not in owner]:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no trait {', '.join(unknown)}; "
+            f"{nearest(unknown[0], owner)}"
+        )
+    if len(tables) > 1:
+        match_samples({path: table.index for path, table in tables.items()})
+    joined: pd.DataFrame = pd.concat(tables.values(), axis=1, join="inner")
+    return joined
+
+
 def read_covariates(
     paths: Sequence[Path],
     wanted: Sequence[str],
@@ -268,16 +317,17 @@ def read_covariates(
 def shared_people(
     people: Sequence[str],
     source: Genotypes,
-    traits: Path,
+    traits: str,
     trait_table: pd.DataFrame,
     covariates: pd.DataFrame | None,
     complete: bool,
 ) -> list[str]:
     """People with genotypes, all covariates and a trait or more, in the order of the genotypes.
 
-    If `complete`, with all traits that are neither constant nor missing for everyone.
+    If `complete`, with all traits that are neither constant nor missing for everyone. `traits`
+    names the tables of these.
     """
-    sources = {str(source.path): people, str(traits): trait_table.index}
+    sources = {str(source.path): people, traits: trait_table.index}
     if covariates is not None:
         sources["the covariates"] = covariates.index
     people = match_samples(sources)

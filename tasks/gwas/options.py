@@ -29,15 +29,17 @@ OPTIONS = (
     click.option(
         "--traits",
         required=True,
+        multiple=True,
         type=FILE,
         help="Table of traits: a column a trait, one row a person, separated by tabs, commas or "
-        "blanks; missing values are NA. Or the encoder's latents (Parquet). In all tables people "
+        "blanks; missing values are NA. Or the encoder's latents (Parquet). Several times for "
+        "several tables: the people are those in all of them. In all tables people "
         "are named by IID; where the genotypes have several of one IID, by FID and IID.",
     ),
     click.option(
         "--trait",
         multiple=True,
-        help="Trait to use; several times for several. Without it all columns of the table.",
+        help="Trait to use; several times for several. Without it all columns of all tables.",
     ),
     click.option(
         "--covariates",

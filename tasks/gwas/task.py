@@ -78,6 +78,9 @@ class AnalysisInputs:
         argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes"
     )
     traits: File = shell.arg(argstr="--traits", help="table of traits, one row a person")
+    traits_beside: File | None = shell.arg(
+        argstr="--traits", default=None, help="second table of traits, such as of other latents"
+    )
     trait: list[str] | None = shell.arg(
         argstr="--trait ...", default=None, help="traits to use; without it all"
     )

@@ -251,19 +251,46 @@ def training(
         axes.set_xlabel("Epoch")
         axes.set_ylabel("Loss")
         axes.legend()
+    if panels:
+        _reconstruction(panels[0], r2, bars)
+    return figure
+
+
+def components(
+    kept: NDArray[Any], r2: NDArray[Any] | None = None, bars: Bars | None = None
+) -> Figure:
+    """Variance that the components keep, and how well people's maps are reconstructed.
+
+    Parameters
+    ----------
+    kept
+        [float, shape: (n_components,)] Share of the variance of the first so many together.
+    r2, bars
+        As for `training`.
+    """
+    figure = empty_figure(5.5 * (1 + int(r2 is not None or bars is not None)), 3.4)
+    axes, *others = list(np.atleast_1d(figure.subplots(1, 1 + int(figure.get_figwidth() > 6))))
+    axes.plot(np.arange(1, len(kept) + 1), 100 * kept, color=TONES[0], linewidth=1.6)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("Components")
+    axes.set_ylabel("Variance kept, %")
+    if others:
+        _reconstruction(others[0], r2, bars)
+    return figure
+
+
+def _reconstruction(axes: Any, r2: NDArray[Any] | None, bars: Bars | None) -> None:
+    """Histogram of reconstruction R² over people; its bars in their place on a shared page."""
     if r2 is not None:
-        axes = panels.pop(0)
         axes.hist(r2, bins=min(40, max(8, len(r2) // 6)), color=TONES[1], edgecolor="white")
         axes.axvline(float(np.median(r2)), color=ACCENT, linewidth=1.2)
         axes.set_title(f"median {np.median(r2):.3f}")
         axes.set_xlabel("Reconstruction R² of a person's map")
         axes.set_ylabel("People")
     elif bars is not None:
-        axes = panels.pop(0)
         _draw_bars(axes, bars)
         axes.set_xlabel("Reconstruction R² of people's maps")
         axes.set_ylabel("People")
-    return figure
 
 
 def distributions(

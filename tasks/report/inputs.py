@@ -22,7 +22,7 @@ MISSING = ["", "n/a", "NA", "NaN", "nan"]
 TABLES: dict[str, set[str]] = {  # and the columns that each needs
     "scans": {"scan", "status"},
     "qc": {"scan"},
-    "history": {"epoch"},
+    "history": set(),  # of epochs or of components
     "quality": {"sample_id", "reconstruction_r2"},
     "loci": {"chromosome", "base_pair_location", "variant_id", "neg_log10_p"},
     "samples_qc": {"IID", "flags"},
@@ -31,15 +31,39 @@ TABLES: dict[str, set[str]] = {  # and the columns that each needs
 }
 
 
-class Inputs(BaseModel):
+class Results(BaseModel):
+    """Results of one representation of the maps, or of traits that were given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    history: Path | None = None  # TSV: epoch, train_loss, validation_loss; or component, variance
+    quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
+    examples: Path | None = None  # NPZ: sample_id, original, reconstruction
+    joint: Path | None = None  # Parquet: the joint test
+    loci: Path | None = None  # TSV: the loci; their settings lie beside it as .json
+    replication: Path | None = None  # TSV: the loci in other people; a summary lies beside it
+    seconds_learnt: float | None = None  # seconds of learning and encoding
+    n_planted: int | None = None  # of a simulated cohort: its loci,
+    n_found: int | None = None  # those of them that were found,
+    n_false: int | None = None  # and leads that stand for none
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """The files that are named, by field; relative paths start at a folder."""
+        return {
+            name: folder / value
+            for name in type(self).model_fields
+            if isinstance(value := getattr(self, name), Path)
+        }
+
+
+class Inputs(Results):
     """`inputs.json`. What is not named is left out of the page with a sentence.
 
     Paths are absolute or relative to the JSON file.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     title: str
+    representations: dict[str, Results] = {}  # by name; without any, those of the page itself
     out_dir: str | None = None  # where the study's results lie, to be read by people
     study_settings: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
@@ -50,15 +74,14 @@ class Inputs(BaseModel):
     qc: Path | None = None  # TSV: scan, sample_id, quality figures; one row a scan
     qc_page: str | None = None  # link to the page of the quality of all scans
     cohort: Path | None = None  # cohort store
-    history: Path | None = None  # TSV: epoch, train_loss, validation_loss
-    quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
-    examples: Path | None = None  # NPZ: sample_id, original, reconstruction
     samples_qc: Path | None = None  # TSV: IID, quality of the genotypes, flags
-    joint: Path | None = None  # Parquet: the joint test
-    loci: Path | None = None  # TSV: the loci; their settings lie beside it as .json
-    replication: Path | None = None  # TSV: the loci in other people; a summary lies beside it
     group: str = ""  # why there are no results of the group stage
     seconds: Path | None = None  # TSV: step, jobs, seconds, cpu_seconds, max_rss_mb
+
+    @property
+    def parts(self) -> dict[str, Results]:
+        """Results by representation; by no name where there is none."""
+        return self.representations or {"": self}
 
 
 def read_inputs(path: Path) -> Inputs:
@@ -77,15 +100,18 @@ def read_inputs(path: Path) -> Inputs:
             raise InputError(f"{path}: {'; '.join(problems)}") from error
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     others = {name: path.parent / value for name, value in inputs.other_scans.items()}
-    named = {
-        name: path.parent / value
-        for name in Inputs.model_fields
-        if isinstance(value := getattr(inputs, name), Path)
-    }
-    absent = [f"{name}: {file}" for name, file in (named | others).items() if not file.exists()]
+    named = inputs.files(path.parent)
+    of_parts = {name: own.files(path.parent) for name, own in inputs.representations.items()}
+    every = named | others
+    for part, files in of_parts.items():
+        every |= {f"{part}.{name}": file for name, file in files.items()}
+    absent = [f"{name}: {file}" for name, file in every.items() if not file.exists()]
     if absent:
         raise InputError(f"{path}: no such file for {'; '.join(absent)}; leave it out or mend it")
-    return inputs.model_copy(update={**named, "other_scans": others})
+    parts = {
+        name: own.model_copy(update=of_parts[name]) for name, own in inputs.representations.items()
+    }
+    return inputs.model_copy(update={**named, "other_scans": others, "representations": parts})
 
 
 def read_tsv(path: Path, kind: str) -> pd.DataFrame:

@@ -57,6 +57,9 @@ REFERENCES = {
     "zhao": "Zhao X, et al. Genetic architecture of white matter microstructure captured by "
     "unsupervised deep representation learning of fractional anisotropy maps. Nature "
     "Communications 2026.",
+    "fang": "Fang et al. (RVGA). Nature Communications 2026.",
+    "golub": "Golub GH, Heath M, Wahba G. Generalized cross-validation as a method for choosing a "
+    "good ridge parameter. Technometrics 1979;21:215–223. doi:10.1080/00401706.1979.10489751",
     "price": "Price AL, Patterson NJ, Plenge RM, Weinblatt ME, Shadick NA, Reich D. Principal "
     "components analysis corrects for stratification in genome-wide association studies. Nature "
     "Genetics 2006;38:904–909. doi:10.1038/ng1847",
@@ -136,9 +139,11 @@ def methods_text(
     Parameters
     ----------
     facts
-        By part: `scans`, `preprocess`, `dti`, `normalize`, `outside`, `cohort`, `encoder`, `gwas`,
-        `mixed_model`, `joint`, `loci`, as `axoloci.workflows.provenance.study_facts` and the joint
-        test give them. Lengths in mm, b-values in s/mm², distances along the genome in kb.
+        By part: `scans`, `preprocess`, `dti`, `normalize`, `outside`, `cohort`, `encoder`,
+        `linear`, `gwas`, `mixed_model`, `joint`, `loci`, as
+        `axoloci.workflows.provenance.study_facts` and the joint test give them; `lambda_gc` of the
+        joint test and `replication` by representation, where there are several. Lengths in mm,
+        b-values in s/mm², distances along the genome in kb.
     versions
         Of packages; without them no version is told.
 
@@ -182,7 +187,9 @@ def trait_word(facts: Mapping[str, Mapping[str, Any]]) -> str:
     ('latent', 'trait')
     """
     names = facts.get("joint", {}).get("traits", [])
-    learned = "encoder" in facts or any(name.startswith("latent_") for name in names)
+    learned = {"encoder", "linear"} & facts.keys() or any(
+        name.startswith(("latent_", "component_")) for name in names
+    )
     return "latent" if learned else "trait"
 
 
@@ -318,7 +325,32 @@ def _outside(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _representation(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
-    done = facts.get("encoder")
+    return [*_autoencoder(facts.get("encoder"), cite), *_linear(facts.get("linear"), cite)]
+
+
+def _linear(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
+    """The linear representation, from the settings and the training of its model."""
+    if done is None:
+        return []
+    width = done["bandwidth_mm"]
+    by = f", chosen by generalised cross-validation {cite('golub')}" * (done["bandwidth"] is None)
+    smoothed = (
+        f"smoothed by local-linear regression with a Gaussian kernel of {width:.3g} mm (standard "
+        f"deviation{by})"
+        if width
+        else "taken without smoothing"
+    )
+    people = f" of {done['n_train']:,} people" if done.get("n_train") else ""
+    return [
+        f"A linear representation after RVGA {cite('fang')} was learned without labels as well: FA "
+        f"maps{people} were {smoothed}, and the principal components that keep "
+        f"{100 * done['variance_kept']:.1f}% of their variance (effective rank "
+        f"{done['effective_rank']:.1f}) are its latents."
+    ]
+
+
+def _autoencoder(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
+    """The autoencoder, from the settings and the training of its model."""
     if done is None:
         return []
     people = (
@@ -434,8 +466,11 @@ def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         )
     else:
         test = f"the exact F test of the canonical R²{count} {cite('hotelling')}"
+    inflation = done.get("lambda_gc")
+    several = isinstance(inflation, Mapping)
+    which = f"The {word}s of each representation" if several else f"All {word}s"
     sentences = [
-        f"All {word}s were tested jointly by {test}, which does not change when the {word}s are "
+        f"{which} were tested jointly by {test}, which does not change when the {word}s are "
         "remixed."
     ]
     if word == "trait":  # latents are never missing
@@ -445,9 +480,17 @@ def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
             "and variants for which traits or genotypes of too many people are missing were not "
             "tested jointly."
         )
-    if done.get("lambda_gc") is not None:
+    if inflation is not None:
+        by_name = inflation if several else {"": inflation}
+        told = _list(
+            [
+                f"λ = {value:.3f}{f' ({name})' if name else ''}"
+                for name, value in by_name.items()
+                if value is not None
+            ]
+        )
         sentences.append(
-            f"Genomic inflation of the joint test was λ = {done['lambda_gc']:.3f} "
+            f"Genomic inflation of the joint test was {told} "
             f"{cite('devlin')}; test statistics were not corrected by it."
         )
     return sentences
@@ -471,11 +514,19 @@ def _replication(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]
     if done is None:
         return []
     word = trait_word(facts)
+    by_name = {"": done} if "n_samples" in done else done  # or one of each representation
+    done = next(iter(by_name.values()))
+    told = _list(
+        [
+            f"{one['n_replicated']:,} of {one['n_tested']:,} replicated{f' ({name})' * bool(name)}"
+            for name, one in by_name.items()
+        ]
+    )
     return [
         f"Each lead variant was tested in {done['n_samples']:,} other people by the combination of "
         f"{word}s that it changed in the discovery (the regression of the genotype on the {word}s "
         "there), one-sided in the direction of the discovery, at a family-wise error rate of 0.05 "
-        f"(Bonferroni, {done['n_tested']:,} tested): {done['n_replicated']:,} replicated."
+        f"(Bonferroni): {told}."
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
     LooseMaps,
+    Results,
     evenly,
     find_maps,
     read_examples,
@@ -63,6 +65,24 @@ MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 FILES = {"out", "bids", "scans", "genotypes", "covariates", "normalize.template"}  # settings
 
 
+TITLES = {"autoencoder": "Autoencoder", "linear": "Linear representation"}
+
+
+@dataclass
+class Part:
+    """Results of one representation; of a study without any, all of its results."""
+
+    title: str
+    loci: Table | None = None
+    replication: Table | None = None
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    sentences: dict[str, str] = field(default_factory=lambda: defaultdict(str))
+
+    def of(self, what: str) -> str:
+        """What a tile is about, with the representation where there are several."""
+        return f"{what}, {self.title.lower()}" if self.title else what
+
+
 @dataclass
 class Page:
     """All that the template shows."""
@@ -79,8 +99,8 @@ class Page:
     qc_rule: str = ""
     qc_page: str = ""
     methods: str = ""
-    loci: Table | None = None
-    replication: Table | None = None
+    parts: dict[str, Part] = field(default_factory=dict)
+    comparison: Table | None = None
     seconds: Table | None = None
     settings: Table | None = None
     versions: Table | None = None
@@ -104,11 +124,12 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
         A file is not what it should be.
     """
     page = Page(given.title, shareable, None if shareable else given.out_dir, _has_images(given))
+    page.parts = {name: Part(TITLES.get(name, name)) for name in given.parts}
     if shareable and given.group:  # the error of a step, with paths and ids
         given = given.model_copy(update={"group": "The group stage has not finished."})
     sections = (
-        *(add_scans, add_qc, add_cohort, add_encoder, add_samples, add_association),
-        *(add_replication, add_methods, add_about),
+        *(add_scans, add_qc, add_cohort, add_comparison, add_encoder, add_samples),
+        *(add_association, add_replication, add_methods, add_about),
     )
     for add in sections:
         add(page, given)
@@ -117,13 +138,14 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
 
 def _has_images(given: Inputs) -> bool:
     """Whether the study is one of images: not if it is known to be of the user's own traits."""
-    some = (given.scans, given.qc, given.cohort, given.history, given.quality, given.examples)
+    some = [given.scans, given.qc, given.cohort, *given.representations]
+    some += [given.history, given.quality, given.examples]
     of_traits = given.joint or given.loci or (given.study_settings or {}).get("traits")
     return any(some) or not of_traits
 
 
 def _facts(given: Inputs) -> dict[str, Mapping[str, Any]]:
-    """What ran and how, with what the joint test noted.
+    """What ran and how, with what the joint test noted: its inflation by representation if several.
 
     Raises
     ------
@@ -131,8 +153,17 @@ def _facts(given: Inputs) -> dict[str, Mapping[str, Any]]:
         Not a table of the joint test.
     """
     facts: dict[str, Mapping[str, Any]] = dict(given.facts or {})
-    if given.joint is not None:
-        facts["joint"] = read_joint_about(given.joint)
+    noted = {
+        name: read_joint_about(own.joint)
+        for name, own in given.parts.items()
+        if own.joint is not None
+    }
+    if noted:
+        facts["joint"] = dict(next(iter(noted.values())))
+    if len(noted) > 1:
+        facts["joint"] |= {
+            "lambda_gc": {name: about.get("lambda_gc") for name, about in noted.items()}
+        }
     return facts
 
 
@@ -359,25 +390,79 @@ def add_cohort(page: Page, given: Inputs) -> None:
     )
 
 
+def add_comparison(page: Page, given: Inputs) -> None:
+    """The representations side by side."""
+    rows = []
+    for name, own in given.representations.items():
+        about = {} if own.joint is None else read_joint_about(own.joint)
+        r2 = None if own.quality is None else summary(_r2(own.quality))
+        loci = None if own.loci is None else len(read_tsv(own.loci, "loci"))
+        found = [own.n_found, own.n_planted]
+        rows.append(
+            [
+                Cell(TITLES.get(name, name), kind="name"),
+                number_cell(len(about["traits"]) if about else None, 0),
+                number_cell(None if r2 is None else r2[1], 3),
+                number_cell(about.get("lambda_gc"), 3),
+                number_cell(loci, 0),
+                Cell("–") if None in found else Cell(" of ".join(map(str, found)), kind="number"),
+                number_cell(own.n_false, 0),
+                Cell("–")
+                if own.seconds_learnt is None
+                else Cell(duration(own.seconds_learnt), own.seconds_learnt, "number"),
+            ]
+        )
+    head = [
+        *("representation", "latents", "mean R²", "λ", "loci", "planted loci found"),
+        *("false leads", "learning and encoding"),
+    ]
+    told = [own.n_planted is not None for own in given.representations.values()]
+    shown = [k for k, name in enumerate(head) if any(told) or name not in head[5:7]]
+    if rows:
+        page.comparison = Table(
+            [head[k] for k in shown], [[row[k] for k in shown] for row in rows], len(rows)
+        )
+
+
+def _r2(quality: Path) -> NDArray[np.float64]:
+    """Reconstruction R² of each person who has one."""
+    table = read_tsv(quality, "quality")
+    return np.asarray(table["reconstruction_r2"].dropna(), dtype=np.float64)
+
+
 def add_encoder(page: Page, given: Inputs) -> None:
+    """Training, reconstruction, examples of each representation."""
+    for name, own in given.parts.items():
+        _add_representation(page, page.parts[name], given, own)
+
+
+def _add_representation(page: Page, part: Part, given: Inputs, own: Results) -> None:
     """Training, reconstruction, examples."""
-    if given.history is given.quality is given.examples is None:
-        page.sentences["encoder"] = given.group or "No representation was trained."
+    if own.history is own.quality is own.examples is None:
+        part.sentences["encoder"] = given.group or "No representation was trained."
         return
     losses: dict[str, NDArray[Any]] = {}
     epoch: NDArray[Any] = np.empty(0)
-    r2 = bars = None
+    kept = r2 = bars = None
     said = []
-    if given.history is not None:
-        history = read_tsv(given.history, "history")
-        epoch = history["epoch"].to_numpy(np.float64)
-        for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
-            if name in history and history[name].notna().any():
-                losses[label] = history[name].to_numpy(np.float64)
-        said.append(f"{len(history):,} {plural(len(history), 'epoch')} of training")
-    if given.quality is not None:
-        quality = read_tsv(given.quality, "quality")
-        r2 = quality["reconstruction_r2"].dropna().to_numpy(np.float64)
+    if own.history is not None:
+        history = read_tsv(own.history, "history")
+        if "variance_kept" in history:
+            kept = history["variance_kept"].to_numpy(np.float64)
+            said.append(
+                f"{len(history):,} {plural(len(history), 'component')} of the smoothed maps with "
+                f"{100 * kept[-1]:.1f}% of their variance"
+            )
+        elif "epoch" in history:
+            epoch = history["epoch"].to_numpy(np.float64)
+            for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
+                if name in history and history[name].notna().any():
+                    losses[label] = history[name].to_numpy(np.float64)
+            said.append(f"{len(history):,} {plural(len(history), 'epoch')} of training")
+        else:
+            raise InputError(f"{own.history}: has no column epoch or variance_kept")
+    if own.quality is not None:
+        r2 = _r2(own.quality)
         r2 = r2 if r2.size else None
         if r2 is not None and page.shareable:
             bars, of_all, r2 = histogram(r2), summary(r2), None
@@ -388,15 +473,25 @@ def add_encoder(page: Page, given: Inputs) -> None:
                 )
         if r2 is not None:
             said.append(f"median reconstruction R² {np.median(r2):.3f} over {r2.size:,} people")
-    page.sentences["encoder"] = f"{'; '.join(said)}." if said else ""
-    if given.quality is not None:
-        page.sentences["encoder"] += (
+    part.sentences["encoder"] = f"{'; '.join(said)}." if said else ""
+    if own.quality is not None:
+        part.sentences["encoder"] += (
             " R² is the share of a map's squared distance from the mean map that the latents give "
             "back; what is noise from voxel to voxel they cannot, so it stays well below 1 in "
             "unsmoothed maps."
         )
-    if losses or r2 is not None or bars is not None:
-        page.pictures["training"] = picture(
+    if kept is not None:
+        part.pictures["training"] = picture(
+            figures.components(kept, r2, bars),
+            "Variance kept by components and histogram of reconstruction R² over people.",
+            "Left: share of the variance of the smoothed maps that the first components keep. "
+            "Right: share of each person's map that they explain"
+            + ("." if bars is None else f"; bars of fewer than {SMALLEST} people are not drawn.")
+            if r2 is not None or bars is not None
+            else "",
+        )
+    elif losses or r2 is not None or bars is not None:
+        part.pictures["training"] = picture(
             figures.training(epoch, losses, r2, bars),
             "Loss by epoch and histogram of reconstruction R² over people.",
             "Left: loss by epoch. Right: share of each person's map that the latents explain"
@@ -404,16 +499,16 @@ def add_encoder(page: Page, given: Inputs) -> None:
             if losses and (r2 is not None or bars is not None)
             else "",
         )
-    if given.examples is None or page.shareable:
+    if own.examples is None or page.shareable:
         return
-    who, original, reconstruction = read_examples(given.examples)
+    who, original, reconstruction = read_examples(own.examples)
     keep = slice(0, SHOWN_EXAMPLES)
     affine = np.eye(4) if given.cohort is None else read_cohort(given.cohort).affine
     before, after = (
         np.stack([to_ras(volume.astype(np.float32), affine) for volume in volumes[keep]])
         for volumes in (original, reconstruction)
     )
-    page.pictures["examples"] = photo(
+    part.pictures["examples"] = photo(
         figures.examples(before, after, [_short(name) for name in who[keep]], voxel_size(affine)),
         f"Original maps, their reconstructions and the differences of {len(who[keep])} people.",
         "What the latents keep: original, reconstruction and difference (red: too high, blue: too "
@@ -422,35 +517,40 @@ def add_encoder(page: Page, given: Inputs) -> None:
 
 
 def add_association(page: Page, given: Inputs) -> None:
-    """Manhattan and quantile plots of the joint test, and the loci."""
-    loci = read_tsv(given.loci, "loci") if given.loci is not None else None
-    threshold = read_threshold(given.loci)
-    reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    """Manhattan and quantile plots of the joint test, and the loci, of each representation."""
     facts = _facts(given)
-    word = trait_word(facts)
     _add_people(page, given, facts)
-    if given.joint is None:
-        page.sentences["joint"] = given.group or "No joint test was given."
+    for name, own in given.parts.items():
+        _add_results(page, page.parts[name], given, own, trait_word(facts))
+
+
+def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str) -> None:
+    """Plots of one joint test, and its loci; `word` is what was tested."""
+    loci = read_tsv(own.loci, "loci") if own.loci is not None else None
+    threshold = read_threshold(own.loci)
+    reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    if own.joint is None:
+        part.sentences["joint"] = given.group or "No joint test was given."
     else:
-        joint = read_joint(given.joint)
+        joint = read_joint(own.joint)
         if joint.neg_log10_p.size == 0:
-            page.sentences["joint"] = "The joint test has no variant that could be tested."
+            part.sentences["joint"] = "The joint test has no variant that could be tested."
         else:
-            _add_joint(page, joint, loci, threshold, word)
+            _add_joint(page, part, joint, loci, threshold, word)
     if loci is None:
-        page.sentences["loci"] = given.group or "No table of loci was given."
+        part.sentences["loci"] = given.group or "No table of loci was given."
         return
-    page.tiles.append((f"{len(loci):,}", plural(len(loci), "locus", "loci"), reached))
+    page.tiles.append((f"{len(loci):,}", part.of(plural(len(loci), "locus", "loci")), reached))
     if loci.empty:
-        page.sentences["loci"] = f"No variant reaches {reached}."
+        part.sentences["loci"] = f"No variant reaches {reached}."
         return
-    page.sentences["loci"] = (
+    part.sentences["loci"] = (
         f"Lead variant of each locus, most significant first; {word}s are those with p < 0.05 "
         "divided by their number at the lead variant, ▲ where the effect allele raises them."
         + ("" if word == "latent" else " Each trait is tested in the people who have it.")
     )
     ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
-    page.loci = Table(
+    part.loci = Table(
         ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
          "leads", "in LD", f"{word}s"],
         [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
@@ -497,22 +597,29 @@ def add_samples(page: Page, given: Inputs) -> None:
 
 
 def add_replication(page: Page, given: Inputs) -> None:
-    """The lead variants in other people."""
-    if given.replication is None:
-        return
-    table = read_tsv(given.replication, "replication")
+    """The lead variants of each representation in other people."""
+    for name, own in given.parts.items():
+        if own.replication is not None:
+            _add_replicated(page, page.parts[name], own.replication)
+
+
+def _add_replicated(page: Page, part: Part, replication: Path) -> None:
+    """The lead variants of one representation in other people."""
+    table = read_tsv(replication, "replication")
     if table.empty:
         return
     tested = table[table["replicated"].isin(["yes", "no"])]
     n_yes = int((tested["replicated"] == "yes").sum())
     n_same = int((tested["r"] > 0).sum())
-    page.tiles.append((f"{n_yes:,} of {len(tested):,}", "loci replicated", "one-sided, Bonferroni"))
-    page.sentences["replication"] = (
+    page.tiles.append(
+        (f"{n_yes:,} of {len(tested):,}", part.of("loci replicated"), "one-sided, Bonferroni")
+    )
+    part.sentences["replication"] = (
         "Each lead variant was tested in other people by the combination of traits that it changed "
         f"in the discovery: {n_yes:,} of {len(tested):,} replicated, {n_same:,} had the same "
         "direction. The correlation r is above 0 where the direction is the discovery's."
     )
-    page.replication = Table(
+    part.replication = Table(
         ["variant", "place", "people", "r", "−log₁₀ p, one-sided", "replicated"],
         [
             [
@@ -535,7 +642,8 @@ def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]
     On a shared page it would tell, beside the number mapped, how few of them lack genotypes.
     """
     n = facts.get("gwas", {}).get("people")
-    if n is None and given.joint is not None and given.samples_qc is not None:
+    tested = any(own.joint is not None for own in given.parts.values())
+    if n is None and tested and given.samples_qc is not None:
         n = len(read_tsv(given.samples_qc, "samples_qc"))
     if n is not None and not (page.shareable and page.images):
         said = say_count(n) if page.shareable else f"{n:,}"
@@ -543,7 +651,7 @@ def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]
 
 
 def _add_joint(
-    page: Page, joint: Joint, loci: pd.DataFrame | None, threshold: float, word: str
+    page: Page, part: Part, joint: Joint, loci: pd.DataFrame | None, threshold: float, word: str
 ) -> None:
     """Pictures and figures of a joint test with at least one variant."""
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
@@ -568,16 +676,16 @@ def _add_joint(
     traits = len(joint.about.get("traits", []))
     of_traits = f" over {traits} {plural(traits, word)}" if traits else ""
     said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
-    page.tiles.append((f"{n:,}", f"{plural(n, 'variant')} tested", said))
+    page.tiles.append((f"{n:,}", part.of(f"{plural(n, 'variant')} tested"), said))
     test = "Exact F test of the canonical R²"
     if joint.about.get("mixed_model"):
         test = "Hotelling's T² of the statistics of a mixed model"
-    page.sentences["joint"] = (
+    part.sentences["joint"] = (
         f"{test} of each variant{of_traits}: {n:,} variants, {n_hits:,} "
         f"with {reached}{f', genomic {said}' if said else ''}."
     )
     more = len(leads) - figures.MAX_LABELS
-    page.pictures["manhattan"] = picture(
+    part.pictures["manhattan"] = picture(
         figures.manhattan(
             place[kept],
             rank[kept],
@@ -594,7 +702,7 @@ def _add_joint(
         + (f", the {figures.MAX_LABELS} most significant of {len(leads)}" if more > 0 else "")
         + ". Every variant with p\u00a0<\u00a010⁻³ is drawn; the others one per pixel.",
     )
-    page.pictures["quantiles"] = picture(
+    part.pictures["quantiles"] = picture(
         figures.quantiles(*kernel.quantile_points(joint.neg_log10_p)),
         f"Quantile-quantile plot of the joint test{f', {said}' if said else ''}.",
         "Quantiles against the null, with the 95% band of each rank for independent variants"
@@ -612,7 +720,8 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
         for column in ("traits", "traits_beta", "traits_neg_log10_p")
     )
     shown = [
-        f"{name.removeprefix('latent_')} {'▼' if beta.startswith('-') else '▲'} {float(p):.1f}"
+        f"{re.sub('^(latent|component)_', '', name)} {'▼' if beta.startswith('-') else '▲'} "
+        f"{float(p):.1f}"
         for name, beta, p in zip(names, betas, ps, strict=True)
     ]
     more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.encoder.task import EncodeFa, TrainEncoder
+from axoloci.tasks.encoder.task import EncodeFa, FitLinear, TrainEncoder
 
 
 @pytest.fixture
@@ -47,6 +47,16 @@ def test_train_encoder__every_field_is_an_option(
     assert params["checkpoint"] == Path("c.pt")
 
 
+def test_fit_linear__every_field_is_an_option(
+    cohort: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    numbers = {"n_latents": 5, "variance": 0.8, "bandwidth": 3.0, "seed": 9, "threads": 3}
+    task = FitLinear(cohort=cohort, out="m.safetensors", history="h.tsv", image="x", **numbers)
+    params = parsed(task)
+    assert {name: params[name] for name in numbers} == numbers
+    assert (params["out"], params["history"]) == (Path("m.safetensors"), Path("h.tsv"))
+
+
 def test_encode_fa__every_field_is_an_option(
     cohort: Path, tmp_path: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
@@ -54,6 +64,7 @@ def test_encode_fa__every_field_is_an_option(
     task = EncodeFa(
         cohort=cohort,
         model=tmp_path / "m.safetensors",
+        training_people="drop",
         threads=3,
         out="l.parquet",
         quality="q.tsv",
@@ -61,6 +72,7 @@ def test_encode_fa__every_field_is_an_option(
         image="x",
     )
     params = parsed(task)
+    assert params["training_people"] == "drop"
     assert params["threads"] == 3
     assert params["out"] == Path("l.parquet")
     assert params["quality"] == Path("q.tsv")

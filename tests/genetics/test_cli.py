@@ -103,6 +103,15 @@ def test_joint__tests_a_subset_of_the_traits(study: Path, tmp_path: Path) -> Non
     assert table["neg_log10_p"][20] < 5  # its trait is not among them
 
 
+@pytest.mark.parametrize("pattern", ["*_003", "latent_00*"])
+def test_joint__a_star_stands_for_any_letters(study: Path, tmp_path: Path, pattern: str) -> None:
+    names = TRAITS[3] if pattern == "*_003" else ",".join(TRAITS)
+    for chosen, file in ((pattern, "star.parquet"), (names, "names.parquet")):
+        arguments = ("joint", "--sumstats", study / "sumstats", "--traits", chosen)
+        assert run(*arguments, "--out", tmp_path / file).exit_code == 0
+    assert (tmp_path / "star.parquet").read_bytes() == (tmp_path / "names.parquet").read_bytes()
+
+
 def test_joint__writes_the_same_bytes_again(study: Path, tmp_path: Path) -> None:
     again = tmp_path / "joint.parquet"
     assert run("joint", "--sumstats", study / "sumstats", "--out", again).exit_code == 0
@@ -114,6 +123,9 @@ def test_joint__names_an_unknown_trait(study: Path, tmp_path: Path) -> None:
     result = run("joint", "--sumstats", study / "sumstats", "--traits", "height", "--out", out)
     assert result.exit_code == 1
     assert "no trait height" in result.output
+    result = run("joint", "--sumstats", study / "sumstats", "--traits", "component_*", "--out", out)
+    assert result.exit_code == 1
+    assert "no trait is like 'component_*'; it has latent_000" in result.output
     assert not out.exists()
 
 

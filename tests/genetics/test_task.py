@@ -24,8 +24,10 @@ def folder(tmp_path: Path) -> Path:
 def test_run_joint_test__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
-    params = parsed(RunJointTest(sumstats=folder / "sumstats", out="j.parquet", image="x"))
+    task = RunJointTest(sumstats=folder / "sumstats", traits="latent_*", out="j.parquet", image="x")
+    params = parsed(task)
     assert params["sumstats"] == folder / "sumstats"
+    assert params["traits"] == "latent_*"
     assert params["out"] == Path("j.parquet")
 
 
@@ -53,7 +55,11 @@ def test_replicate_loci__every_field_is_an_option(
 ) -> None:
     (folder / "loci.tsv").write_text("")
     stores = {"discovery": folder / "sumstats", "replication": folder / "sumstats"}
-    params = parsed(ReplicateLoci(loci=folder / "loci.tsv", **stores, out="r.tsv", image="x"))
+    task = ReplicateLoci(
+        loci=folder / "loci.tsv", **stores, traits="component_*", out="r.tsv", image="x"
+    )
+    params = parsed(task)
+    assert params["traits"] == "component_*"
     assert params["loci_path"] == folder / "loci.tsv"
     assert params["discovery"] == params["replication"] == folder / "sumstats"
     assert params["out"] == Path("r.tsv")

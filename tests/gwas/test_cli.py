@@ -70,7 +70,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def associate(folder: Path, out: Path, *more: object, fails: bool = False) -> Result:
-    inputs = ("--genotypes", folder / "g", "--traits", folder / "t.tsv", "--device", "cpu")
+    traits = () if "--traits" in more else ("--traits", folder / "t.tsv")
+    inputs = ("--genotypes", folder / "g", *traits, "--device", "cpu")
     return gwas("associate", *inputs, "--out", out, *more, fails=fails)
 
 
@@ -96,6 +97,38 @@ def test_associate__complete_traits_are_those_of_the_people_who_have_all(
     for one, other in zip(stores["all"].blocks(), stores["complete"].blocks(), strict=True):
         np.testing.assert_array_equal(one.beta, other.beta)
         np.testing.assert_array_equal(one.se, other.se)
+
+
+def test_associate__several_tables_of_traits_are_one_of_the_people_in_all(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, data = study
+    traits = data["traits"].set_index("IID")
+    order = np.random.default_rng(0).permutation(len(traits))
+    traits[["b"]].iloc[order[5:]].to_csv(tmp_path / "b.tsv", sep="\t", na_rep="NA")
+    traits[["a"]].to_csv(tmp_path / "a.tsv", sep="\t", na_rep="NA")
+    kept = traits.loc[traits.index.isin(traits.index[order[5:]]), ["a", "b"]]
+    kept.to_csv(tmp_path / "both.tsv", sep="\t", na_rep="NA")
+    stores = []
+    for name, *tables in (("one", "both.tsv"), ("two", "a.tsv", "b.tsv")):
+        given = [word for table in tables for word in ("--traits", tmp_path / table)]
+        inputs = ("--genotypes", folder / "g", *given, "--device", "cpu")
+        gwas("associate", *inputs, "--out", tmp_path / name)
+        stores.append(read_sumstats(tmp_path / name))
+    assert stores[0].traits == stores[1].traits == ["a", "b"]
+    assert stores[0].n_samples == stores[1].n_samples
+    for one, other in zip(stores[0].blocks(), stores[1].blocks(), strict=True):
+        np.testing.assert_array_equal(one.beta, other.beta)
+        np.testing.assert_array_equal(one.se, other.se)
+    twice = ("--genotypes", folder / "g", "--traits", tmp_path / "a.tsv")
+    more = ("--traits", tmp_path / "both.tsv", "--out", tmp_path / "s")
+    said = gwas("associate", *twice, *more, fails=True).output
+    assert "the trait 'a' is in" in said
+    more = ("--traits", tmp_path / "b.tsv", "--out", tmp_path / "s", "--trait", "a")
+    said = gwas("associate", *twice, *more, fails=True).output
+    assert "b.tsv: has no trait a; leave it out" in said
+    said = gwas("associate", *twice, *more, "--trait", "b", "--trait", "c", fails=True).output
+    assert "no trait c" in said
 
 
 def test_associate__equals_the_kernel_on_the_same_people(

@@ -379,12 +379,16 @@ def test_associate__names_a_store_of_other_people_traits_or_settings(
     # the traits come from the store, so another treatment here would silently be without effect
     more = ["--traits", tmp_path / "some.tsv", "--keep", tmp_path / "some.tsv"]
     table[["IID", "a"]].iloc[:500].eval("a = -a").to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    others = ["--traits", tmp_path / "t.tsv", *more[2:]]
     for options, words in (
-        (["--rank-normal", "values"], "with no --rank-normal, and here is --rank-normal 'values'"),
-        (["--model", "1"], "with no --model, and here is --model '1'; give ridge and associate"),
-        (["--traits", tmp_path / "t.tsv"], "made from other files by --traits; give ridge and"),
+        (
+            [*more, "--rank-normal", "values"],
+            "with no --rank-normal, and here is --rank-normal 'values'",
+        ),
+        ([*more, "--model", "1"], "with no --model, and here is --model '1'; give ridge and"),
+        (others, "made from other files by --traits; give ridge and"),
     ):
-        result = CliRunner().invoke(main, [str(word) for word in (*arguments, *more, *options)])
+        result = CliRunner().invoke(main, [str(word) for word in (*arguments, *options)])
         assert result.exit_code == 1
         assert words in " ".join(result.output.split())
     assert not (tmp_path / "s").exists()

@@ -64,7 +64,7 @@ def check_choices(folder: Path, params: dict[str, Any]) -> None:
     for name, value in CHOICES.items():
         assert (list(given[name]) if isinstance(value, list) else given[name]) == value
     for name, file in FILES.items():
-        assert given[name] == folder / file
+        assert given[name] == (folder / file if name != "traits" else (folder / file,))
     assert list(given["covariates"]) == [folder / "c.tsv", folder / "p.tsv"]
 
 
@@ -158,7 +158,9 @@ def test_prepare_gwas__every_field_is_an_option(
     assert (planned["plan_only"], planned["replace"], planned["chromosome"]) == (True, True, None)
     tested = parsed(PrepareGwas(chromosome="X", **inputs))
     assert (tested["plan_only"], tested["replace"], tested["chromosome"]) == (False, False, "X")
-    assert (tested["genotypes"], tested["traits"]) == (folder / "g.bed", folder / "t.parquet")
+    assert (tested["genotypes"], tested["traits"]) == (folder / "g.bed", (folder / "t.parquet",))
+    several = parsed(PrepareGwas(traits_beside=folder / "p.tsv", **inputs))
+    assert several["traits"] == (folder / "t.parquet", folder / "p.tsv")
 
 
 def test_export_sumstats__every_field_is_an_option(

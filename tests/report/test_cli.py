@@ -650,7 +650,7 @@ def test_make__survives_empty_tables(inputs: Path, tmp_path: Path) -> None:
     [
         ({"title": None}, "title: Field required"),
         ({"manhattan": "x.png"}, "manhattan: Extra inputs are not permitted"),
-        ({"qc": "absent.tsv", "loci": "gone.tsv"}, r"absent\.tsv; loci: .*gone\.tsv"),
+        ({"qc": "absent.tsv", "loci": "gone.tsv"}, r"loci: .*gone\.tsv; qc: .*absent\.tsv"),
         ({"qc": "scans.tsv", "scans": "qc.tsv"}, "has no column status"),
         ({"joint": "loci.tsv"}, "not a table of axoloci-genetics joint"),
         ({"examples": "joint.parquet"}, "not examples of axoloci-encoder"),
