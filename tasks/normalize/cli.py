@@ -271,7 +271,7 @@ def store(
     if mask is not None and like is not None:
         raise InputError("--mask and --like both say which voxels are kept; give one")
     versions = [digest or _as_it_is(path) for path, digest in zip(paths, digests, strict=True)]
-    found = out.with_name(f".{out.name}.mask.npz")  # of an interrupted run
+    kept = out.with_name(f".{out.name}.mask.npz")
     if like is not None:
         other = read_cohort(like)
         if other.mask.shape != shape or not np.allclose(other.affine, affine, atol=1e-3):
@@ -280,15 +280,7 @@ def store(
     elif mask is not None:
         keep = same_grid(mask, shape, affine, paths[0]) > 0
     else:
-        template = template or TEMPLATE
-        made_of = repr((sha256(template), *versions))
-        found_before = _found_mask(found, made_of)
-        if found_before is None:
-            keep = _group_mask(sample_id, paths, template, affine)
-            with whole_file(found) as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, mask=keep, made_of=made_of)
-        else:
-            keep = found_before
+        keep = _kept_group_mask(kept, sample_id, paths, template or TEMPLATE, affine)
     if not keep.any():
         raise InputError(f"{mask or maps}: no voxel is left in the mask")
     source = [
@@ -317,7 +309,7 @@ def store(
         versions=versions,
         watch=lambda packed, n_maps: progress(packed, "store", n_maps),
     )
-    found.unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
     log.info("%s: %d people, %d voxels", out, len(sample_id), int(keep.sum()))
 
 
@@ -527,13 +519,24 @@ def _as_it_is(path: Path) -> str:
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
-def _found_mask(path: Path, made_of: str) -> NDArray[np.bool_] | None:
-    """The mask that an interrupted run has found in the same maps."""
-    if not path.exists():
-        return None
-    with np.load(path) as found:
-        mask: NDArray[np.bool_] = found["mask"]
-        return mask if str(found["made_of"]) == made_of else None
+def _kept_group_mask(
+    kept: Path,
+    sample_id: list[str],
+    paths: list[Path],
+    template: Path,
+    affine: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """The group mask, kept in a file: all maps are read for it, and this run may be killed."""
+    made_of = repr((sha256(template), *map(_as_it_is, paths)))
+    if kept.exists():
+        with np.load(kept) as found:
+            if str(found["made_of"]) == made_of:
+                mask: NDArray[np.bool_] = found["mask"]
+                return mask
+    mask = _group_mask(sample_id, paths, template, affine)
+    with whole_file(kept) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, mask=mask, made_of=made_of)
+    return mask
 
 
 def _group_mask(
