@@ -229,8 +229,8 @@ def check(
     if stage != "group":
         _check_scans(found, settings, stage, env, n_procs, participants, read_all)
     _check_overlaps(found)
-    _check_leakage(found, settings, stage)
     if stage != "participants":
+        _check_leakage(found, settings)
         _check_batch(found, settings)
     wanted = {label.removeprefix("sub-") for label in participants}
     known = {scan.sample_id for cohort in found.cohorts.values() for scan in cohort.scans}
@@ -938,17 +938,21 @@ def _check_overlaps(found: Preflight) -> None:
         both = sorted(people.get(one, set()) & people.get(other, set()))
         if not both or (one, other) == ("train", "discovery"):
             continue
-        listed = ", ".join(both[:MOST_IDS])
-        if len(both) > MOST_IDS:
-            listed += f" and {len(both) - MOST_IDS} more, whose ids are in the tables of both"
         found.problems.append(
-            f"{len(both)} people are in [{one}] and in [{other}]: {listed}; a replication needs "
-            f"other people: name in 'keep' (a table with IID) of [{one}] or [{other}] only the "
-            "others"
+            f"{_shared(both, one, other)}; a replication needs other people: name in 'keep' (a "
+            f"table with IID) of [{one}] or [{other}] only the others"
         )
 
 
-def _check_leakage(found: Preflight, settings: StudySettings, stage: str) -> None:
+def _shared(both: Sequence[str], one: str, other: str) -> str:
+    """A clause on people who are in two cohorts."""
+    listed = ", ".join(both[:MOST_IDS])
+    if len(both) > MOST_IDS:
+        listed += f" and {len(both) - MOST_IDS} more, whose ids are in the tables of both"
+    return f"{len(both)} people are in [{one}] and in [{other}]: {listed}"
+
+
+def _check_leakage(found: Preflight, settings: StudySettings) -> None:
     """People of the association on whose maps the representations are learnt."""
     choice, teacher = settings.encoder.training_people, settings.teacher()
     if not teacher or choice == "keep" or not {teacher, "discovery"} <= found.cohorts.keys():
@@ -957,18 +961,19 @@ def _check_leakage(found: Preflight, settings: StudySettings, stage: str) -> Non
     both = tested & found.cohorts[teacher].people
     if choice == "drop":
         what = 'are in [discovery] and not in [train], as training_people = "drop" has it'
-        _check_size(found, settings, len(tested - both), what, stage, "")
+        _check_size(found, settings, len(tested - both), what, "group", "")
     elif both:
         who = (
             "the encoder is trained on the people of the association themselves"
             if teacher == "discovery"
-            else f"{len(both)} people are in [train] and in [discovery], such as {_examples(both)}"
+            else _shared(sorted(both), "train", "discovery")
         )
         found.problems.append(
             f'{who}: choose by training_people in [encoder], or --training-people. "keep" tests '
             "them all the same: the encoder never sees genotypes, so this makes no false "
             "associations, but reconstruction and power are then judged on people whom it has "
-            'seen. Otherwise name other people in [train]; "drop" leaves those out who are in both'
+            'seen. "drop" leaves those out who are in both. Or name only others in [train], such '
+            "as by 'keep' (a table with IID)"
         )
 
 

@@ -161,9 +161,8 @@ def _facts(given: Inputs) -> dict[str, Mapping[str, Any]]:
     if noted:
         facts["joint"] = dict(next(iter(noted.values())))
     if len(noted) > 1:
-        facts["joint"] |= {
-            "lambda_gc": {name: about.get("lambda_gc") for name, about in noted.items()}
-        }
+        inflation = {name: about.get("lambda_gc") for name, about in noted.items()}
+        facts["joint"] = {**facts["joint"], "lambda_gc": inflation}
     return facts
 
 

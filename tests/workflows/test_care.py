@@ -393,7 +393,7 @@ def test_study_state__of_another_is_private(
 def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
     started = "2026-01-01T00:00:00.000+00:00"
     record(tmp_path / "train" / "logs" / "group", "pack", started, **DONE)
-    record(tmp_path / "train" / "logs" / "group", "train", started, **FAILED)
+    record(tmp_path / "train" / "logs" / "group", "train_autoencoder", started, **FAILED)
     record(tmp_path / "discovery" / "logs" / "sub-1", "dti", started)
     (tmp_path / "work").mkdir()
     settings = parse_settings(
@@ -403,7 +403,8 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
                                              group_jobs(settings))}  # fmt: skip
     assert [(job.job, job.status, job.reason) for job in states["train"].jobs] == [
         ("pack", "done", ""),
-        ("train", "failed", "exit 1: no seed"),
+        ("train_autoencoder", "failed", "exit 1: no seed"),
+        ("train_linear", "not run", ""),
         ("qc", "not run", ""),
     ]
     assert {job.status for job in states["discovery"].jobs} == {"not run"}
@@ -414,11 +415,12 @@ def test_study_state__cohorts_and_jobs(tmp_path: Path) -> None:
 def test_status__of_a_folder_names_the_options_of_its_study(tmp_path: Path) -> None:
     out = tmp_path / "an out"
     record(out / "logs" / "group", "gwas", "2026-01-01", exit_code=1)
-    given = {"bids": "b", "genotypes": "g", "out": str(out)}
+    given = {"bids": "b", "genotypes": "g", "out": str(out), "encoder": {"training_people": "keep"}}
     settings = parse_settings(given, "command line", tmp_path)
     about = {"study_settings": settings.model_dump(mode="json", exclude_none=True)}
     write_json(StudyPaths(out).report_inputs, about)
-    expected = f"run --bids {tmp_path}/b --genotypes {tmp_path}/g --out '{out}' --stage group"
+    expected = f"run --bids {tmp_path}/b --genotypes {tmp_path}/g --out '{out}'"
+    expected += " --training-people keep --stage group"
     assert expected in ask("status", out)[1]
     out.rename(tmp_path / "moved")
     said = ask("status", tmp_path / "moved")[1]
@@ -583,10 +585,13 @@ def test_study_graph__cohorts_and_doors() -> None:
     assert len(graph.inputs) == 5  # two folders of one name are two inputs
     assert "train_preprocess" not in graph.jobs["train"]
     assert "replication_preprocess" not in graph.jobs["replication"]
-    assert ("train_train", "replication_encode") in graph.edges
-    assert graph.edges["discovery_gwas", "replication_replicate"] == ["sumstats"]
-    assert graph.edges["discovery_loci", "replication_replicate"] == ["loci.tsv"]
-    jobs = ["pack", "encode", "pca", "samples", "gwas", "export_latent_000", "replicate", "qc"]
+    assert ("train_train_linear", "replication_encode_linear") in graph.edges
+    assert graph.edges["discovery_gwas", "replication_replicate_linear"] == ["sumstats"]
+    for name in ("autoencoder", "linear"):
+        edge = (f"discovery_loci_{name}", f"replication_replicate_{name}")
+        assert graph.edges[edge] == ["loci.tsv"]
+    jobs = ["pack", "encode_autoencoder", "encode_linear", "pca", "samples", "gwas"]
+    jobs += ["export_latent_000", "replicate_autoencoder", "replicate_linear", "qc"]
     assert group_jobs(settings)["replication"] == jobs
     assert "export_latent_000" in as_mermaid(graph)
     dot = as_dot(graph)

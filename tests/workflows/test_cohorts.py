@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from support import axoloci, write_study, write_trait_study
+from support import BIN, axoloci, write_study, write_trait_study
 
 from axoloci.io.genotypes import open_genotypes
 from axoloci.io.nifti import write_nifti
@@ -19,11 +20,12 @@ from axoloci.io.sumstats import read_sumstats
 from axoloci.tasks.simulate.genotypes import BED_MAGIC, pack_bed
 
 N_DISCOVERY, N_REPLICATION = 170, 130
+N_SHARED = 20  # of the discovery, who train the encoder as well
 DOORS = {
     "preprocessed": "{out}",
     "fa": "{out}",
     "fa_common": "{out}",
-    "traits": "{out}/group/latents.parquet",
+    "traits": "{out}/group/autoencoder/latents.parquet",
 }
 
 
@@ -105,7 +107,8 @@ def two_cohorts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'out = "out"\nfa_common = "maps/{participant_id}_FA.nii.gz"\ngenotypes = "g"\n'
         'covariates = "cohort/covariates.tsv"\n'
         '[normalize]\ntemplate = "cohort/template.nii.gz"\n'
-        "[encoder]\nn_latents = 8\n[gwas]\nn_pcs = 2\n"
+        '[encoder]\nn_latents = 8\ntraining_people = "keep"\n'
+        "[linear]\nn_latents = 8\n[gwas]\nn_pcs = 2\n"
         '[discovery]\nkeep = "discovery.tsv"\n[replication]\nkeep = "replication.tsv"\n'
     )
     return folder
@@ -127,22 +130,44 @@ def test_run__planted_loci_replicate_and_planted_false_ones_do_not(two_cohorts: 
     out = two_cohorts / "out"
     truth = json.loads((two_cohorts / "cohort" / "truth.json").read_text())
     planted = {locus["chromosome"] for locus in truth["loci"]}
-    loci = pd.read_csv(out / "discovery" / "group" / "loci.tsv", sep="\t", dtype=str)
-    false = loci["variant_id"].str.startswith("false")
-    assert set(loci["chromosome"][~false]) == planted
-    assert false.sum() == len(planted) == 3
-    table = pd.read_csv(
-        out / "replication" / "group" / "replication.tsv", sep="\t", dtype={"chromosome": str}
-    )
-    replicated = table.set_index("variant_id")["replicated"] == "yes"
-    assert replicated[~replicated.index.str.startswith("false")].all()
-    assert not replicated[replicated.index.str.startswith("false")].any()
-    summary = json.loads((out / "replication" / "group" / "replication.json").read_text())
-    assert (summary["n_leads"], summary["n_replicated"]) == (6, 3)
-    assert summary["n_samples"] == N_REPLICATION
+    for name in ("autoencoder", "linear"):
+        found, again = (out / cohort / "group" / name for cohort in ("discovery", "replication"))
+        loci = pd.read_csv(found / "loci.tsv", sep="\t", dtype=str)
+        false = loci["variant_id"].str.startswith("false")
+        assert set(loci["chromosome"][~false]) == planted
+        assert false.sum() == len(planted) == 3
+        table = pd.read_csv(again / "replication.tsv", sep="\t", dtype={"chromosome": str})
+        replicated = table.set_index("variant_id")["replicated"] == "yes"
+        assert replicated[~replicated.index.str.startswith("false")].all()
+        assert not replicated[replicated.index.str.startswith("false")].any()
+        summary = json.loads((again / "replication.json").read_text())
+        assert (summary["n_leads"], summary["n_replicated"]) == (6, 3)
+        assert summary["n_samples"] == N_REPLICATION
     page = (out / "report.html").read_text()
-    assert "Replication" in page
-    assert "3 of 6 replicated" in page
+    for words in ("Replication, autoencoder", "Replication, linear representation"):
+        assert words in page
+    assert "3 of 6 replicated (autoencoder) and 3 of 6 replicated (linear)" in page
+
+
+def test_run__all_latents_are_tested_in_one_pass_and_jointly_by_representation(
+    two_cohorts: Path,
+) -> None:
+    """The studies of a single representation give the same results."""
+    group = two_cohorts / "out" / "discovery" / "group"
+    names = {"autoencoder": "latent", "linear": "component"}
+    traits = {key: [f"{word}_{k:03d}" for k in range(8)] for key, word in names.items()}
+    sumstats = read_sumstats(group / "sumstats")
+    assert sumstats.traits == traits["autoencoder"] + traits["linear"]
+    for name, own in traits.items():
+        about = json.loads(pq.read_schema(group / name / "joint.parquet").metadata[b"axoloci"])
+        assert about["traits"] == own
+        latents = pd.read_parquet(group / name / "latents.parquet")
+        assert list(latents) == ["sample_id", *own]
+        alone = two_cohorts / f"{name}.parquet"
+        program = str(BIN / "axoloci-genetics")
+        given = ("--sumstats", str(group / "sumstats"), "--traits", ",".join(own))
+        subprocess.run([program, "joint", *given, "--out", str(alone)], check=True)
+        assert alone.read_bytes() == (group / name / "joint.parquet").read_bytes()
 
 
 def test_run__people_in_two_cohorts_are_refused(two_cohorts: Path) -> None:
@@ -152,26 +177,44 @@ def test_run__people_in_two_cohorts_are_refused(two_cohorts: Path) -> None:
     done = axoloci("run", study, check=False)
     assert done.returncode == 1
     assert "170 people are in [discovery] and in [replication]" in done.stderr
-    study.write_text(
-        text.replace("[replication]", "[train]").replace("replication.tsv", "discovery.tsv")
-    )
+    text = text.replace('training_people = "keep"', "")
+    for table, words in (
+        ("[train]", "170 people are in [train] and in [discovery]: "),
+        ("[replication]", "the encoder is trained on the people of the association themselves"),
+    ):
+        changed = text.replace("[replication]", table)
+        if table == "[train]":
+            changed = changed.replace("replication.tsv", "discovery.tsv")
+        study.write_text(changed)
+        done = axoloci("run", study, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "choose by training_people in [encoder]" in done.stderr
+    study.write_text(changed.replace("[encoder]", '[encoder]\ntraining_people = "drop"', 1))
     done = axoloci("run", study, check=False)
     assert done.returncode == 1
-    assert "170 people are in [train] and in [discovery]" in done.stderr
-    assert "allow_train_in_discovery = true" in done.stderr
+    assert "so that nobody is left: name other people in [train]" in done.stderr
 
 
 def test_run__an_encoder_of_other_people(two_cohorts: Path) -> None:
+    """Of people of the association some train it too, and are left out."""
     study = two_cohorts / "taught.toml"
+    people = (two_cohorts / "discovery.tsv").read_text().splitlines()[1:]
+    others = (two_cohorts / "replication.tsv").read_text()
+    (two_cohorts / "train.tsv").write_text(others + "\n".join(people[:N_SHARED]) + "\n")
     text = (two_cohorts / "study.toml").read_text().replace('out = "out"', 'out = "taught"')
-    study.write_text(
-        text.replace("[replication]", "[train]").replace("n_latents = 8", "n_latents = 2")
-    )
+    text = text.replace("[replication]", "[train]").replace("replication.tsv", "train.tsv")
+    text = text.replace("n_latents = 8", "n_latents = 2")
+    study.write_text(text.replace('"keep"\n', '"drop"\n'))
     axoloci("run", study, "--n-procs", 2)
     out = two_cohorts / "taught"
-    assert not (out / "discovery" / "group" / "model.safetensors").exists()
-    latents = pd.read_parquet(out / "discovery" / "group" / "latents.parquet")
-    assert latents.shape == (N_DISCOVERY, 3)
+    for name in ("autoencoder", "linear"):
+        group = out / "discovery" / "group"
+        assert not (group / name / "model.safetensors").exists()
+        latents = pd.read_parquet(group / name / "latents.parquet")
+        assert list(latents["sample_id"]) == people[N_SHARED:]
+        assert latents.shape[1] == 3
+    assert list(pd.read_csv(group / "pcs.tsv", sep="\t", dtype=str)["IID"]) == people[N_SHARED:]
     assert not (out / "train" / "group" / "sumstats").exists()
 
 

@@ -17,4 +17,13 @@ def test_demo__finds_the_planted_loci(tmp_path: Path) -> None:
     assert summary["false_positive"] == []
     assert summary["failed"] == []
     assert 0.9 < summary["lambda_gc"] < 1.1
+    assert list(summary["representations"]) == ["autoencoder", "linear"]
+    for own in summary["representations"].values():
+        assert own["n_latents"] == 8
+        assert own["found"] == summary["planted"]
+        assert own["false_positive"] == []
+        assert 0.9 < own["lambda_gc"] < 1.1
+        assert own["seconds"] > 0
+    page = (tmp_path / "demo" / "study" / "report.html").read_text()
+    assert page.count("3 of 3") == 2  # the planted loci of each representation
     assert (tmp_path / "demo" / "study" / "report.html").stat().st_size > 100_000

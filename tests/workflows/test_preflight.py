@@ -125,7 +125,7 @@ def site(tmp_path: Path) -> Site:
     (root / "bids/dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
     write_plink(root / "g", np.random.default_rng(1).integers(0, 3, (N_VARIANTS, N_PEOPLE)))
     content = {"out": "out", "bids": "bids", "genotypes": "g", "covariates": "covariates.tsv"}
-    made = Site(root, {**content, "gwas": {"n_pcs": 2}})
+    made = Site(root, {**content, "gwas": {"n_pcs": 2}, "encoder": {"training_people": "keep"}})
     made.fam(lambda i, _: LABELS[i])
     ages = np.random.default_rng(2).normal(60, 8, N_PEOPLE)
     rows = [f"{n}\t{ages[i]:.2f}\t{i % 2}\t{'abc'[i % 3]}" for i, n in enumerate(LABELS)]
@@ -414,6 +414,10 @@ def gwas(**keys: Any) -> Callable[[Site], None]:
     return lambda site: site.content["gwas"].update(keys)
 
 
+def encoder(**keys: Any) -> Callable[[Site], None]:
+    return lambda site: site.content["encoder"].update(keys)
+
+
 def content(**keys: Any) -> Callable[[Site], None]:
     return lambda site: site.content.update(keys)
 
@@ -658,7 +662,7 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
         "most maps of 'fa_common': grid (6, 6, 6), but the shipped template has (91, 109, 91)",
     ),
     "large batch": (
-        content(encoder={"batch_size": 23}),
+        encoder(batch_size=23),
         "'[encoder] batch_size' is 23, and 22 people train the encoder (2 of 24 are held out)",
     ),
     "many covariates": (
@@ -728,8 +732,20 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "out of another": (other_study, "holds a study of bids = "),
     "out is a data set": (foreign_dataset, "is another BIDS data set; choose a folder of its own"),
     "train and discovery": (
-        split(train=(0, 12), discovery=(9, 24)),
-        "3 people are in [train] and in [discovery]: 0010, 0011, 0012; name in 'keep'",
+        both(split(train=(0, 12), discovery=(9, 24)), encoder(training_people="refuse")),
+        "3 people are in [train] and in [discovery]: 0010, 0011, 0012: choose by training_people",
+    ),
+    "the association trains": (
+        lambda s: s.content.pop("encoder"),
+        "the encoder is trained on the people of the association themselves: choose by training_pe",
+    ),
+    "nobody left by drop": (
+        both(
+            split(train=(0, 12), discovery=(9, 14)),
+            encoder(training_people="drop"),
+            content(min_participants=3),
+        ),
+        'are in [discovery] and not in [train], as training_people = "drop" has it',
     ),
     "discovery and replication": (
         split(discovery=(0, 12), replication=(10, 24)),
@@ -1042,7 +1058,13 @@ ACCEPTED: dict[str, Callable[[Site], Any]] = {
     "covariates made on the way": gwas(covariates=["age", "head_scale"]),
     "cohorts apart": split(discovery=(0, 12), replication=(12, 24)),
     "the same people in training": both(
-        split(train=(0, 12), discovery=(0, 12)), content(allow_train_in_discovery=True)
+        split(train=(0, 12), discovery=(0, 12)), encoder(training_people="keep")
+    ),
+    "some of the people in training": both(
+        split(train=(0, 12), discovery=(9, 24)), encoder(training_people="drop")
+    ),
+    "other people in training": both(
+        split(train=(0, 12), discovery=(12, 24)), encoder(training_people="refuse")
     ),
     "traits": lambda s: s.traits(),
     "maps": lambda s: s.maps(),

@@ -80,6 +80,13 @@ def write_record(
     )
 
 
+def write_model(folder: Path, about: dict[str, Any]) -> None:
+    """A model without weights."""
+    header = json.dumps({"__metadata__": {"axoloci": json.dumps(about)}}).encode()
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+
+
 def write_group(paths: StudyPaths) -> None:
     """What the group workflow leaves, as far as it is read here."""
     affine = [[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]
@@ -89,8 +96,13 @@ def write_group(paths: StudyPaths) -> None:
         "config": {"n_latents": 8, "channels": [8, 16], "epochs": 6, "seed": 0},
         "training": {"n_train": 90, "n_validation": 10, "train_sample_id": ["anna"]},
     }
-    header = json.dumps({"__metadata__": {"axoloci": json.dumps(about)}}).encode()
-    (paths.group / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    write_model(paths.results("autoencoder"), about)
+    of_linear = {"bandwidth_mm": 3.2, "variance_kept": 0.8, "effective_rank": 12.5}
+    about = {
+        "config": {"n_latents": 8, "bandwidth": None},
+        "training": {**about["training"], **of_linear, "gcv": {"3.2": 0.1}},
+    }
+    write_model(paths.results("linear"), about)
     write_json(
         paths.group / "sumstats" / "sumstats.json",
         {
@@ -108,10 +120,12 @@ def write_group(paths: StudyPaths) -> None:
     plan = {"plan_sha256": "x", "plan": choices | limits | lists}
     write_json(paths.group / "sumstats" / "plan.json", plan)
     write_json(paths.group / "loco" / "loco.json", {"n_variants": 300, "h2": [0.2, 0.4]})
-    write_json(paths.group / "loci.json", {"p_threshold": 5e-8})
-    (paths.group / "loci.tsv").write_text("locus\n1\n")
-    (paths.group / "latents.parquet").write_bytes(b"PAR1")
-    for job, step in (("train", "encoder"), ("gwas", "gwas"), ("pca", "gwas"), ("joint", "x")):
+    for name in ("autoencoder", "linear"):
+        write_json(paths.results(name) / "loci.json", {"p_threshold": 5e-8})
+        (paths.results(name) / "loci.tsv").write_text("locus\n1\n")
+        (paths.results(name) / "latents.parquet").write_bytes(b"PAR1")
+    learnt = [(f"train_{name}", "encoder") for name in ("autoencoder", "linear")]
+    for job, step in (*learnt, ("gwas", "gwas"), ("pca", "gwas"), ("joint_linear", "x")):
         write_record(paths.logs / "group", job, step, started="2026-01-02T11:00:00+00:00")
 
 
@@ -250,7 +264,7 @@ def test_write_crate__large_files_go_by_size_and_time(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provenance, "CHEAP", 10)
-    model = graph(study)["group/model.safetensors"]
+    model = graph(study)["group/linear/model.safetensors"]
     assert "sha256" not in model
     assert TIMES.fullmatch(model["dateModified"])
 
@@ -274,6 +288,10 @@ def test_write_crate__a_kind_of_job_is_one_action(study: Study) -> None:
     assert {"group/sumstats/sumstats.json", "group/sumstats/"} == set(references(gwas["result"]))
     read = {Path(target).name for target in references(gwas["object"])}
     assert read == {"covariates.tsv", "g.bed", "g.bim", "g.fam", "latents.parquet", "loco"}
+    latents = {f"group/{name}/latents.parquet" for name in ("autoencoder", "linear")}
+    assert latents <= set(references(gwas["object"]))
+    made = references(entities["#job-train_linear"]["result"])
+    assert made == ["group/linear/model.safetensors"]
 
 
 def test_write_crate__all_jobs_of_a_kind_failed(study: Study) -> None:
@@ -290,7 +308,7 @@ def test_write_crate__names_no_person(study: Study) -> None:
     for who in PEOPLE:
         assert who not in text
     assert "scans.tsv" in entities
-    assert "not for sharing" in entities["group/latents.parquet"]["description"]
+    assert "not for sharing" in entities["group/linear/latents.parquet"]["description"]
 
 
 def test_write_crate__holds_settings_and_versions(study: Study) -> None:
@@ -335,12 +353,12 @@ def test_write_crate__what_another_cohort_made(study: Study) -> None:
     settings, paths, scans, outcomes = study
     other = paths.out.parent / "train" / "group"
     other.mkdir(parents=True)
-    (paths.group / "model.safetensors").rename(other / "model.safetensors")
+    (paths.results("autoencoder") / "model.safetensors").rename(other / "model.safetensors")
     (other / "loci.tsv").write_text("locus\n")
-    (paths.group / "replication.tsv").write_text("locus\n")
+    (paths.results("linear") / "replication.tsv").write_text("locus\n")
     for job, option, name in (
-        ("encode", "--model", "model.safetensors"),
-        ("replicate", "--loci", "loci.tsv"),
+        ("encode_autoencoder", "--model", "model.safetensors"),
+        ("replicate_linear", "--loci", "loci.tsv"),
     ):
         write_record(paths.logs / "group", job, "x", started="2026-01-02T11:00:00+00:00")
         record = json.loads((paths.logs / "group" / f"{job}.json").read_text())
@@ -348,9 +366,9 @@ def test_write_crate__what_another_cohort_made(study: Study) -> None:
         write_json(paths.logs / "group" / f"{job}.json", record)
     entities = graph(study)
     model, loci = (other / name for name in ("model.safetensors", "loci.tsv"))
-    assert model.as_uri() in references(entities["#job-encode"]["object"])
-    assert loci.as_uri() in references(entities["#job-replicate"]["object"])
-    assert "group/replication.tsv" in references(entities["#job-replicate"]["result"])
+    assert model.as_uri() in references(entities["#job-encode_autoencoder"]["object"])
+    assert loci.as_uri() in references(entities["#job-replicate_linear"]["object"])
+    assert "group/linear/replication.tsv" in references(entities["#job-replicate_linear"]["result"])
     assert study_facts(Cohort(settings, scans, outcomes))["encoder"]["n_train"] == 90
 
 
@@ -401,6 +419,10 @@ def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
     assert facts["dti"] == {"method": "WLS", "max_bval": 1500.0, "higher_shells": False}
     assert facts["cohort"] == {"people": 2, "voxel_size": [2.0, 2.0, 2.0]}
     assert facts["encoder"]["n_train"] == 90
+    assert facts["linear"] == {
+        **{"n_latents": 8, "bandwidth": None, "n_train": 90, "n_validation": 10},
+        **{"bandwidth_mm": 3.2, "variance_kept": 0.8, "effective_rank": 12.5},
+    }
     assert facts["gwas"] == {
         "people": 100,
         "n_traits": 2,

@@ -29,6 +29,8 @@ template = "{cohort}/template.nii.gz"
 pages = false
 
 [encoder]
+representations = ["autoencoder"]
+training_people = "keep"
 n_latents = 8
 
 [gwas]
@@ -66,7 +68,7 @@ def lambda_gc(group: Path) -> float:
 
 
 def test_run__structure_is_accounted_for_by_the_pcs(study: Path) -> None:
-    group = study.parent / "out" / "group"
+    group = study.parent / "out" / "group" / "autoencoder"
     summary = compare(study.parent / "cohort", group)
     assert summary["found"] == summary["planted"]
     assert summary["false_positive"] == []

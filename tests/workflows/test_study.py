@@ -48,7 +48,7 @@ def test_run__names_the_failed_scans_and_goes_on(finished: Path) -> None:
 def test_run__every_store_holds_the_survivors(finished: Path) -> None:
     group = finished / "group"
     cohort = read_cohort(group / "cohort.zarr")
-    latents = pd.read_parquet(group / "latents.parquet")
+    latents = pd.read_parquet(group / "autoencoder" / "latents.parquet")
     sumstats = read_sumstats(group / "sumstats")
     assert cohort.n_samples == len(latents) == N_SOUND
     assert list(latents["sample_id"]) == list(cohort.sample_id)
@@ -56,7 +56,7 @@ def test_run__every_store_holds_the_survivors(finished: Path) -> None:
     trait = sumstats.trait("latent_000")
     assert len(trait) == 3000
     assert trait["n"].max() <= N_SOUND
-    joint = pd.read_parquet(group / "joint.parquet")
+    joint = pd.read_parquet(group / "autoencoder" / "joint.parquet")
     assert len(joint) == 3000
     assert np.isfinite(joint["neg_log10_p"]).mean() > 0.8  # no test where people are missing
     exported = pd.read_csv(group / "latent_000.gwas-ssf.tsv.gz", sep="\t")
@@ -109,7 +109,8 @@ def test_run__leaves_a_crate_of_what_ran(finished: Path) -> None:
     assert not any(name in text for name in failed)
     assert crate.get("#job-preprocess")["error"] == f"1 of {N_PEOPLE - 1} jobs failed"
     jobs = {entity.id for entity in crate.get_by_type("CreateAction")}
-    assert jobs >= {f"#job-{job}" for job in ("dti", "normalize", "train", "gwas", "joint", "loci")}
+    learnt = {f"{job}_autoencoder" for job in ("train", "encode", "joint", "loci")}
+    assert jobs >= {f"#job-{job}" for job in ("dti", "normalize", "gwas", *learnt)}
     for job in jobs:
         assert crate.get(job)["startTime"] <= crate.get(job)["endTime"]
     manifest = crate.get("group/sumstats/sumstats.json")
@@ -184,13 +185,21 @@ def test_run__group_follows_its_settings(finished: Path) -> None:
         assert done.returncode == 3, done.stderr
         assert read_sumstats(finished / "group" / "sumstats").n_covariates == 4
         changed = results(finished)
-        assert changed["group/latents.parquet"] == before["group/latents.parquet"]
-        assert changed["group/joint.parquet"] != before["group/joint.parquet"]
+        assert (
+            changed["group/autoencoder/latents.parquet"]
+            == before["group/autoencoder/latents.parquet"]
+        )
+        assert (
+            changed["group/autoencoder/joint.parquet"] != before["group/autoencoder/joint.parquet"]
+        )
     finally:
         study.write_text(text)
     done = axoloci("run", study, "--n-procs", 2, check=False)
     assert done.returncode == 3, done.stderr
-    assert results(finished)["group/joint.parquet"] == before["group/joint.parquet"]
+    assert (
+        results(finished)["group/autoencoder/joint.parquet"]
+        == before["group/autoencoder/joint.parquet"]
+    )
 
 
 def test_run__group_follows_the_list_of_excluded_scans(finished: Path) -> None:
