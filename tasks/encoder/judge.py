@@ -53,6 +53,8 @@ def _orthonormal(values: ArrayLike) -> NDArray[np.float64]:
     """Orthonormal columns (n, rank) that span the centred ones of an array (n, p)."""
     centred = np.asarray(values, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
+    # of one length, so that a latent's unit does not decide
+    centred /= np.maximum(np.linalg.norm(centred, axis=0), np.finfo(np.float64).tiny)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     return np.asarray(left[:, singular > DEPENDENT * max(singular[0], 1e-300)])
 
