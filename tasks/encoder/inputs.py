@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from axoloci.covariates import design_matrix
 from axoloci.errors import InputError
 from axoloci.io.cohort import Cohort, check_cohort, read_cohort
 from axoloci.io.tables import read_table
@@ -82,7 +81,8 @@ def read_covariates(path: Path, cohort: Cohort) -> tuple[NDArray[np.int64], NDAr
     index = np.flatnonzero(table.notna().all(axis=1))
     if len(index) < 3:
         raise InputError(f"{path}: {len(index)} people of {cohort.path} have all its columns")
-    return index, design_matrix(table.iloc[index])[0][:, 1:]
+    # words become one indicator a level
+    return index, pd.get_dummies(table.iloc[index], dtype=np.float64).to_numpy(dtype=np.float64)
 
 
 def read_repeats(path: Path, cohort: Cohort) -> NDArray[np.int64]:
