@@ -27,7 +27,7 @@ from numcodecs import blosc, zstd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from axoloci.io.ahead import N_THREADS
+from axoloci.io.ahead import N_THREADS, map_ahead
 from axoloci.io.cohort import Cohort, check_cohort, read_cohort
 from axoloci.io.nifti import read_nifti, regridded, write_nifti
 from axoloci.io.shards import pack_row
@@ -242,8 +242,12 @@ def limits(path: Path) -> list[dict[str, str]]:
     index = [order[k : k + BATCH] for k in range(0, len(order), BATCH)]
     buffers = [np.empty((BATCH, cohort.n_voxels), dtype=np.float16) for _ in range(3)]
 
+    def read(numbered: tuple[int, NDArray[np.int64]]) -> None:
+        number, rows = numbered
+        cohort.rows(rows, out=buffers[number % len(buffers)][: len(rows)])
+
     def epoch() -> None:
-        for _ in cohort.prefetch(index, buffers=buffers):
+        for _ in map_ahead(read, enumerate(index), n_threads=1, n_ahead=2):
             pass
 
     found = []
@@ -352,7 +356,7 @@ def main() -> None:
         " Cold: out of the page cache, in memory of the disk's host perhaps. Asked for: at least"
         f" {MIN_RATIO:g} times nibabel; found: {ratio:.1f}.\n\n## The limit\n\n"
         + markdown_table(floor)
-        + "\n`Cohort.prefetch`, float16 into buffers that are used again; the limit is the shards"
+        + "\nBatches read ahead, float16 into buffers that are used again; the limit is the shards"
         " read through by one thread in steps of 8 MiB.\n\n## Compression\n\n"
         + markdown_table(compressed)
         + f"\nMedians of {len(sample)} maps, one thread.\n\n## kill -9\n\n{killed}"

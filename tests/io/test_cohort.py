@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +23,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from axoloci.errors import InputError
 from axoloci.io import packing
-from axoloci.io.cohort import Cohort, check_cohort, read_cohort
+from axoloci.io.cohort import check_cohort, read_cohort
 from axoloci.io.packing import write_cohort
 
 IDS = [f"{number:04d}" for number in range(1, 12)]
@@ -244,65 +243,6 @@ def test_without__leaves_people_out_and_refuses_strangers(path: Path) -> None:
     np.testing.assert_array_equal(left.rows(), cohort.rows([1, 2, 3, 4, 5, 7, 8, 9, 10]))
     with pytest.raises(InputError, match="has no 0099 to leave out"):
         cohort.without(["0007", "0099"])
-
-
-def batches_of(order: list[int], size: int) -> list[NDArray[np.int64]]:
-    return [np.array(order[start : start + size]) for start in range(0, len(order), size)]
-
-
-def test_prefetch__gives_the_caller_s_order_from_any_place(path: Path) -> None:
-    cohort, order = read_cohort(path), [4, 9, 1, 0, 10, 7, 2, 3, 8, 5, 6]
-    batches = batches_of(order, 4)
-    for start in range(3):
-        found = list(cohort.prefetch(batches[start:]))
-        np.testing.assert_array_equal(np.concatenate([i for i, _ in found]), order[4 * start :])
-        for index, rows in found:
-            np.testing.assert_array_equal(rows, cohort.rows(index))
-    assert {rows.dtype for _, rows in cohort.prefetch(batches, dtype=np.float16)} == {
-        np.dtype(np.float16)
-    }
-
-
-def test_prefetch__fills_the_caller_s_buffers_in_turn(path: Path) -> None:
-    cohort, batches = read_cohort(path), batches_of(list(range(11)), 2)
-    buffers = [np.zeros((2, cohort.n_voxels), dtype=np.float16) for _ in range(3)]
-    for number, (index, rows) in enumerate(cohort.prefetch(batches, buffers=buffers)):
-        assert np.shares_memory(rows, buffers[number % 3])
-        time.sleep(0.01)  # in which the next ones are read
-        np.testing.assert_array_equal(rows, cohort.rows(index))
-    with pytest.raises(ValueError, match="2 buffers for 2 batches ahead and one in use"):
-        next(cohort.prefetch(batches, buffers=buffers[:2]))
-
-
-def test_prefetch__reads_ahead_but_not_too_far_and_ends_when_closed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    read = Cohort.rows
-
-    def rows(self: Cohort, index: NDArray[np.int64], *more: Any) -> NDArray[Any]:
-        asked.append(int(index[0]))
-        return read(self, index, *more)
-
-    monkeypatch.setattr(Cohort, "rows", rows)
-    before = threading.active_count()
-    loader = read_cohort(path).prefetch(batches_of(list(range(11)), 1), n_ahead=2)
-    next(loader)
-    deadline = time.monotonic() + 5
-    while len(asked) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    assert asked == [0, 1, 2]
-    loader.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
-
-
-def test_prefetch__raises_where_the_damaged_batch_would_be(path: Path) -> None:
-    harm_map_of_0007(shards(path)[1])
-    loader = read_cohort(path).prefetch(batches_of(list(range(11)), 3))
-    assert [next(loader)[0][0] for _ in range(2)] == [0, 3]
-    with pytest.raises(InputError, match="map of 0007 is damaged"):
-        next(loader)
 
 
 # --- damage ---------------------------------------------------------------------------------------

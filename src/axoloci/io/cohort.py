@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -156,48 +156,6 @@ class Cohort:
         volumes = np.zeros((len(rows), *self.mask.shape), dtype=np.float32)
         volumes[:, self.mask] = rows  # (m, x, y, z)
         return volumes
-
-    def prefetch(
-        self,
-        batches: Iterable[NDArray[np.int64]],
-        n_ahead: int = 2,
-        dtype: DTypeLike = np.float32,
-        buffers: Sequence[NDArray[Any]] = (),
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """Read batches ahead of the one who uses them, in the background.
-
-        The order is the caller's, who can so begin in the middle of an epoch. What goes wrong in
-        the background is raised where its batch would be; closing the iterator ends the reading.
-
-        Parameters
-        ----------
-        batches
-            Rows of each batch, [int, shape: (b,)].
-        n_ahead
-            Batches that are read or wait while the caller works on another.
-        dtype
-            float32 or float16, as of `rows`.
-        buffers
-            At least `n_ahead` + 1 arrays [shape: (most of b, n_voxels)], such as pinned memory,
-            that are filled in turn instead of new ones; what was yielded holds until the next
-            batch is asked for.
-
-        Yields
-        ------
-        (index, rows)
-            [int64, shape: (b,)]; [float32 or float16, shape: (b, n_voxels)] their maps.
-        """
-        if 0 < len(buffers) <= n_ahead:
-            raise ValueError(f"{len(buffers)} buffers for {n_ahead} batches ahead and one in use")
-
-        def read(
-            numbered: tuple[int, NDArray[np.int64]],
-        ) -> tuple[NDArray[np.int64], NDArray[Any]]:
-            number, index = numbered
-            out = buffers[number % len(buffers)][: len(index)] if buffers else None
-            return index, self.rows(index, dtype, out)
-
-        yield from map_ahead(read, enumerate(batches), n_threads=1, n_ahead=n_ahead)
 
     def subset(self, index: ArrayLike) -> Cohort:
         """The same store with some of its people, in the order of their rows here.
