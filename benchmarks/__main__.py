@@ -12,7 +12,7 @@ CHECKS = (
     *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
     *("preflight", "faults", "quality", "driver", "images", "containers", "tensor"),
     *("registration", "distortion", "preprocess", "participant", "real_scans", "store"),
-    *("representations", "encoder_options"),
+    *("encoder", "representations", "encoder_options", "pca"),
 )
 
 for name in sys.argv[1:] or CHECKS:

@@ -26,9 +26,9 @@ FLAT = 1e-13  # of the widest spread of a voxel's neighbours: less is rounding, 
 GCV_PEOPLE = 50  # whose maps choose the bandwidth; each has as many residuals as voxels
 SMOOTHED_AT_ONCE = 16  # maps
 BLOCK_PEOPLE = 256  # read at once: enough that products, not memory, take the time
-CHUNK_VOXELS = 16384  # summed in float32, the sums in float64: rounding stays that of short sums
+CHUNK_VOXELS = 8192  # summed in float32, the sums in float64: rounding stays that of short sums
 OVERSAMPLING = 10  # vectors a pass beyond the components wanted
-TOLERANCE = 1e-6  # radians between the components' space and the exact one
+TOLERANCE = 5e-6  # radians between the components' space and the exact one
 MAX_PASSES = 12  # where a spectrum has no gap, no more passes would find its place
 SMALLEST = 1e-7  # of the largest variance: what float32 products leave of nothing
 NOTHING = 1e-6  # of the largest variance: a component below it is rounding, not people
@@ -361,7 +361,7 @@ def principal_components(
 
     Each pass reads every map once, a block of people at a time, and multiplies the covariance by a
     block of vectors; smoothing is applied to these vectors, not to the maps. The components are
-    taken from all vectors so far (Rayleigh–Ritz), and passes end when their space is within 1e-6
+    taken from all vectors so far (Rayleigh–Ritz), and passes end when their space is within 5e-6
     of the exact one by Davis and Kahan's bound, or after 12. Held in memory: one block of people
     and, each pass, `n_components` + 10 vectors.
 
