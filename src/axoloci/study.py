@@ -179,8 +179,8 @@ class LinearSettings(Section):
     bandwidth: float | None = Field(
         None,
         ge=0,
-        description="standard deviation of the kernel that smooths the maps, mm; without it by "
-        "generalised cross-validation",
+        description="standard deviation of the kernel that smooths the maps, mm; without it chosen "
+        "from the maps (GCV)",
     )
     seed: int | None = Field(
         None, ge=0, description="seed of the people held out, and of those who choose the bandwidth"

@@ -94,6 +94,7 @@ REFERENCES = {
 PACKAGES = {  # whose version is told where a part ran that rests on it
     "dti": ("dipy", "DIPY"),
     "encoder": ("torch", "PyTorch"),
+    "linear": ("torch", "PyTorch"),
 }
 OWN_SOLVER = " with a solver of axoloci"
 FITS = {  # words, reference, and whose solver; as `axoloci-dti fit --method` names them
@@ -325,13 +326,15 @@ def _outside(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _representation(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
-    return [*_autoencoder(facts.get("encoder"), cite), *_linear(facts.get("linear"), cite)]
+    sentences = _autoencoder(facts.get("encoder"), cite)
+    return [*sentences, *_linear(facts.get("linear"), cite, " as well" * bool(sentences))]
 
 
-def _linear(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
+def _linear(done: Mapping[str, Any] | None, cite: Any, also: str) -> list[str]:
     """The linear representation, from the settings and the training of its model."""
     if done is None:
         return []
+    source = cite("fang")  # first, for it is named first
     width = done["bandwidth_mm"]
     by = f", chosen by generalised cross-validation {cite('golub')}" * (done["bandwidth"] is None)
     smoothed = (
@@ -342,7 +345,7 @@ def _linear(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
     )
     people = f" of {done['n_train']:,} people" if done.get("n_train") else ""
     return [
-        f"A linear representation after RVGA {cite('fang')} was learned without labels as well: FA "
+        f"A linear representation after RVGA {source} was learned without labels{also}: FA "
         f"maps{people} were {smoothed}, and the principal components that keep "
         f"{100 * done['variance_kept']:.1f}% of their variance (effective rank "
         f"{done['effective_rank']:.1f}) are its latents."
@@ -534,11 +537,11 @@ def _software(
     facts: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str], cite: Any
 ) -> str:
     named = [f"axoloci{_of(versions, 'axoloci')}"]
-    named += [
+    named += dict.fromkeys(
         f"{label}{_of(versions, package)}"
         for part, (package, label) in PACKAGES.items()
         if part in facts and package in versions
-    ]
+    )
     run = ""
     if "pydra" in versions:
         run = f"; the workflow was run by Pydra {versions['pydra']} {cite('pydra')}"

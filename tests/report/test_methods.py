@@ -49,6 +49,13 @@ OF_RELATIVES = FACTS | {
     "mixed_model": {"n_variants": 300000, "h2": [0.2] * 8},
     "joint": FACTS["joint"] | {"mixed_model": True},
 }
+OF_BOTH = FACTS | {
+    "linear": {
+        **{"n_latents": 8, "bandwidth": None, "bandwidth_mm": 3.21, "variance_kept": 0.7512},
+        **{"effective_rank": 12.34, "n_train": 26, "n_validation": 3},
+    },
+    "joint": FACTS["joint"] | {"lambda_gc": {"autoencoder": 1.0134, "linear": 0.9912}},
+}
 NOTHING_FOUND = {"slices_replaced": False, "eddy_corrected": False}
 OTHERWISE = FACTS | {"dti": FACTS["dti"] | {"method": "RESTORE"}}
 VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
@@ -179,7 +186,7 @@ def test_methods_text__is_empty_where_nothing_ran(parts: dict[str, Any]) -> None
 
 def test_methods_text__numbers_each_reference_once_and_in_order() -> None:
     cited = set()
-    for facts in (FACTS, OF_RELATIVES, OTHERWISE):
+    for facts in (FACTS, OF_RELATIVES, OTHERWISE, OF_BOTH):
         section = methods_text(facts, VERSIONS)
         body = " ".join(section.paragraphs)
         numbers = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(",")]
@@ -194,9 +201,9 @@ def test_methods_text__references_only_what_is_cited() -> None:
     assert [entry.split()[0] for entry in only.references] == ["Basser", "Veraart", "Garyfallidis"]
 
 
-def test_references__have_dois_but_for_the_one_that_is_not_known() -> None:
+def test_references__have_dois_but_for_those_that_are_not_known() -> None:
     lacking = [name for name, entry in REFERENCES.items() if "doi:10." not in entry]
-    assert lacking == ["zhao"]
+    assert lacking == ["zhao", "fang"]
     dois = [re.search(r"doi:(\S+)", entry) for entry in REFERENCES.values()]
     assert all(not doi[1].endswith(".") for doi in dois if doi)
 
@@ -224,6 +231,25 @@ def test_methods_text__tells_of_relatives_and_of_what_was_chosen() -> None:
     assert "minor alleles" not in text
 
 
+def test_methods_text__tells_of_each_representation() -> None:
+    text = methods_text(OF_BOTH, VERSIONS).text
+    for words in (
+        "after RVGA [",
+        "was learned without labels as well: FA maps of 26 people were smoothed by local-linear",
+        "a Gaussian kernel of 3.21 mm (standard deviation, chosen by generalised cross-validation",
+        "keep 75.1% of their variance (effective rank 12.3)",
+        "The latents of each representation were tested jointly by",
+        "was λ = 1.013 (autoencoder) and λ = 0.991 (linear)",
+    ):
+        assert words in text
+        assert words not in told()
+    assert text.count("PyTorch") == 1
+    fixed = OF_BOTH["linear"] | {"bandwidth": 0.0, "bandwidth_mm": 0.0}
+    text = methods_text({"linear": fixed}, VERSIONS).text
+    assert "learned without labels: FA maps of 26 people were taken without smoothing" in text
+    assert "PyTorch 2.13.0" in text
+
+
 def test_methods_text__tells_how_missing_traits_were_treated() -> None:
     facts = {name: FACTS[name] for name in ("gwas", "joint", "loci")}
     text = methods_text(facts).text
@@ -237,7 +263,10 @@ def test_methods_text__tells_the_replication() -> None:
     done = {"n_samples": 1234, "n_tested": 6, "n_replicated": 3}
     text = methods_text({"replication": done}).text
     assert "tested in 1,234 other people" in text
-    assert "6 tested): 3 replicated" in text
+    assert "(Bonferroni): 3 of 6 replicated." in text
+    of_both = {"autoencoder": done, "linear": done | {"n_replicated": 4}}
+    text = methods_text({"replication": of_both}).text
+    assert "3 of 6 replicated (autoencoder) and 4 of 6 replicated (linear)." in text
     assert "replicated" not in methods_text({"loci": FACTS["loci"]}).text
 
 

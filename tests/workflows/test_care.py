@@ -534,7 +534,7 @@ def test_graph__is_of_this_study(processed: Path, tmp_path: Path) -> None:
     assert "preprocess × 3" in said
     assert "sub-*_desc-preproc_dwi.nii.gz" in said
     edges = set(re.findall(r"^  (\w+) -->(?:\|.*\|)? (\w+)$", said, flags=re.MULTILINE))
-    assert ("discovery_gwas", "discovery_joint") in edges
+    assert ("discovery_gwas", "discovery_joint_autoencoder") in edges
     nodes = set(re.findall(r"^ +(\w+)\[", said, flags=re.MULTILINE))
     assert {end for edge in edges for end in edge} <= nodes
     assert ask("graph", processed, "--out", tmp_path / "g.mmd")[0] == 0
@@ -693,6 +693,7 @@ def test_init__finds_a_cohort_and_writes_a_study_that_runs(cohort: Path, tmp_pat
     assert settings.covariates == cohort / "covariates.tsv"
     assert settings.out == tmp_path / "derivatives" / "axoloci"
     content = study.read_text()
+    assert '\ntraining_people = "refuse"\n' in content  # which a person shall see and decide on
     assert f'#covariates = "{cohort}/bids/participants.tsv"' in content
     code, said = ask("init", cohort, "--out", study)
     assert code == 1
