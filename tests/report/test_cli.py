@@ -645,10 +645,82 @@ def test_make__survives_empty_tables(inputs: Path, tmp_path: Path) -> None:
     assert "No variant reaches p\u00a0≤\u00a05 × 10⁻⁸." in text
 
 
+@pytest.fixture(scope="module")
+def of_both(inputs: Path) -> Path:
+    """Inputs of a study with both representations, of a cohort whose truth is known."""
+    kept = np.linspace(0.3, 0.7512, 8)
+    names = [f"component_{k:03d}" for k in range(8)]
+    table = pd.DataFrame({"component": names, "variance": kept, "variance_kept": kept})
+    table.to_csv(inputs.parent / "components.tsv", sep="\t", index=False)
+    loci = pd.read_csv(inputs.parent / "loci.tsv", sep="\t", dtype=str)[:1]
+    loci["traits"] = "component_004,component_001"
+    loci.to_csv(inputs.parent / "linear_loci.tsv", sep="\t", index=False)
+    joint = pq.read_table(inputs.parent / "joint.parquet")
+    about = {"axoloci": json.dumps({"lambda_gc": 0.991, "traits": names})}
+    pq.write_table(joint.replace_schema_metadata(about), inputs.parent / "linear_joint.parquet")
+    shared = {"examples": "examples.npz", "quality": "quality.tsv", "n_planted": 3}
+    of_autoencoder = {"history": "history.tsv", "joint": "joint.parquet", "loci": "loci.tsv"}
+    of_autoencoder |= {"n_found": 3, "n_false": 0, "seconds_learnt": 75.0}
+    of_linear = {"history": "components.tsv", "joint": "linear_joint.parquet"}
+    of_linear |= {"loci": "linear_loci.tsv", "n_found": 1, "n_false": 2, "seconds_learnt": 12.0}
+    parts = {"autoencoder": shared | of_autoencoder, "linear": shared | of_linear}
+    none = dict.fromkeys(("history", "joint", "loci", "examples", "quality"))
+    return changed(inputs, inputs.parent / "both.json", representations=parts, **none)
+
+
+def test_make__each_representation_has_its_sections(of_both: Path, tmp_path: Path) -> None:
+    result = make(of_both, tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "report.html").read_text()
+    parsed = Parsed(html)
+    # quality, maps; of each: training, examples, Manhattan, quantiles
+    assert len(parsed.pictures) == 10
+    for title in ("Autoencoder", "Linear representation"):
+        assert html.count(f"<h3>{title}</h3>") == 3
+    text = " ".join(parsed.text.split())
+    assert "60 epochs of training" in text
+    assert "8 components of the smoothed maps with 75.1% of their variance" in text
+    assert "004 ▼ 18.2, 001 ▲ 6.6" in text  # of the linear representation's only locus
+    assert "loci, autoencoder" in text
+    assert "locus, linear representation" in text
+
+
+@pytest.mark.parametrize("shareable", [False, True])
+def test_make__one_table_compares_the_representations(
+    of_both: Path, inputs: Path, tmp_path: Path, shareable: bool
+) -> None:
+    result = make(of_both, tmp_path / "report.html", *(["--shareable"] if shareable else []))
+    assert result.exit_code == 0, result.output
+    (table,) = re.findall(
+        r'aria-label="Representations">(.*?)</table>',
+        (tmp_path / "report.html").read_text(),
+        flags=re.DOTALL,
+    )
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    r2 = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")["reconstruction_r2"].mean()
+    assert rows == [
+        ["Autoencoder", "8", f"{r2:.3f}", "1.013", "3", "3 of 3", "0", "75 s"],
+        ["Linear representation", "8", f"{r2:.3f}", "0.991", "1", "1 of 3", "2", "12 s"],
+    ]
+
+
+def test_make__truth_is_not_told_where_it_is_not_known(of_both: Path, tmp_path: Path) -> None:
+    content = json.loads(of_both.read_text())
+    for own in content["representations"].values():
+        del own["n_planted"]
+    (of_both.parent / "no_truth.json").write_text(json.dumps(content))
+    assert make(of_both.parent / "no_truth.json", tmp_path / "report.html").exit_code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "learning and encoding" in page
+    assert "planted loci" not in page
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"title": None}, "title: Field required"),
+        ({"representations": {"linear": {"loci": "x.tsv"}}}, r"no such file for linear\.loci: "),
+        ({"history": "scans.tsv"}, "has no column epoch or variance_kept"),
         ({"manhattan": "x.png"}, "manhattan: Extra inputs are not permitted"),
         ({"qc": "absent.tsv", "loci": "gone.tsv"}, r"loci: .*gone\.tsv; qc: .*absent\.tsv"),
         ({"qc": "scans.tsv", "scans": "qc.tsv"}, "has no column status"),
