@@ -1167,7 +1167,7 @@ def test_command__lists_counts_warnings_and_problems(site: Site) -> None:
     options = [
         w for k in ("bids", "covariates", "out") for w in (f"--{k}", site.root / site.content[k])
     ]
-    options += ["--genotypes", site.root / "g", "--n-procs", 1]
+    options += ["--genotypes", site.root / "g", "--n-procs", 1, "--training-people", "keep"]
     site.table("covariates.tsv", ["IID\tage", *(f"{n}\t{i**2}" for i, n in enumerate(LABELS))])
     done = axoloci_check(*options)
     assert "too few" not in done.stdout
