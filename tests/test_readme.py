@@ -17,6 +17,7 @@ from axoloci.slurm_profile import Profile
 from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, validated
 from axoloci.tasks.dti.cli import main as dti
+from axoloci.tasks.encoder.cli import main as encoder
 from axoloci.tasks.gwas.cli import main as gwas
 from axoloci.tasks.normalize.cli import main as normalize
 from axoloci.tasks.preprocess.cli import main as preprocess
@@ -51,13 +52,14 @@ def test_readme__options_exist() -> None:
         new_step,
         dti,
         *dti.commands.values(),
+        *encoder.commands.values(),
         *gwas.commands.values(),
         *preprocess.commands.values(),
         *normalize.commands.values(),
     ]
     params = [param for command in commands for param in command.params]
     known = {option for param in params for option in (*param.opts, *param.secondary_opts)}
-    ours = re.sub(r"^pip .*$", "", README, flags=re.MULTILINE)
+    ours = re.sub(r"^pip .*$|torchrun --\S+", "", README, flags=re.MULTILINE)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", ours)) - {"--help"}
     assert shown <= known
 
