@@ -350,7 +350,11 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         scratch = own / "tmp"  # an engine's own /tmp may be memory, and small
         scratch.mkdir(exist_ok=True)
         writable = {own, *map(Path, self.writable)}
-        readable = folders_of(input_files(job)) | set(map(Path, self.readable))
+        readable = {  # below a folder that is written to, a mount of its own would be read-only
+            folder
+            for folder in folders_of(input_files(job)) | set(map(Path, self.readable))
+            if not any(folder.is_relative_to(place) for place in writable)
+        }
         name = f"axoloci-{hashlib.sha256(str(self.log.absolute()).encode()).hexdigest()[:32]}"
         if left:
             engine.remove(name)
@@ -362,7 +366,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 command=command,
                 mounts=[
                     *(Mount(folder, writable=True) for folder in writable),
-                    *(Mount(folder) for folder in readable - writable),
+                    *(Mount(folder) for folder in readable),
                 ],
                 folder=own,
                 variables={
