@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from axoloci.study import REPRESENTATIONS
+from axoloci.tasks.encoder import model_file
 from axoloci.tasks.encoder.task import EncodeFa, FitLinear, TrainEncoder
 
 
@@ -77,3 +79,7 @@ def test_encode_fa__every_field_is_an_option(
     assert params["out"] == Path("l.parquet")
     assert params["quality"] == Path("q.tsv")
     assert params["examples"] == Path("e.npz")
+
+
+def test_latents__are_called_what_a_study_takes_them_for() -> None:
+    assert model_file.LATENT_NAMES == REPRESENTATIONS
