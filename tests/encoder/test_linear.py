@@ -310,7 +310,7 @@ def test_linear__keeps_its_answers_through_its_state() -> None:
         again.load_state_dict(state)
         x = torch.from_numpy(rows[:4])
         assert torch.equal(again(x), model(x))
-        assert again.encode(x).shape == (4, 3)
+        assert again.encode_rows(x).shape == (4, 3)
 
 
 def test_tract_means__are_means_and_decode_by_regression() -> None:
@@ -322,12 +322,12 @@ def test_tract_means__are_means_and_decode_by_regression() -> None:
         labels[first:last, :4] = number  # the rest of the mask is in no tract
     index = np.arange(20, 120)
     model = linear.tract_means(rows.__getitem__, index, mask, labels)
-    latents = model.encode(torch.from_numpy(rows)).numpy()
+    latents = model.encode_rows(torch.from_numpy(rows)).numpy()
     means = np.stack([rows[:, labels[mask] == n].mean(axis=1) for n in (2, 7, 9)], axis=1)
     np.testing.assert_allclose(latents, means, rtol=1e-5)
     design = np.column_stack((np.ones(120), means))
     truth = design @ np.linalg.lstsq(design[index], rows[index], rcond=None)[0]
-    np.testing.assert_allclose(model.decode(torch.from_numpy(latents)), truth, atol=1e-4)
+    np.testing.assert_allclose(model.decode_rows(torch.from_numpy(latents)), truth, atol=1e-4)
     np.testing.assert_allclose(model.covariance, np.cov(means[index], rowvar=False), rtol=1e-4)
 
 
