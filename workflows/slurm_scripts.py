@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 
-from axoloci.engines import VISIBLE_GPUS
+from axoloci.engines import ARITHMETIC, VISIBLE_GPUS
 from axoloci.images import IMAGES_VARIABLE
 from axoloci.io.files import write_text
 from axoloci.workflows.submission import Request, Stage, Submission
@@ -68,6 +69,12 @@ def _body(
         *cluster.setup,  # files of others, such as /etc/profile, use variables that are not set
         "set -u",
         "export NO_ET=1 PYTHONUTF8=1",
+        # numbers are rounded as where the study was submitted
+        *(
+            f"export {name}={shlex.quote(os.environ[name])}"
+            for name in ARITHMETIC
+            if name in os.environ
+        ),
         *hidden,
     ]
     if cluster.images is not None and runs_steps:

@@ -25,6 +25,12 @@ NVIDIA = Path("/dev/nvidiactl")
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 """Environment variable: GPUs that this process may use; empty: none. Clusters set it for a job."""
 
+ARITHMETIC = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES"),
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"),
+)
+"""Environment variables by which people pin how processors round, so that unlike ones agree."""
+
 PROGRAMS = {"docker": ("podman", "docker"), "singularity": ("apptainer", "singularity")}
 
 

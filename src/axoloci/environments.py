@@ -28,7 +28,15 @@ import attrs
 from pydra.environments import base
 
 from axoloci.command import DRIVEN
-from axoloci.engines import VISIBLE_GPUS, Engine, Mount, find_engine, folders_of, has_gpu
+from axoloci.engines import (
+    ARITHMETIC,
+    VISIBLE_GPUS,
+    Engine,
+    Mount,
+    find_engine,
+    folders_of,
+    has_gpu,
+)
 from axoloci.engines import Job as ContainerJob
 from axoloci.errors import InputError
 from axoloci.images import Image, MissingSifError, locked_images, make_sifs, sif_folder
@@ -371,7 +379,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
                 folder=own,
                 variables={
                     **self._variables(job.inputs.get("image", "")),
-                    **{n: os.environ[n] for n in (VISIBLE_GPUS,) if n in os.environ},
+                    **{n: os.environ[n] for n in (VISIBLE_GPUS, *ARITHMETIC) if n in os.environ},
                     "PYTHONNOUSERSITE": "1",
                     "TMPDIR": str(scratch),
                     DRIVEN: str(scratch / USAGE_FILE),

@@ -19,7 +19,7 @@ import pytest
 from faults import fail_on_full_disk, mount_small, records, results
 from support import ROOT, axoloci, write_study
 
-from axoloci.engines import Engine
+from axoloci.engines import ARITHMETIC, Engine
 from axoloci.images import locked_images, sif_folder
 from axoloci.io.nifti import write_nifti
 
@@ -200,6 +200,7 @@ def test_run__as_a_user_without_rights(
             "LD_LIBRARY_PATH": str(for_all / "python" / "lib"),  # Python may be a shared library
             "AXOLOCI_IMAGES": str(for_all / "images"),
             "NO_ET": "1",
+            **{name: os.environ[name] for name in ARITHMETIC if name in os.environ},
         },
         cwd=home,
         capture_output=True,
