@@ -505,16 +505,9 @@ def encode(
     """Encode the maps of a cohort by a trained model."""
     device = chosen_device(device, threads)
     cohort = sound_cohort(cohort_path)
-    model = read_model(model_path)
-    check_fits(model, cohort, model_path)
+    model, representation = _model_for(model_path, cohort, device, precision)
     index = _to_encode(cohort, model, model_path, training_people)
     who = [cohort.sample_id[row] for row in index]
-    representation = model.representation
-    if isinstance(representation, kernel.Autoencoder):
-        representation.config = replace(representation.config, precision=precision)
-        representation = representation.folded().on(device)
-    else:
-        representation = representation.to(device)
     rows = rows_of(cohort)
     encoded = encode_maps(representation, rows, index)
     write_latents(out, who, encoded.latents, model.latent_names, model_sha256=sha256(model_path))
@@ -758,13 +751,14 @@ def _write_regions(
 
 
 def _model_for(
-    path: Path, cohort: Cohort, device: str
+    path: Path, cohort: Cohort, device: str, precision: str = "float32"
 ) -> tuple[Model, kernel.Autoencoder | linear.Linear]:
     """A model that fits a cohort, and its representation, ready on a device."""
     model = read_model(path)
     check_fits(model, cohort, path)
     representation = model.representation
     if isinstance(representation, kernel.Autoencoder):
+        representation.config = replace(representation.config, precision=precision)
         return model, representation.folded().on(device)
     return model, representation.to(device)
 

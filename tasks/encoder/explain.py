@@ -20,6 +20,7 @@ Decode = Callable[[Tensor], Tensor]
 """Latents (b, n_latents) -> maps (b, n_voxels)."""
 
 PEOPLE_AT_ONCE = 16
+ROUNDING = 1e-4  # of a change: spread below it is that of float32 differences
 LATENTS_AT_ONCE = 8  # whose sums are held in memory; the maps without a change serve them all
 
 
@@ -42,9 +43,9 @@ def perturb(
     Returns
     -------
     (effect, t)
-        [float32, shape: (k, n_voxels)] mean change; [float32, shape: (k, n_voxels)] its paired t:
-        infinite where all people change alike, as they do in a linear representation, and 0 where
-        nothing changes.
+        [float32, shape: (k, n_voxels)] mean change; [float32, shape: (k, n_voxels)] its paired t,
+        0 where nothing changes. Changes are told apart to a ten-thousandth: where people change
+        more alike, as they do in a linear representation, t is that of such a spread.
 
     References
     ----------
@@ -72,9 +73,8 @@ def perturb(
                     squares[place] += change.square().sum(dim=0)
         for changed, squared in zip(total, squares, strict=True):
             mean = changed / n  # (n_voxels,)
-            # what rounding leaves of equal changes is not spread
-            variance = (squared / n - mean.square()).clamp(min=0) * n / (n - 1)
-            variance[variance < 1e-10 * squared / n] = 0
+            variance = (squared / n - mean.square()) * n / (n - 1)
+            variance = torch.maximum(variance, (ROUNDING * mean).square())
             t = torch.where(mean == 0, 0.0, mean / (variance / n).sqrt())
             effects.append(mean.float().numpy())
             ts.append(t.float().numpy())

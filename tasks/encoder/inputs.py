@@ -27,13 +27,12 @@ def sound_cohort(path: Path) -> Cohort:
     damaged = check_cohort(cohort)
     if len(damaged) == cohort.n_samples:
         raise InputError(f"{path}: all stored maps are damaged; store the cohort again")
-    if not damaged:
-        return cohort
-    log.warning(
-        "%s: the stored maps of %d people are damaged, who are left out: %s; store the cohort "
-        "again to have them back",
-        *(path, len(damaged), ", ".join(damaged)),
-    )
+    if damaged:
+        log.warning(
+            "%s: the stored maps of %d people are damaged, who are left out: %s; store the cohort "
+            "again to have them back",
+            *(path, len(damaged), ", ".join(damaged)),
+        )
     return cohort.without(damaged)
 
 

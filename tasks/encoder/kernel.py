@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -433,6 +433,9 @@ class Training:
             n_samples, config.validation_fraction, config.seed
         )
         n_train, n_validation = len(self.train_index), len(self.validation_index)
+        # by chance: a store may be ordered by site
+        shuffled = np.random.default_rng(config.seed).permutation(self.train_index)
+        self._start_index = np.sort(shuffled[:START_PEOPLE])
         if n_train < max(1, config.batch_size):
             raise InputError(
                 f"{n_train} people to train on ({n_validation} are held out) are "
@@ -461,7 +464,7 @@ class Training:
         if config.fixed_norm:
             self._measure_norms(self.model)  # of the decoder's too, now that it has its input
         self.config = self.model.config
-        self._share_weights()
+        self._share_weights(self.model.state_dict().values())
         self._forward: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(self._rates(), fused=True)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -512,8 +515,10 @@ class Training:
         for batch, maps in zip(batches, self._read(shares), strict=True):
             try:
                 loss = self._step(maps, len(batch))
-            except torch.OutOfMemoryError as error:
-                raise InputError(self._what_fits(len(maps))) from error
+            except torch.OutOfMemoryError:
+                loss = None  # what the step holds is free once the error is
+            if loss is None:
+                raise InputError(self._what_fits(len(maps)))
             self._train_loss += loss * len(batch) / len(order)
             self.step += 1
             after_step()
@@ -544,6 +549,7 @@ class Training:
         InputError
             It is not finite.
         """
+        self._share_weights(self.model.buffers())  # batch norm's moments are of each one's share
         self.model.eval()
         mine = self.validation_index[self.rank :: self.n_ranks]
         total = self._zero()
@@ -613,10 +619,10 @@ class Training:
             distributed.all_reduce(number)
         return number
 
-    def _share_weights(self) -> None:
-        """Begin with the weights of the first process: the others' may differ by rounding."""
+    def _share_weights(self, tensors: Iterable[Tensor]) -> None:
+        """Take the first process's: the others' may differ."""
         if self.n_ranks > 1:
-            for tensor in self.model.state_dict().values():
+            for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
     def _diverged(self) -> InputError:
@@ -627,7 +633,9 @@ class Training:
         )
 
     def _refuse_divergence(self) -> None:
-        if not torch.isfinite(self._train_loss):
+        # a finite loss may have had a gradient that is not
+        numbers = [self._train_loss, *(weights.sum() for weights in self.model.parameters())]
+        if not torch.stack([number.detach() for number in numbers]).isfinite().all():
             raise self._diverged()
 
     def _what_fits(self, n_people: int) -> str:
@@ -703,7 +711,7 @@ class Training:
         for norm, _ in norms:
             norm.reset_running_stats()
             norm.train().momentum = None  # a mean over all batches
-        for x in self._batches(self.train_index[:START_PEOPLE]):
+        for x in self._batches(self._start_index):
             forward(x)
         for norm, momentum in norms:
             norm.eval().momentum = momentum
@@ -716,9 +724,8 @@ class Training:
         with the regression of features and maps on these latents.
         """
         model = self.model.eval()
-        some = self.train_index[:START_PEOPLE]
         maps, features = [], []
-        for x in self._batches(some):
+        for x in self._batches(self._start_index):
             maps.append(model.rows(x))  # (b, n_voxels)
             features.append(model.features(x))
         y, h = torch.cat(maps), torch.cat(features)

@@ -205,8 +205,9 @@ def reconstruction_r2(
 ) -> NDArray[np.float64]:
     """Share of what differs between people's maps that representations make again.
 
-    On one scale for all: z-scored maps, 1 less the squared error over the squared distance from
-    these people's mean map. What is made again is put on each person's own scale.
+    On one scale for all: z-scored maps, those made again too, so that no representation gains by
+    a person's mean and spread; 1 less the squared error over the squared distance from these
+    people's mean map, times n / (n - 1), for that map is theirs.
 
     Parameters
     ----------
@@ -229,13 +230,13 @@ def reconstruction_r2(
     mean = total / len(index)  # (n_voxels,)
     distance, error = 0.0, np.zeros(len(models))
     for maps in read_ahead(rows, batches, device):
-        truth, moments = zscore(maps)  # (b, n_voxels), (b, 2)
+        truth = zscore(maps)[0]  # (b, n_voxels)
         distance += float((truth - mean).square().sum())
         for place, model in enumerate(models):
             again = model.unscaled(model.decode_rows(model.encode_rows(model.scaled(maps))), maps)
-            standardised = (again - moments[:, :1]) / moments[:, 1:]
-            error[place] += float((truth - standardised).double().square().sum())
-    return np.asarray(1 - error / distance)
+            error[place] += float((truth - zscore(again)[0]).double().square().sum())
+    n = len(index)
+    return np.asarray(1 - error / (distance * n / (n - 1)))
 
 
 def outliers(error: NDArray[np.float64]) -> NDArray[np.bool_]:

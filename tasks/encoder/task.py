@@ -32,7 +32,7 @@ class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
     checkpoint: str = shell.arg(
         argstr="--checkpoint",
         default="checkpoint.pt",
-        help="state after the last whole epoch; a killed training goes on from it",
+        help="state of the training; one that was killed goes on from it",
     )
     out: str = shell.arg(argstr="--out", default="model.safetensors", help="file of the model")
     history: str = shell.arg(argstr="--history", default="history.tsv", help="loss by epoch")

@@ -470,10 +470,13 @@ def test_reconstruction_r2__is_on_one_scale_for_all_representations() -> None:
     index = np.arange(4, 24)
     found = representation.reconstruction_r2([model, linear], rows.__getitem__, index)
     maps = rows[index]
-    moments = maps.mean(axis=1)[:, None], maps.std(axis=1)[:, None]
-    truth = (maps - moments[0]) / moments[1]
-    distance = ((truth - truth.mean(axis=0)) ** 2).sum()
+
+    def standard(each: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.asarray((each - each.mean(axis=1)[:, None]) / each.std(axis=1)[:, None])
+
+    truth = standard(maps)
+    distance = 20 * truth.var(axis=0, ddof=1).sum()
     projected = rows.mean(axis=0) + (maps - rows.mean(axis=0)) @ basis.T @ basis
     for r2, again in zip(found, (reconstruct(model, maps), projected), strict=True):
-        error = ((truth - (again - moments[0]) / moments[1]) ** 2).sum()
+        error = ((truth - standard(again)) ** 2).sum()
         assert r2 == pytest.approx(1 - error / distance, abs=1e-4)
