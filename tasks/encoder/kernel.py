@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ START_PEOPLE = 512  # whose maps give the first latents: enough for 128 componen
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
 SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this short, as published
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,21 @@ def _block(n_in: int, n_out: int, leak: float) -> nn.Sequential:
     )
 
 
+def _halved(h: Tensor, mean: bool) -> Tensor:
+    """Mean or maximum of each 2×2×2 voxels, at an odd end of those there are: (b, c, x, y, z)."""
+    if not torch.are_deterministic_algorithms_enabled():
+        pool = F.avg_pool3d if mean else F.max_pool3d
+        return pool(h, 2, ceil_mode=True)
+    # on a GPU their way back adds in any order; this takes twice their time
+    for axis in (2, 3, 4):
+        if h.shape[axis] % 2:  # twice the last voxel is as if it were alone
+            h = torch.cat((h, h.narrow(axis, -1, 1)), axis)
+        half = (*h.shape[:axis], -1, 2, *h.shape[axis + 1 :])
+        first, second = h.reshape(half).unbind(axis + 1)  # every other voxel
+        h = (first + second) / 2 if mean else torch.maximum(first, second)
+    return h
+
+
 def _norms(module: nn.Module) -> Iterator[nn.BatchNorm3d]:
     """All batch norms inside."""
     return (part for part in module.modules() if isinstance(part, nn.BatchNorm3d))
@@ -296,12 +314,11 @@ class Autoencoder(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """z-scored maps (b, 1, x, y, z) -> features of the lowest level (b, n_features)."""
-        pool = F.avg_pool3d if self.config.mean_pool else F.max_pool3d
         h = (x - self.mean) / self.scale if self.config.center else x  # (b, 1, x, y, z)
         with self._products():
             for level, block in enumerate(self.down):
                 if level:
-                    h = pool(h, 2, ceil_mode=True)  # (b, channels[level - 1], grids[level])
+                    h = _halved(h, self.config.mean_pool)  # (b, channels[level - 1], grids[level])
                 h = self._through(block, h)  # (b, channels[level], grids[level])
         return h.flatten(1).float()  # (b, channels[-1] * voxels of grids[-1])
 
@@ -456,15 +473,7 @@ class Training:
         self.rank = distributed.get_rank() if together else 0
         self.n_ranks = distributed.get_world_size() if together else 1
         self.seconds_waiting = 0.0  # for maps to be read
-        self._set_mean_map()
-        if config.fixed_norm:
-            self._measure_norms(self.model.features)
-        if config.pca_start:
-            self._start_from_components()
-        if config.fixed_norm:
-            self._measure_norms(self.model)  # of the decoder's too, now that it has its input
         self.config = self.model.config
-        self._share_weights(self.model.state_dict().values())
         self._forward: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(self._rates(), fused=True)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -475,7 +484,19 @@ class Training:
         self._train_loss = self._zero()  # of the people of those steps, over all of the epoch
         self.best_epoch, self.best_loss = 0, math.inf  # whose weights count; 0: the start
         self.best_weights: dict[str, Tensor] = {}
-        if config.keep_best:
+        self._in_memory(self._start)
+
+    def _start(self) -> None:
+        """The first weights, as far as they follow from the maps."""
+        self._set_mean_map()
+        if self.config.fixed_norm:
+            self._measure_norms(self.model.features)
+        if self.config.pca_start:
+            self._start_from_components()
+        if self.config.fixed_norm:
+            self._measure_norms(self.model)  # of the decoder's too, now that it has its input
+        self._share_weights(self.model.state_dict().values())
+        if self.config.keep_best:
             self._keep_if_best(self.validation_loss())
 
     @property
@@ -513,18 +534,13 @@ class Training:
         shares = [batch[self.rank :: self.n_ranks] for batch in batches]
         self.model.train()
         for batch, maps in zip(batches, self._read(shares), strict=True):
-            try:
-                loss = self._step(maps, len(batch))
-            except torch.OutOfMemoryError:
-                loss = None  # what the step holds is free once the error is
-            if loss is None:
-                raise InputError(self._what_fits(len(maps)))
+            loss = self._in_memory(partial(self._step, maps, len(batch)))
             self._train_loss += loss * len(batch) / len(order)
             self.step += 1
             after_step()
         self._refuse_divergence()
         done = Epoch(
-            *(epoch, self._train_loss.item(), self.validation_loss()),
+            *(epoch, self._train_loss.item(), self._in_memory(self.validation_loss)),
             self.optimizer.param_groups[0]["lr"],
         )
         self.schedule.step(done.validation_loss)
@@ -638,8 +654,20 @@ class Training:
         if not torch.stack([number.detach() for number in numbers]).isfinite().all():
             raise self._diverged()
 
-    def _what_fits(self, n_people: int) -> str:
+    def _in_memory(self, compute: Callable[[], Result]) -> Result:
+        """What it computes, or an error that says which batch would fit into memory."""
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            pass  # what it held is free once the error is
+        raise InputError(self._what_fits())
+
+    def _what_fits(self) -> str:
         """Which batch would have fitted, found by trying smaller ones."""
+        n_people = math.ceil(self.config.batch_size / self.n_ranks)
+        weights = [] if self.optimizer.state else [*self.model.parameters()] * 2
+        # Adam's memory of each weight comes with the first step only
+        _held = [torch.zeros_like(weight) for weight in weights]
         while n_people > 1:
             n_people //= 2
             self.optimizer.zero_grad(set_to_none=True)
@@ -689,16 +717,16 @@ class Training:
 
     def _batches(self, index: NDArray[np.int64]) -> Iterator[Tensor]:
         """z-scored maps (b, 1, x, y, z) of people, in turn."""
-        places = range(0, len(index), ENCODE_BATCH)
-        for maps in self._read([index[place : place + ENCODE_BATCH] for place in places]):
+        n = min(ENCODE_BATCH, self.config.batch_size)  # what a step has memory for
+        for maps in self._read([index[place : place + n] for place in range(0, len(index), n)]):
             yield self.model.volumes(zscore(maps)[0])
 
     def _set_mean_map(self) -> None:
         """Mean of the z-scored maps in training, and the root mean square distance from it."""
         total = torch.zeros_like(self.model.mean, dtype=torch.float64)  # (1, 1, x, y, z)
-        for x in self._batches(self.train_index):
+        for x in self._batches(self.train_index[self.rank :: self.n_ranks]):
             total += x.sum(dim=0, dtype=torch.float64)
-        mean = total / len(self.train_index)
+        mean = self._sum(total) / len(self.train_index)
         # a z-scored map has mean square 1, so what is not the mean map is 1 - its mean square
         shared = (mean.square().sum() / self.model.inside.sum()).clamp(max=1 - 1e-6)
         self.model.mean.copy_(mean)
@@ -724,13 +752,18 @@ class Training:
         with the regression of features and maps on these latents.
         """
         model = self.model.eval()
-        maps, features = [], []
+        # all in place: the maps of these people are gigabytes where a voxel is 1 mm
+        y = model.mean.new_empty(len(self._start_index), len(model.voxels))  # (m, n_voxels)
+        h = model.mean.new_empty(len(y), model.to_latents.in_features)  # (m, n_features)
+        done = 0
         for x in self._batches(self._start_index):
-            maps.append(model.rows(x))  # (b, n_voxels)
-            features.append(model.features(x))
-        y, h = torch.cat(maps), torch.cat(features)
+            y[done : done + len(x)] = model.rows(x)
+            h[done : done + len(x)] = model.features(x)
+            done += len(x)
         mean = h.mean(dim=0)  # (n_features,)
-        y, h = (y - y.mean(dim=0)) / model.scale, h - mean
+        y -= y.mean(dim=0)
+        y /= model.scale
+        h -= mean
         n = min(model.config.n_latents, len(h) - 1)  # centred people span one dimension less
         # people are fewer than voxels or features: all follows from their products, (m, m)
         scores = torch.linalg.eigh((y @ y.T).double())[1][:, -n:].flip(1)  # leading first

@@ -1,4 +1,4 @@
-"""What each process of `torchrun` does in a test: train, and keep the state it comes to."""
+"""What each process of `torchrun` does in a test: train, and keep the state after each epoch."""
 
 import json
 import sys
@@ -17,6 +17,6 @@ with np.load(folder / "given.npz") as given:
 config["channels"] = tuple(config["channels"])
 training = Training(rows.__getitem__, len(rows), mask, Config(**config))
 while not training.finished:
-    training.run_epoch()
-torch.save(training.state_dict(), folder / f"{training.rank}.pt")
+    done = training.run_epoch()
+    torch.save(training.state_dict(), folder / f"{training.rank}_{done.epoch}.pt")
 distributed.destroy_process_group()
