@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from axoloci import __version__
 from axoloci.command import step_group
 from axoloci.errors import InputError, nearest
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
-from axoloci.io.cohort import Cohort
+from axoloci.io.cohort import Cohort, read_cohort
 from axoloci.io.files import sha256, whole_file, write_text
 from axoloci.io.nifti import write_nifti
 from axoloci.io.tables import write_latents
@@ -57,6 +58,8 @@ N_DERIVATIVE = 32  # of them at whose latents the derivative is taken: its mean 
 N_SHOWN = 24  # latents in the picture
 SMOOTHING_MM = 3.0  # of the t maps, as published
 CHECKPOINT_SECONDS = 600.0  # between two states that are kept within an epoch
+
+LONGEST_WAIT = timedelta(hours=6)  # of a process for the first, before it gives up
 
 log = logging.getLogger("axoloci")
 main = step_group(__name__, "Learn latent phenotypes of FA maps without labels, and encode maps.")
@@ -240,7 +243,6 @@ def train(
     its share of every batch. (Batch norm, where it follows the batch as in --udip-fa, is of each
     share.)
     """
-    cohort = sound_cohort(cohort_path)
     settings["precision"] = settings["precision"] or kernel.Config.precision
     given = {
         name: value
@@ -253,6 +255,10 @@ def train(
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for
     with _together(device) as first:
+        # the first decides who is sound: another may see a file system that falters
+        cohort = sound_cohort(cohort_path) if first else read_cohort(cohort_path)
+        sound = set(_from_first(cohort.sample_id))
+        cohort = cohort.subset([k for k, who in enumerate(cohort.sample_id) if who in sound])
         rows = rows_of(cohort)
         training = kernel.Training(rows, cohort.n_samples, cohort.mask, config, device, compiled)
         log.info(
@@ -267,6 +273,8 @@ def train(
             "device": device,
             "threads": torch.get_num_threads(),
             "n_processes": training.n_ranks,
+            "compiled": compiled,
+            "deterministic": deterministic,
             # the code that runs the step: a training half by one, half by another is of neither
             "axoloci_version": __version__,
             "image": os.environ.get("AXOLOCI_IMAGE"),
@@ -816,19 +824,29 @@ def _to_encode(
 
 
 def _take_up(training: kernel.Training, path: Path, identity: dict[str, Any]) -> None:
-    """Go on from a checkpoint if it is of this training; say so and why if it is not."""
+    """Go on from a checkpoint if it is of this training; say so and why if it is not.
+
+    Of several processes the first decides, lest some go on and others begin.
+    """
+    why, state = "", {}
     if not path.exists():
+        why = "not there"
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            found = state.pop("identity")
+        except Exception as error:  # a damaged zip or pickle raises many kinds
+            why = f"{path} cannot be read ({error})"
+        else:
+            differs = [name for name in identity if found.get(name) != identity[name]]
+            why = f"{path} is of another {', '.join(differs)}" if differs else ""
+    begins = _from_first(why)
+    if begins:
+        if path.exists():
+            log.warning("%s: training from the start", begins)
         return
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state.pop("identity")
-    except Exception as error:  # a damaged zip or pickle raises many kinds
-        log.warning("%s cannot be read (%s): training from the start", path, error)
-        return
-    if found != identity:
-        differs = [name for name in identity if found.get(name) != identity[name]]
-        log.warning("%s is of another %s: training from the start", path, ", ".join(differs))
-        return
+    if why:
+        raise InputError(f"{why}, while the first process goes on from it; start again")
     training.load_state_dict(state)
     place = f" and {training.step} steps of the next" if training.step else ""
     log.info("%s: going on after epoch %d%s", path, len(training.history), place)
@@ -842,7 +860,8 @@ def _together(device: str) -> Iterator[bool]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    # the others wait as long as the first checks the maps of a large cohort
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=LONGEST_WAIT)
     first = distributed.get_rank() == 0
     if not first:
         log.setLevel(logging.ERROR)  # they would say the same
@@ -850,6 +869,15 @@ def _together(device: str) -> Iterator[bool]:
         yield first
     finally:
         distributed.destroy_process_group()
+
+
+def _from_first(value: Any) -> Any:
+    """The value that the first process has, in all of them."""
+    if not distributed.is_initialized():
+        return value
+    shared = [value]
+    distributed.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 
-from axoloci.io.cohort import read_cohort
+from axoloci.io.cohort import check_cohort, read_cohort
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.io.packing import write_cohort
@@ -54,6 +54,16 @@ def store(
         rows[4] = 0.5
     write_cohort(path, ids, (unit * rows).__getitem__, inside, np.diag(affine))
     return path
+
+
+def damage(cohort: Path) -> str:
+    """Spoil the stored map of somebody in the middle, who is returned."""
+    (shard,) = (path for path in (cohort / "fa" / "c").rglob("*") if path.is_file())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(bytes(content))
+    (who,) = check_cohort(read_cohort(cohort))
+    return who
 
 
 @pytest.fixture
@@ -230,17 +240,25 @@ def read_events(path: Path) -> Iterator[tuple[str, int, float]]:
 
 
 def test_train__in_two_processes_writes_one_model(cohort: Path, tmp_path: Path) -> None:
+    damaged = damage(cohort)
     assert train(cohort, tmp_path / "one.safetensors").exit_code == 0
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     step = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "axoloci.tasks.encoder.cli"]
     files = ("--out", tmp_path / "two.safetensors", "--history", tmp_path / "two.tsv")
+    files += ("--checkpoint", tmp_path / "checkpoint.pt")
     command = (*program, *step, "train", "--cohort", cohort, *files, "--device", "cpu", *SMALL)
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count("training on 18 people") == 1
+    assert run.stderr.count(f"left out: {damaged}") == 1
+    assert run.stderr.count("training on 17 people") == 1
     assert header(tmp_path / "two.safetensors")["training"]["n_processes"] == 2
     one, two = (pd.read_csv(tmp_path / f"{name}.tsv", sep="\t") for name in ("one", "two"))
     np.testing.assert_allclose(two.validation_loss, one.validation_loss, rtol=1e-4)
+    before = sha256(tmp_path / "two.safetensors")
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("going on after epoch 3") == 1
+    assert sha256(tmp_path / "two.safetensors") == before
 
 
 def test_train__does_not_go_on_from_a_checkpoint_of_something_else(
@@ -558,11 +576,7 @@ def test_commands__leave_out_people_whose_stored_maps_are_damaged(
 ) -> None:
     model = tmp_path / "model.safetensors"
     assert train(cohort, model).exit_code == 0
-    (shard,) = (path for path in (cohort / "fa" / "c").rglob("*") if path.is_file())
-    content = bytearray(shard.read_bytes())
-    place = len(content) // 2  # within the map of somebody in the middle
-    content[place] ^= 0xFF
-    shard.write_bytes(bytes(content))
+    damage(cohort)
     assert encode(cohort, model, tmp_path).exit_code == 0
     who = pq.read_table(tmp_path / "latents.parquet")["sample_id"].to_pylist()
     (damaged,) = set(IDS) - set(who)
