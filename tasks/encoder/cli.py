@@ -422,12 +422,12 @@ def fit_linear(
     if components.angle > linear.TOLERANCE:
         settled, error = components.n_settled, components.residual / components.variance  # (r,)
         log.info(
-            "after %d passes the leading %d of %d components are settled: their space is within "
-            "%.0e radians of the exact one. That of all is known to %.1g radians (pi/2: not at "
-            "all), for the others differ too little in variance to be told apart, which is usual "
-            "where components are noise; their variance is right to %.1g%%. Nothing is wrong with "
-            "the model; with more people, or fewer components, more of them would be settled",
-            *(components.n_passes, settled, fit.model.n_latents, linear.TOLERANCE),
+            "the leading %d of %d components are settled after %d passes: their space is within "
+            "%.0e radians of the exact one; that of all within %.2g, where 1.6 says nothing. "
+            "The others differ too little in variance to be told apart so far, as is usual where "
+            "components are noise; each has the variance of an exact one to within %.2g%%. The "
+            "model can be used; more people, or fewer components, leave fewer of them open",
+            *(settled, fit.model.n_latents, components.n_passes, linear.TOLERANCE),
             *(components.angle, 100 * error[settled:].max(initial=0.0)),
         )
     _write_table(
