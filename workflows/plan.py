@@ -110,11 +110,12 @@ def train_cost(
 def fit_linear_cost(template_voxels: int, people: int, latents: int) -> Cost:
     """Fit of the linear representation on a CPU.
 
-    Ten passes, each with latents + 10 vectors, over a mask of 0.3 of the template's voxels. 3 s and,
-    a voxel of the template, 1.3e-5 s for the bandwidth and, for each vector, 7e-7 s to smooth it +
-    4.5e-9 s a vector to make it orthogonal + 9e-10 s a person. 350 MB + 700 bytes a voxel of the
-    template + five blocks of up to 256 people (1.3 GB at most) + the vectors of 10 passes (2 GiB at
-    most, or of 4 passes) and of 6 more for products. 4 bytes on disk a voxel of the mask and latent.
+    Ten passes, each with latents + 10 vectors, over a mask of 0.3 of the template's voxels. 3 s
+    and, a voxel of the template, 1.3e-5 s for the bandwidth and, for each vector, 7e-7 s to smooth
+    it + 4.5e-9 s a vector to make it orthogonal + 9e-10 s a person. 350 MB + 700 bytes a voxel of
+    the template + five blocks of up to 256 people (1.3 GB at most) + the vectors of 10 passes (2
+    GiB at most, or of 4 passes) and of 6 more for products. 4 bytes on disk a voxel of the mask and
+    latent.
     Measured on one thread of a busy machine, without the start of the program, with masks of 3,100
     to 30,600 voxels and 100 to 1,000 people: 0.14 to 1.2 s, which is 1.6 to 2.4 times less, for the
     passes were 3 to 9; 257 to 382 MB. With a mask of 234,000 voxels only 16 maps were smoothed, by
