@@ -563,11 +563,9 @@ def principal_components(
         angles = (error.cumsum(dim=0).sqrt() / gap.clamp(min=1e-30 * largest)).clamp(max=np.pi / 2)
         found_all = float(beyond.trace()) <= (SMALLEST * largest) ** 2 * len(block)
         angle = float(angles[r - 1]) if len(angles) >= r else np.pi / 2
-        # the passes of one block of components, for as many blocks as the components fill
-        n_passes = MAX_PASSES * max(1, -(-(most if not enough else r) // width))
-        if (angle <= TOLERANCE and (enough or r == most)) or found_all:
-            break
-        if covariance.n_passes >= n_passes:
+        done = found_all or (angle <= TOLERANCE and (enough or r == most))
+        n_blocks = -(-(r if enough else most) // width)  # of vectors, that the components fill
+        if done or covariance.n_passes >= MAX_PASSES * n_blocks:
             break
         block = _orthonormal(product, SMALLEST * largest)
         space.take_from(block)  # a second time: what the first left of it was made longer
