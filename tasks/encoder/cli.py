@@ -362,7 +362,8 @@ def _run(
     type=click.FloatRange(min=0, max=1, max_open=True),
     default=linear.Config.variance,
     show_default="as many as --n-latents",
-    help="Share of the smoothed maps' variance to keep, instead of a number of components.",
+    help="Share of the smoothed maps' variance to keep, instead of a number of components; goes "
+    "without --n-latents.",
 )
 @click.option(
     "--bandwidth",
@@ -376,7 +377,7 @@ def _run(
     "--atlas",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Image of labels in the maps' space, mm: latents are the means of its labels instead, the "
-    "simplest representation there is.",
+    "simplest representation there is; goes without --n-latents, --variance and --bandwidth.",
 )
 @click.option(
     "--seed",
@@ -384,7 +385,10 @@ def _run(
     default=linear.Config.seed,
     help="Seed of the people held out, and of those who choose the bandwidth.",
 )
+@click.pass_context
 def fit_linear(
+    context: click.Context,
+    /,
     cohort_path: Path,
     out: Path,
     history: Path,
@@ -394,6 +398,17 @@ def fit_linear(
     **settings: Any,
 ) -> None:
     """Fit the linear representation: principal components of smoothed maps, or means of tracts."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("n_latents", "variance", "bandwidth")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if atlas is not None and given:
+        raise click.UsageError(
+            f"--atlas goes without {' and '.join(given)}: the labels are the latents"
+        )
+    if {"--n-latents", "--variance"} <= set(given):
+        raise click.UsageError("--n-latents and --variance both tell how many components; keep one")
     device = chosen_device(device, threads)
     cohort = sound_cohort(cohort_path)
     config = linear.Config(**settings)
@@ -405,17 +420,29 @@ def fit_linear(
         *(rows_of(cohort), cohort.n_samples, cohort.mask),
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
+    components = fit.components
     log.info(
         "%d components of %d people keep %.1f%% of the variance (bandwidth %.2f mm); effective "
         "rank %.1f; maps of the %d people held out correlate with their reconstructions by %.3f",
         *(fit.model.n_latents, len(fit.train_index), 100 * fit.variance_kept[-1], fit.bandwidth),
-        *(fit.components.effective_rank, len(fit.validation_index), fit.reconstruction.mean()),
+        *(components.effective_rank, len(fit.validation_index), fit.reconstruction.mean()),
     )
+    if components.angle > linear.TOLERANCE:
+        settled, error = components.n_settled, components.residual / components.variance  # (r,)
+        log.info(
+            "the leading %d of %d components are settled after %d passes: their space is within "
+            "%.0e radians of the exact one; that of all within %.2g, where 1.6 says nothing. "
+            "The others differ too little in variance to be told apart so far, as is usual where "
+            "components are noise; each has the variance of an exact one to within %.2g%%. The "
+            "model can be used; more people, or fewer components, leave fewer of them open",
+            *(settled, fit.model.n_latents, components.n_passes, linear.TOLERANCE),
+            *(components.angle, 100 * error[settled:].max(initial=0.0)),
+        )
     _write_table(
         history,
         {
             "component": [f"component_{k:03d}" for k in range(fit.model.n_latents)],
-            "variance": fit.components.variance,
+            "variance": components.variance,
             "variance_kept": fit.variance_kept,
         },
     )
@@ -425,7 +452,10 @@ def fit_linear(
         "bandwidth_mm": fit.bandwidth,
         "gcv": {f"{each.bandwidth:.6g}": each.gcv for each in fit.candidates},
         "variance_kept": float(fit.variance_kept[-1]),
-        "effective_rank": fit.components.effective_rank,
+        "effective_rank": components.effective_rank,
+        "subspace_angle": components.angle,  # radians, at most
+        "n_settled": components.n_settled,
+        "n_passes": components.n_passes,
         "reconstruction_correlation": float(fit.reconstruction.mean()),
     }
     write_model(

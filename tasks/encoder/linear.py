@@ -1,15 +1,19 @@
 """Linear representation of FA maps: smoothing, principal components, tract means.
 
-Principal components of smoothed maps, after RVGA (Fang et al., Nature Communications 2026); without
-smoothing they are plain PCA, and means of an atlas's tracts are the simplest of all. Maps come as
-rows: the voxels inside the cohort's mask, C order, in their own units.
+Principal components of smoothed maps, after RVGA; without smoothing they are plain PCA, and means
+of an atlas's tracts are the simplest of all. Maps come as rows: the voxels inside the cohort's
+mask, C order, in their own units.
+
+References
+----------
+RVGA: Fang et al. 2026, Computation and resource efficient genome-wide association analysis for
+large-scale imaging studies, Nature Communications, doi:10.1038/s41467-026-69816-z.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +22,13 @@ from torch import Tensor, nn
 
 from axoloci.errors import InputError
 from axoloci.tasks.encoder.kernel import bounding_box
-from axoloci.tasks.encoder.representation import Rows, encode_maps, held_out, latents_for
+from axoloci.tasks.encoder.representation import (
+    Rows,
+    encode_maps,
+    held_out,
+    latents_for,
+    read_ahead,
+)
 
 CUT = 4.0  # bandwidths along an axis, beyond which a weight is 0
 CANDIDATES = (0.5, 1, 2, 3, 5, 10)  # times N^(-1/(4 + 3)) voxels
@@ -26,10 +36,13 @@ FLAT = 1e-13  # of the widest spread of a voxel's neighbours: less is rounding, 
 GCV_PEOPLE = 50  # whose maps choose the bandwidth; each has as many residuals as voxels
 SMOOTHED_AT_ONCE = 16  # maps
 BLOCK_PEOPLE = 256  # read at once: enough that products, not memory, take the time
+BLOCK_BYTES = 2**28  # that one block of people may take in float32; five are held at a time
+BASIS_BYTES = 2**31  # that the vectors of all passes may take before they are compressed,
+BASIS_BLOCKS = 4  # or this many times the components wanted, if these are more
 CHUNK_VOXELS = 8192  # summed in float32, the sums in float64: rounding stays that of short sums
 OVERSAMPLING = 10  # vectors a pass beyond the components wanted
 TOLERANCE = 5e-6  # radians between the components' space and the exact one
-MAX_PASSES = 12  # where a spectrum has no gap, no more passes would find its place
+MAX_PASSES = 12  # for each block of components: without a gap no more would find its place
 SMALLEST = 1e-7  # of the largest variance: what float32 products leave of nothing
 NOTHING = 1e-6  # of the largest variance: a component below it is rounding, not people
 N_PROBES = 32  # random maps from which the variance beyond the components is known
@@ -40,7 +53,7 @@ MOST_COMPONENTS = 1024  # that a share of variance may ask for
 class Config:
     """What is fitted and how: one config and one cohort give one model."""
 
-    n_latents: int = 0  # 0: as many as the autoencoder would have (`kernel.latents_for`)
+    n_latents: int = 0  # 0: as many as the autoencoder would have (`latents_for`)
     variance: float = 0.0  # share of the smoothed maps' variance to keep instead; 0: by n_latents
     bandwidth: float | None = None  # mm; empty: by generalised cross-validation; 0: plain PCA
     validation_fraction: float = 0.1  # people held out to measure the reconstruction
@@ -218,7 +231,8 @@ def cross_validate(
     rows
         Gives the maps of some people, (b, n_voxels).
     index
-        [int64, shape: (n,)] Places of the people to use.
+        [int64, shape: (n,)] Places of the people to use; their maps are read once and held in
+        memory for all candidates.
     mask
         [bool, shape: (x, y, z)] Voxels that a row holds.
     voxel_size
@@ -232,12 +246,13 @@ def cross_validate(
         All candidates, and the one with the lowest GCV, mm; 0 if none reaches a neighbour.
     """
     n_voxels = int(mask.sum())
+    maps = torch.from_numpy(rows(index))  # (n, n_voxels)
     candidates = []
     for bandwidth in bandwidths(n_voxels, voxel_size).tolist():
         smoother = Smoother(mask, voxel_size, bandwidth, device)
         squared = 0.0
-        for start in range(0, len(index), SMOOTHED_AT_ONCE):
-            y = torch.from_numpy(rows(index[start : start + SMOOTHED_AT_ONCE])).to(device)
+        for part in torch.split(maps, SMOOTHED_AT_ONCE):
+            y = part.to(device)  # (b, n_voxels)
             squared += float((y - smoother.apply(y)).double().square().sum())
         error, share = squared / (len(index) * n_voxels), smoother.trace / n_voxels
         gcv = float("nan") if smoother.is_identity else error / (1 - share) ** 2
@@ -258,6 +273,7 @@ class Components:
     total_variance: float  # of the smoothed maps
     effective_rank: float  # (Σλ)² / Σλ² over all components
     angle: float  # radians: the space of the components is at most that far from the exact one
+    n_settled: int  # leading components whose own space is within TOLERANCE of the exact one
     n_passes: int  # over all maps
 
     @property
@@ -301,6 +317,21 @@ def _refuse_infinite(index: NDArray[np.int64], sums: Tensor) -> None:
         )
 
 
+def people_at_once(n_voxels: int) -> int:
+    """Maps that are read at once: 256, or as many as take 256 MiB in float32.
+
+    >>> people_at_once(200_000), people_at_once(1_800_000)
+    (256, 37)
+    """
+    return max(1, min(BLOCK_PEOPLE, BLOCK_BYTES // (4 * n_voxels)))
+
+
+def _batches(index: NDArray[np.int64], n_voxels: int) -> list[NDArray[np.int64]]:
+    """People in blocks that memory has room for, in turn."""
+    n = people_at_once(n_voxels)
+    return [index[start : start + n] for start in range(0, len(index), n)]
+
+
 class _Covariance:
     """Covariance of maps, C, as a product with vectors that reads every map once.
 
@@ -317,22 +348,36 @@ class _Covariance:
         self.mean = mean.double()
         self.n_passes = 0
 
-    def _blocks(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def _blocks(self, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Places of some people, and their maps less the mean map, (b, N)."""
         mean = self.mean.float()
-        n = min(BLOCK_PEOPLE, len(self._index))
-        buffer = mean.new_empty(n, len(mean))  # memory that is new at each block costs time
-        for start in range(0, len(self._index), n):
-            index = self._index[start : start + n]
-            x = torch.from_numpy(self._rows(index)).to(mean.device)
-            yield index, torch.sub(x, mean, out=buffer[: len(index)])
+        batches = _batches(index, len(mean))
+        buffer = mean.new_empty(len(batches[0]), len(mean))  # new memory at each block costs time
+        blocks = read_ahead(self._rows, batches, mean.device)
+        for batch, x in zip(batches, blocks, strict=True):
+            yield batch, torch.sub(x, mean, out=buffer[: len(batch)])
+
+    def begin(self, index: NDArray[np.int64], mixture: Tensor) -> Tensor:
+        """Mixtures (l, n) of the maps of some people less their mean, (l, N); keeps that mean."""
+        mixed = torch.zeros(len(mixture), len(self.mean), device=self.mean.device)
+        total = torch.zeros_like(self.mean)
+        weights = iter(torch.split(mixture, people_at_once(len(self.mean)), dim=1))
+        for batch, x in self._blocks(index):
+            sums = x.sum(dim=1, dtype=torch.float64)  # (b,)
+            _refuse_infinite(batch, sums)
+            mixed += next(weights) @ x
+            total += x.sum(dim=0)
+        shift = total / len(index)  # (N,)
+        _subtract(mixed, mixture.sum(dim=1, keepdim=True), shift[None])
+        self.mean += shift
+        return mixed
 
     def times(self, vectors: Tensor) -> Tensor:
         """Vectors (l, N) · C -> (l, N) in float64."""
         n = len(self._index)
         shape = (len(vectors) + 1, len(self.mean))  # the last row sums the maps
         product = torch.zeros(shape, dtype=torch.float64, device=self.mean.device)
-        for index, x in self._blocks():
+        for index, x in self._blocks(self._index):
             scores = _inner(vectors, x)  # (l, b)
             _refuse_infinite(index, scores.sum(dim=0))
             scores = torch.cat((scores, scores.new_ones(1, len(index)))).float()
@@ -341,10 +386,57 @@ class _Covariance:
                 product[:, chunk] += scores @ x[:, chunk]
         shift = product[-1] / n  # (N,) from the mean that was used to that of all maps
         product = product[:-1]
-        product -= n * torch.outer(vectors.double() @ shift, shift)
+        _subtract(product, n * _inner(vectors, shift[None]), shift[None])
         self.mean += shift
         self.n_passes += 1
         return product.div_(n - 1)
+
+
+class _Subspace:
+    """Orthonormal vectors that grow by blocks, and the covariance of maps along them."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Tensor] = []  # (l, N) each
+        self.covariance = torch.zeros(0, 0, dtype=torch.float64)  # (m, m)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.blocks))
+
+    def add(self, block: Tensor, product: Tensor) -> None:
+        """Take up vectors (l, N), and take what lies in the space from C times them, in place."""
+        self.blocks.append(block)
+        coefficients = self.take_from(product)  # (l, m)
+        n = len(block)
+        bordered = nn.functional.pad(self.covariance.to(block.device), (0, n, 0, n))  # (m, m)
+        bordered[-n:] = coefficients
+        bordered[:, -n:] = coefficients.T
+        self.covariance = (bordered + bordered.T) / 2
+
+    def inner(self, rows: Tensor) -> Tensor:
+        """Products of rows (l, N) with the vectors, (l, m)."""
+        return torch.cat([_inner(rows, block) for block in self.blocks], dim=1)
+
+    def take_from(self, rows: Tensor) -> Tensor:
+        """Make rows (l, N) orthogonal to the vectors, in place; what is taken, (l, m)."""
+        taken = []
+        for block in self.blocks:
+            taken.append(_inner(rows, block))
+            _subtract(rows, taken[-1], block)
+        return torch.cat(taken, dim=1)
+
+    def mixture(self, mixing: Tensor) -> Tensor:
+        """Mixtures (m, k) of the vectors, (k, N)."""
+        first = self.blocks[0]
+        mixed = torch.zeros(mixing.shape[1], first.shape[1], device=first.device)
+        parts = torch.split(mixing, list(map(len, self.blocks)))
+        for block, part in zip(self.blocks, parts, strict=True):
+            _subtract(mixed, -part.T, block)
+        return mixed
+
+    def compress(self, values: Tensor, mixing: Tensor) -> None:
+        """Keep only eigenvectors of the covariance: (k,) their values, (m, k)."""
+        self.blocks = [self.mixture(mixing)]
+        self.covariance = torch.diag(values)
 
 
 def principal_components(
@@ -354,16 +446,24 @@ def principal_components(
     n_components: int,
     smoother: Smoother | None = None,
     *,
+    variance: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> Components:
     """Leading eigenvectors of the covariance S C S' of smoothed maps, by block Krylov iteration.
 
-    Each pass reads every map once, a block of people at a time, and multiplies the covariance by a
-    block of vectors; smoothing is applied to these vectors, not to the maps. The components are
-    taken from all vectors so far (Rayleigh–Ritz), and passes end when their space is within 5e-6
-    of the exact one by Davis and Kahan's bound, or after 12. Held in memory: one block of people
-    and, each pass, `n_components` + 10 vectors.
+    Each pass reads every map once, a block of people at a time and the next ones ahead, and
+    multiplies the covariance by a block of vectors; smoothing is applied to these vectors, not to
+    the maps. The components are taken from all vectors so far (Rayleigh–Ritz), and passes end when
+    their space is within 5e-6 of the exact one by Davis and Kahan's bound, or after 12. Where a
+    share of variance is asked for, the components are as many as have it among those vectors, which
+    is never too few, and the passes go on with them: at most 12 for each `n_components` + 10.
+
+    Memory: with V = (n_components + 10) · n_voxels · 4 bytes, a pass adds V to the vectors. Before
+    they are more than 2 GiB, or than 4 V if that is more, they are compressed to the leading
+    n_components + 10 (a thick restart). The peak is about max(2 GiB, 4 V), the vectors; + 6 V,
+    three blocks of products in float64; + 400 n_voxels bytes, the random maps below; + 1.3 GiB,
+    five blocks of people: 11 GiB for 128 components of 1.8 million voxels, however many people.
 
     The sum of all variances, and of their squares, is exact for the space of these vectors; what
     is beyond is measured with 32 random maps (Hutchinson's estimator): good to a percent or so of
@@ -378,9 +478,12 @@ def principal_components(
     n_voxels
         Voxels of a map.
     n_components
-        r, fewer than people.
+        r, fewer than people; where `variance` is given, vectors of a pass less 10.
     smoother
         S; no smoothing if not given.
+    variance
+        Share of the smoothed maps' variance that the components are to keep, by as few as do; 0:
+        `n_components` of them.
     seed
         Of the first vectors: random mixtures of maps.
     device
@@ -393,11 +496,13 @@ def principal_components(
     Raises
     ------
     InputError
-        As many components as people or voxels; maps that are not finite, or all the same.
+        As many components as people or voxels; maps that are not finite, or all the same; a share
+        of variance that 1,024 components do not reach.
 
     References
     ----------
-    Musco and Musco 2015, arXiv:1504.05477; Meyer et al. 2021, doi:10.1137/1.9781611976496.16.
+    Musco and Musco 2015, arXiv:1504.05477; Meyer et al. 2021, doi:10.1137/1.9781611976496.16; Wu
+    and Simon 2000, doi:10.1137/S0895479898334605 (thick restart).
     """
     n, r = len(index), n_components
     if not 0 < r < min(n, n_voxels + 1):
@@ -406,11 +511,11 @@ def principal_components(
             f"{min(n - 1, n_voxels)} can be found"
         )
     rng = np.random.default_rng(seed)
+    most = min(n - 1, n_voxels, MOST_COMPONENTS if variance else r)
     width = min(r + OVERSAMPLING, n - 1, n_voxels)
     some = np.sort(rng.choice(index, min(n, max(width + 1, BLOCK_PEOPLE)), replace=False))
-    sample = torch.from_numpy(rows(some)).to(device)  # (b, N)
-    _refuse_infinite(some, sample.sum(dim=1))
-    covariance = _Covariance(rows, index, sample.mean(dim=0))
+    near = torch.from_numpy(rows(some[:1])[0]).to(device)  # (N,)
+    covariance = _Covariance(rows, index, near.nan_to_num(0.0, 0.0, 0.0))
 
     def times(vectors: Tensor) -> Tensor:
         """S C S' times vectors (l, N), float64."""
@@ -419,50 +524,60 @@ def principal_components(
         return smoother.apply(covariance.times(smoother.adjoint(vectors)).float()).double()
 
     mixture = rng.standard_normal((width, len(some)), dtype=np.float32)
-    start = torch.from_numpy(mixture).to(device) @ (sample - sample.mean(dim=0))  # (width, N)
-    del sample
+    start = covariance.begin(some, torch.from_numpy(mixture).to(device))  # (width, N)
     start = smoother.apply(start) if smoother else start
     size = float(start.double().square().sum().sqrt())
     block = _orthonormal(start.double(), SMALLEST * size).float()
+    if not len(block):
+        raise InputError("all maps are the same: there is nothing to represent")
     signs = rng.integers(0, 2, (N_PROBES, n_voxels), dtype=np.int8)
     probes = torch.from_numpy(signs).to(device).float() * 2 - 1  # (p, N)
     del start, signs
 
     product = times(torch.cat((block, probes)))
     product, of_probes = product[: len(block)], product[len(block) :].clone()
-    basis: list[Tensor] = []
-    small = torch.zeros(0, 0, dtype=torch.float64, device=device)  # the covariance in the basis
+    space = _Subspace()
+    along, of_along = probes.new_zeros(2, N_PROBES, 0).double()  # products with the space, (p, m)
     while True:
-        basis.append(block)
-        offsets = list(accumulate(map(len, basis), initial=0))
-        last = slice(offsets[-2], offsets[-1])
-        small = nn.functional.pad(small, (0, len(block), 0, len(block)))
-        for vectors, begin, end in zip(basis, offsets, offsets[1:], strict=False):
-            coefficients = _inner(product, vectors)  # (l, those of the basis)
-            _subtract(product, coefficients, vectors)
-            small[last, begin:end] = coefficients
-            small[begin:end, last] = coefficients.T
-        small = (small + small.T) / 2
-        values, mixing = (part.flip(-1) for part in torch.linalg.eigh(small))  # decreasing
-        # of a component: what its product has beyond the basis
-        beyond = product @ product.T  # (l, l)
-        error = (mixing[last] * (beyond @ mixing[last])).sum(dim=0).clamp(min=0)[:r]
-        largest = float(values[0])
+        space.add(block, product)
+        along = torch.cat((along, _inner(probes, block)), dim=1)  # (p, m)
+        of_along = torch.cat((of_along, _inner(of_probes, block)), dim=1)  # (p, m)
+        values, mixing = (part.flip(-1) for part in torch.linalg.eigh(space.covariance))
+        largest = float(values[0])  # they decrease
         if not largest > 0:
             raise InputError("all maps are the same: there is nothing to represent")
-        following = float(values[r]) if len(values) > r else 0.0
-        gap = max(float(values[r - 1]) - following, 1e-30 * largest) if len(values) >= r else 0.0
-        angle = min(np.pi / 2, float(error.sum().sqrt()) / gap) if gap else np.pi / 2
-        exhausted = float(beyond.trace()) <= (SMALLEST * largest) ** 2 * len(block)
-        if angle <= TOLERANCE or exhausted or covariance.n_passes == MAX_PASSES:
+        # of the probes, outside the space: z'Cz less what any part in the space adds
+        beyond_space = (probes * of_probes).sum() - 2 * (along * of_along).sum()
+        beyond_space += (along * (along @ space.covariance)).sum()
+        total = float(values.sum()) + max(0.0, float(beyond_space)) / N_PROBES
+        enough = True
+        if variance:
+            reached = values.cumsum(dim=0) >= variance * total  # (m,)
+            fewest = int(reached.int().argmax()) + 1 if bool(reached.any()) else len(values)
+            r, enough = min(fewest, most), bool(reached[:most].any())
+        # of a component: what its product has beyond the space
+        beyond = product @ product.T  # (l, l)
+        last = mixing[-len(block) :]  # (l, m)
+        error = (last * (beyond @ last)).sum(dim=0).clamp(min=0)  # (m,)
+        gap = values - nn.functional.pad(values[1:], (0, 1))  # (m,) to the next; 0 after the last
+        angles = (error.cumsum(dim=0).sqrt() / gap.clamp(min=1e-30 * largest)).clamp(max=np.pi / 2)
+        found_all = float(beyond.trace()) <= (SMALLEST * largest) ** 2 * len(block)
+        angle = float(angles[r - 1]) if len(angles) >= r else np.pi / 2
+        done = found_all or (angle <= TOLERANCE and (enough or r == most))
+        n_blocks = -(-(r if enough else most) // width)  # of vectors, that the components fill
+        if done or covariance.n_passes >= MAX_PASSES * n_blocks:
             break
         block = _orthonormal(product, SMALLEST * largest)
-        for vectors in basis:  # a second time: what the first left of the basis was made longer
-            _subtract(block, _inner(block, vectors), vectors)
+        space.take_from(block)  # a second time: what the first left of it was made longer
         block = _orthonormal(block, 0.5).float()
         if not len(block):
             break
         del product
+        keep = max(width, r + OVERSAMPLING)
+        if len(space) + len(block) > max(BASIS_BYTES // (4 * n_voxels), BASIS_BLOCKS * keep):
+            leading = mixing[:, :keep]  # (m, k)
+            space.compress(values[:keep], leading)
+            along, of_along = along @ leading, of_along @ leading  # (p, k)
         product = times(block)
     rank = int((values > NOTHING * largest).sum())
     if rank < r:
@@ -470,30 +585,28 @@ def principal_components(
             f"the maps of {n} people differ in {rank} directions only; ask for at most that many "
             f"components, not {r}"
         )
+    if not enough:
+        raise InputError(
+            f"{r} components keep {float(values[:r].sum()) / total:.0%} of the variance, not the "
+            f"{variance:.0%} asked for; ask for less or smooth more"
+        )
 
-    total, squares = float(small.trace()), float(small.square().sum() + 2 * beyond.trace())
-    in_basis = torch.cat([_inner(probes, vectors) for vectors in basis], dim=1)  # (p, m)
-    product_in_basis = torch.cat([_inner(of_probes, vectors) for vectors in basis], dim=1)
-    rest = (probes * of_probes).sum() - 2 * (in_basis * product_in_basis).sum()
-    rest += (in_basis * (in_basis @ small)).sum()
-    for vectors, begin, end in zip(basis, offsets, offsets[1:], strict=False):
-        _subtract(of_probes, product_in_basis[:, begin:end], vectors)
-    _subtract(of_probes, in_basis[:, last], product)
-    total += max(0.0, float(rest)) / N_PROBES
+    space.take_from(of_probes)
+    _subtract(of_probes, along[:, -len(product) :], product)
+    squares = float(values.square().sum() + 2 * beyond.trace())
     squares += float(of_probes.square().sum()) / N_PROBES
-
-    found = torch.zeros(r, n_voxels, device=device)
-    for vectors, begin, end in zip(basis, offsets, offsets[1:], strict=False):
-        _subtract(found, -mixing[begin:end, :r].T, vectors)
+    settled = (angles[:r] <= TOLERANCE).nonzero()  # (k, 1)
+    found = space.mixture(mixing[:, :r])  # (r, N)
     found *= found.gather(1, found.abs().argmax(dim=1, keepdim=True)).sign()
     return Components(
         covariance.mean.float().cpu().numpy(),
         found.cpu().numpy(),
         values[:r].cpu().numpy(),
-        error.sqrt().cpu().numpy(),
+        error[:r].sqrt().cpu().numpy(),
         total,
         total**2 / squares,
         angle,
+        int(settled[-1]) + 1 if len(settled) else 0,
         covariance.n_passes,
     )
 
@@ -597,13 +710,14 @@ def reconstruction_correlation(
     [float64, shape: (n,)]
     """
     correlation = np.empty(len(index))
-    for start in range(0, len(index), BLOCK_PEOPLE):
-        block = slice(start, start + BLOCK_PEOPLE)
-        x = torch.from_numpy(rows(index[block])).to(model.mean.device)  # (b, n_voxels)
+    batches = _batches(index, len(model.mean))
+    start = 0
+    for x in read_ahead(rows, batches, model.mean.device):  # (b, n_voxels)
         pair = [maps - model.mean for maps in (x, model(x))]
         a, b = (maps - maps.mean(dim=1, keepdim=True) for maps in pair)
         r = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
-        correlation[block] = r.cpu().numpy()
+        correlation[start : start + len(x)] = r.cpu().numpy()
+        start += len(x)
     return correlation
 
 
@@ -671,35 +785,21 @@ def fit(
         chosen = np.random.default_rng(config.seed).permutation(train)[:GCV_PEOPLE]
         candidates, bandwidth = cross_validate(rows, np.sort(chosen), mask, voxel_size, device)
     smoother = Smoother(mask, voxel_size, bandwidth, device) if bandwidth else None
+    n_voxels = int(mask.sum())
     r = min(config.n_latents or latents_for(n_samples), most)
-    while True:
-        components = principal_components(
-            rows, train, int(mask.sum()), r, smoother, seed=config.seed, device=device
-        )
-        kept = np.cumsum(components.variance) / components.total_variance  # (r,)
-        if not config.variance or kept[-1] >= config.variance:
-            break
-        if r >= min(most, MOST_COMPONENTS):
-            raise InputError(
-                f"{r} components keep {kept[-1]:.0%} of the variance, not the "
-                f"{config.variance:.0%} asked for; ask for less or smooth more"
-            )
-        r = min(2 * r, most, MOST_COMPONENTS)
-    if config.variance:
-        r = int(np.argmax(kept >= config.variance)) + 1
-        components = replace(
-            components,
-            basis=components.basis[:r].copy(),
-            variance=components.variance[:r],
-            residual=components.residual[:r],
-        )
+    components = principal_components(
+        *(rows, train, n_voxels, r, smoother),
+        variance=config.variance,
+        seed=config.seed,
+        device=device,
+    )
+    r = len(components.variance)
+    kept = np.cumsum(components.variance) / components.total_variance  # (r,)
     model = Linear(mask, components.mean, components.basis, np.eye(r)).to(device)
-    latents = encode_maps(model, rows, train, BLOCK_PEOPLE).latents  # (n_train, r)
+    latents = encode_maps(model, rows, train, people_at_once(n_voxels)).latents  # (n_train, r)
     model.covariance.copy_(torch.from_numpy(np.atleast_2d(np.cov(latents, rowvar=False))))
     correlation = reconstruction_correlation(model, rows, validation)
-    return Fit(
-        *(model, bandwidth, candidates, components, kept[:r], correlation, train, validation)
-    )
+    return Fit(*(model, bandwidth, candidates, components, kept, correlation, train, validation))
 
 
 def tract_means(

@@ -26,7 +26,7 @@ from axoloci.io.cohort import check_cohort, read_cohort
 from axoloci.io.files import sha256
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.io.packing import write_cohort
-from axoloci.tasks.encoder import cli, kernel
+from axoloci.tasks.encoder import cli, kernel, linear
 from axoloci.tasks.encoder.cli import main
 from axoloci.tasks.encoder.representation import held_out
 
@@ -411,6 +411,52 @@ def test_fit_linear__makes_a_model_that_encodes_as_its_components_say(
     np.testing.assert_allclose(found, signs * expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("n_passes", "settled"), [(linear.MAX_PASSES, True), (1, False)], ids=["all", "one pass"]
+)
+def test_fit_linear__tells_calmly_how_far_the_components_are_settled(
+    n_passes: int,
+    settled: bool,
+    cohort: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear, "MAX_PASSES", n_passes)
+    monkeypatch.setattr(linear, "OVERSAMPLING", 1)
+    model = tmp_path / "model.safetensors"
+    with caplog.at_level("INFO", logger="axoloci"):
+        assert fit_linear(cohort, model, "--n-latents", 3, "--bandwidth", 0).exit_code == 0
+    about = header(model)["training"]
+    found = about["subspace_angle"] <= linear.TOLERANCE  # type: ignore[operator]
+    assert found == settled == (about["n_settled"] == 3)
+    assert 1 <= about["n_passes"] <= n_passes  # type: ignore[operator]
+    told = [record for record in caplog.records if "components are settled" in record.getMessage()]
+    assert [record.levelname for record in told] == ([] if settled else ["INFO"])
+    assert "| subspace_angle |" in (tmp_path / "model.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--n-latents", 2, "--variance", 0.5), "--n-latents and --variance"),
+        (("--atlas", "ATLAS", "--n-latents", 2), "--atlas goes without --n-latents"),
+        (("--atlas", "ATLAS", "--variance", 0.5), "--atlas goes without --variance"),
+        (("--atlas", "ATLAS", "--bandwidth", 0), "--atlas goes without --bandwidth"),
+    ],
+)
+def test_fit_linear__refuses_options_that_would_be_ignored(
+    options: tuple[object, ...], named: str, cohort: Path, tmp_path: Path
+) -> None:
+    atlas = tmp_path / "atlas.nii.gz"
+    atlas.write_bytes(b"")  # refused before it is read
+    filled = [atlas if option == "ATLAS" else option for option in options]
+    result = fit_linear(cohort, tmp_path / "model.safetensors", *filled)
+    assert result.exit_code == 2
+    assert named in result.output
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_models__have_a_card_for_people(cohort: Path, tmp_path: Path) -> None:
     assert train(cohort, tmp_path / "a.safetensors").exit_code == 0
     assert fit_linear(cohort, tmp_path / "b.safetensors", "--variance", "0.5").exit_code == 0
@@ -485,12 +531,13 @@ def test_judge__compares_models_on_people_none_of_them_has_seen(tmp_path: Path) 
     atlas[:4], atlas[4:] = 1, 2
     write_nifti(tmp_path / "atlas.nii.gz", atlas, np.diag([2.0, 2.0, 2.0, 1.0]))
     models = [tmp_path / f"{name}.safetensors" for name in ("one", "two", "tracts")]
+    plain = ("--n-latents", 2, "--bandwidth", 0)
     for model, options in zip(
         models,
-        (("--bandwidth", 0), ("--bandwidth", 0), ("--atlas", tmp_path / "atlas.nii.gz")),
+        (plain, plain, ("--atlas", tmp_path / "atlas.nii.gz")),
         strict=True,
     ):
-        assert fit_linear(known, model, "--n-latents", 2, *options).exit_code == 0
+        assert fit_linear(known, model, *options).exit_code == 0
     covariates = pd.DataFrame({"IID": [f"q{k}" for k in range(60)], "age": factors[:, 0]})
     covariates.to_csv(tmp_path / "c.tsv", sep="\t", index=False)
     pairs = pd.DataFrame({"first": ["q0", "q1", "q2"], "second": ["q3", "q4", "q5"]})

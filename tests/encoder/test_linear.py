@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -203,6 +204,8 @@ def test_principal_components__name_what_is_wrong() -> None:
         find(rows, 20)
     with pytest.raises(InputError, match="all maps are the same"):
         find(np.repeat(rows[:1], 5, axis=0), 2)
+    with pytest.raises(InputError, match="all maps are the same"):
+        find(np.zeros((5, 50), dtype=np.float32), 2)
     with pytest.raises(InputError, match="differ in 3 directions only"):
         find(np.tile(rows[:4], (5, 1)), 6)
     rows[[3, 7], 8] = np.nan
@@ -354,4 +357,138 @@ def test_principal_components__hold_one_block_of_people_at_a_time() -> None:
 
     found = linear.principal_components(some, np.arange(700), rows.shape[1], 3)
     assert max(asked) == linear.BLOCK_PEOPLE
-    assert sum(asked) == 700 * found.n_passes + linear.BLOCK_PEOPLE
+    assert sum(asked) == 700 * found.n_passes + linear.BLOCK_PEOPLE + 1  # whom it begins with
+
+
+def test_fit__reads_fewer_people_at_a_time_where_maps_are_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    mask = patchy_mask()
+    rows, _ = planted(90, mask)
+    monkeypatch.setattr(linear, "BLOCK_BYTES", 4 * rows.shape[1] * 7 + 3)
+
+    def some(index: NDArray[np.int64]) -> NDArray[np.float32]:
+        asked.append(len(index))
+        return rows[index]
+
+    small = linear.fit(some, 90, mask, CUBE, Config(n_latents=3, bandwidth=0.0))
+    assert max(asked) == 7
+    monkeypatch.undo()
+    large = linear.fit(some, 90, mask, CUBE, Config(n_latents=3, bandwidth=0.0))
+    np.testing.assert_allclose(small.components.basis, large.components.basis, atol=1e-5)
+    np.testing.assert_allclose(small.reconstruction, large.reconstruction, atol=1e-5)
+
+
+def test_principal_components__read_the_next_people_in_a_thread() -> None:
+    rows, _ = planted(700, patchy_mask())
+    readers: list[int] = []
+
+    def some(index: NDArray[np.int64]) -> NDArray[np.float32]:
+        readers.append(threading.get_ident())
+        return rows[index]
+
+    linear.principal_components(some, np.arange(700), rows.shape[1], 3)
+    assert threading.get_ident() not in readers[1:]  # after the one map that it begins with
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, 1.5])
+def test_principal_components__equal_scipys_svd_where_the_basis_is_compressed(
+    bandwidth: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "BASIS_BYTES", 0)
+    monkeypatch.setattr(linear, "BASIS_BLOCKS", 2)
+    monkeypatch.setattr(linear, "OVERSAMPLING", 2)
+    held: list[int] = []
+    add = linear._Subspace.add
+
+    def counted(space: linear._Subspace, block: torch.Tensor, product: torch.Tensor) -> None:
+        add(space, block, product)
+        held.append(len(space))
+
+    monkeypatch.setattr(linear._Subspace, "add", counted)
+    mask = patchy_mask((10, 9, 8))
+    rows, _ = planted(300, mask, noise=0.1)
+    smoother = Smoother(mask, VOXEL, bandwidth)
+    found = linear.principal_components(
+        rows.__getitem__, np.arange(300), int(mask.sum()), 5, smoother
+    )
+    x = rows - rows.mean(axis=0, dtype=np.float64)
+    if bandwidth:
+        x = x @ dense_smoother(mask, bandwidth).T
+    _, singular, vectors = linalg.svd(x, full_matrices=False)
+    variance = singular**2 / 299
+    assert found.n_passes > 2  # so that it was compressed
+    assert max(held) == 2 * 7
+    assert largest_angle(found.basis, vectors[:5]) < 1e-5
+    np.testing.assert_allclose(found.variance, variance[:5], rtol=1e-5)
+    assert found.total_variance == pytest.approx(variance.sum(), rel=0.02)
+    assert found.effective_rank == pytest.approx(
+        variance.sum() ** 2 / np.square(variance).sum(), rel=0.04
+    )
+
+
+def test_principal_components__tell_how_many_of_them_are_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear, "MAX_PASSES", 4)
+    mask = patchy_mask((10, 9, 8))
+    rows, _ = planted(300, mask)  # five factors; what comes after them is noise
+    found = linear.principal_components(rows.__getitem__, np.arange(300), int(mask.sum()), 8)
+    assert found.n_passes == 4
+    assert found.n_settled == 5
+    assert found.angle > linear.TOLERANCE
+    truth = linalg.svd(rows - rows.mean(axis=0, dtype=np.float64), full_matrices=False)[2]
+    assert largest_angle(found.basis[:5], truth[:5]) < linear.TOLERANCE
+    assert largest_angle(found.basis, truth[:8]) > linear.TOLERANCE
+
+
+def test_principal_components__find_a_share_of_variance_with_one_set_of_vectors() -> None:
+    asked: list[int] = []
+    mask = patchy_mask((10, 9, 8))
+    rows, _ = planted(300, mask)
+
+    def some(index: NDArray[np.int64]) -> NDArray[np.float32]:
+        asked.append(len(index))
+        return rows[index]
+
+    found = linear.principal_components(some, np.arange(300), int(mask.sum()), 1, variance=0.8)
+    singular, vectors = linalg.svd(rows - rows.mean(axis=0, dtype=np.float64), full_matrices=False)[
+        1:
+    ]
+    share = np.cumsum(singular**2) / np.square(singular).sum()
+    r = 1 + int(np.argmax(share >= 0.8))
+    assert r > 2
+    assert len(found.basis) == r
+    assert largest_angle(found.basis, vectors[:r]) < 1e-5
+    assert found.n_passes <= linear.MAX_PASSES
+    assert sum(asked) == 300 * found.n_passes + 256 + 1  # no pass is made again
+
+
+def test_principal_components__a_share_may_need_more_components_than_a_pass_has_vectors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear, "OVERSAMPLING", 2)
+    rng = np.random.default_rng(5)
+    patterns = linalg.qr(rng.standard_normal((400, 20)), mode="economic")[0].T
+    rows = rng.standard_normal((200, 20)) @ patterns  # 20 components that are nearly alike
+    rows = (rows + 0.01 * rng.standard_normal((200, 400))).astype(np.float32)
+    found = linear.principal_components(rows.__getitem__, np.arange(200), 400, 1, variance=0.9)
+    singular = linalg.svdvals(rows - rows.mean(axis=0, dtype=np.float64))
+    share = np.cumsum(singular**2) / np.square(singular).sum()
+    r = 1 + int(np.argmax(share >= 0.9))
+    assert len(found.variance) == r > 10
+    np.testing.assert_allclose(found.variance, singular[:r] ** 2 / 199, rtol=1e-4)
+
+
+def test_cross_validate__reads_each_map_once() -> None:
+    asked: list[int] = []
+    mask = patchy_mask()
+    rows, _ = planted(40, mask)
+
+    def some(index: NDArray[np.int64]) -> NDArray[np.float32]:
+        asked.extend(index.tolist())
+        return rows[index]
+
+    linear.cross_validate(some, np.arange(3, 40), mask, CUBE)
+    assert sorted(asked) == list(range(3, 40))

@@ -35,6 +35,7 @@ from axoloci.workflows.plan import (
     Cost,
     StepPlan,
     StudyPlan,
+    fit_linear_cost,
     gwas_cost,
     pca_cost,
     plan_study,
@@ -680,6 +681,17 @@ def test_cost__grows_with_what_it_depends_on(people: int) -> None:
     assert gwas_cost(people, 10**7, 128).n_bytes > 10**7 * 128 * 4
     assert ridge_cost(2 * people, 10**6, 128).seconds > 1.9 * ridge_cost(people, 10**6, 128).seconds
     assert train_cost(900_000, people, 128, 6, 8, 10).seconds > 3600 * people / 10_000
+
+
+def test_fit_linear_cost__follows_what_was_measured_and_what_is_held_in_memory() -> None:
+    measured = fit_linear_cost(79_507, 150, 10)  # 1.2 s after the program's start, 382 MB
+    assert 1.2 < measured.seconds - 3 < 3 * 1.2
+    assert 382 < measured.memory_mb < 600  # the program's own memory counts too
+    few, many = (fit_linear_cost(7_221_032, people, 128) for people in (5_000, 50_000))
+    assert few.memory_mb == many.memory_mb  # people are read a block at a time
+    vectors = 4e-6 * 0.3 * 7_221_032 * 138  # MB
+    assert 10 * vectors < many.memory_mb < 10 * vectors + 8_000
+    assert many.seconds > 5 * few.seconds
 
 
 def test_init__finds_a_cohort_and_writes_a_study_that_runs(cohort: Path, tmp_path: Path) -> None:
