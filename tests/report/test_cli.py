@@ -720,7 +720,7 @@ def test_make__truth_is_not_told_where_it_is_not_known(of_both: Path, tmp_path: 
     [
         ({"title": None}, "title: Field required"),
         ({"representations": {"linear": {"loci": "x.tsv"}}}, r"no such file for linear\.loci: "),
-        ({"history": "scans.tsv"}, "has no column epoch or variance_kept"),
+        ({"history": "scans.tsv"}, "has no column epoch, variance_kept or label"),
         ({"manhattan": "x.png"}, "manhattan: Extra inputs are not permitted"),
         ({"qc": "absent.tsv", "loci": "gone.tsv"}, r"loci: .*gone\.tsv; qc: .*absent\.tsv"),
         ({"qc": "scans.tsv", "scans": "qc.tsv"}, "has no column status"),
