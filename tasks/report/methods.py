@@ -335,9 +335,7 @@ def _linear(done: Mapping[str, Any] | None, cite: Any, also: str) -> list[str]:
     if done is None:
         return []
     if atlas := done.get("atlas"):
-        return [
-            f"A linear representation{also} was the mean FA of each label of the atlas {atlas}."
-        ]
+        return [f"FA was described linearly{also}, by its mean in each label of the atlas {atlas}."]
     source = cite("fang")  # first, for it is named first
     width = done["bandwidth_mm"]
     by = f", chosen by generalised cross-validation {cite('golub')}" * (done["bandwidth"] is None)

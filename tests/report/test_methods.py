@@ -177,7 +177,7 @@ def test_methods_text__follows_the_settings(
 
 def test_methods_text__tells_an_atlas_from_components() -> None:
     text = methods_text(OF_TRACTS, VERSIONS).text
-    assert "as well was the mean FA of each label of the atlas tracts.nii.gz." in text
+    assert "linearly as well, by its mean in each label of the atlas tracts.nii.gz." in text
     assert "principal components that keep" not in text
 
 

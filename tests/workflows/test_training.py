@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydra.engine.workflow import Workflow
 
 from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
@@ -16,6 +17,7 @@ from axoloci.io.nifti import write_nifti
 from axoloci.study import StudyPaths, parse_settings
 from axoloci.tasks.encoder.model_file import read_model
 from axoloci.tasks.encoder.representation import encode_maps
+from axoloci.workflows.group import Group
 from axoloci.workflows.study import train_encoder
 
 N_PEOPLE = 14
@@ -61,6 +63,13 @@ def trained(site: Path, **encoder: Any) -> dict[str, Any]:
     return {
         path.stem: json.loads(path.read_text()) for path in (paths.logs / "group").glob("*.json")
     }
+
+
+def test_group__packs_the_maps_of_other_people_alike() -> None:
+    group = Group(out_dir="", log_dir="", settings={"pack": {"dtype": "uint8"}})
+    lazy = ("genotypes", "maps", "like", "linear")
+    jobs = {job.name: job for job in Workflow.construct(group, dont_cache=True, lazy=lazy).nodes}
+    assert jobs["pack"]._task.dtype == "uint8"
 
 
 def test_train_encoder__does_what_the_study_asks(site: Path) -> None:
