@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from axoloci.errors import InputError
 from axoloci.io.genotype_files import genotype_set
-from axoloci.study import parse_settings, read_study, step_settings, whole_path
+from axoloci.study import (
+    UDIP_FA,
+    EncoderSettings,
+    parse_settings,
+    read_study,
+    step_settings,
+    whole_path,
+)
+from axoloci.tasks.encoder import kernel
 
 
 def write(folder: Path, text: str) -> Path:
@@ -83,6 +92,18 @@ def test_parse_settings__genotypes_by_prefix_or_by_bed() -> None:
             r'study\.toml: .*line 2, column \d+\); text stands in quotes, as in key = "text"',
         ),
         ('out = "o"\nbids = "b"\n[encoder]\nchannels = [8, 0]', r"channels\.1': .*equal to 1"),
+        ('out = "o"\nbids = "b"\n[encoder]\nprecision = "half"', r"precision': .*'bfloat16'"),
+        ('out = "o"\nbids = "b"\n[encoder]\nudip_fa = "x"', r"encoder\.udip_fa': .*boolean"),
+        ('out = "o"\nbids = "b"\n[encoder]\ntensorboard = "d"', r"tensorboard': .*boolean"),
+        ('out = "o"\nbids = "b"\n[normalize]\ndtype = "int8"', r"normalize\.dtype': .*'uint8'"),
+        (
+            'out = "o"\nbids = "b"\n[linear]\natlas = "a.nii"\nvariance = 0.5\nbandwidth = 3',
+            r"'linear': .*leave out variance and bandwidth, or atlas",
+        ),
+        (
+            'out = "o"\nbids = "b"\n[encoder]\nudip_fa = true\n[gwas]\nexport = ["latent_128"]',
+            "no trait 'latent_128'; the latents are latent_000 to latent_127",
+        ),
         ('out = "o"\nbids = "b"\n[encoder]\nbatch_size = 1', r"batch_size': .*equal to 2"),
         ('out = "o"\nbids = "b"\n[genetics]\np_threshold = 0', r"p_threshold': .*greater than 0"),
         ('out = "o"\nbids = "b"\nmin_participants = 1', "min_participants': .*equal to 2"),
@@ -195,6 +216,40 @@ def test_step_settings__the_mixed_model_has_the_traits_and_covariates_alone() ->
     content["gwas"] = {"covariates": ["age"], "n_pcs": 2, "mixed_model": True}
     listed = step_settings(parse_settings(content, "x", Path("/s")))
     assert listed["mixed_model"] == listed["gwas"] == {"covariate": ["age", "PC1", "PC2"]}
+
+
+def test_step_settings__how_the_encoder_computes_reaches_the_commands() -> None:
+    asked = {
+        **{"udip_fa": True, "precision": "bfloat16", "recompute": True},
+        **{"compile": True, "deterministic": True},
+    }
+    content: dict[str, Any] = {
+        **{"out": "o", "fa": "f", "linear": {"atlas": "a.nii.gz"}},
+        **{"normalize": {"dtype": "uint8"}, "encoder": {**asked, "tensorboard": True}},
+    }
+    settings = parse_settings(content, "x", Path("/s"))
+    assert settings.atlas() == settings.linear.atlas == Path("/s/a.nii.gz")
+    chosen = step_settings(settings)
+    assert chosen["encoder"] == {**asked, "threads": 1}  # what is left out, the command decides
+    assert chosen["linear"] == {"threads": 1}
+    assert chosen["pack"] == {"dtype": "uint8"}
+    assert chosen["normalize"] == {}  # so that no scan is registered again
+    content["encoder"]["representations"] = ["autoencoder"]
+    assert parse_settings(content, "x", Path("/s")).atlas() is None
+    plain = step_settings(parse_settings({"out": "o", "fa": "f"}, "x", Path()))
+    assert plain["pack"] == {}
+    flags = dict.fromkeys(asked.keys() - {"precision"}, False)
+    assert plain["encoder"] == {**flags, "threads": 1}
+
+
+def test_decided__is_the_published_network_but_for_what_is_named() -> None:
+    settings = EncoderSettings(udip_fa=True, epochs=30, batch_size=8).decided
+    published = (kernel.UDIP_FA.n_latents, kernel.UDIP_FA.channels)
+    assert (settings.n_latents, settings.channels) == published
+    assert (settings.epochs, settings.batch_size) == (30, 8)
+    assert EncoderSettings(epochs=30).decided == EncoderSettings(epochs=30)
+    for key, value in UDIP_FA.items():
+        assert getattr(kernel.UDIP_FA, key) == value
 
 
 def test_cohorts__take_from_the_top_what_they_leave_out(tmp_path: Path) -> None:

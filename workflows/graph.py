@@ -184,6 +184,8 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         normalize = cohorts[teacher].normalize
         template = graph.give(normalize.template, "template")
         mask = graph.give(normalize.mask, "mask")
+        atlas = graph.give(settings.atlas(), "atlas")
+        images = {"template": template, "mask": mask, "atlas": atlas}
         trained = _add(
             graph,
             teacher,
@@ -191,8 +193,8 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
                 representations=list(settings.representations()),
                 out_dir="", work_dir="", log_dir="", settings=step_settings(cohorts[teacher]),
             ),
-            ("maps", *(["template"] if template else []), *(["mask"] if mask else [])),
-            {"maps": maps[teacher], "template": (template, ""), "mask": (mask, "")},
+            ("maps", *(name for name, node in images.items() if node)),
+            {"maps": maps[teacher], **{name: (node, "") for name, node in images.items()}},
         )  # fmt: skip
 
     report = "report"

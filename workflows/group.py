@@ -36,6 +36,8 @@ def Training(
     log_dir: str,
     template: Nifti | None = None,
     mask: Nifti | None = None,
+    atlas: Nifti | None = None,
+    tensorboard: bool = False,
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006 - Pydra copies defaults
     threads: int = 1,
     env: str = "native",
@@ -59,6 +61,10 @@ def Training(
         Folder for one log and one job record a step.
     template, mask
         FA template, without it the shipped one; voxels to keep instead of its brain.
+    atlas
+        Labels whose means are the linear representation, in place of principal components.
+    tensorboard
+        Draw the losses of the autoencoder, in the folder `tensorboard` beside its model.
     settings
         Settings by step; what is left out, the step decides.
     threads
@@ -89,6 +95,7 @@ def Training(
             mask=mask,
             out=str(Path(out_dir, "cohort.zarr")),
             image=image_identity(env, "normalize"),
+            **settings.get("pack", {}),
         ),
     )
     for name in representations:
@@ -101,11 +108,14 @@ def Training(
             training = TrainEncoder(
                 cohort=packed.cohort,
                 checkpoint=str(Path(work_dir, "encoder.pt")),
+                tensorboard=str(Path(out_dir, name, "tensorboard")) if tensorboard else None,
                 **settings.get("encoder", {}),
                 **files,
             )
         else:
-            training = FitLinear(cohort=packed.cohort, **settings.get("linear", {}), **files)
+            training = FitLinear(
+                cohort=packed.cohort, atlas=atlas, **settings.get("linear", {}), **files
+            )
         trained = add(f"train_{name}", training)
     return trained.model
 
@@ -221,7 +231,12 @@ def Group(
         tables = [traits]
     elif prepares:
         if cohort is None:
-            packing = PackCohort(maps=maps, like=like, **shared("normalize", "cohort.zarr"))
+            packing = PackCohort(
+                maps=maps,
+                like=like,
+                **settings.get("pack", {}),
+                **shared("normalize", "cohort.zarr"),
+            )
             cohort = add("pack", packing).cohort
         tables = [
             add(

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError
+from axoloci.io.atlas import read_atlas
 from axoloci.io.genotype_files import genotype_set, n_variants
 from axoloci.io.nifti import read_header, regridded
 from axoloci.job import read_record
@@ -97,8 +98,9 @@ def train_cost(
 
     6 s + 7.5e-8 s a voxel of the template, person, epoch and channel of the finest level; 430 MB +
     34 bytes a voxel, person of a batch and channel. On disk 2 MB + 3 bytes a voxel and latent.
-    Measured with 41,000 voxels, 60 or 150 people: 7.7 and 26 s, 455 and 542 MB. A GPU was not
-    measured.
+    Measured with 41,000 voxels, 60 or 150 people: 7.7 and 26 s, 455 and 542 MB; the published
+    network with 903,000 voxels and batches of 2 or 4: 2.7 and 3.6 s a person and epoch, 2.4 and
+    4.1 GB. A GPU was not measured.
     """
     work = template_voxels * people * epochs * channels
     memory = 430 + 34e-6 * template_voxels * batch * channels
@@ -406,7 +408,10 @@ def plan_study(
 
 def _latents(settings: StudySettings, people: int) -> dict[str, int]:
     """Latents of each representation that is learnt of so many people."""
-    named = {"autoencoder": settings.encoder.n_latents, "linear": settings.linear.n_latents}
+    named = {"autoencoder": settings.encoder.decided.n_latents, "linear": settings.linear.n_latents}
+    if (atlas := settings.atlas()) is not None:
+        labels, _ = read_atlas(atlas)
+        named["linear"] = len(np.unique(labels[labels > 0]))
     few = min(MAX_LATENTS, max(1, people // PEOPLE_PER_LATENT))
     return {name: named[name] or few for name in settings.representations()}
 
@@ -505,7 +510,7 @@ def _plan_job(
     variants, latents = plan.variants.get(name, 0), plan.latents.get(name, 1)
     kind, _, which = job.partition("_")
     own = of_representations.get(which, latents)  # of one representation, else all that are tested
-    encoder = cohort.encoder
+    encoder = cohort.encoder.decided
     costs = {
         "pack": lambda: pack_cost(template, people),
         "train": lambda: (

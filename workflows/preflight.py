@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from axoloci.care import size
 from axoloci.covariates import design_matrix, formula_columns, formula_variables
@@ -34,6 +35,7 @@ from axoloci.environments import die_with_parent, environment_problems, memory_l
 from axoloci.errors import InputError, raise_all
 from axoloci.extra import table_problems, task_fields
 from axoloci.images import locked_images
+from axoloci.io.atlas import read_atlas
 from axoloci.io.files import unreadable, write_json
 from axoloci.io.genotype_files import (
     GenotypeSet,
@@ -189,6 +191,9 @@ def check(
     found.problems += _output_problems(settings)
     if settings.gwas.device == "cuda" and stage != "participants" and (why := no_gpu(env)):
         found.problems.append(f"'gwas.device' is 'cuda': {why}; set device = \"auto\" or \"cpu\"")
+    compiles = settings.encoder.compile and "autoencoder" in settings.representations()
+    if compiles and stage != "participants" and (why := no_compiler(env)):
+        found.problems.append(f"'encoder.compile' is true: {why}; set compile = false")
     for key in ("template", "mask"):
         path = getattr(settings.normalize, key)
         if path is not None:
@@ -196,6 +201,7 @@ def check(
                 found.problems.append(f"normalize.{key}: {why}")
             else:
                 found.collect(read_header, path, 3, where=f"normalize.{key}: ")
+    labels = _read_labels(found, settings)
     for key, path in settings.gwas.variant_lists.items():
         if why := unreadable(path):
             found.problems.append(f"gwas.{key}: {why}")
@@ -232,6 +238,8 @@ def check(
     if stage != "participants":
         _check_leakage(found, settings)
         _check_batch(found, settings)
+        if labels is not None:
+            _check_labels(found, settings, *labels)
     wanted = {label.removeprefix("sub-") for label in participants}
     known = {scan.sample_id for cohort in found.cohorts.values() for scan in cohort.scans}
     if found.cohorts and wanted - known:
@@ -327,6 +335,14 @@ def no_gpu(env: str) -> str:
     return ""
 
 
+def no_compiler(env: str) -> str:
+    """Why torch.compile cannot make programs for a CPU; empty if it can."""
+    if env != "native":
+        return "the images hold no C++ compiler"
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return "" if shutil.which(name) else f"the C++ compiler {name} is not installed"
+
+
 def steps_needed(settings: StudySettings, stage: str) -> list[str]:
     """The steps that a stage of a study runs."""
     starts = {cohort.start for cohort in settings.cohorts().values()}
@@ -391,6 +407,8 @@ def _overwritten(settings: StudySettings) -> list[str]:
     for key in ("template", "mask"):
         if (path := getattr(settings.normalize, key)) is not None:
             inputs[path] = f"normalize.{key}"
+    if (atlas := settings.atlas()) is not None:
+        inputs[atlas] = "linear.atlas"
     inputs |= {path: f"gwas.{key}" for key, path in settings.gwas.variant_lists.items()}
     problems = []
     for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
@@ -617,21 +635,107 @@ def _check_size(
         )
 
 
-def _check_batch(found: Preflight, settings: StudySettings) -> None:
-    """Whether the people who train the encoder fill a batch."""
-    teacher = "train" if settings.train else "discovery"
-    batch = settings.encoder.batch_size
-    if "autoencoder" not in settings.representations():
-        return
-    if batch is None or teacher not in found.cohorts or not found.cohorts[teacher].scans:
-        return
+def _training_people(found: Preflight, settings: StudySettings) -> tuple[int, str] | None:
+    """How many people the representations are learnt of, and how many not; none if unknown."""
+    teacher = settings.teacher()
+    if teacher not in found.cohorts or not found.cohorts[teacher].scans:
+        return None
     n_people = len(found.cohorts[teacher].people)
     held_out = max(1, round(HELD_OUT * n_people))
-    if n_people - held_out < batch:
+    return n_people - held_out, f"({held_out} of {n_people} are held out)"
+
+
+def _check_batch(found: Preflight, settings: StudySettings) -> None:
+    """Whether the people who train the encoder fill a batch."""
+    batch, training = settings.encoder.decided.batch_size, _training_people(found, settings)
+    if batch is None or training is None or "autoencoder" not in settings.representations():
+        return
+    n_people, others = training
+    if n_people < batch:
+        mend = "lower it, or leave it out"
+        if settings.encoder.batch_size is None:
+            mend = "as udip_fa has it: set a smaller one, or leave udip_fa out"
         found.problems.append(
-            f"'[encoder] batch_size' is {batch}, and {n_people - held_out} people train the "
-            f"encoder ({held_out} of {n_people} are held out); lower it, or leave it out"
+            f"'[encoder] batch_size' is {batch}, and {n_people} people train the encoder {others}; "
+            f"{mend}"
         )
+
+
+def _read_labels(
+    found: Preflight, settings: StudySettings
+) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
+    """The labels that make the linear representation, and their affine; none if none do."""
+    atlas = settings.atlas()
+    if atlas is None:
+        return None
+    if why := unreadable(atlas):
+        found.problems.append(f"linear.atlas: {why}")
+        return None
+    labels: tuple[NDArray[np.int32], NDArray[np.float64]] | None = found.collect(
+        read_atlas, atlas, where="linear.atlas: "
+    )
+    return labels
+
+
+def _check_labels(
+    found: Preflight,
+    settings: StudySettings,
+    labels: NDArray[np.int32],
+    affine: NDArray[np.float64],
+) -> None:
+    """Whether all labels lie in the common space, and whether there are people enough for them."""
+    numbers = np.unique(labels[labels > 0])
+    where = f"linear.atlas: {settings.atlas()}"
+    made = {f"component_{k:03d}" for k in range(len(numbers))}
+    exported = [name for name in settings.gwas.export if name.startswith("component_")]
+    for name in exported:
+        if name not in made:
+            found.problems.append(
+                f"'gwas.export': there will be no trait '{name}'; {where} has {len(numbers)} "
+                f"labels, which make component_000 to component_{len(numbers) - 1:03d}"
+            )
+    training = _training_people(found, settings)
+    if training is None:
+        return
+    n_people, others = training
+    if n_people <= len(numbers):
+        found.problems.append(
+            f"{where} has {len(numbers)} labels, and their means are fitted to {n_people} people "
+            f"{others}, who must be more; merge labels, or leave the key out"
+        )
+    teacher = settings.cohorts()[settings.teacher()]
+    try:
+        if teacher.start in STEPS:
+            shape, space = template_grid(teacher)
+        else:
+            header = read_header(found.cohorts[settings.teacher()].scans[0].fa or Path(), 3)
+            shape, space = header.shape, header.affine
+    except InputError:
+        return  # named already
+    if outside := np.setdiff1d(numbers, _labels_inside(labels, affine, shape, space)).tolist():
+        some = ", ".join(map(str, outside[:SHOWN])) + (", …" if len(outside) > SHOWN else "")
+        found.problems.append(
+            f"{where}: {len(outside)} of {len(numbers)} labels lie outside of the maps' common "
+            f"space, such as {some}; give an atlas in the space of the template"
+        )
+
+
+def _labels_inside(
+    labels: NDArray[np.int32],
+    affine: NDArray[np.float64],
+    shape: Sequence[int],
+    space: NDArray[np.float64],
+) -> NDArray[np.int32]:
+    """Labels of an atlas, by number, that have a voxel inside another grid.
+
+    >>> labels = np.array([[[1, 1, 2, 3]]], dtype=np.int32)
+    >>> _labels_inside(labels, np.eye(4), (1, 1, 3), np.eye(4)).tolist()
+    [1, 2]
+    """
+    to_grid = np.linalg.inv(space) @ affine
+    place = np.argwhere(labels) @ to_grid[:3, :3].T + to_grid[:3, 3]  # (n, 3) voxels of the grid
+    inside = ((place > -0.5) & (place < np.array(shape) - 0.5)).all(axis=1)
+    return np.unique(labels[labels > 0][inside])
 
 
 def _read_traits(

@@ -91,6 +91,7 @@ RESULTS: dict[str, tuple[str, bool, str]] = {
 }
 FOLDERS = {  # made by many jobs or in many files: each stands for all that lies in it
     "group/cohort.zarr/": ("FA of all people, masked voxels (Zarr)", "pack"),
+    "group/autoencoder/tensorboard/": ("Losses as TensorBoard reads them", "train_autoencoder"),
     "group/loco/": ("What the mixed model leaves of each trait, by chromosome", "ridge"),
     "group/sumstats/": ("β and SE of each latent, Parquet, one folder a chromosome", "gwas"),
     "logs/": ("One log and one job record a step", ""),
@@ -132,7 +133,10 @@ VARIANT_LISTS = (  # keys of the study file, the job that reads each, what it is
     ("exclude", "gwas", "Variants that are not tested"),
     ("mixed_model_extract", "ridge", "Variants that predict in the mixed model"),
 )
-OF_TRAINING = ("n_train", "n_validation", "bandwidth_mm", "variance_kept", "effective_rank")
+OF_TRAINING = (
+    *("n_train", "n_validation"),
+    *("bandwidth_mm", "variance_kept", "effective_rank", "atlas"),
+)
 CHOICES = (  # of the association that its methods tell
     *("winsorize", "rank_normal"),
     *("min_maf", "min_mac", "max_missing", "min_hwe_p", "min_info"),
@@ -505,6 +509,8 @@ class _Crate:
             give(given.normalize.template, "FA template", "normalize", "pack")
         if given.normalize.mask is not None:
             give(given.normalize.mask, "Voxels that are kept", "pack")
+        if (atlas := given.atlas()) is not None:
+            give(atlas, "Atlas of the linear representation", "train_linear")
         ends = [f"_{name}" for name in given.representations()] or [""]
         for (kind, option, part, name), end in product(FROM_OTHERS, ends):
             path = _given_to(self.paths, job := f"{kind}{end}", option)
@@ -812,7 +818,8 @@ class _Crate:
             named = content.items() if isinstance(content, dict) else [("", content)]
             for name, value in named:
                 key = f"{section}.{name}" if name else section
-                files = {"out", "normalize.template", "normalize.mask", *Inputs.model_fields}
+                images = {"normalize.template", "normalize.mask", "linear.atlas"}
+                files = {"out", *images, *Inputs.model_fields}
                 if key not in files or LABEL in str(value):  # files are the inputs of the run
                     values.append(self.value(f"#setting-{key}", key, json.dumps(value)))
         return values

@@ -339,6 +339,8 @@ def train_encoder(maps: Path, settings: StudySettings, env: str, n_procs: int) -
             log_dir=str(paths.logs / "group"),
             template=followed(settings.normalize.template),
             mask=followed(settings.normalize.mask),
+            atlas=followed(settings.atlas()),
+            tensorboard=settings.encoder.tensorboard,
             settings=step_settings(settings),
             threads=n_procs,
             env=env,

@@ -106,6 +106,11 @@ class NormalizeSettings(Section):
         le=10,
         description="voxel size of the common space, mm; without it the template's own",
     )
+    dtype: Literal["float16", "uint8"] | None = Field(
+        None,
+        description="how the cohort's store holds FA: float16 within 2.5e-4, uint8 within 0.002 in "
+        "two thirds of the disk and of the time to read",
+    )
 
 
 class QcSettings(Section):
@@ -119,6 +124,14 @@ class QcSettings(Section):
         "them, and what you write there is obeyed either way",
     )
 
+
+# What the published autoencoder (`udip_fa`) has where a study names nothing else.
+UDIP_FA = {
+    "n_latents": 128,
+    "channels": (16, 32, 64, 128, 256),
+    "epochs": 100,
+    "batch_size": 36,
+}
 
 # What makes phenotypes of the FA maps, and what the columns of its table begin with.
 REPRESENTATIONS = {"autoencoder": "latent", "linear": "component"}
@@ -142,6 +155,12 @@ class EncoderSettings(Section):
         "people whom the model has seen); drop leaves them out, which needs other people in "
         "[train]",
     )
+    udip_fa: bool = Field(
+        False,
+        description="the published network and training (UDIP-FA: 128 latents, channels 16 to 256, "
+        "100 epochs, batches of 36) in place of the defaults, but for the keys that are set here; "
+        "meant for 1 mm, thousands of people and a GPU",
+    )
     n_latents: int | None = Field(None, ge=1, description="number of latent phenotypes")
     channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="feature channels of each resolution level, finest first"
@@ -150,6 +169,31 @@ class EncoderSettings(Section):
     batch_size: int | None = Field(None, ge=2, description="people a training step")
     learning_rate: float | None = Field(None, gt=0, description="Adam's first step size")
     seed: int | None = Field(None, ge=0, description="seed of weights, split and shuffling")
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None,
+        description="of products in training: bfloat16 takes about half the time and memory where "
+        "the device has it; without it bfloat16 on such a GPU, else float32",
+    )
+    recompute: bool = Field(
+        False,
+        description="keep less in memory and compute it again, a third more time, for batches that "
+        "do not fit",
+    )
+    compile: bool = Field(
+        False,
+        description="fuse operations by torch.compile, which needs a C++ compiler and so no "
+        "container: minutes before the first step, less time for each",
+    )
+    deterministic: bool = Field(
+        False,
+        description="on a GPU, only algorithms that repeat to the bit, which are slower; on a CPU "
+        "training always repeats",
+    )
+    tensorboard: bool = Field(
+        False,
+        description="draw the losses for TensorBoard while it trains, in "
+        "OUT/group/autoencoder/tensorboard; switched later, it trains again",
+    )
     threads: int = Field(
         1,
         ge=1,
@@ -163,6 +207,12 @@ class EncoderSettings(Section):
         if len(set(representations)) < len(representations):
             raise ValueError("one is named twice")
         return representations
+
+    @property
+    def decided(self) -> EncoderSettings:
+        """These settings, with what `udip_fa` decides of those that are left out."""
+        left_out = {key: value for key, value in UDIP_FA.items() if getattr(self, key) is None}
+        return self.model_copy(update=left_out) if self.udip_fa else self
 
 
 class LinearSettings(Section):
@@ -182,6 +232,12 @@ class LinearSettings(Section):
         description="standard deviation of the kernel that smooths the maps, mm; without it chosen "
         "from the maps (GCV)",
     )
+    atlas: Path | None = Field(
+        None,
+        description="image of labels in the common space, mm: the representation is the mean FA of "
+        "each label, one component a label in the order of their numbers, in place of principal "
+        "components",
+    )
     seed: int | None = Field(
         None, ge=0, description="seed of the people held out, and of those who choose the bandwidth"
     )
@@ -190,6 +246,17 @@ class LinearSettings(Section):
     def _has_one_size(self) -> LinearSettings:
         if self.n_latents is not None and self.variance is not None:
             raise ValueError("n_latents and variance both tell how many components; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> LinearSettings:
+        of_components = ("n_latents", "variance", "bandwidth")
+        named = [key for key in of_components if getattr(self, key) is not None]
+        if self.atlas is not None and named:
+            raise ValueError(
+                "atlas makes one component a label, of maps that are not smoothed; leave out "
+                f"{' and '.join(named)}, or atlas"
+            )
         return self
 
 
@@ -462,6 +529,10 @@ class StudySettings(Inputs):
         """What makes the phenotypes; none where traits are given."""
         return self.encoder.representations if self.teacher() else ()
 
+    def atlas(self) -> Path | None:
+        """The atlas whose labels make the linear representation, if they do."""
+        return self.linear.atlas if "linear" in self.representations() else None
+
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Names allowed in the table of a model's file in which `location` lies."""
@@ -578,6 +649,7 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
                     for name in ("template", "mask")
                 }
             ),
+            "linear": settings.linear.model_copy(update={"atlas": resolve(settings.linear.atlas)}),
             "gwas": settings.gwas.model_copy(
                 update={name: resolve(path) for name, path in settings.gwas.variant_lists.items()}
             ),
@@ -684,7 +756,10 @@ def _contradictions(settings: StudySettings) -> list[str]:
 
 def _impossible_exports(settings: StudySettings) -> list[str]:
     """Traits to export that no representation makes."""
-    numbers = {"autoencoder": settings.encoder.n_latents, "linear": settings.linear.n_latents}
+    numbers = {
+        "autoencoder": settings.encoder.decided.n_latents,
+        "linear": settings.linear.n_latents,
+    }
     made = {REPRESENTATIONS[name]: numbers[name] for name in settings.encoder.representations}
     there = " and ".join(
         f"{word}_000{'' if number is None else f' to {word}_{number - 1:03d}'}"
@@ -716,8 +791,9 @@ def read_study(path: Path) -> StudySettings:
 # Settings of the study that are not options of a step's command.
 NOT_OPTIONS = {
     "preprocess": {"distortion"},
-    "normalize": {"template", "mask"},
-    "encoder": {"representations", "training_people"},
+    "normalize": {"template", "mask", "dtype"},
+    "encoder": {"representations", "training_people", "tensorboard"},
+    "linear": {"atlas"},
     "gwas": {
         *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),
         *("mixed_model_extract", "export", "export_format"),
@@ -735,7 +811,7 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
 
     Those of the mixed model, a job of its own within the step gwas, stand under `mixed_model`,
     which is there only if the study has one. Those of the step encoder stand under `encoder` (the
-    autoencoder), `linear` and `encode`.
+    autoencoder), `linear` and `encode`, those of the cohort's store under `pack`.
     """
     chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
     for step in ("preprocess", "dti", "normalize", "encoder", "linear", "gwas", "genetics"):
@@ -747,6 +823,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
         chosen["encoder"]["channels"] = ",".join(map(str, channels))
     threads = {"threads": settings.encoder.threads}
     chosen["linear"] |= threads
+    dtype = settings.normalize.dtype
+    chosen["pack"] = {} if dtype is None else {"dtype": dtype}
     chosen["encode"] = {"training_people": settings.encoder.training_people, **threads}
     gwas = chosen["gwas"]
     if settings.gwas.traits:

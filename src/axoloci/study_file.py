@@ -30,6 +30,7 @@ from axoloci.study import COHORTS, DOORS, Inputs, Section, StudySettings
 # The step and command whose defaults hold where a table of the study file leaves out a key.
 COMMANDS = {
     "dti": ("dti", "fit"),
+    "normalize": ("normalize", "store"),
     "encoder": ("encoder", "train"),
     "linear": ("encoder", "fit-linear"),
     "gwas": ("gwas", "associate"),

@@ -3,7 +3,7 @@
 from fileformats.generic import File
 from pydra.compose import shell
 
-from axoloci.formats import CohortStore
+from axoloci.formats import CohortStore, Nifti
 from axoloci.pydra_task import IMAGE_HELP, made
 
 
@@ -14,6 +14,9 @@ class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
     executable = ["axoloci-encoder", "train"]
 
     cohort: CohortStore = shell.arg(argstr="--cohort", help="cohort store")
+    udip_fa: bool = shell.arg(
+        argstr="--udip-fa", default=False, help="start from the published network and training"
+    )
     n_latents: int | None = shell.arg(argstr="--n-latents", default=None, help="latents")
     channels: str | None = shell.arg(
         argstr="--channels", default=None, help="channels of each level, such as 16,32,64"
@@ -26,6 +29,21 @@ class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
         argstr="--learning-rate", default=None, help="first step size"
     )
     seed: int | None = shell.arg(argstr="--seed", default=None, help="seed of the training")
+    precision: str | None = shell.arg(
+        argstr="--precision", default=None, help="of products: float32 or bfloat16"
+    )
+    recompute: bool = shell.arg(
+        argstr="--recompute", default=False, help="keep less in memory and compute it again"
+    )
+    compile: bool = shell.arg(
+        argstr="--compile", default=False, help="let torch.compile fuse operations"
+    )
+    deterministic: bool = shell.arg(
+        argstr="--deterministic", default=False, help="on a GPU, only what repeats to the bit"
+    )
+    tensorboard: str | None = shell.arg(
+        argstr="--tensorboard", default=None, help="folder for the losses as TensorBoard reads them"
+    )
     threads: int | None = shell.arg(
         argstr="--threads", default=None, help="CPU threads; they decide the rounding"
     )
@@ -47,7 +65,7 @@ class TrainEncoder(shell.Task["TrainEncoder.Outputs"]):
 
 @shell.define
 class FitLinear(shell.Task["FitLinear.Outputs"]):
-    """Principal components of the cohort's smoothed FA maps, without labels."""
+    """Principal components of the cohort's smoothed FA maps, or means of an atlas's labels."""
 
     executable = ["axoloci-encoder", "fit-linear"]
 
@@ -58,6 +76,11 @@ class FitLinear(shell.Task["FitLinear.Outputs"]):
     )
     bandwidth: float | None = shell.arg(
         argstr="--bandwidth", default=None, help="width of the smoothing, mm"
+    )
+    atlas: Nifti | None = shell.arg(
+        argstr="--atlas",
+        default=None,
+        help="labels in the maps' space, whose means are the latents instead",
     )
     seed: int | None = shell.arg(argstr="--seed", default=None, help="seed of the decomposition")
     threads: int | None = shell.arg(

@@ -64,6 +64,9 @@ class PackCohort(shell.Task["PackCohort.Outputs"]):
     like: CohortStore | None = shell.arg(
         argstr="--like", default=None, help="store whose voxels are kept"
     )
+    dtype: str | None = shell.arg(
+        argstr="--dtype", default=None, help="how maps are stored: float16 or uint8"
+    )
     out: str = shell.arg(argstr="--out", default="cohort.zarr", help="the store's folder")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 

@@ -22,7 +22,7 @@ MISSING = ["", "n/a", "NA", "NaN", "nan"]
 TABLES: dict[str, set[str]] = {  # and the columns that each needs
     "scans": {"scan", "status"},
     "qc": {"scan"},
-    "history": set(),  # of epochs or of components
+    "history": set(),  # of epochs, of components or of labels
     "quality": {"sample_id", "reconstruction_r2"},
     "loci": {"chromosome", "base_pair_location", "variant_id", "neg_log10_p"},
     "samples_qc": {"IID", "flags"},
@@ -36,7 +36,8 @@ class Results(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    history: Path | None = None  # TSV: epoch, train_loss, validation_loss; or component, variance
+    # TSV: epoch, train_loss, validation_loss; or component, and variance_kept or label
+    history: Path | None = None
     quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
     examples: Path | None = None  # NPZ: sample_id, original, reconstruction
     joint: Path | None = None  # Parquet: the joint test

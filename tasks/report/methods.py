@@ -334,6 +334,8 @@ def _linear(done: Mapping[str, Any] | None, cite: Any, also: str) -> list[str]:
     """The linear representation, from the settings and the training of its model."""
     if done is None:
         return []
+    if atlas := done.get("atlas"):
+        return [f"FA was described linearly{also}, by its mean in each label of the atlas {atlas}."]
     source = cite("fang")  # first, for it is named first
     width = done["bandwidth_mm"]
     by = f", chosen by generalised cross-validation {cite('golub')}" * (done["bandwidth"] is None)
@@ -371,6 +373,13 @@ def _autoencoder(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
         f"{'epoch' if done['epochs'] == 1 else 'epochs'} with Adam (first step size "
         f"{done['learning_rate']:g}, {done['batch_size']:,} people a step, seed {done['seed']}).",
     ]
+    if done.get("mean_pool") is False:  # as --udip-fa has it
+        sentences.append(
+            "As published, grids were halved by the maximum, batch normalization followed each "
+            "batch, and the first weights were random."
+        )
+    if done.get("precision") == "bfloat16":
+        sentences.append("Products were computed in bfloat16.")
     if done.get("pca_start"):
         sentences.append("The latents started as principal components of the maps.")
     if done.get("keep_best"):

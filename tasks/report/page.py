@@ -458,8 +458,10 @@ def _add_representation(page: Page, part: Part, given: Inputs, own: Results) -> 
                 if name in history and history[name].notna().any():
                     losses[label] = history[name].to_numpy(np.float64)
             said.append(f"{len(history):,} {plural(len(history), 'epoch')} of training")
+        elif "label" in history:
+            said.append(f"means of {len(history):,} {plural(len(history), 'label')} of an atlas")
         else:
-            raise InputError(f"{own.history}: has no column epoch or variance_kept")
+            raise InputError(f"{own.history}: has no column epoch, variance_kept or label")
     if own.quality is not None:
         r2 = _r2(own.quality)
         r2 = r2 if r2.size else None

@@ -27,12 +27,18 @@ def test_train_encoder__every_field_is_an_option(
 ) -> None:
     task = TrainEncoder(
         cohort=cohort,
+        udip_fa=True,
         n_latents=5,
         channels="4,8",
         epochs=3,
         batch_size=7,
         learning_rate=0.01,
         seed=9,
+        precision="bfloat16",
+        recompute=True,
+        compile=True,
+        deterministic=True,
+        tensorboard="curves",
         threads=3,
         checkpoint="c.pt",
         out="m.safetensors",
@@ -47,16 +53,26 @@ def test_train_encoder__every_field_is_an_option(
     assert params["seed"] == 9
     assert params["threads"] == 3
     assert params["checkpoint"] == Path("c.pt")
+    assert params["precision"] == "bfloat16"
+    assert params["tensorboard"] == Path("curves")
+    flags = ("udip_fa", "recompute", "compiled", "deterministic")
+    assert all(params[flag] for flag in flags)
+    left_out = parsed(TrainEncoder(cohort=cohort, out="m", history="h", image="x"))
+    assert not any(left_out[flag] for flag in flags)
 
 
 def test_fit_linear__every_field_is_an_option(
-    cohort: Path, parsed: Callable[[Any], dict[str, Any]]
+    cohort: Path, nifti: Callable[..., Path], parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
     numbers = {"n_latents": 5, "variance": 0.8, "bandwidth": 3.0, "seed": 9, "threads": 3}
     task = FitLinear(cohort=cohort, out="m.safetensors", history="h.tsv", image="x", **numbers)
     params = parsed(task)
     assert {name: params[name] for name in numbers} == numbers
+    assert params["atlas"] is None
     assert (params["out"], params["history"]) == (Path("m.safetensors"), Path("h.tsv"))
+    atlas = nifti("atlas.nii.gz", 2, 2, 2)
+    task = FitLinear(cohort=cohort, atlas=atlas, out="m", history="h", image="x")
+    assert parsed(task)["atlas"] == atlas
 
 
 def test_encode_fa__every_field_is_an_option(

@@ -32,9 +32,11 @@ def test_pack_cohort__every_field_is_an_option(
     task = PackCohort(
         maps=tmp_path / "maps.tsv",
         template=nifti("t.nii.gz", 2, 2, 2),
+        dtype="uint8",
         out=str(tmp_path / "c.zarr"),
         image="x",
     )
     params = parsed(task)
     assert params["maps"] == tmp_path / "maps.tsv"
+    assert params["dtype"] == "uint8"
     assert params["out"] == tmp_path / "c.zarr"

@@ -614,6 +614,14 @@ def test_make__tells_the_methods_of_what_ran(inputs: Path, tmp_path: Path) -> No
         assert "doi:10.3389/fninf.2014.00008" in text
 
 
+def test_make__tells_means_of_labels_from_components(inputs: Path, tmp_path: Path) -> None:
+    history = tmp_path / "history.tsv"
+    history.write_text("component\tlabel\tn_voxels\ncomponent_000\t3\t70\ncomponent_001\t8\t5\n")
+    given = changed(inputs, inputs.parent / "labels.json", history=str(history))
+    assert make(given, tmp_path / "report.html").exit_code == 0
+    assert "means of 2 labels of an atlas" in Parsed((tmp_path / "report.html").read_text()).text
+
+
 def test_make__facts_that_lack_something_are_named(inputs: Path, tmp_path: Path) -> None:
     given = changed(inputs, inputs.parent / "wrong-facts.json", facts={"dti": {"method": "WLS"}})
     result = make(given, tmp_path / "report.html")
@@ -720,7 +728,7 @@ def test_make__truth_is_not_told_where_it_is_not_known(of_both: Path, tmp_path: 
     [
         ({"title": None}, "title: Field required"),
         ({"representations": {"linear": {"loci": "x.tsv"}}}, r"no such file for linear\.loci: "),
-        ({"history": "scans.tsv"}, "has no column epoch or variance_kept"),
+        ({"history": "scans.tsv"}, "has no column epoch, variance_kept or label"),
         ({"manhattan": "x.png"}, "manhattan: Extra inputs are not permitted"),
         ({"qc": "absent.tsv", "loci": "gone.tsv"}, r"loci: .*gone\.tsv; qc: .*absent\.tsv"),
         ({"qc": "scans.tsv", "scans": "qc.tsv"}, "has no column status"),

@@ -57,6 +57,7 @@ OF_BOTH = FACTS | {
     "joint": FACTS["joint"] | {"lambda_gc": {"autoencoder": 1.0134, "linear": 0.9912}},
 }
 NOTHING_FOUND = {"slices_replaced": False, "eddy_corrected": False}
+OF_TRACTS = FACTS | {"linear": {"n_latents": 0, "bandwidth": None, "atlas": "tracts.nii.gz"}}
 OTHERWISE = FACTS | {"dti": FACTS["dti"] | {"method": "RESTORE"}}
 VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
 CLAIMS = {  # words that only the part of this name may bring
@@ -156,6 +157,12 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
         ({"dti": {"method": "RESTORE"}}, "without outliers (RESTORE) [", "solver"),
         ({"dti": {"max_bval": 1200.0, "higher_shells": True}}, "next higher one", "1500"),
         ({"encoder": {"pca_start": False, "keep_best": False}}, "Adam", "were kept"),
+        (
+            {"encoder": {"mean_pool": False, "pca_start": False}},
+            "As published, grids were halved by the maximum",
+            "started as",
+        ),
+        ({"encoder": {"precision": "bfloat16"}}, "computed in bfloat16.", "As published"),
         ({"joint": {"lambda_gc": None}}, "F test", "Genomic control"),
         ({"loci": {"p_threshold": 0.002}}, "p ≤ 0.002)", "5 × 10"),
     ],
@@ -166,6 +173,12 @@ def test_methods_text__follows_the_settings(
     text = told(**changes)
     assert there in text
     assert gone not in text
+
+
+def test_methods_text__tells_an_atlas_from_components() -> None:
+    text = methods_text(OF_TRACTS, VERSIONS).text
+    assert "linearly as well, by its mean in each label of the atlas tracts.nii.gz." in text
+    assert "principal components that keep" not in text
 
 
 @pytest.mark.parametrize("part", CLAIMS)

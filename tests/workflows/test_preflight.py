@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from plink_files import split_by_chromosome, write_plink
 from support import BIN
 
@@ -418,6 +419,23 @@ def encoder(**keys: Any) -> Callable[[Site], None]:
     return lambda site: site.content["encoder"].update(keys)
 
 
+def labelled(n_labels: int) -> NDArray[np.int16]:
+    """An image of labels that takes turns from voxel to voxel but for a margin."""
+    labels = np.zeros((6, 6, 6), np.int16)
+    labels[1:-1, 1:-1, 1:-1].flat = 1 + np.arange(4**3) % n_labels
+    return labels
+
+
+def atlas(labels: NDArray[Any], affine: NDArray[np.float64] = AFFINE) -> Callable[[Site], None]:
+    """Let the labels of an image make the linear representation."""
+
+    def name(site: Site) -> None:
+        write_nifti(site.root / "a.nii.gz", labels, affine)
+        site.content["linear"] = {"atlas": "a.nii.gz"}
+
+    return name
+
+
 def content(**keys: Any) -> Callable[[Site], None]:
     return lambda site: site.content.update(keys)
 
@@ -664,6 +682,32 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "large batch": (
         encoder(batch_size=23),
         "'[encoder] batch_size' is 23, and 22 people train the encoder (2 of 24 are held out)",
+    ),
+    "large batch of the published network": (
+        encoder(udip_fa=True),
+        "'[encoder] batch_size' is 36, and 22 people train the encoder (2 of 24 are held out); as "
+        "udip_fa has it: set a smaller one",
+    ),
+    "no atlas": (content(linear={"atlas": "a.nii"}), "linear.atlas: "),
+    "atlas of several volumes": (
+        atlas(np.ones((6, 6, 6, 2), np.int16)),
+        "a.nii.gz: ",
+    ),
+    "atlas of shares": (
+        atlas(np.full((6, 6, 6), 0.5, np.float32)),
+        "a.nii.gz: values from 0.5 to 0.5; an atlas has a whole number for each region",
+    ),
+    "atlas of another space": (
+        both(lambda s: s.maps(), atlas(labelled(3), AFFINE @ np.diag([1, 1, -1, 1.0]))),
+        "3 of 3 labels lie outside of the maps' common space, such as 1, 2, 3; give an atlas in",
+    ),
+    "more labels than people": (
+        both(lambda s: s.maps(), atlas(labelled(22))),
+        "22 labels, and their means are fitted to 22 people (2 of 24 are held out), who must be",
+    ),
+    "export beyond the labels": (
+        both(lambda s: s.maps(), atlas(labelled(3)), gwas(export=["component_003"])),
+        "no trait 'component_003'; linear.atlas: ",
     ),
     "many covariates": (
         column("word", lambda i: f"w{i}"),
@@ -1056,6 +1100,14 @@ ACCEPTED: dict[str, Callable[[Site], Any]] = {
     "a formula of what is made on the way": gwas(model="log(head_scale) + age + PC1", n_pcs=2),
     "a formula of components alone": gwas(model="PC1 + PC2", n_pcs=2),
     "covariates made on the way": gwas(covariates=["age", "head_scale"]),
+    "an atlas": both(lambda s: s.maps(), atlas(labelled(21))),
+    "an atlas of finer voxels": both(
+        lambda s: s.maps(), atlas(labelled(21), AFFINE @ np.diag([0.5, 0.5, 0.5, 1]))
+    ),
+    "an atlas of a representation that is not made": both(
+        content(linear={"atlas": "none.nii"}), encoder(representations=["autoencoder"])
+    ),
+    "the published network": encoder(udip_fa=True, batch_size=22),
     "cohorts apart": split(discovery=(0, 12), replication=(12, 24)),
     "the same people in training": both(
         split(train=(0, 12), discovery=(0, 12)), encoder(training_people="keep")
@@ -1130,6 +1182,43 @@ def test_no_gpu__says_what_is_missing(
     monkeypatch.setattr(preflight, "has_gpu", lambda: gpu)
     monkeypatch.setattr(preflight, "locked_images", dict)
     assert words in preflight.no_gpu(env)
+
+
+def test_check__names_a_compiler_that_is_missing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    encoder(compile=True)(site)
+    (problem,) = site.check().problems
+    assert problem == (
+        "'encoder.compile' is true: the C++ compiler no-such-compiler is not installed; set "
+        "compile = false"
+    )
+    assert site.check(stage="participants").problems == []
+    encoder(representations=["linear"])(site)
+    assert site.check().problems == []
+    monkeypatch.setenv("CXX", sys.executable)
+    assert preflight.no_compiler("native") == ""
+    assert preflight.no_compiler("docker") == "the images hold no C++ compiler"
+
+
+def test_plan__knows_the_published_network_and_the_labels(site: Site) -> None:
+    site.maps()
+    jobs = ("train_autoencoder", "train_linear")
+
+    def costs() -> tuple[dict[str, int], list[float]]:
+        plan = plan_study(site.settings())
+        return plan.latents, [s.seconds for job in jobs for s in plan.steps if s.job == job]
+
+    latents, (autoencoder, linear) = costs()
+    assert latents == {"discovery": 2}  # one each of so few people
+    encoder(udip_fa=True)(site)
+    atlas(labelled(5))(site)
+    latents, (published, means) = costs()
+    assert latents == {"discovery": 128 + 5}
+    n = 6**3 * N_PEOPLE
+    assert published - autoencoder == pytest.approx(7.5e-8 * n * (100 * 16 - 6 * 8))
+    assert means == pytest.approx(linear)
 
 
 def test_claim__marks_the_output_of_each_cohort(site: Site) -> None:

@@ -388,6 +388,19 @@ def test_write_crate__keep_mask_and_pattern(study: Study) -> None:
     assert str(pattern) in entities["#setting-fa_common"]["value"]
 
 
+def test_write_crate__atlas_and_curves(study: Study) -> None:
+    settings, paths, scans, outcomes = study
+    atlas = paths.out.parent / "atlas.nii"
+    atlas.write_text("x")
+    (paths.results("autoencoder") / "tensorboard").mkdir()
+    linear = settings.linear.model_copy(update={"atlas": atlas})
+    entities = graph((settings.model_copy(update={"linear": linear}), paths, scans, outcomes))
+    assert atlas.as_uri() in references(entities["#job-train_linear"]["object"])
+    curves = "group/autoencoder/tensorboard/"
+    assert curves in references(entities["#job-train_autoencoder"]["result"])
+    assert "#setting-linear.atlas" not in entities
+
+
 def test_write_whole_crate__names_the_cohorts_as_parts(tmp_path: Path) -> None:
     (tmp_path / "bids").mkdir()
     content = {"out": "out", "bids": "bids", "replication": {"keep": "k.tsv"}}

@@ -8,7 +8,6 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import read_nifti
@@ -75,6 +74,8 @@ def labels_at(
     world
         (x, y, z, 3) in the atlas's space, mm.
     """
+    from scipy import ndimage  # which the driver, who reads atlases too, may lack
+
     to_voxel = np.linalg.inv(affine)
     voxel = np.moveaxis(world @ to_voxel[:3, :3].T + to_voxel[:3, 3], -1, 0)
     found: NDArray[np.int32] = ndimage.map_coordinates(
