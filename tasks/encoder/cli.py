@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from click.core import ParameterSource
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import distributed
@@ -37,12 +37,18 @@ from axoloci.tasks.encoder import judge as judging
 from axoloci.tasks.encoder import kernel, linear
 from axoloci.tasks.encoder.inputs import (
     chosen_device,
+    draw_people,
     read_covariates,
     read_repeats,
-    rows_of,
     sound_cohort,
 )
-from axoloci.tasks.encoder.model_file import Model, check_fits, read_model, write_model
+from axoloci.tasks.encoder.model_file import (
+    Model,
+    check_fits,
+    check_scale,
+    read_model,
+    write_model,
+)
 from axoloci.tasks.encoder.pictures import overlays
 from axoloci.tasks.encoder.representation import (
     encode_maps,
@@ -51,6 +57,7 @@ from axoloci.tasks.encoder.representation import (
     reconstruct,
     reconstruction_r2,
 )
+from axoloci.tasks.encoder.seen import Pairs, first_of_each, is_seen, number_people, two_sessions
 
 N_EXAMPLES = 4
 N_EXPLAINED = 500  # people whose maps are changed, as published
@@ -256,11 +263,14 @@ def train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for
     with _together(device) as first:
         # the first decides who is sound: another may see a file system that falters
-        cohort = sound_cohort(cohort_path) if first else read_cohort(cohort_path)
+        cohort = read_cohort(cohort_path)
+        if first:
+            cohort = sound_cohort(cohort)
         sound = set(_from_first(cohort.sample_id))
         cohort = cohort.subset([k for k, who in enumerate(cohort.sample_id) if who in sound])
-        rows = rows_of(cohort)
-        training = kernel.Training(rows, cohort.n_samples, cohort.mask, config, device, compiled)
+        training = kernel.Training(
+            cohort.rows, cohort.n_samples, cohort.mask, config, device, compiled
+        )
         log.info(
             "training on %d people, %d held out; channels %s, %d latents, %d parameters, %s",
             *(len(training.train_index), len(training.validation_index)),
@@ -315,8 +325,8 @@ def _run(
                 torch.save({"identity": identity, **training.state_dict()}, temporary)
         kept = time.monotonic()
 
-    start, waited = time.monotonic(), training.seconds_waiting
-    with _progress(training) as (advance, say), _curves(tensorboard) as draw:
+    start, waited, done = time.monotonic(), training.seconds_waiting, len(training.history)
+    with _progress(training) as (advance, say), _curves(tensorboard, done) as draw:
 
         def after_step() -> None:
             advance()
@@ -410,14 +420,14 @@ def fit_linear(
     if {"--n-latents", "--variance"} <= set(given):
         raise click.UsageError("--n-latents and --variance both tell how many components; keep one")
     device = chosen_device(device, threads)
-    cohort = sound_cohort(cohort_path)
+    cohort = sound_cohort(read_cohort(cohort_path))
     config = linear.Config(**settings)
     if atlas is not None:
         _fit_tract_means(cohort, atlas, config, device, out, history)
         return
     size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
     fit = linear.fit(
-        *(rows_of(cohort), cohort.n_samples, cohort.mask),
+        *(cohort.rows, cohort.n_samples, cohort.mask),
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
     components = fit.components
@@ -472,8 +482,7 @@ def _fit_tract_means(
     volume = np.zeros(cohort.mask.shape, dtype=np.int32)
     volume[cohort.mask] = labels
     train, validation = held_out(cohort.n_samples, config.validation_fraction, config.seed)
-    rows = rows_of(cohort)
-    model = linear.tract_means(rows, train, cohort.mask, volume, device)
+    model = linear.tract_means(cohort.rows, train, cohort.mask, volume, device)
     numbers = np.unique(labels[labels > 0])
     _write_table(
         history,
@@ -483,7 +492,7 @@ def _fit_tract_means(
             "n_voxels": [int((labels == number).sum()) for number in numbers],
         },
     )
-    correlation = linear.reconstruction_correlation(model, rows, validation)
+    correlation = linear.reconstruction_correlation(model, cohort.rows, validation)
     about = {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -520,7 +529,8 @@ def _fit_tract_means(
     default="refuse",
     help="What to do where the model was trained on people of this cohort: refuse; keep them (the "
     "model never saw genotypes, so that associations stay valid, but maps that it knows are made "
-    "again better than others); or drop them from the latents.",
+    "again better than others); or drop them from the latents. Other sessions of theirs, as their "
+    "ids tell (01_ses-2 is of 01), are theirs as well.",
 )
 @click.option(
     "--precision",
@@ -542,12 +552,12 @@ def encode(
 ) -> None:
     """Encode the maps of a cohort by a trained model."""
     device = chosen_device(device, threads)
-    cohort = sound_cohort(cohort_path)
-    model, representation = _model_for(model_path, cohort, device, precision)
-    index = _to_encode(cohort, model, model_path, training_people)
-    who = [cohort.sample_id[row] for row in index]
-    rows = rows_of(cohort)
-    encoded = encode_maps(representation, rows, index)
+    whole = read_cohort(cohort_path)
+    model, representation = _model_for(model_path, whole, device, precision)
+    cohort = sound_cohort(whole.subset(_to_encode(whole, model, model_path, training_people)))
+    check_scale(model, cohort, model_path)
+    who = cohort.sample_id
+    encoded = encode_maps(representation, cohort.rows, np.arange(cohort.n_samples))
     write_latents(out, who, encoded.latents, model.latent_names, model_sha256=sha256(model_path))
     outlier = outliers(encoded.mse)
     _write_table(
@@ -561,18 +571,18 @@ def encode(
     )
     for k in np.flatnonzero(outlier):
         log.warning("%s: the reconstruction error stands out; look at the map", who[k])
-    some = index[np.unique(np.linspace(0, len(index) - 1, N_EXAMPLES).astype(np.int64))]
+    some = np.unique(np.linspace(0, len(who) - 1, N_EXAMPLES).astype(np.int64))
     originals = cohort.volumes(some)  # (k, x, y, z)
     again = np.zeros_like(originals)
-    again[:, cohort.mask] = reconstruct(representation, rows(some))
+    again[:, cohort.mask] = reconstruct(representation, cohort.rows(some))
     with whole_file(examples) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
-            sample_id=np.array([cohort.sample_id[row] for row in some]),
+            sample_id=np.array([who[row] for row in some]),
             original=originals.astype(np.float16),
             reconstruction=again.astype(np.float16),
         )
-    log.info("encoded %d people; mean R2 %.3f", len(index), encoded.r2.mean())
+    log.info("encoded %d people; mean R2 %.3f", len(who), encoded.r2.mean())
 
 
 @main.command("judge")
@@ -586,7 +596,9 @@ def encode(
 @click.option(
     "--repeats",
     type=_FILE,
-    help="Table (TSV) with the columns first and second: sample_ids of two sessions of a person.",
+    help="Table (TSV) with the columns first and second: sample_ids of two sessions of a person, "
+    "who are seen by a model if one of them is. Ids with sessions of BIDS need no table for that: "
+    "01_ses-2 is of the same person as 01_ses-1; other ids do.",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder."
@@ -600,57 +612,89 @@ def judge_models(
     device: str,
     threads: int | None,
 ) -> None:
-    """Compare representations on the people of one cohort.
+    """Compare representations on people of one cohort whom none of them was trained on.
 
-    OUT/representations.tsv has a row a model: how well it makes maps again (R2 of z-scored maps,
-    of people whom none of the models has seen, or else of those whom all held out), how far two
-    sessions of a person agree (ICC(2,1), mean over latents), what covariates explain. latents.tsv
-    has a row a latent, stability.tsv one for each pair of models: the mean canonical correlation
-    of their latents, which is 1 for two that tell the same, as of two seeds.
+    These are the people whom none of the models has seen, or else, where they are fewer than 20,
+    all whom none was trained on ("held out": the training may have stopped by them). Every figure
+    is of them alone, and n/a where they are too few for it.
+
+    OUT/representations.tsv has a row a model: how well it makes maps again (R2 of z-scored maps),
+    how far two sessions of a person agree (ICC(2,1), mean over latents), what covariates explain
+    (adjusted R2), and of how many people each is. latents.tsv has a row a latent, stability.tsv
+    one for each pair of models: the mean canonical correlation of their latents, which is 1 for
+    two that tell the same, as of two seeds, and what it is by chance.
     """
     device = chosen_device(device, threads)
-    cohort = sound_cohort(cohort_path)
-    models = [_model_for(path, cohort, device) for path in model_paths]
-    rows = rows_of(cohort)
-    index, group = _to_judge(cohort, [model for model, _ in models])
+    whole = read_cohort(cohort_path)
+    models = [_model_for(path, whole, device) for path in model_paths]
+    headers, representations = [each for each, _ in models], [each for _, each in models]
+    known = frozenset(whole.sample_id).union(*(model.seen for model in headers))
+    pairs = [] if repeats is None else read_repeats(repeats, known)
+    given = pd.DataFrame() if covariates is None else read_covariates(covariates, whole)
+    cohort, group = _to_judge(whole, headers, pairs)
+    for path, model in zip(model_paths, headers, strict=True):
+        check_scale(model, cohort, path)
+    number = number_people(cohort.sample_id, pairs)
+    once = first_of_each(number)  # (n_people,) who count once, whatever their sessions
+    first, second = two_sessions(cohort.sample_id, pairs, number).T  # (n_with_repeats,) each
+    told = np.flatnonzero([name in given.index for name in cohort.sample_id])
+    told = told[first_of_each(number[told])]  # (n_with_covariates,)
+    values_told = given.loc[[cohort.sample_id[k] for k in told]].to_numpy()
     everyone = np.arange(cohort.n_samples)
-    latents = [encode_maps(each, rows, everyone).latents for _, each in models]
-    given = None if covariates is None else read_covariates(covariates, cohort)
-    pairs = None if repeats is None else read_repeats(repeats, cohort)
-    r2 = reconstruction_r2([each for _, each in models], rows, index)
+    latents = [encode_maps(each, cohort.rows, everyone).latents for each in representations]
+    r2 = reconstruction_r2(representations, cohort.rows, once)
     table, of_latents = [], []
-    for path, (model, _), values, share in zip(model_paths, models, latents, r2, strict=True):
+    for path, model, values, share in zip(model_paths, headers, latents, r2, strict=True):
         agreement = explained = np.full(values.shape[1], np.nan)
-        if pairs is not None:
-            agreement = judging.intraclass_correlation(values[pairs[:, 0]], values[pairs[:, 1]])
-        if given is not None:
-            explained = judging.variance_explained(values[given[0]], given[1])
+        if repeats is not None:
+            sessions = values[first], values[second]
+            agreement = _figure(
+                judging.intraclass_correlation, f"{path}: test_retest_icc", *sessions
+            )
+        if covariates is not None:
+            of_told = values[told], values_told
+            explained = _figure(judging.variance_explained, f"{path}: covariates_r2", *of_told)
+        of_whom = {"n_with_repeats": len(first), "n_with_covariates": len(told)}
         table.append(
             {
                 "model": str(path),
                 "kind": model.kind,
                 "n_latents": values.shape[1],
                 "people": group,
-                "n_people": len(index),
+                "n_people": len(once),
                 "reconstruction_r2": share,
                 "test_retest_icc": agreement.mean(),
                 "covariates_r2": explained.mean(),
+                **of_whom,
             }
         )
         of_latents += [
-            {"model": str(path), "latent": name, "test_retest_icc": icc, "covariates_r2": by}
+            {
+                "model": str(path),
+                "latent": name,
+                "people": group,
+                "test_retest_icc": icc,
+                "covariates_r2": by,
+                **of_whom,
+            }
             for name, icc, by in zip(model.latent_names, agreement, explained, strict=True)
         ]
-        log.info("%s: R2 %.3f of %d people (%s)", path, share, len(index), group)
-    likeness = [
-        {
-            "model": str(model_paths[a]),
-            "other": str(model_paths[b]),
-            "n_people": cohort.n_samples,
-            "canonical_correlation": judging.canonical_correlations(latents[a], latents[b]).mean(),
-        }
-        for a, b in combinations(range(len(models)), 2)
-    ]
+        log.info("%s: R2 %.3f of %d people (%s)", path, share, len(once), group)
+    likeness = []
+    for a, b in combinations(range(len(models)), 2):
+        one, other = latents[a][once], latents[b][once]  # (n_people, n_latents) each
+        what = f"{model_paths[a]} and {model_paths[b]}: canonical_correlation"
+        correlations = _figure(judging.canonical_correlations, what, one, other)
+        likeness.append(
+            {
+                "model": str(model_paths[a]),
+                "other": str(model_paths[b]),
+                "people": group,
+                "n_people": len(once),
+                "canonical_correlation": correlations.mean(),
+                "by_chance": judging.correlation_by_chance(len(once), one.shape[1], other.shape[1]),
+            }
+        )
     _write_table(out / "representations.tsv", table)
     _write_table(out / "latents.tsv", of_latents)
     if likeness:
@@ -707,11 +751,12 @@ def explain_latents(
     of the atlas, ranked.
     """
     device = chosen_device(device, threads)
-    cohort = sound_cohort(cohort_path)
-    model, representation = _model_for(model_path, cohort, device)
+    whole = read_cohort(cohort_path)
+    model, representation = _model_for(model_path, whole, device)
     index = _chosen_latents(model, chosen, model_path)
-    people = np.random.default_rng(seed).permutation(cohort.n_samples)[:n_people]
-    latents = encode_maps(representation, rows_of(cohort), np.sort(people)).latents
+    cohort = draw_people(whole, n_people, seed)
+    check_scale(model, cohort, model_path)
+    latents = encode_maps(representation, cohort.rows, np.arange(cohort.n_samples)).latents
 
     def decode(codes: torch.Tensor) -> torch.Tensor:
         return representation.decode_rows(codes.to(representation.mean_rows.device))
@@ -723,15 +768,14 @@ def explain_latents(
     if model.kind == "autoencoder":
         strength = explaining.smooth(t, cohort.mask, size, SMOOTHING_MM)
         maps["effect_t"] = strength
-    few = latents[: min(len(latents), N_DERIVATIVE)]
-    maps["derivative"] = explaining.derivative(decode, few, index)
+    maps["derivative"] = explaining.derivative(decode, latents[:N_DERIVATIVE], index)
     called = [model.latent_names[k] for k in index]
     for name, rows in maps.items():
         volume = np.zeros((*cohort.mask.shape, len(index)), dtype=np.float32)
         volume[cohort.mask] = rows.T
         write_nifti(out / f"{name}.nii.gz", volume, cohort.affine)
     mean = np.zeros(cohort.mask.shape, dtype=np.float32)
-    mean[cohort.mask] = cohort.rows(np.sort(people[:N_DERIVATIVE])).mean(axis=0)
+    mean[cohort.mask] = cohort.rows(range(len(latents[:N_DERIVATIVE]))).mean(axis=0)
     shown = np.zeros((len(index[:N_SHOWN]), *cohort.mask.shape), dtype=np.float32)
     shown[:, cohort.mask] = strength[:N_SHOWN]
     picture = overlays(mean, list(shown), called[:N_SHOWN], cohort.affine)
@@ -815,20 +859,41 @@ def _places(cohort: Cohort) -> NDArray[np.float64]:
     return np.argwhere(cohort.mask) @ cohort.affine[:3, :3].T + cohort.affine[:3, 3]
 
 
-def _to_judge(cohort: Cohort, models: Sequence[Model]) -> tuple[NDArray[np.int64], str]:
-    """Places of the people on whom models are judged, and what these are."""
-    seen = frozenset().union(*(model.seen for model in models))
-    unseen = [k for k, name in enumerate(cohort.sample_id) if name not in seen]
-    if len(unseen) > 1:
-        return np.array(unseen), "unseen"
-    held = [frozenset(model.about["training"]["validation_sample_id"]) for model in models]
-    everywhere = frozenset.intersection(*held)
-    left = [k for k, name in enumerate(cohort.sample_id) if name in everywhere]
-    if len(left) > 1:
-        return np.array(left), "held out"
+def _figure(
+    compute: Callable[[ArrayLike, ArrayLike], NDArray[np.float64]],
+    what: str,
+    latents: NDArray[np.floating],
+    others: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """A figure of each latent; NaN, and the log says why, where people are too few for it."""
+    try:
+        return compute(latents, others)
+    except InputError as error:
+        log.warning(
+            "%s is n/a: %s, whom no model was trained on; judge on a cohort that has them",
+            *(what, error),
+        )
+        return np.full(latents.shape[1], np.nan)
+
+
+def _to_judge(cohort: Cohort, models: Sequence[Model], pairs: Pairs) -> tuple[Cohort, str]:
+    """The people on whom models are judged, whose maps are sound, and what these people are."""
+    found = []
+    groups = {
+        "unseen": frozenset().union(*(model.seen for model in models)),
+        "held out": frozenset().union(*(model.trained for model in models)),
+    }
+    for group, known in groups.items():
+        people = cohort.subset(np.flatnonzero(~is_seen(cohort.sample_id, known, pairs)))
+        if people.n_samples >= judging.FEWEST_PEOPLE:
+            people = sound_cohort(people)
+        found.append(len(first_of_each(number_people(people.sample_id, pairs))))
+        if found[-1] >= judging.FEWEST_PEOPLE:
+            return people, group
     raise InputError(
-        f"{cohort.path}: the models have seen all of its people, and held out fewer than two in "
-        "common; judge them on other people, or train them with one seed"
+        f"{cohort.path}: {found[0]} of its people are unseen by the models, and {found[1]} were in "
+        f"no training of theirs; at least {judging.FEWEST_PEOPLE} are needed: judge them on other "
+        "people, or train them on more, all with one seed, which holds out the same tenth"
     )
 
 
@@ -836,7 +901,7 @@ def _to_encode(
     cohort: Cohort, model: Model, model_path: Path, training_people: str
 ) -> NDArray[np.int64]:
     """Places of the people to encode."""
-    trained = np.array([name in model.seen for name in cohort.sample_id])
+    trained = is_seen(cohort.sample_id, model.seen, ())
     if training_people == "keep" or not trained.any():
         return np.arange(cohort.n_samples)
     told = (
@@ -926,14 +991,14 @@ def _progress(
 
 
 @contextmanager
-def _curves(folder: Path | None) -> Iterator[Callable[[kernel.Epoch], None]]:
-    """What draws an epoch for TensorBoard."""
+def _curves(folder: Path | None, n_done: int) -> Iterator[Callable[[kernel.Epoch], None]]:
+    """What draws an epoch for TensorBoard; epochs that are trained again hide their curves."""
     if folder is None:
         yield lambda _: None
         return
     from tensorboardX import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder), purge_step=n_done + 1) as writer:
 
         def draw(epoch: kernel.Epoch) -> None:
             writer.add_scalar("loss/training", epoch.train_loss, epoch.epoch)

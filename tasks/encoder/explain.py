@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from axoloci.errors import InputError
+from axoloci.tasks.encoder.representation import in_parts
 
 Decode = Callable[[Tensor], Tensor]
 """Latents (b, n_latents) -> maps (b, n_voxels)."""
@@ -53,18 +54,19 @@ def perturb(
     """
     codes = torch.from_numpy(np.asarray(latents, dtype=np.float32))  # (n, K)
     n, sd = len(codes), codes.std(dim=0)  # (K,)
-    effects, ts = [], []
+    effects, ts, at_once = [], [], PEOPLE_AT_ONCE
     for first in range(0, len(index), LATENTS_AT_ONCE):
         group = index[first : first + LATENTS_AT_ONCE].tolist()
         total: list[Tensor] = []
         squares: list[Tensor] = []
         for start in range(0, n, PEOPLE_AT_ONCE):
             some = codes[start : start + PEOPLE_AT_ONCE]  # (b, K)
-            before = decode(some).cpu()  # (b, n_voxels)
+            before, at_once = in_parts(_on_cpu(decode), some, at_once)  # (b, n_voxels)
             for place, k in enumerate(group):
                 more = some.clone()
                 more[:, k] += sd[k]
-                change = (decode(more).cpu() - before).double()  # (b, n_voxels)
+                after, at_once = in_parts(_on_cpu(decode), more, at_once)
+                change = (after - before).double()  # (b, n_voxels)
                 if start == 0:
                     total.append(change.sum(dim=0))
                     squares.append(change.square().sum(dim=0))
@@ -103,18 +105,27 @@ def derivative(
     [float32, shape: (k, n_voxels)]
     """
     codes = torch.from_numpy(np.asarray(latents, dtype=np.float32))  # (n, K)
-    maps = []
-    for k in index.tolist():
+    maps, at_once = [], PEOPLE_AT_ONCE
+    for direction in torch.eye(codes.shape[1])[index]:  # (K,)
+        along = _on_cpu(_derivative_along(decode, direction))
         total = torch.zeros(())
         for start in range(0, len(codes), PEOPLE_AT_ONCE):
             some = codes[start : start + PEOPLE_AT_ONCE]  # (b, K)
-            direction = torch.zeros_like(some)
-            direction[:, k] = 1
             with torch.no_grad():
-                change = torch.func.jvp(decode, (some,), (direction,))[1]  # (b, n_voxels)
-            total = total + change.cpu().double().sum(dim=0)
+                change, at_once = in_parts(along, some, at_once)  # (b, n_voxels)
+            total = total + change.double().sum(dim=0)
         maps.append((total / len(codes)).float().numpy())
     return np.stack(maps)
+
+
+def _derivative_along(decode: Decode, direction: Tensor) -> Decode:
+    """How maps (b, n_voxels) change with latents (b, K) in a direction (K,)."""
+    return lambda codes: torch.func.jvp(decode, (codes,), (direction.expand_as(codes),))[1]
+
+
+def _on_cpu(function: Decode) -> Decode:
+    """The same function, whose results leave the GPU one part after the other."""
+    return lambda codes: function(codes).cpu()
 
 
 def smooth(

@@ -1,55 +1,86 @@
-"""What the encoder's commands read: a cohort store whose damaged maps are left out, and people."""
+"""What the encoder's commands read: a cohort less the maps of no use, tables of people."""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
+from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.cohort import Cohort, check_cohort, read_cohort
+from axoloci.io.cohort import Cohort, check_cohort
 from axoloci.io.tables import read_table
-from axoloci.tasks.encoder.representation import Rows
+
+LONG_CHECK = 3.0  # seconds; the log tells of a check of maps that takes longer
 
 log = logging.getLogger("axoloci")
 
 
-def sound_cohort(path: Path) -> Cohort:
-    """A cohort store without the people whose stored maps are damaged, who are named.
+def sound_cohort(cohort: Cohort) -> Cohort:
+    """A cohort without the people whose stored maps cannot be used, who are named.
 
-    All maps are read once for it, which costs little beside what follows.
+    All its maps are read once for it: give it only the people who are used.
+
+    Raises
+    ------
+    InputError
+        Nobody is left.
     """
-    cohort = read_cohort(path)
-    damaged = check_cohort(cohort)
-    if len(damaged) == cohort.n_samples:
-        raise InputError(f"{path}: all stored maps are damaged; store the cohort again")
-    if damaged:
+    faulty = _faulty_people(cohort)
+    if len(faulty) == cohort.n_samples:
+        raise InputError(f"{cohort.path}: no stored map can be used; store the cohort again")
+    return cohort.without(faulty)
+
+
+def draw_people(cohort: Cohort, n_people: int, seed: int) -> Cohort:
+    """Some people of a cohort by chance, in the order of the draw; all where there are fewer.
+
+    Only their maps are checked; others are drawn for those that cannot be used, who are named.
+
+    Raises
+    ------
+    InputError
+        Fewer than two are left.
+    """
+    rest = np.random.default_rng(seed).permutation(cohort.n_samples)
+    drawn: list[int] = []
+    while len(drawn) < n_people and len(rest):
+        some, rest = np.split(rest, [n_people - len(drawn)])
+        faulty = _faulty_people(cohort.subset(some))
+        drawn += [k for k in some.tolist() if cohort.sample_id[k] not in faulty]
+    if len(drawn) < 2:
+        raise InputError(
+            f"{cohort.path}: the maps of {len(drawn)} people can be used, at least 2 are needed; "
+            "store the cohort again, or take one of more people"
+        )
+    return cohort.subset(drawn)
+
+
+def _faulty_people(cohort: Cohort) -> frozenset[str]:
+    """Whose stored maps are damaged or of one value; the log names them."""
+    start = time.monotonic()
+    faults = check_cohort(cohort, lambda checked, n_maps: progress(checked, "check", n_maps))
+    seconds = time.monotonic() - start
+    if seconds > LONG_CHECK:
+        log.info("%s: %d maps were checked in %.0f s", cohort.path, cohort.n_samples, seconds)
+    if faults.damaged:
         log.warning(
             "%s: the stored maps of %d people are damaged, who are left out: %s; store the cohort "
             "again to have them back",
-            *(path, len(damaged), ", ".join(damaged)),
+            *(cohort.path, len(faults.damaged), ", ".join(faults.damaged)),
         )
-    return cohort.without(damaged)
-
-
-def rows_of(cohort: Cohort) -> Rows:
-    """Reader of maps that names a person whose map cannot be z-scored."""
-
-    def rows(index: NDArray[np.int64]) -> NDArray[np.float32]:
-        maps = cohort.rows(index)
-        constant = np.ptp(maps, axis=1) == 0
-        if constant.any():
-            who = ", ".join(cohort.sample_id[row] for row in index[constant])
-            raise InputError(
-                f"{cohort.path}: the map of {who} has one value in the whole mask; leave it out"
-            )
-        return maps
-
-    return rows
+    if faults.constant:
+        log.warning(
+            "%s: the maps of %d people have one value in the whole mask, who are left out: %s; "
+            "look at their maps",
+            *(cohort.path, len(faults.constant), ", ".join(faults.constant)),
+        )
+    return frozenset((*faults.damaged, *faults.constant))
 
 
 def chosen_device(device: str, threads: int | None) -> str:
@@ -62,47 +93,55 @@ def chosen_device(device: str, threads: int | None) -> str:
     return "cuda" if available and device != "cpu" else "cpu"
 
 
-def read_covariates(path: Path, cohort: Cohort) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Covariates of the people of a cohort.
+def read_covariates(path: Path, cohort: Cohort) -> pd.DataFrame:
+    """Covariates of the people of a cohort who have all of them.
 
     Returns
     -------
-    (index, covariates)
-        [int64, shape: (m,)] places in the cohort of the people that have all of them; [float64,
-        shape: (m, p)] their values, without an intercept.
+    pandas.DataFrame
+        (m, p) float64 without an intercept, indexed by sample_id, in the order of the cohort.
 
     Raises
     ------
     InputError
-        Fewer than three people have all covariates.
+        Nobody of the cohort has all covariates.
     """
-    table = read_table(path).dropna().reindex(cohort.sample_id)
-    index = np.flatnonzero(table.notna().all(axis=1))
-    if len(index) < 3:
-        raise InputError(f"{path}: {len(index)} people of {cohort.path} have all its columns")
-    # words become one indicator a level
-    return index, pd.get_dummies(table.iloc[index], dtype=np.float64).to_numpy(dtype=np.float64)
+    table = read_table(path).dropna()
+    table = table.loc[[name for name in cohort.sample_id if name in table.index]]
+    if table.empty:
+        raise InputError(
+            f"{path}: nobody of {cohort.path} has all its columns; are its ids those of the store, "
+            f"such as '{cohort.sample_id[0]}'?"
+        )
+    return pd.get_dummies(table, dtype=np.float64).astype(np.float64)  # words: a column a level
 
 
-def read_repeats(path: Path, cohort: Cohort) -> NDArray[np.int64]:
+def read_repeats(path: Path, known: Collection[str]) -> list[tuple[str, str]]:
     """Pairs of sessions of one person: a table of sample_ids, with columns `first` and `second`.
 
-    Returns
-    -------
-    [int64, shape: (m, 2)] Places in the cohort.
+    Parameters
+    ----------
+    path
+        The table, tab-separated.
+    known
+        Everybody who may be named.
 
     Raises
     ------
     InputError
-        No such columns, or a session that is not in the cohort.
+        No such columns, a session that nobody knows, or one that is paired with itself.
     """
     table = pd.read_csv(path, sep="\t", dtype=str)
     if not {"first", "second"} <= set(table.columns):
         raise InputError(f"{path}: has no columns 'first' and 'second', tab-separated")
-    place = {name: row for row, name in enumerate(cohort.sample_id)}
-    pairs = table[["first", "second"]].to_numpy()
-    for row, pair in enumerate(pairs, start=2):
-        for name in pair:
-            if name not in place:
-                raise InputError(f"{path}: row {row}: '{name}' is not in {cohort.path}")
-    return np.array([[place[name] for name in pair] for pair in pairs], dtype=np.int64)
+    pairs = list(zip(table["first"], table["second"], strict=True))
+    for row, (first, second) in enumerate(pairs, start=2):
+        for name in (first, second):
+            if name not in known:
+                raise InputError(
+                    f"{path}: row {row}: '{name}' is neither in the cohort store nor among the "
+                    "people of a model; correct it, or leave the row out"
+                )
+        if first == second:
+            raise InputError(f"{path}: row {row}: '{first}' is paired with itself")
+    return pairs

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError
 
+FEWEST_PEOPLE = 20  # more than the variables of a figure: of a correlation over fewer people the
+# standard error is up to a quarter, and a figure says little
 DEPENDENT = 1e-10  # of the largest singular value: a column below it is a mixture of others
 
 
@@ -30,23 +32,45 @@ def canonical_correlations(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        Too few people: with n_samples - 1 variables in both together any sets match.
+        Fewer than `FEWEST_PEOPLE` people more than variables in both sets together: with one more
+        any sets match.
 
     References
     ----------
     Hotelling 1936, doi:10.1093/biomet/28.3-4.321; by QR and SVD, Björck and Golub 1973,
     doi:10.1090/S0025-5718-1973-0348991-3.
     """
-    sides = [_orthonormal(values) for values in (x, y)]  # (n, rank) each
-    n, ranks = len(sides[0]), sum(side.shape[1] for side in sides)
-    if len(sides[1]) != n:
-        raise ValueError(f"{n} and {len(sides[1])} people")
-    if ranks >= n - 1:
+    (n, p), (n_other, q) = np.shape(x), np.shape(y)
+    if n_other != n:
+        raise ValueError(f"{n} and {n_other} people")
+    _demand(n, p + q, f"to compare {p} and {q} latents")
+    return np.linalg.svd(_orthonormal(x).T @ _orthonormal(y), compute_uv=False).clip(0, 1)
+
+
+def correlation_by_chance(n_samples: int, p: int, q: int) -> float:
+    """Root mean square of the canonical correlations of sets that have nothing in common.
+
+    Of any sets of full rank, over all ways in which the people of one can be shuffled.
+
+    Parameters
+    ----------
+    n_samples
+        People.
+    p, q
+        Variables in each set.
+
+    >>> round(correlation_by_chance(276, 128, 128), 2)
+    0.68
+    """
+    return float(np.sqrt(max(p, q) / (n_samples - 1)))
+
+
+def _demand(n: int, n_variables: int, for_what: str) -> None:
+    """Refuse too few people for a figure with so many variables."""
+    if n < n_variables + FEWEST_PEOPLE:
         raise InputError(
-            f"{n} people are too few to compare {' and '.join(str(s.shape[1]) for s in sides)} "
-            f"latents: any would match; at least {ranks + 2} are needed"
+            f"{n} people are too few {for_what}; at least {n_variables + FEWEST_PEOPLE} are needed"
         )
-    return np.linalg.svd(sides[0].T @ sides[1], compute_uv=False).clip(0, 1)
 
 
 def _orthonormal(values: ArrayLike) -> NDArray[np.float64]:
@@ -77,7 +101,7 @@ def intraclass_correlation(first: ArrayLike, second: ArrayLike) -> NDArray[np.fl
     Raises
     ------
     InputError
-        Fewer than three people.
+        Fewer than `FEWEST_PEOPLE` people.
 
     References
     ----------
@@ -85,8 +109,7 @@ def intraclass_correlation(first: ArrayLike, second: ArrayLike) -> NDArray[np.fl
     """
     sessions = np.stack([np.asarray(s, dtype=np.float64) for s in (first, second)], axis=1)
     n, k, _ = sessions.shape  # (n, 2, n_latents)
-    if n < 3:
-        raise InputError(f"{n} people with two sessions; at least 3 are needed")
+    _demand(n, 0, "with two sessions to tell how far these agree")
     grand = sessions.mean(axis=(0, 1))
     people, session = sessions.mean(axis=1), sessions.mean(axis=0)  # (n, K), (2, K)
     between = k * ((people - grand) ** 2).sum(axis=0) / (n - 1)
@@ -115,13 +138,12 @@ def variance_explained(latents: ArrayLike, covariates: ArrayLike) -> NDArray[np.
     Raises
     ------
     InputError
-        As many covariates as people.
+        Fewer than `FEWEST_PEOPLE` people more than covariates.
     """
+    n, n_covariates = np.shape(covariates)
+    _demand(n, n_covariates, f"to tell what {n_covariates} covariates explain")
     y = np.asarray(latents, dtype=np.float64)
     y = y - y.mean(axis=0)
-    basis = _orthonormal(covariates)  # (n, p)
-    n, p = basis.shape
-    if n - p - 1 < 1:
-        raise InputError(f"{p} covariates of {n} people leave no degrees of freedom")
+    basis = _orthonormal(covariates)  # (n, rank)
     unexplained = 1 - ((basis.T @ y) ** 2).sum(axis=0) / (y**2).sum(axis=0)
-    return np.asarray(1 - unexplained * (n - 1) / (n - p - 1), dtype=np.float64)
+    return np.asarray(1 - unexplained * (n - 1) / (n - basis.shape[1] - 1), dtype=np.float64)

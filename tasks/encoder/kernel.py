@@ -58,9 +58,10 @@ class Config:
     # of a map is noise of single voxels, a mean averages it away and a maximum picks it
     fixed_norm: bool = True  # batch norm's moments are measured once, before training: those of a
     # few noisy maps differ from step to step by more than the people do
-    pca_start: bool = True  # latents start as principal components of the maps, and the components
-    # stay as a linear path from latents to map beside the decoder, which learns what they leave: a
-    # random start stays at the mean map where the signal is a tenth of the variance
+    pca_start: bool = True  # half of the latents start as principal components of the maps, and the
+    # components stay as a linear path from latents to map beside the decoder, which learns what
+    # they leave. Of a random start no latent gets away from the mean map for long where the signal
+    # is a tenth of the variance; where all are components, training stays near these for long
     rate_by_inputs: bool = True  # divide the step size of the layer that gives the latents by its
     # inputs: Adam moves each weight alike, and 20,000 moved together throw the latents far off
     keep_best: bool = True  # end with the weights, the first ones included, that are best on the
@@ -200,15 +201,32 @@ def _block(n_in: int, n_out: int, leak: float) -> nn.Sequential:
 
 def _halved(h: Tensor, mean: bool) -> Tensor:
     """Mean or maximum of each 2×2×2 voxels, at an odd end of those there are: (b, c, x, y, z)."""
-    if not torch.are_deterministic_algorithms_enabled():
-        pool = F.avg_pool3d if mean else F.max_pool3d
-        return pool(h, 2, ceil_mode=True)
-    # on a GPU their way back adds in any order; this takes twice their time
+    if h.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return halved_by_axis(h, mean)
+    pool = F.avg_pool3d if mean else F.max_pool3d
+    return pool(h, 2, ceil_mode=True)
+
+
+def halved_by_axis(h: Tensor, mean: bool) -> Tensor:
+    """Pooling by slices: on a GPU the way back of PyTorch's own adds in any order.
+
+    Parameters
+    ----------
+    h
+        [shape: (b, c, x, y, z)]
+    mean
+        Of each 2×2×2 voxels the mean, else the maximum.
+
+    Returns
+    -------
+    Tensor
+        [shape: (b, c, ⌈x/2⌉, ⌈y/2⌉, ⌈z/2⌉)]
+    """
     for axis in (2, 3, 4):
         if h.shape[axis] % 2:  # twice the last voxel is as if it were alone
             h = torch.cat((h, h.narrow(axis, -1, 1)), axis)
-        half = (*h.shape[:axis], -1, 2, *h.shape[axis + 1 :])
-        first, second = h.reshape(half).unbind(axis + 1)  # every other voxel
+        pairs = h.reshape(*h.shape[:axis], -1, 2, *h.shape[axis + 1 :])
+        first, second = pairs.unbind(axis + 1)
         h = (first + second) / 2 if mean else torch.maximum(first, second)
     return h
 
@@ -746,7 +764,7 @@ class Training:
 
     @torch.no_grad()
     def _start_from_components(self) -> None:
-        """Make the first latents the scores of the maps on their leading principal components.
+        """Make the first half of the latents the scores of the maps on their leading components.
 
         The encoder gets them by ridge regression on its untrained features. The decoder starts
         with the regression of features and maps on these latents.
@@ -764,7 +782,8 @@ class Training:
         y -= y.mean(dim=0)
         y /= model.scale
         h -= mean
-        n = min(model.config.n_latents, len(h) - 1)  # centred people span one dimension less
+        # centred people span one dimension less
+        n = min(math.ceil(model.config.n_latents / 2), len(h) - 1)
         # people are fewer than voxels or features: all follows from their products, (m, m)
         scores = torch.linalg.eigh((y @ y.T).double())[1][:, -n:].flip(1)  # leading first
         scores = scores.float() * math.sqrt(len(h) - 1)  # (m, n), variance 1

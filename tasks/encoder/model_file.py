@@ -28,6 +28,7 @@ FORMAT_VERSION = 2
 N_MEASURED = 64  # people whose maps tell the scale of the intensities
 OTHER_SCALE = 2.0  # ratio of mean or spread beyond which maps are on another scale: scanners differ
 # by a tenth, percent from shares by a hundred
+OTHER_MEAN = 1.0  # spreads within which means are alike whatever their ratio, as it is around zero
 
 LATENT_NAMES = {"autoencoder": "latent", "linear": "component"}
 
@@ -53,8 +54,12 @@ class Model:
     @property
     def seen(self) -> frozenset[str]:
         """People whose maps were used to fit it, or to choose when to stop."""
-        training = self.about["training"]
-        return frozenset(training["train_sample_id"]) | frozenset(training["validation_sample_id"])
+        return self.trained | frozenset(self.about["training"]["validation_sample_id"])
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """People whose maps were used to fit it."""
+        return frozenset(self.about["training"]["train_sample_id"])
 
     @property
     def latent_names(self) -> list[str]:
@@ -155,12 +160,12 @@ def read_model(path: str | os.PathLike[str]) -> Model:
 
 
 def check_fits(model: Model, cohort: Cohort, model_path: Path) -> None:
-    """Refuse a cohort whose maps are not what the model was fitted on.
+    """Refuse a cohort store that does not hold what the model was fitted on; no map is read.
 
     Raises
     ------
     InputError
-        Another measure, grid or mask, or intensities on another scale.
+        Another measure, grid or mask.
     """
     about = model.about
     for key, here in (
@@ -179,14 +184,29 @@ def check_fits(model: Model, cohort: Cohort, model_path: Path) -> None:
             f"{cohort.path}: its affine is {cohort.affine.tolist()}, that of {model_path} is "
             f"{about['affine']}; bring the maps to the model's space"
         )
-    here_scale = _intensity(cohort, np.arange(cohort.n_samples))
-    for key, ours in here_scale.items():
-        known = about["intensity"][key]
-        if not known / OTHER_SCALE < ours < known * OTHER_SCALE:
+
+
+def check_scale(model: Model, cohort: Cohort, model_path: Path) -> None:
+    """Refuse maps whose intensities are on another scale than those the model was fitted on.
+
+    Spreads are compared by their ratio. Means may differ by as much or by a spread, so that those
+    of signed measures, which are around zero or below, can agree.
+
+    Raises
+    ------
+    InputError
+        They are, as percent and shares.
+    """
+    ours, known = _intensity(cohort, np.arange(cohort.n_samples)), model.about["intensity"]
+    spread = known["spread_of_maps"]
+    alike = {key: known[key] / OTHER_SCALE < ours[key] < known[key] * OTHER_SCALE for key in known}
+    alike["mean_of_maps"] |= abs(ours["mean_of_maps"] - known["mean_of_maps"]) < OTHER_MEAN * spread
+    for key in known:
+        if not alike[key]:
             raise InputError(
-                f"{cohort.path}: the {key.replace('_', ' ')} is {ours:.4g}, that of the people who "
-                f"trained {model_path} {known:.4g}: the maps are scaled differently; bring them to "
-                "the same units"
+                f"{cohort.path}: the {key.replace('_', ' ')} is {ours[key]:.4g}, that of the "
+                f"people who trained {model_path} {known[key]:.4g}: the maps are scaled "
+                "differently; bring them to the same units"
             )
 
 

@@ -5,6 +5,7 @@ Maps come as rows: the voxels inside the cohort's mask, C order.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from axoloci.errors import InputError
 from axoloci.io.ahead import map_ahead
 from axoloci.statistics import robust_z
 
@@ -24,6 +26,8 @@ ENCODE_BATCH = 16  # people encoded at once; the latents hardly depend on it (1e
 N_AHEAD = 2  # batches that are read while another is computed
 PEOPLE_PER_LATENT = 15
 MANY_SPREADS = 5.0  # robust standard deviations, which no one of 50,000 sound people reaches
+
+log = logging.getLogger("axoloci")
 
 
 class Representation(Protocol):
@@ -135,6 +139,47 @@ def read_ahead(
         yield maps.to(device, non_blocking=True)
 
 
+def in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> tuple[Tensor, int]:
+    """Apply a function to as many rows at a time as the device's memory holds.
+
+    Parameters
+    ----------
+    function
+        Rows (b, ...) -> rows (b, ...), of each row by itself.
+    rows
+        [shape: (n, ...)]
+    size
+        Rows at a time; halved until they fit.
+
+    Returns
+    -------
+    (results, size)
+        [shape: (n, ...)]; the rows at a time that fit, for the next call.
+
+    Raises
+    ------
+    InputError
+        Not even one fits.
+    """
+    fits = size
+    while True:
+        try:
+            results = torch.cat([function(part) for part in torch.split(rows, fits)])
+            break
+        except torch.OutOfMemoryError as error:
+            if min(fits, len(rows)) == 1:
+                raise InputError(
+                    "the GPU's memory does not hold what one map takes; free it of other programs, "
+                    "or choose --device cpu"
+                ) from error
+        # after the clause, for within it the error holds the tensors that are to be freed
+        fits = min(fits, len(rows)) // 2
+        torch.cuda.empty_cache()
+    if fits < size:
+        log.info("the GPU's memory does not hold %d maps: going on with %d at once", size, fits)
+    return results, fits
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Latents of people, and how well their maps are made again from them."""
@@ -159,23 +204,31 @@ def encode_maps(
     index
         [int64, shape: (n_samples,)] Who is encoded.
     batch_size
-        People at once.
+        People at once; fewer where the GPU's memory does not hold them.
 
     Returns
     -------
     Encoded
     """
     mean = model.mean_rows  # (n_voxels,)
+
+    def encode(maps: Tensor) -> Tensor:
+        """Maps (b, n_voxels) -> latents, error and distance from the mean (b, n_latents + 2)."""
+        truth = model.scaled(maps)  # (b, n_voxels)
+        code = model.encode_rows(truth)  # (b, n_latents)
+        error = (truth - model.decode_rows(code)).square().mean(dim=1)  # (b,)
+        distance = (truth - mean).square().mean(dim=1)  # (b,)
+        return torch.column_stack((code, error, distance))
+
     latents = np.empty((len(index), model.n_latents), dtype=np.float32)
     error, distance = np.empty(len(index)), np.empty(len(index))
     places = [slice(at, at + batch_size) for at in range(0, len(index), batch_size)]
     maps_of = read_ahead(rows, [index[place] for place in places], mean.device)
+    at_once = batch_size
     for place, maps in zip(places, maps_of, strict=True):
-        truth = model.scaled(maps)  # (b, n_voxels)
-        code = model.encode_rows(truth)  # (b, n_latents)
-        latents[place] = code.cpu().numpy()
-        error[place] = (truth - model.decode_rows(code)).square().mean(dim=1).cpu().numpy()
-        distance[place] = (truth - mean).square().mean(dim=1).cpu().numpy()
+        encoded, at_once = in_parts(encode, maps, at_once)
+        values = encoded.cpu().numpy()  # (b, n_latents + 2)
+        latents[place], error[place], distance[place] = values[:, :-2], *values[:, -2:].T
     return Encoded(latents, error, 1 - error / distance)
 
 
@@ -195,8 +248,13 @@ def reconstruct(model: Representation, maps: NDArray[np.floating[Any]]) -> NDArr
     [float32, shape: (b, n_voxels)]
     """
     given = torch.from_numpy(maps).to(model.mean_rows)
-    again = model.decode_rows(model.encode_rows(model.scaled(given)))
-    return np.asarray(model.unscaled(again, given).cpu().numpy(), dtype=np.float32)
+    again, _ = in_parts(lambda part: _made_again(model, part), given, len(given))
+    return np.asarray(again.cpu().numpy(), dtype=np.float32)
+
+
+def _made_again(model: Representation, maps: Tensor) -> Tensor:
+    """Maps (b, n_voxels) made again from their latents, in their own units."""
+    return model.unscaled(model.decode_rows(model.encode_rows(model.scaled(maps))), maps)
 
 
 @torch.inference_mode()
@@ -228,15 +286,23 @@ def reconstruction_r2(
     for maps in read_ahead(rows, batches, device):
         total += zscore(maps)[0].sum(dim=0, dtype=torch.float64)
     mean = total / len(index)  # (n_voxels,)
-    distance, error = 0.0, np.zeros(len(models))
-    for maps in read_ahead(rows, batches, device):
+
+    def squares(maps: Tensor) -> Tensor:
+        """Maps (b, n_voxels) -> distance from the mean, error of each model (b, 1 + n_models)."""
         truth = zscore(maps)[0]  # (b, n_voxels)
-        distance += float((truth - mean).square().sum())
-        for place, model in enumerate(models):
-            again = model.unscaled(model.decode_rows(model.encode_rows(model.scaled(maps))), maps)
-            error[place] += float((truth - zscore(again)[0]).double().square().sum())
+        distance = (truth - mean).square().sum(dim=1)  # (b,)
+        errors = [
+            (truth - zscore(_made_again(model, maps))[0]).double().square().sum(dim=1)
+            for model in models
+        ]
+        return torch.column_stack((distance, *errors))
+
+    sums, at_once = np.zeros(1 + len(models)), ENCODE_BATCH
+    for maps in read_ahead(rows, batches, device):
+        of_people, at_once = in_parts(squares, maps, at_once)  # (b, 1 + n_models)
+        sums += of_people.sum(dim=0).cpu().numpy()
     n = len(index)
-    return np.asarray(1 - error / (distance * n / (n - 1)))
+    return np.asarray(1 - sums[1:] / (sums[0] * n / (n - 1)))
 
 
 def outliers(error: NDArray[np.float64]) -> NDArray[np.bool_]:

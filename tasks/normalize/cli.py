@@ -38,9 +38,6 @@ IN_BRAIN = 0.5
 LOW_SIMILARITY = 0.5
 """Correlation with the template below which a registration deserves a look."""
 
-CHECKED_AT_ONCE = 100
-"""Maps between two signs of life of `check-store`."""
-
 EXIT_WITH_NAMED_FAILURES = 3
 
 _REGISTERED = (
@@ -324,24 +321,19 @@ def check_store(cohort: Path) -> None:
     """Read a whole cohort store and name the people whose maps are damaged or missing.
 
     Prints their sample_id, one a line; exit code 3 if there are any. The rest can be used: a
-    damaged map stops only what reads it.
+    damaged map stops only what reads it. Maps of one value, which axoloci-encoder leaves out, are
+    no damage: the log names them.
     """
     from axoloci.io.cohort import check_cohort, read_cohort
 
     people = read_cohort(cohort)
-    blocks = [
-        range(first, min(people.n_samples, first + CHECKED_AT_ONCE))
-        for first in range(0, people.n_samples, CHECKED_AT_ONCE)
-    ]
-    damaged = [
-        name
-        for block in progress(blocks, "check", len(blocks))
-        for name in check_cohort(people.subset(block))
-    ]
-    for name in damaged:
+    faults = check_cohort(people, lambda checked, n_maps: progress(checked, "check", n_maps))
+    for name in faults.damaged:
         click.echo(name)
-    log.info("%s: %d of %d maps are damaged", cohort, len(damaged), people.n_samples)
-    if damaged:
+    if faults.constant:
+        log.warning("%s: one value in the whole map of %s", cohort, ", ".join(faults.constant))
+    log.info("%s: %d of %d maps are damaged", cohort, len(faults.damaged), people.n_samples)
+    if faults.damaged:
         raise SystemExit(EXIT_WITH_NAMED_FAILURES)
 
 

@@ -62,7 +62,7 @@ def damage(cohort: Path) -> str:
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(bytes(content))
-    (who,) = check_cohort(read_cohort(cohort))
+    (who,) = check_cohort(read_cohort(cohort)).damaged
     return who
 
 
@@ -491,11 +491,7 @@ def test_encode__refuses_files_that_are_no_model(cohort: Path, tmp_path: Path) -
         assert message in result.output
 
 
-def test_train__names_what_is_wrong_with_maps_and_options(cohort: Path, tmp_path: Path) -> None:
-    flat = store(tmp_path / "flat.zarr", mask(), constant=True)
-    result = train(flat, tmp_path / "m.safetensors")
-    assert result.exit_code == 1
-    assert "the map of 0005 has one value in the whole mask" in result.output
+def test_train__names_what_is_wrong_with_options(cohort: Path, tmp_path: Path) -> None:
     result = train(cohort, tmp_path / "m.safetensors", "--channels", "2,4,8,16")
     assert result.exit_code == 1
     assert "too small for 4 levels" in result.output
@@ -522,51 +518,6 @@ def planted(
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     write_cohort(path, [f"{ids}{k}" for k in range(n)], rows.__getitem__, inside, affine)
     return path, factors, half
-
-
-def test_judge__compares_models_on_people_none_of_them_has_seen(tmp_path: Path) -> None:
-    known, _, _ = planted(tmp_path / "known.zarr")
-    others, factors, _ = planted(tmp_path / "others.zarr", ids="q", seed=1)
-    atlas = np.zeros((8, 9, 7), dtype=np.float32)
-    atlas[:4], atlas[4:] = 1, 2
-    write_nifti(tmp_path / "atlas.nii.gz", atlas, np.diag([2.0, 2.0, 2.0, 1.0]))
-    models = [tmp_path / f"{name}.safetensors" for name in ("one", "two", "tracts")]
-    plain = ("--n-latents", 2, "--bandwidth", 0)
-    for model, options in zip(
-        models,
-        (plain, plain, ("--atlas", tmp_path / "atlas.nii.gz")),
-        strict=True,
-    ):
-        assert fit_linear(known, model, *options).exit_code == 0
-    covariates = pd.DataFrame({"IID": [f"q{k}" for k in range(60)], "age": factors[:, 0]})
-    covariates.to_csv(tmp_path / "c.tsv", sep="\t", index=False)
-    pairs = pd.DataFrame({"first": ["q0", "q1", "q2"], "second": ["q3", "q4", "q5"]})
-    pairs.to_csv(tmp_path / "pairs.tsv", sep="\t", index=False)
-    given = [part for model in models for part in ("--model", model)]
-    tables = ("--covariates", tmp_path / "c.tsv", "--repeats", tmp_path / "pairs.tsv")
-    result = run("judge", "--cohort", others, *given, *tables, "--out", tmp_path / "j")
-    assert result.exit_code == 0, result.output
-    table = pd.read_csv(tmp_path / "j" / "representations.tsv", sep="\t")
-    assert list(table.people) == ["unseen"] * 3
-    assert list(table.n_people) == [60] * 3
-    # what differs between z-scored maps is the halves' difference, a little more than the noise
-    assert (table.reconstruction_r2.between(0.55, 0.7)).all()
-    stability = pd.read_csv(tmp_path / "j" / "stability.tsv", sep="\t")
-    assert len(stability) == 3
-    assert (stability.canonical_correlation > 0.99).all()  # all find the halves
-    latents = pd.read_csv(tmp_path / "j" / "latents.tsv", sep="\t")
-    assert list(latents.latent) == ["component_000", "component_001"] * 3
-    of_tracts = latents[latents.model == str(models[2])]
-    assert of_tracts.covariates_r2.iloc[0] > 0.9  # the first half's factor is the covariate
-    assert of_tracts.covariates_r2.iloc[1] < 0.1
-    assert (latents.test_retest_icc < 0.99).all()  # they are not the same people
-
-    result = run("judge", "--cohort", known, *given, "--out", tmp_path / "held")
-    assert result.exit_code == 0, result.output
-    table = pd.read_csv(tmp_path / "held" / "representations.tsv", sep="\t")
-    assert list(table.people) == ["held out"] * 3
-    assert list(table.n_people) == [6] * 3
-    assert table.test_retest_icc.isna().all()
 
 
 @pytest.mark.parametrize("kind", ["linear", "autoencoder"])
@@ -616,6 +567,43 @@ def test_explain__shows_where_in_the_brain_a_latent_is(tmp_path: Path, kind: str
     wrong = run("explain", "--cohort", cohort, "--model", model, "--out", out, "--latent", "x")
     assert wrong.exit_code == 1
     assert "has no 'x'; known:" in wrong.output
+
+
+def test_commands__leave_out_people_whose_maps_have_one_value(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat, model = store(tmp_path / "flat.zarr", mask(), constant=True), tmp_path / "m.safetensors"
+    others = [name for name in IDS if name != "0005"]
+    for learn in (train, fit_linear):
+        caplog.clear()
+        assert learn(flat, model).exit_code == 0
+        assert "one value in the whole mask, who are left out: 0005" in caplog.text
+        about = header(model)["training"]
+        assert sorted([*about["train_sample_id"], *about["validation_sample_id"]]) == others  # type: ignore[misc]
+    assert encode(flat, model, tmp_path).exit_code == 0
+    assert pq.read_table(tmp_path / "latents.parquet")["sample_id"].to_pylist() == others
+    out = tmp_path / "explained"
+    result = run(
+        "explain", "--cohort", flat, "--model", model, "--out", out, "--latent", "component_000"
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_encode__reads_only_the_maps_of_those_it_encodes(cohort: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    assert fit_linear(cohort, model, "--n-latents", 1).exit_code == 0
+    some = [f"sub-{IDS[0]}_ses-2", *IDS[1:5], *(f"new{k}" for k in range(15))]
+    other = store(tmp_path / "other.zarr", mask(), seed=3, ids=some)
+    (shard,) = (path for path in (other / "fa" / "c").rglob("*") if path.is_file())
+    content = bytearray(shard.read_bytes())
+    index = np.frombuffer(content[-(20 * 16 + 4) : -4], dtype="<u8").reshape(20, 2)
+    content[int(index[2].sum()) - 9] ^= 1  # of somebody in training
+    shard.write_bytes(bytes(content))
+    assert check_cohort(read_cohort(other)).damaged == (IDS[2],)
+    result = encode(other, model, tmp_path, "drop")
+    assert result.exit_code == 0, result.output
+    # another session of somebody in training is left out as well
+    assert pq.read_table(tmp_path / "latents.parquet")["sample_id"].to_pylist() == some[5:]
 
 
 def test_commands__leave_out_people_whose_stored_maps_are_damaged(

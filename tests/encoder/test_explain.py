@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,28 @@ def test_derivative__goes_through_an_autoencoder() -> None:
         up, down = (model.decode_rows(torch.from_numpy(latents + s)) for s in (step, -step))
     differences = ((up - down) / 2e-2).mean(dim=0).numpy()
     assert np.corrcoef(found, differences)[0, 1] > 0.999
+
+
+def test_perturb_and_derivative__go_on_with_fewer_people_where_memory_is_short(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="axoloci")
+    sizes = []
+
+    def greedy(latents: Tensor) -> Tensor:
+        sizes.append(len(latents))
+        if len(latents) > 5:
+            raise torch.OutOfMemoryError
+        return bent(latents)
+
+    latents, index = people(), np.array([1, 0])
+    whole = (*explain.perturb(bent, latents, index), explain.derivative(bent, latents, index))
+    parts = (*explain.perturb(greedy, latents, index), explain.derivative(greedy, latents, index))
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    told = "the GPU's memory does not hold 16 maps: going on with 4 at once"
+    assert [record.getMessage() for record in caplog.records] == [told] * 2  # once each
+    assert sum(size > 5 for size in sizes) == 2 * 2  # 16 and 8 are tried once each
 
 
 def test_smooth__keeps_what_is_constant_and_takes_nothing_from_outside() -> None:

@@ -16,10 +16,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch.nn import functional as F  # noqa: N812
 
 from axoloci.errors import InputError
 from axoloci.tasks.encoder import kernel, representation
-from axoloci.tasks.encoder.kernel import UDIP_FA, Autoencoder, Config, Training
+from axoloci.tasks.encoder.kernel import (
+    UDIP_FA,
+    Autoencoder,
+    Config,
+    Training,
+    halved_by_axis,
+)
 from axoloci.tasks.encoder.linear import Linear
 from axoloci.tasks.encoder.representation import Encoded, encode_maps, reconstruct
 
@@ -203,22 +210,23 @@ def test_training__starts_with_the_principal_components_of_the_maps() -> None:
     with torch.no_grad():
         latents = model.encode_rows(torch.from_numpy(z)).numpy()
         again = model.rows(model(model.volumes(torch.from_numpy(z)))).numpy()
-    # the way back is the regression of the maps on the latents
-    by_latents = np.linalg.lstsq(latents[training.train_index], known, rcond=None)[0]
-    np.testing.assert_allclose(again, mean + latents @ by_latents, atol=1e-3)
+    half = latents[:, :2]
+    # the way back is the regression of the maps on these latents
+    by_latents = np.linalg.lstsq(half[training.train_index], known, rcond=None)[0]
+    np.testing.assert_allclose(again, mean + half @ by_latents, atol=1e-3)
     # a ridge regression from random features: near the scores, those of people unseen too
     unseen = zscored(planted(60, seed=4)[0]).numpy()
     with torch.no_grad():
         guess = model.encode_rows(torch.from_numpy(unseen)).numpy()
-    scores = (unseen - mean) @ np.linalg.svd(known, full_matrices=False)[2][:3].T
-    for k in range(3):  # as many as regions that vary
+    scores = (unseen - mean) @ np.linalg.svd(known, full_matrices=False)[2][:2].T
+    for k in range(2):  # half of the latents
         assert abs(np.corrcoef(scores[:, k], guess[:, k])[0, 1]) > 0.9
 
 
 def test_training__finds_planted_factors_in_people_it_never_saw() -> None:
     rows, _ = planted(60, seed=3)
     unseen, factors = planted(60, seed=4)
-    training = train(rows, replace(SMALL, epochs=12, batch_size=5))
+    training = train(rows, replace(SMALL, n_latents=6, epochs=12, batch_size=5))
     encoded = encode(training.model, unseen)
     for k in range(3):
         assert share_explained(factors[:, k], encoded.latents) > 0.9
@@ -404,22 +412,18 @@ def test_training__says_which_batch_fits_where_its_start_does_not(
         Training(rows.__getitem__, 24, ball(), SMALL)
 
 
-@pytest.mark.parametrize("mean_pool", [True, False])
-def test_training__only_of_steps_that_repeat_is_the_same(mean_pool: bool) -> None:
-    rows, _ = planted(24, seed=3)
-    config = replace(SMALL, mean_pool=mean_pool)
-
-    def losses() -> list[float]:
-        training = Training(rows.__getitem__, 24, ball(), config)
-        return [training.run_epoch().validation_loss for _ in range(2)]
-
-    ordinary = losses()
-    torch.use_deterministic_algorithms(True)
-    try:
-        repeating = losses()
-    finally:
-        torch.use_deterministic_algorithms(False)
-    np.testing.assert_allclose(repeating, ordinary, rtol=1e-4)
+@pytest.mark.parametrize("mean", [True, False])
+def test_halved_by_axis__equals_pooling_and_its_way_back(mean: bool) -> None:
+    generator = torch.Generator().manual_seed(5)
+    h = torch.randn(2, 3, 7, 8, 5, dtype=torch.float64, generator=generator)
+    pool = F.avg_pool3d if mean else F.max_pool3d
+    expected, own = h.clone().requires_grad_(), h.clone().requires_grad_()
+    pooled, halved = pool(expected, 2, ceil_mode=True), halved_by_axis(own, mean)
+    torch.testing.assert_close(halved, pooled)
+    weight = torch.randn(pooled.shape, dtype=torch.float64, generator=generator)
+    (pooled * weight).sum().backward()
+    (halved * weight).sum().backward()
+    torch.testing.assert_close(own.grad, expected.grad)
 
 
 def test_training__stops_when_it_diverges_and_keeps_its_last_good_history() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from axoloci.errors import InputError
 from axoloci.io import packing
-from axoloci.io.cohort import check_cohort, read_cohort
+from axoloci.io.cohort import Checked, Faults, check_cohort, read_cohort
 from axoloci.io.packing import write_cohort
 
 IDS = [f"{number:04d}" for number in range(1, 12)]
 AFFINE = np.diag([2.0, 2.0, 2.5, 1.0])
 SOURCE = [{"sample_id": name, "name": f"{name}.nii", "sha256": "0" * 64} for name in IDS]
+NONE = Faults(damaged=(), constant=())
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.float32]
@@ -180,9 +182,9 @@ def test_read_cohort__reads_version_1(version_1: Path, path: Path, rows: Rows) -
     old, new = read_cohort(version_1), read_cohort(path)
     np.testing.assert_array_equal(old.rows(), new.rows())
     assert (old.content_sha256, old.row_sha256) == (new.content_sha256, ())
-    assert check_cohort(old) == []
+    assert check_cohort(old) == NONE
     harm_map_of_0007(shards(version_1)[1])
-    assert check_cohort(read_cohort(version_1)) == ["0007"]
+    assert check_cohort(read_cohort(version_1)).damaged == ("0007",)
     few = old.without(["0007"])
     assert few.n_samples == 10
     assert few.content_sha256 not in (old.content_sha256, old.without(["0008"]).content_sha256)
@@ -253,23 +255,77 @@ def test_check_cohort__names_the_damaged_who_can_be_left_out(
     path: Path, harm: Callable[[Path], object], people: list[str]
 ) -> None:
     sound = read_cohort(path).rows()
-    assert check_cohort(read_cohort(path)) == []
+    assert check_cohort(read_cohort(path)) == NONE
     harm(shards(path)[1])
     cohort = read_cohort(path)
     with pytest.raises(InputError, match=f"map of {', '.join(people)} is damaged or missing"):
         cohort.rows()
-    assert check_cohort(cohort) == people
+    assert check_cohort(cohort) == Faults(damaged=tuple(people), constant=())
     left = cohort.without(people)
     kept = [k for k, name in enumerate(IDS) if name not in people]
     np.testing.assert_array_equal(left.rows(), sound[kept])
-    assert check_cohort(left) == []
+    assert check_cohort(left) == NONE
 
 
 def test_check_cohort__names_a_map_that_is_another_s(path: Path) -> None:
     first, second = shards(path)[:2]
     first.write_bytes(second.read_bytes())  # whole, with sound checksums
     read_cohort(path).rows()
-    assert check_cohort(read_cohort(path)) == IDS[:4]
+    assert check_cohort(read_cohort(path)).damaged == tuple(IDS[:4])
+
+
+@pytest.mark.parametrize("dtype", packing.DTYPES)
+def test_check_cohort__tells_maps_of_one_value_from_damaged_ones(
+    tmp_path: Path, mask: Mask, rows: Rows, dtype: str
+) -> None:
+    rows[2], rows[9] = 0.25, 0.0
+    rows[9, ::2] = -0.0  # one value all the same
+    rows[4, :-1] = 0.25  # constant but for the last voxel
+    path = tmp_path / "flat.zarr"
+    write_cohort(path, IDS, rows.__getitem__, mask, AFFINE, dtype=dtype)
+    assert check_cohort(read_cohort(path)) == Faults(damaged=(), constant=("0003", "0010"))
+    truncate(shards(path)[0])  # holds at least the first four people
+    faults = check_cohort(read_cohort(path))
+    assert set(faults.damaged) >= set(IDS[:4])
+    assert "0003" not in faults.constant
+
+
+def test_check_cohort__is_watched_map_by_map(path: Path) -> None:
+    told = []
+
+    def watch(checked: Iterable[Checked], n_maps: int) -> Iterator[Checked]:
+        for each in checked:
+            told.append((each, n_maps))
+            yield each
+
+    harm_map_of_0007(shards(path)[1])
+    assert check_cohort(read_cohort(path), watch).damaged == ("0007",)
+    assert told == [((name == "0007", False), 11) for name in IDS]
+
+
+@pytest.mark.parametrize("fails", ["open", "pread"])
+def test_check_cohort__takes_a_file_system_that_does_not_answer_for_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    cohort = read_cohort(path)
+
+    def stale(*_: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    for read in (check_cohort, type(cohort).rows):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, fails, stale)
+            message = r"fa/c/0/0: cannot be read \(Stale file handle\).* try again"
+            with pytest.raises(InputError, match=message):
+                read(cohort)
+    assert check_cohort(cohort) == NONE  # it answers again
+
+
+def test_check_cohort__takes_a_store_that_went_away_for_no_damage(path: Path) -> None:
+    cohort = read_cohort(path)
+    path.rename(path.with_name("elsewhere.zarr"))
+    with pytest.raises(InputError, match=r"cannot be read \(No such file or directory"):
+        check_cohort(cohort)
 
 
 def test_write_cohort__refuses_what_cannot_be_stored(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,10 +23,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.ahead import map_ahead
-from axoloci.io.shards import DamagedError, Shards, open_shards
+from axoloci.io.shards import DamagedError, Shards, open_shards, shard_path
 
 FORMAT = "axoloci-cohort"
 FORMAT_VERSION = 2  # 1: zstd alone, float16 alone, no row_sha256
+
+Checked = tuple[bool, bool]
+"""Whether a map is damaged, and whether it has one value alone."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class Cohort:
         Raises
         ------
         InputError
-            A map's stored bytes are damaged or missing: names the people.
+            A map's stored bytes are damaged or missing: names the people. Or the file system cannot
+            read them now, which says nothing about them.
         """
         wanted = np.arange(self.n_samples) if index is None else np.asarray(index, dtype=np.int64)
         if wanted.ndim != 1 or (
@@ -125,7 +129,7 @@ class Cohort:
             """Fill a row of the result; why it could not be read."""
             try:
                 decode(*self._stored(int(wanted[place])), rows[place])
-            except (DamagedError, OSError) as error:
+            except DamagedError as error:
                 return str(error)
             return ""
 
@@ -197,31 +201,89 @@ class Cohort:
         return self.subset([k for k, name in enumerate(self.sample_id) if name not in left_out])
 
     def _stored(self, row: int) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """A map as it is stored, and its factor and offset (2,) if it is scaled."""
-        stored = self._shards.read(int(self._stored_row[row]))
+        """A map as it is stored, and its factor and offset (2,) if it is scaled.
+
+        Raises
+        ------
+        DamagedError
+            It is not what was written, or not there.
+        InputError
+            Its file cannot be read now, as when a network file system does not answer.
+        """
+        stored_row = int(self._stored_row[row])
+        try:
+            stored = self._shards.read(stored_row)
+        except OSError as error:
+            path = shard_path(self._shards.path, stored_row // self._shards.rows_per_shard)
+            if isinstance(error, FileNotFoundError) and self._shards.path.exists():
+                raise DamagedError(f"{path} is not there") from error
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror or error}), which says nothing about the "
+                "maps in it; see that its file system answers and try again"
+            ) from error
         return stored, None if self._scale is None else self._scale[row]
 
 
-def check_cohort(cohort: Cohort) -> list[str]:
+@dataclass(frozen=True)
+class Faults:
+    """People of a cohort whose maps cannot be used, by their sample_id.
+
+    Attributes
+    ----------
+    damaged
+        Their maps are not what was stored, or missing.
+    constant
+        Their maps have one value in the whole mask.
+    """
+
+    damaged: tuple[str, ...]
+    constant: tuple[str, ...]
+
+
+def check_cohort(
+    cohort: Cohort,
+    watch: Callable[[Iterable[Checked], int], Iterable[Checked]] = lambda checked, _: checked,
+) -> Faults:
     """Read all maps of a cohort and compare them with the digests of when they were stored.
 
     Stores of format version 1 have no digests: there the checksums of the compressed maps tell.
 
-    Returns
-    -------
-    sample_id
-        Of those whose maps are damaged or missing.
+    Parameters
+    ----------
+    cohort
+        The people whose maps are read.
+    watch
+        Goes through what is found map by map, with the number of maps, such as
+        `axoloci.command.progress`.
+
+    Raises
+    ------
+    InputError
+        The file system cannot read a map now.
     """
 
-    def is_sound(row: int) -> bool:
+    def check(row: int) -> Checked:
         try:
-            digest = row_digest(*cohort._stored(row))
-        except (DamagedError, OSError):
-            return False
-        return not cohort.row_sha256 or digest == cohort.row_sha256[row]
+            stored, scale = cohort._stored(row)
+        except DamagedError:
+            return True, False
+        known = cohort.row_sha256[row] if cohort.row_sha256 else None
+        return known not in (None, row_digest(stored, scale)), _is_constant(stored)
 
-    sound = map_ahead(is_sound, range(cohort.n_samples))
-    return [name for name, whole in zip(cohort.sample_id, sound, strict=True) if not whole]
+    found = list(watch(map_ahead(check, range(cohort.n_samples)), cohort.n_samples))
+    return Faults(
+        damaged=tuple(cohort.sample_id[k] for k, (damaged, _) in enumerate(found) if damaged),
+        constant=tuple(
+            cohort.sample_id[k]
+            for k, (damaged, constant) in enumerate(found)
+            if constant and not damaged
+        ),
+    )
+
+
+def _is_constant(stored: NDArray[Any]) -> bool:
+    """Whether a stored map (n_voxels,) has one value; its beginning mostly tells, in no time."""
+    return all(bool((part == stored[0]).all()) for part in (stored[:1000], stored))
 
 
 def read_cohort(path: str | os.PathLike[str]) -> Cohort:
