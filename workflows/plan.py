@@ -33,7 +33,8 @@ from axoloci.workflows.participant import PAGE, resources_of
 from axoloci.workflows.participants import Cohort, read_outcomes, shown_template, steps_of
 
 MAX_LATENTS, PEOPLE_PER_LATENT = 128, 15  # without n_latents in the study
-EPOCHS, CHANNELS = 6, 8  # with which training was measured
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 6, 20  # of training, without epochs in the study
+CHANNELS = 8  # with which training was measured
 CHROMOSOMES = 22  # that a mixed model leaves out in turn
 MOST_KEPT = 2 * 2**30  # bytes of the relationships that axoloci-gwas ridge keeps
 MOST_PEOPLE_EXACT = 5000  # principal components of more people are found by iteration
@@ -107,6 +108,11 @@ def train_cost(
     return Cost(
         6 + 7.5e-8 * work, memory, 2e6 * channels / CHANNELS + 3.0 * template_voxels * latents
     )
+
+
+def epochs_for(people: int, batch: int) -> int:
+    """Epochs of a training without `epochs` in the study; a tenth of the people is held out."""
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / math.ceil(0.9 * people / batch))))
 
 
 def fit_linear_cost(template_voxels: int, people: int, latents: int) -> Cost:
@@ -511,14 +517,15 @@ def _plan_job(
     kind, _, which = job.partition("_")
     own = of_representations.get(which, latents)  # of one representation, else all that are tested
     encoder = cohort.encoder.decided
+    batch = encoder.batch_size or 10
     costs = {
         "pack": lambda: pack_cost(template, people),
         "train": lambda: (
             fit_linear_cost(template, people, own)
             if which == "linear"
             else train_cost(
-                template, people, own, encoder.epochs or EPOCHS,
-                encoder.channels[0] if encoder.channels else CHANNELS, encoder.batch_size or 10,
+                template, people, own, encoder.epochs or epochs_for(people, batch),
+                encoder.channels[0] if encoder.channels else CHANNELS, batch,
             )
         ),
         "encode": lambda: encode_cost(template, people, own),

@@ -165,7 +165,11 @@ class EncoderSettings(Section):
     channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="feature channels of each resolution level, finest first"
     )
-    epochs: int | None = Field(None, ge=1, description="passes over the training people")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="passes over the training people; without it 6 to 20, as many as make 1,000 steps",
+    )
     batch_size: int | None = Field(None, ge=2, description="people a training step")
     learning_rate: float | None = Field(None, gt=0, description="Adam's first step size")
     seed: int | None = Field(None, ge=0, description="seed of weights, split and shuffling")

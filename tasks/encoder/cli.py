@@ -173,8 +173,9 @@ _model_option = click.option(
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=kernel.Config.epochs,
+    show_default="6 to 20, as many as make 1,000 steps",
     help="Passes over the people; fewer are enough the more people there are.",
 )
 @click.option(

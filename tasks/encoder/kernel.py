@@ -37,6 +37,8 @@ from axoloci.tasks.encoder.representation import (
 )
 
 BATCH = 10  # people a step, where so many are in training
+FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
+STEPS = 1000  # after which factors of planted maps are found, if the epochs allow
 START_PEOPLE = 512  # whose maps give the first latents: enough for 128 components
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
@@ -66,10 +68,11 @@ class Config:
     # inputs: Adam moves each weight alike, and 20,000 moved together throw the latents far off
     keep_best: bool = True  # end with the weights, the first ones included, that are best on the
     # people held out: a small cohort is soon learnt by heart
-    learning_rate: float = 5e-4  # first step size of Adam, as published; 2e-3 loses a weak signal
+    learning_rate: float = 1e-3  # first step size of Adam, twice the published: 5e-4 is slow with
+    # few people, 2e-3 loses a weak signal
     batch_size: int = 0  # people a step: fewer make noisy steps, more make few steps; 0: 10, or
     # all in training where they are fewer
-    epochs: int = 6  # passes over the people in training
+    epochs: int = 0  # passes over the people in training; 0: `epochs_for` them
     validation_fraction: float = 0.1  # people held out to steer the learning rate
     plateau_patience: int = 4  # epochs without improvement before the step is cut, as published
     plateau_factor: float = 0.5  # by how much it is cut, as published
@@ -121,6 +124,23 @@ def channels_for(shape: Sequence[int]) -> tuple[int, ...]:
     n_halvings = max(0, math.ceil(math.log2(shortest / SMALLEST_GRID)))
     first = min(16, max(8, 2 ** round(math.log2(shortest / SMALLEST_GRID))))
     return tuple(first * 2**level for level in range(n_halvings + 1))
+
+
+def epochs_for(n_train: int, batch_size: int) -> int:
+    """Passes over the people that make about 1,000 steps: 6 to 20.
+
+    Parameters
+    ----------
+    n_train
+        People in training.
+    batch_size
+        People a step.
+
+    >>> epochs_for(50_000, 10), epochs_for(900, 10), epochs_for(135, 10)
+    (6, 12, 20)
+    """
+    wanted = math.ceil(STEPS / math.ceil(n_train / batch_size))
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, wanted))
 
 
 def grids_for(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, ...]]:
@@ -476,11 +496,13 @@ class Training:
                 f"{n_train} people to train on ({n_validation} are held out) are "
                 f"fewer than a batch of {max(1, config.batch_size)}; choose a smaller batch size"
             )
+        batch_size = config.batch_size or min(BATCH, n_train)
         reduces = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         config = replace(
             config,
             n_latents=config.n_latents or latents_for(n_samples),
-            batch_size=config.batch_size or min(BATCH, n_train),
+            batch_size=batch_size,
+            epochs=config.epochs or epochs_for(n_train, batch_size),
             precision=config.precision or ("bfloat16" if reduces else "float32"),
         )
         with torch.random.fork_rng(devices=[]):

@@ -742,7 +742,12 @@ def test_init__every_key_of_the_schema_with_its_text(tmp_path: Path) -> None:
             n_keys += 1
     assert n_keys > 25
     assert "the template's own (number ≥ 0.5 and ≤ 10)" in flat
-    for line in ("max_bval = 1500", 'method = "WLS"', "p_threshold = 5e-08", "epochs = 6"):
+    for line in (
+        "max_bval = 1500",
+        'method = "WLS"',
+        "p_threshold = 5e-08",
+        "learning_rate = 0.001",
+    ):
         assert f"\n#{line}" in text
     assert "\n#n_latents =\n" in text  # the step decides by the number of people
     # what is a comment with a value is valid as it stands
