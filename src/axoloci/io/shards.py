@@ -223,8 +223,11 @@ class Shards:
         OSError
             The shard is not there or cannot be read.
         """
+        return self.unpack(self.chunk(row))
+
+    def chunk(self, row: int) -> bytes:
+        """Chunk of a row, its checksum not yet compared; raises as `read` does."""
         shard, in_shard = divmod(row, self.rows_per_shard)
-        stored = np.empty(self.shape[1], dtype=self.dtype)
         descriptor = os.open(shard_path(self.path, shard), os.O_RDONLY)
         try:
             if shard not in self._indexes:
@@ -232,9 +235,19 @@ class Shards:
             start, n_bytes = (int(n) for n in self._indexes[shard][in_shard])
             if start == _EMPTY:
                 raise DamagedError("it was never written")
-            chunk = _read_exactly(descriptor, n_bytes, start)
+            return _read_exactly(descriptor, n_bytes, start)
         finally:
             os.close(descriptor)
+
+    def unpack(self, chunk: bytes) -> NDArray[Any]:
+        """Row of a chunk, `[dtype, shape: (n_columns,)]`.
+
+        Raises
+        ------
+        DamagedError
+            Its bytes are not those that were written.
+        """
+        stored = np.empty(self.shape[1], dtype=self.dtype)
         try:
             _DECOMPRESS[self.codec](_unchanged(chunk), stored)
         except (RuntimeError, ValueError) as error:  # of the codecs
