@@ -120,7 +120,6 @@ def write_cohort(
     if dtype not in DTYPES:
         raise InputError(f"{path}: maps are stored as {' or '.join(DTYPES)}, not as {dtype}")
 
-    older = _stored_maps(path, measure, dtype, mask, affine) if file_digest else None
     taken: list[str] = []
 
     def pack(row: int) -> tuple[bytes, dict[str, Any]]:
@@ -138,6 +137,7 @@ def write_cohort(
     kind = f"{FORMAT_VERSION} {measure} {dtype} {mask_digest(mask)}"
     keys = [f"{kind} {who}" for who in zip(sample_id, versions, strict=True)] if versions else None
     with _only_packer(path):
+        older = _stored_maps(path, measure, dtype, mask, affine) if file_digest else None
         partial.mkdir(exist_ok=True)
         try:
             maps = write_shards(

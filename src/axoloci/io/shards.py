@@ -1,7 +1,7 @@
 """Rows of a Zarr v3 array, one a chunk and many a file (a shard), read and written by threads.
 
-Any reader of Zarr reads these files. They are read here without zarr-python, which takes two to
-three times as long for a row at a time (`benchmarks/store.py`). A shard holds its chunks, one after
+Any reader of Zarr reads these files. They are read here without zarr-python, which takes longer for
+a row at a time (how much: `benchmarks/store.py`). A shard holds its chunks, one after
 another, then 16 bytes a chunk (where it begins and how long it is, little-endian uint64) and the
 CRC-32C of those; a chunk is a compressed row and the CRC-32C of its compressed bytes.
 """
@@ -34,9 +34,9 @@ log = logging.getLogger("axoloci")
 
 # Of FA at 1 mm the low byte of a float16 is noise and the high one is not. Apart they take a third
 # less than as they are, where zstd alone takes a sixth less and longer to unpack, and LZ4 of single
-# bits a quarter less. As they are, rows would be unpacked five times as fast, but a disk that all
-# use gives fewer of them, and two cores unpack three times what a GPU encodes (250 maps/s):
-# benchmarks/store.py. Blocks of a megabyte, for smaller ones compress less.
+# bits a quarter less. As they are, rows would be unpacked several times as fast, but a disk that
+# all use gives fewer of them, and two cores unpack more than a GPU encodes: benchmarks/store.py has
+# the figures. Blocks of a megabyte, for smaller ones compress less.
 _LEVEL, _BLOCK = 1, 2**20
 _EMPTY = 2**64 - 1  # where and how long a chunk is that was not written
 _Decompress = Callable[[Any, Any], Any]
