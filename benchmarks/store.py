@@ -1,5 +1,4 @@
-"""The cohort store at 1 mm: bytes a map, batches beside NIfTI files and zarr-python, more people
-added to it, kill -9.
+"""The cohort store at 1 mm: bytes a map, batches beside NIfTI files, more people, kill -9.
 
 500 maps on 182 x 218 x 182 voxels: TractSeg's FA template of AXOLOCI_TEST_DATA, deformed smoothly,
 with noise as smooth as that of scans at 2 mm that were interpolated once. They are on disk as
@@ -424,10 +423,11 @@ def main() -> None:
         + markdown_table(compressed)
         + f"\nMedians of {len(sample)} maps, one thread.\n\n## More people\n\n"
         + markdown_table(joined)
-        + "\n`axoloci-normalize store` from cold files, for a store that is there already: maps that it"
-        " holds are known by the SHA-256 of their files, compared with their digests and taken as they"
-        " are stored; the store is byte for byte the one that is packed anew. nibabel's time is that"
-        " of maps in memory. The limit, all files and the older shards read through once: "
+        + "\n`axoloci-normalize store` from cold files, for a store that is there already: the maps"
+        " that it holds are known by the SHA-256 of their files, compared with their digests and"
+        " taken as they are stored; the store is byte for byte the one that is packed anew."
+        " nibabel's time is that of maps in memory. The limit, all files and the older shards read"
+        " through once: "
         f"{limit_of_joining}.\n\n## kill -9\n\n{killed}" + f"\n## {PEOPLE:,} people, on paper\n\n"
         f"{PEOPLE * mb / 1e6:.2f} TB in {-(-PEOPLE // per_shard):,} files of {per_shard} people as"
         f" float16, and {PEOPLE * header / 1e6:.0f} MB of ids, digests and sources; as NIfTI files"
