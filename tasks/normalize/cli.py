@@ -262,10 +262,10 @@ def store(
     have a value. Paths in the table are relative to the table. A few maps are in memory at a time.
     A killed run goes on when it is called again, and reads only the maps that are not packed yet.
 
-    Called again for other people, such as more of them, it takes the maps that the store at --out
-    holds, and reads only the other ones, and those whose files have changed; the new store, in the
-    order of the table, replaces it at the end. That needs the same --dtype and the same voxels,
-    which change with the people unless --mask is given, or --like with that store itself.
+    Called again for more people, fewer or others, it takes what the store at --out holds of the
+    same files (by SHA-256) and packs only the rest; at the end the new store, in the order of the
+    table, replaces that one. This needs the same --dtype and the same voxels: the common mask
+    changes with the people, so give --mask, or --like with that store itself.
     """
     from axoloci.io.cohort import read_cohort
     from axoloci.io.packing import write_cohort
