@@ -1,4 +1,4 @@
-"""The cohort store at 1 mm: bytes a map, batches beside NIfTI files and zarr-python, kill -9.
+"""The cohort store at 1 mm: bytes a map, batches beside NIfTI files, more people, kill -9.
 
 500 maps on 182 x 218 x 182 voxels: TractSeg's FA template of AXOLOCI_TEST_DATA, deformed smoothly,
 with noise as smooth as that of scans at 2 mm that were interpolated once. They are on disk as
@@ -42,6 +42,7 @@ TEMPLATE = DATA / "templates" / "tractseg-fa" / "MNI_FA_template.nii.gz"
 SHAPE = (182, 218, 182)
 N_SHAPES = 10  # deformations; each map has noise of its own
 BATCH, N_BATCHES, N_NIFTI_BATCHES = 16, 12, 3
+ADDED = 0.1  # share of the people who join a store of the others
 MIN_RATIO = 10.0  # of batches from the store and from NIfTI files
 PEOPLE = 50_000
 
@@ -269,6 +270,65 @@ def limits(path: Path) -> list[dict[str, str]]:
     return found
 
 
+def write_table(folder: Path, paths: Sequence[Path]) -> None:
+    """Write the table of the maps that `command` packs."""
+    lines = ["sample_id\tpath", *(f"{path.name[:4]}\t{path.name}" for path in paths)]
+    (folder / "maps.tsv").write_text("\n".join(lines) + "\n")
+
+
+def append(
+    folder: Path, paths: Sequence[Path], packed_anew: float, expected: dict[str, bytes]
+) -> tuple[list[dict[str, str]], str]:
+    """How fast people join a store, beside other ways, and the share of the limit.
+
+    Parameters
+    ----------
+    paths
+        Of all maps; the last ones, a share of `ADDED`, are new.
+    packed_anew
+        Seconds that packing all of them took.
+    expected
+        Content of that store.
+    """
+    out, n_older = folder / "appended.zarr", round(len(paths) * (1 - ADDED))
+    added = paths[n_older:]
+    write_table(folder, paths[:n_older])
+    measure(command(folder, out, "float16"), N_THREADS)
+    write_table(folder, paths)
+    needed = [*paths, *shards(out)]
+    drop_from_memory(needed)
+    floor = seconds_of(lambda: read_through(needed))
+    drop_from_memory(needed)
+    appended = measure(command(folder, out, "float16"), N_THREADS).seconds
+    assert contents(out) == expected
+    seconds = {
+        "all packed anew": packed_anew,
+        "**added to the store of the others**": appended,
+        "written as NIfTI files by nibabel, one thread": len(added) * time_of_writing(added[:5]),
+    }
+    rows = [
+        {
+            f"{len(added)} people join {n_older}": name,
+            "s": f"{took:.1f}",
+            "people added a second": f"{len(added) / took:.2f}",
+            "ratio": f"{packed_anew / took:.1f}",
+        }
+        for name, took in seconds.items()
+    ]
+    return rows, f"{floor:.1f} s, {floor / appended:.0%} of the time"
+
+
+def time_of_writing(paths: Sequence[Path]) -> float:
+    """Median seconds in which nibabel writes a map that is in memory."""
+    seconds = []
+    for path in paths:
+        image = nib.Nifti1Image(*read_nifti(path, ndim=3))
+        copy = path.with_name("copy.nii.gz")
+        seconds.append(seconds_of(lambda image=image, copy=copy: nib.save(image, copy)))
+        copy.unlink()
+    return statistics.median(seconds)
+
+
 def command(folder: Path, out: Path, dtype: str) -> list[str]:
     inputs = ["--maps", str(folder / "maps.tsv"), "--mask", str(folder / "brain.nii.gz")]
     program = str(Path(sys.executable).parent / "axoloci-normalize")
@@ -317,14 +377,14 @@ def main() -> None:
             halves = [list(range(k, n_people, 2)) for k in range(2)]
             list(processes.map(simulate, [folder] * 2, halves))
         paths = [folder / f"{k:04d}.nii.gz" for k in range(n_people)]
-        lines = ["sample_id\tpath", *(f"{path.name[:4]}\t{path.name}" for path in paths)]
-        (folder / "maps.tsv").write_text("\n".join(lines) + "\n")
+        write_table(folder, paths)
 
-        stores, packed = {}, []
+        stores, packed, seconds = {}, [], {}
         for dtype in ("float16", "uint8"):
             stores[dtype] = folder / f"{dtype}.zarr"
             drop_from_memory(paths)
             took = measure(command(folder, stores[dtype], dtype), N_THREADS)
+            seconds[dtype] = took.seconds
             cohort = read_cohort(stores[dtype])
             checked = seconds_of(lambda cohort=cohort: check_cohort(cohort))
             n_bytes = sum(path.stat().st_size for path in shards(stores[dtype]))
@@ -335,7 +395,9 @@ def main() -> None:
         compressed = codecs(sample)
         speeds, ratio = batches(paths, stores, brain)
         floor = limits(stores["float16"])
-        killed = after_kill(folder, contents(stores["float16"]))
+        whole = contents(stores["float16"])
+        joined, limit_of_joining = append(folder, paths, seconds["float16"], whole)
+        killed = after_kill(folder, whole)
         nifti = sum(path.stat().st_size for path in paths) / n_people
         header = (stores["float16"] / "zarr.json").stat().st_size / n_people
         n_voxels, per_shard = float16.n_voxels, 128 * 2**20 // (2 * float16.n_voxels)
@@ -359,8 +421,14 @@ def main() -> None:
         + "\nBatches read ahead, float16 into buffers that are used again; the limit is the shards"
         " read through by one thread in steps of 8 MiB.\n\n## Compression\n\n"
         + markdown_table(compressed)
-        + f"\nMedians of {len(sample)} maps, one thread.\n\n## kill -9\n\n{killed}"
-        + f"\n## {PEOPLE:,} people, on paper\n\n"
+        + f"\nMedians of {len(sample)} maps, one thread.\n\n## More people\n\n"
+        + markdown_table(joined)
+        + "\n`axoloci-normalize store` from cold files, for a store that is there already: the maps"
+        " that it holds are known by the SHA-256 of their files, compared with their digests and"
+        " taken as they are stored; the store is byte for byte the one that is packed anew."
+        " nibabel's time is that of maps in memory. The limit, all files and the older shards read"
+        " through once: "
+        f"{limit_of_joining}.\n\n## kill -9\n\n{killed}" + f"\n## {PEOPLE:,} people, on paper\n\n"
         f"{PEOPLE * mb / 1e6:.2f} TB in {-(-PEOPLE // per_shard):,} files of {per_shard} people as"
         f" float16, and {PEOPLE * header / 1e6:.0f} MB of ids, digests and sources; as NIfTI files"
         f" {PEOPLE * nifti / 1e12:.2f} TB in {PEOPLE:,}.\n",

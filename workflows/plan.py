@@ -83,13 +83,18 @@ def normalize_cost(template_voxels: int) -> Cost:
 
 
 def pack_cost(template_voxels: int, people: int) -> Cost:
-    """FA maps of all people to the cohort store.
+    """FA maps of all people to the cohort store, the common mask included.
 
-    1.5 s + 5e-8 s and 0.42 bytes on disk a voxel of the template and person; 200 MB and one shard.
-    Measured with 41,000 voxels and 60 or 150 people: 1.7 s, 205 MB, 1.0 and 2.7 MB on disk.
+    1.3 s, 1.9e-7 s a voxel of the template and 1.8e-8 s a voxel and person, for whom the file is
+    read twice; 205 MB + 72 bytes a voxel; 0.35 bytes on disk a voxel and person. Measured with
+    903,000 voxels and 1 or 90 people: 1.3 and 2.8 s, 266 and 285 MB, 0.3 and 25 MB on disk; with
+    7.2 million and 1 or 6 people: 2.7 and 3.1 s, 725 MB, 2.0 and 11.6 MB; with 41,000 and 60 or
+    150 people: 1.7 s, 205 MB, 1.0 and 2.7 MB.
     """
     n = template_voxels * people
-    return Cost(1.5 + 5e-8 * n, 200 + min(128, 0.5e-6 * n), 0.42 * n)
+    return Cost(
+        1.3 + 1.9e-7 * template_voxels + 1.8e-8 * n, 205 + 72e-6 * template_voxels, 0.35 * n
+    )
 
 
 def train_cost(

@@ -258,6 +258,11 @@ def store(
     Without --mask, a voxel is kept if the template's FA is above 0.05 there and 95% of the people
     have a value. Paths in the table are relative to the table. A few maps are in memory at a time.
     A killed run goes on when it is called again, and reads only the maps that are not packed yet.
+
+    Called again for more people, fewer or others, it takes what the store at --out holds of the
+    same files (by SHA-256) and packs only the rest; at the end the new store, in the order of the
+    table, replaces that one. This needs the same --dtype and the same voxels: the common mask
+    changes with the people, so give --mask, or --like with that store itself.
     """
     from axoloci.io.cohort import read_cohort
     from axoloci.io.packing import write_cohort
@@ -281,29 +286,33 @@ def store(
     if not keep.any():
         raise InputError(f"{mask or maps}: no voxel is left in the mask")
     source = [
-        {"sample_id": name, "name": path.name, "sha256": ""}
-        for name, path in zip(sample_id, paths, strict=True)
+        {"sample_id": name, "name": path.name} for name, path in zip(sample_id, paths, strict=True)
     ]
 
-    def row(person: int) -> NDArray[np.float32]:
-        """The map of a person in the mask, (n_voxels,)."""
+    def file_digest(person: int) -> str:
+        """SHA-256 of a person's map; refused if the table has another."""
         name, path, expected = sample_id[person], paths[person], digests[person]
         digest = sha256(path)
         if expected and digest != expected.lower():
             raise InputError(
                 f"{path}: the map of {name} changed since it was made; register {name} again"
             )
+        return digest
+
+    def row(person: int) -> NDArray[np.float32]:
+        """The map of a person in the mask, (n_voxels,)."""
+        path = paths[person]
         values = same_grid(path, shape, affine, paths[0])[keep]  # (n_voxels,)
         share = np.count_nonzero(values) / values.size
         if share < PARTIAL:
             log.warning("%s: the map covers %.0f%% of the mask", path, 100 * share)
-        source[person]["sha256"] = digest
         return values
 
     write_cohort(
         *(out, sample_id, row, keep, affine, source),
         dtype=dtype,
         versions=versions,
+        file_digest=file_digest,
         watch=lambda packed, n_maps: progress(packed, "store", n_maps),
     )
     kept.unlink(missing_ok=True)

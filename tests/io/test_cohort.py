@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -399,17 +401,22 @@ def row(k):
 
 packing.write_cohort(
     about["path"], about["ids"], row, mask, np.array(about["affine"]), about["source"],
-    versions=about["ids"],
+    versions=about["ids"], file_digest=lambda k: about["source"][k]["sha256"],
 )
 """
 
 
-def kill_in_third_shard(path: Path, mask: Mask, rows: Rows) -> Path:
-    """Pack in another process, end it by kill -9 in the third shard; the folder that is left."""
+def kill_in_third_shard(
+    path: Path, mask: Mask, rows: Rows, source: list[dict[str, str]], stops: int
+) -> Path:
+    """Pack in another process that waits at row `stops`, and end it by kill -9 when two shards are
+    whole; the folder that is left."""
     np.save(path.with_name("rows.npy"), rows)
     np.save(path.with_name("mask.npy"), mask)
+    ids = [about["sample_id"] for about in source]
     about = {
-        **{"path": str(path), "ids": IDS, "affine": AFFINE.tolist(), "source": SOURCE, "stops": 9},
+        **{"path": str(path), "ids": ids, "affine": AFFINE.tolist()},
+        **{"source": source, "stops": stops},
         **{name: str(path.with_name(f"{name}.npy")) for name in ("rows", "mask")},
     }
     partial = path.with_name(f".{path.name}.partial")
@@ -420,13 +427,14 @@ def kill_in_third_shard(path: Path, mask: Mask, rows: Rows) -> Path:
         with pytest.raises(InputError, match="another process packs it"):
             write_cohort(path, IDS, rows.__getitem__, mask, AFFINE)
         process.send_signal(signal.SIGKILL)
-    assert not path.exists()
+    assert len(list(partial.glob("whole/[0-9]*.json"))) == 2
     return partial
 
 
 def test_write_cohort__goes_on_after_kill_9(path: Path, mask: Mask, rows: Rows) -> None:
     killed = path.with_name("killed.zarr")
-    partial = kill_in_third_shard(killed, mask, rows)
+    partial = kill_in_third_shard(killed, mask, rows, SOURCE, stops=9)
+    assert not killed.exists()
     whole = {k: os.stat(partial / f"store/fa/c/{k}/0") for k in range(2)}
     read: list[int] = []
 
@@ -497,3 +505,135 @@ def test_write_cohort__takes_nothing_of_another_packing(
             versions=versions[: len(ids)],
         )
     assert contents(left) == contents(fresh)
+
+
+# --- a store that is packed again -----------------------------------------------------------------
+
+
+def source_of(rows: Rows, ids: list[str]) -> list[dict[str, str]]:
+    """What names the files of some maps, whose digest is that of the map."""
+    return [
+        {"sample_id": name, "name": f"{name}.nii", "sha256": hashlib.sha256(row).hexdigest()}
+        for name, row in zip(ids, rows, strict=True)
+    ]
+
+
+def pack(
+    path: Path, rows: Rows, mask: Mask, ids: list[str] = IDS, dtype: str = "float16", **more: Any
+) -> list[int]:
+    """Pack maps with the digests of their files; the rows that were asked for."""
+    source, read = source_of(rows, ids), []
+
+    def row(k: int) -> Rows:
+        read.append(k)
+        return rows[k]
+
+    named = [{**about, "sha256": ""} for about in source]
+    write_cohort(
+        *(path, ids, row, mask, more.pop("affine", AFFINE), named),
+        dtype=dtype,
+        file_digest=lambda k: source[k]["sha256"],
+        **more,
+    )
+    return sorted(read)
+
+
+@pytest.mark.parametrize("dtype", packing.DTYPES)
+def test_write_cohort__packs_only_the_maps_that_the_older_store_has_not(
+    tmp_path: Path, mask: Mask, rows: Rows, dtype: str
+) -> None:
+    rows *= np.linspace(0.5, 1, len(rows), dtype=np.float32)[:, None]
+    rows[10] *= 50  # of all the largest error
+    path, fresh = tmp_path / "c.zarr", tmp_path / "fresh.zarr"
+    assert pack(path, rows, mask, dtype=dtype) == list(range(11))
+    largest = read_cohort(path).max_error
+    # 0011 is gone, 0003 has another map, 0012 is new, and the order is another one
+    people = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10]
+    ids = [*(IDS[k] for k in people[:10]), "0012"]
+    again = rows[people]
+    again[7] = again[7] ** 2
+    again[10] = again[10] / 100
+    assert pack(path, again, mask, ids, dtype) == [7, 10]
+    assert pack(fresh, again, mask, ids, dtype) == list(range(11))
+    assert contents(path) == contents(fresh)
+    assert read_cohort(path).max_error < largest / 10
+    assert check_cohort(read_cohort(path)) == []
+    assert np.abs(read_cohort(path).rows() - again).max() <= 1 / 510 + 1e-6
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_write_cohort__renamed_people_keep_their_maps(
+    tmp_path: Path, mask: Mask, rows: Rows
+) -> None:
+    path, ids = tmp_path / "c.zarr", [f"UK{name}" for name in IDS]
+    pack(path, rows, mask)
+    assert pack(path, rows, mask, ids) == []
+    assert read_cohort(path).sample_id == tuple(ids)
+    assert [about["name"] for about in read_cohort(path).source] == [f"{k}.nii" for k in ids]
+
+
+@pytest.mark.parametrize(
+    ("harm", "people"),
+    [*FAULTS, (lambda shard: shutil.copy(shard.parents[1] / "0" / "0", shard), IDS[4:8])],
+)
+def test_write_cohort__tells_and_packs_damaged_maps_of_the_older_store(
+    tmp_path: Path,
+    mask: Mask,
+    rows: Rows,
+    harm: Callable[[Path], object],
+    people: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "c.zarr"
+    pack(path, rows, mask)
+    sound = contents(path)
+    harm(shards(path)[1])
+    with caplog.at_level(logging.WARNING):
+        assert pack(path, rows, mask) == [IDS.index(name) for name in people]
+    assert contents(path) == sound
+    told = [name for name in IDS if f"stored map of {name} is damaged or missing" in caplog.text]
+    assert told == people
+
+
+@pytest.mark.parametrize("change", ["mask", "dtype", "measure", "affine", "format", "array"])
+def test_write_cohort__takes_nothing_of_a_store_of_another_kind(
+    tmp_path: Path, mask: Mask, rows: Rows, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, fresh = tmp_path / "c.zarr", tmp_path / "fresh.zarr"
+    pack(path, rows, mask)
+    more: dict[str, Any] = {}
+    if change == "mask":
+        mask = np.roll(mask, 1)
+    elif change == "format":  # of a store that an older axoloci wrote
+        header = json.loads((path / "zarr.json").read_text())
+        del header["attributes"]["row_error"]
+        (path / "zarr.json").write_text(json.dumps(header))
+    elif change == "array":
+        (path / "fa" / "zarr.json").write_text("{")
+    else:
+        more = {"dtype": "uint8", "measure": "md", "affine": 2 * AFFINE}
+        more = {change: more[change]}
+    with caplog.at_level(logging.INFO):
+        assert pack(path, rows, mask, **more) == list(range(11))
+    told = "cannot be read" if change == "array" else f"the older store has another {change}"
+    assert told in caplog.text
+    pack(fresh, rows, mask, **more)
+    assert contents(path) == contents(fresh)
+
+
+def test_write_cohort__killed_while_it_appends_loses_neither_store_nor_progress(
+    tmp_path: Path, mask: Mask, rows: Rows
+) -> None:
+    path, fresh = tmp_path / "c.zarr", tmp_path / "fresh.zarr"
+    pack(path, rows, mask)
+    older, ids = contents(path), [*reversed(IDS), "0012"]
+    again = np.concatenate([rows[::-1], rows[:1] / 2])
+    partial = kill_in_third_shard(path, mask, again, source_of(again, ids), stops=11)
+    assert contents(path) == older
+    whole = [os.stat(partial / f"store/fa/c/{k}/0") for k in range(2)]
+    assert pack(path, again, mask, ids, versions=ids) == [11]
+    after = [os.stat(path / f"fa/c/{k}/0") for k in range(2)]
+    assert [(s.st_ino, s.st_mtime_ns) for s in after] == [(s.st_ino, s.st_mtime_ns) for s in whole]
+    pack(fresh, again, mask, ids)
+    assert contents(path) == contents(fresh)
+    assert not list(tmp_path.glob(".*"))

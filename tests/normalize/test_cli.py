@@ -282,6 +282,44 @@ def test_store__refuses_a_map_that_changed(tmp_path: Path) -> None:
     assert not (tmp_path / "cohort.zarr").exists()
 
 
+@pytest.mark.parametrize("digests", [True, False])
+def test_store__called_again_for_more_people_reads_only_the_new_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digests: bool
+) -> None:
+    rows = write_maps(tmp_path, 5)
+    cohort = tmp_path / "cohort.zarr"
+    assert store(tmp_path, rows[1:], digests=digests).exit_code == 0
+    more, read = [*rows[:2], *rows[3:]], []  # 0001 is new, 0003 is gone
+
+    def reads(path: Path, *grid: object) -> NDArray[np.float32]:
+        read.append(path.name)
+        return read_nifti(path, ndim=3)[0]
+
+    monkeypatch.setattr("axoloci.tasks.normalize.cli.same_grid", reads)
+    done = store(tmp_path, more, "--like", cohort, digests=digests)
+    assert done.exit_code == 0, done.output
+    assert read == ["1.nii.gz"]
+    appended = contents(cohort)
+    (tmp_path / "like.zarr").mkdir()
+    cohort.rename(tmp_path / "like.zarr" / "c")
+    like = ("--like", tmp_path / "like.zarr" / "c")
+    assert store(tmp_path, more, *like, digests=digests).exit_code == 0
+    assert contents(cohort) == appended
+    assert sorted(read[1:]) == ["1.nii.gz", "2.nii.gz", "4.nii.gz", "5.nii.gz"]
+
+
+def test_store__a_map_that_changed_is_refused_although_the_older_store_has_it(
+    tmp_path: Path,
+) -> None:
+    rows = write_maps(tmp_path)
+    assert store(tmp_path, rows).exit_code == 0
+    older = contents(tmp_path / "cohort.zarr")
+    write_nifti(tmp_path / "3.nii.gz", (FA / 2).astype(np.float32), AFFINE)
+    done = store(tmp_path, rows, "--like", tmp_path / "cohort.zarr")
+    assert (done.exit_code, "the map of 0003 changed" in done.output) == (1, True)
+    assert contents(tmp_path / "cohort.zarr") == older
+
+
 def test_store__refuses_another_grid(tmp_path: Path) -> None:
     rows = write_maps(tmp_path)
     moved = AFFINE.copy()

@@ -1,6 +1,7 @@
 """Packing the maps of all people into a cohort store (`axoloci.io.cohort`).
 
-An interrupted packing goes on after its last whole shard.
+An interrupted packing goes on after its last whole shard. Where a store is packed again with more,
+fewer or other people, the maps that it holds already are taken from it as they are stored.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from axoloci.io.cohort import (
     mask_digest,
     row_digest,
 )
-from axoloci.io.shards import create_rows, pack_row, write_shards
+from axoloci.io.shards import DamagedError, create_rows, open_shards, pack_row, write_shards
 
 log = logging.getLogger("axoloci")
 
@@ -50,6 +51,7 @@ def write_cohort(
     measure: str = "fa",
     dtype: str = "float16",
     versions: Sequence[str] = (),
+    file_digest: Callable[[int], str] | None = None,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda packed, _: packed,
 ) -> None:
     """Write a cohort store, whole or not at all; a few maps are in memory at a time.
@@ -60,19 +62,21 @@ def write_cohort(
     Parameters
     ----------
     path
-        Folder to make; an older cohort store there is replaced once the new one is complete.
+        Folder to make; an older cohort store there is replaced once the new one is complete, and
+        can be read until then.
     sample_id
         [shape: (n_samples,)] Who each row is.
     rows
         Gives the map of row i inside the mask, C order, `[shape: (n_voxels,)]`. It is called by
-        several threads, and only for maps of shards that are not whole yet.
+        several threads, and only for maps of shards that are not whole yet and that the older
+        store does not have.
     mask
         [bool, shape: (x, y, z)] Voxels to keep.
     affine
         [float64, shape: (4, 4)] Voxel to world, mm.
     source
         [shape: (n_samples,)] Per person a dict of `sample_id`, `name` and `sha256` of the map's
-        file; `rows(i)` may fill that of row i.
+        file, which `file_digest` fills in.
     measure
         What the maps hold; also the name of the array.
     dtype
@@ -82,6 +86,11 @@ def write_cohort(
     versions
         [shape: (n_samples,)] What changes when a row does, such as the digest of its file. Without
         it nothing is kept of an interrupted packing.
+    file_digest
+        Gives the SHA-256 of the file of row i; called as `rows`, before it. A map that the older
+        store has of such a file, of the same measure, dtype, mask and affine, is taken from there
+        as it is stored, and `rows(i)` is not called; one that is damaged there is told, and packed
+        anew. Without it all maps are.
     watch
         Goes through the maps as they are packed, whose number is given, to tell how far it is.
 
@@ -111,27 +120,24 @@ def write_cohort(
     if dtype not in DTYPES:
         raise InputError(f"{path}: maps are stored as {' or '.join(DTYPES)}, not as {dtype}")
 
+    taken: list[str] = []
+
     def pack(row: int) -> tuple[bytes, dict[str, Any]]:
         """Chunk of a map, and what is to be known of it."""
-        values = np.asarray(rows(row))
-        if values.shape != (n_voxels,):
-            raise InputError(
-                f"map of {sample_id[row]} has shape {values.shape}, the mask has {n_voxels} voxels"
-            )
-        stored, scale = _encode(values, dtype, sample_id[row])
-        again = decode(stored, scale, np.empty(n_voxels, dtype=np.float32))
-        return pack_row(stored), {
-            "sha256": row_digest(stored, scale),
-            "scale": None if scale is None else scale.tolist(),
-            "error": float(np.abs(again - values).max()),
-            "source": source[row] if source else {},
-        }
+        digest = file_digest(row) if file_digest else ""
+        named = {**source[row], **({"sha256": digest} if digest else {})} if source else {}
+        known = older(digest) if older else None
+        if known:
+            taken.append(sample_id[row])
+        chunk, about = known or _pack_map(np.asarray(rows(row)), n_voxels, dtype, sample_id[row])
+        return chunk, {**about, "source": named}
 
     rows_per_shard = max(1, min(n_samples, SHARD_BYTES // (np.dtype(dtype).itemsize * n_voxels)))
     partial = path.with_name(f".{path.name}.partial")
     kind = f"{FORMAT_VERSION} {measure} {dtype} {mask_digest(mask)}"
     keys = [f"{kind} {who}" for who in zip(sample_id, versions, strict=True)] if versions else None
     with _only_packer(path):
+        older = _stored_maps(path, measure, dtype, mask, affine) if file_digest else None
         partial.mkdir(exist_ok=True)
         try:
             maps = write_shards(
@@ -143,6 +149,8 @@ def write_cohort(
                 keys,
                 watch,
             )
+            if taken:
+                log.info("%s: %d maps are taken from the older store", path, len(taken))
             digests = [about["sha256"] for about in maps]
             attributes = {
                 "format": FORMAT,
@@ -154,6 +162,7 @@ def write_cohort(
                 "mask_sha256": mask_digest(mask),
                 "content_sha256": content_digest(digests),
                 "row_sha256": digests,
+                "row_error": [about["error"] for about in maps],
                 "max_error": max(about["error"] for about in maps),
                 "scale": [about["scale"] for about in maps if about["scale"]],
                 "source": [about["source"] for about in maps if about["source"]],
@@ -188,6 +197,82 @@ def _only_packer(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink()
+
+
+def _stored_maps(
+    path: Path, measure: str, dtype: str, mask: NDArray[np.bool_], affine: NDArray[np.float64]
+) -> Callable[[str], tuple[bytes, dict[str, Any]] | None] | None:
+    """Look-up of the sound maps of a store by the SHA-256 of their files.
+
+    Returns
+    -------
+    function or None
+        Gives the chunk of a map and what is known of it, as `_pack_map`; None for a map that the
+        store does not have or that is damaged there. None instead of the function if there is no
+        store, or it has other voxels or values; why is told.
+    """
+    attributes = group_attributes(path)
+    if not attributes:
+        return None
+    try:
+        shards = open_shards(path / attributes["measure"])
+        is_same = {
+            "format": attributes["format_version"] == FORMAT_VERSION and "row_error" in attributes,
+            "measure": attributes["measure"] == measure,
+            "dtype": shards.dtype == np.dtype(dtype),
+            "mask": attributes["mask_sha256"] == mask_digest(mask),
+            "affine": np.allclose(attributes["affine"], affine, atol=1e-3),
+        }
+        row_of = {about["sha256"]: row for row, about in enumerate(attributes["source"])}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        log.warning("%s: the older store cannot be read (%s); all maps are packed", path, error)
+        return None
+    if not all(is_same.values()):
+        others = ", ".join(what for what, same in is_same.items() if not same)
+        log.info("%s: the older store has another %s; all maps are packed", path, others)
+        return None
+    scales = np.array(attributes["scale"]) if attributes["scale"] else None
+
+    def stored_map(file_digest: str) -> tuple[bytes, dict[str, Any]] | None:
+        row = row_of.get(file_digest)
+        if row is None:
+            return None
+        scale, expected = None if scales is None else scales[row], attributes["row_sha256"][row]
+        try:
+            chunk = shards.chunk(row)
+            if row_digest(shards.unpack(chunk), scale) != expected:
+                raise DamagedError("it is another one")
+        except (DamagedError, OSError) as error:
+            log.warning(
+                "%s: the stored map of %s is damaged or missing (%s); it is packed anew",
+                *(path, attributes["sample_id"][row], error),
+            )
+            return None
+        return chunk, _about_map(expected, scale, attributes["row_error"][row])
+
+    return stored_map
+
+
+def _pack_map(
+    values: NDArray[Any], n_voxels: int, dtype: str, name: str
+) -> tuple[bytes, dict[str, Any]]:
+    """Chunk of a map (n_voxels,), and what is to be known of it."""
+    if values.shape != (n_voxels,):
+        raise InputError(f"map of {name} has shape {values.shape}, the mask has {n_voxels} voxels")
+    stored, scale = _encode(values, dtype, name)
+    again = decode(stored, scale, np.empty(n_voxels, dtype=np.float32))
+    error = float(np.abs(again - values).max())
+    return pack_row(stored), _about_map(row_digest(stored, scale), scale, error)
+
+
+def _about_map(
+    sha256: str, scale: NDArray[np.float64] | None, error: float
+) -> dict[str, str | list[float] | float | None]:
+    return {
+        "sha256": sha256,
+        "scale": None if scale is None else scale.tolist(),
+        "error": error,
+    }
 
 
 def _encode(

@@ -1,7 +1,7 @@
 """Rows of a Zarr v3 array, one a chunk and many a file (a shard), read and written by threads.
 
-Any reader of Zarr reads these files. They are read here without zarr-python, which takes two to
-three times as long for a row at a time (`benchmarks/store.py`). A shard holds its chunks, one after
+Any reader of Zarr reads these files. They are read here without zarr-python, which takes longer for
+a row at a time (how much: `benchmarks/store.py`). A shard holds its chunks, one after
 another, then 16 bytes a chunk (where it begins and how long it is, little-endian uint64) and the
 CRC-32C of those; a chunk is a compressed row and the CRC-32C of its compressed bytes.
 """
@@ -34,9 +34,9 @@ log = logging.getLogger("axoloci")
 
 # Of FA at 1 mm the low byte of a float16 is noise and the high one is not. Apart they take a third
 # less than as they are, where zstd alone takes a sixth less and longer to unpack, and LZ4 of single
-# bits a quarter less. As they are, rows would be unpacked five times as fast, but a disk that all
-# use gives fewer of them, and two cores unpack three times what a GPU encodes (250 maps/s):
-# benchmarks/store.py. Blocks of a megabyte, for smaller ones compress less.
+# bits a quarter less. As they are, rows would be unpacked several times as fast, but a disk that
+# all use gives fewer of them, and two cores unpack more than a GPU encodes: benchmarks/store.py has
+# the figures. Blocks of a megabyte, for smaller ones compress less.
 _LEVEL, _BLOCK = 1, 2**20
 _EMPTY = 2**64 - 1  # where and how long a chunk is that was not written
 _Decompress = Callable[[Any, Any], Any]
@@ -223,8 +223,11 @@ class Shards:
         OSError
             The shard is not there or cannot be read.
         """
+        return self.unpack(self.chunk(row))
+
+    def chunk(self, row: int) -> bytes:
+        """Chunk of a row, its checksum not yet compared; raises as `read` does."""
         shard, in_shard = divmod(row, self.rows_per_shard)
-        stored = np.empty(self.shape[1], dtype=self.dtype)
         descriptor = os.open(shard_path(self.path, shard), os.O_RDONLY)
         try:
             if shard not in self._indexes:
@@ -232,9 +235,19 @@ class Shards:
             start, n_bytes = (int(n) for n in self._indexes[shard][in_shard])
             if start == _EMPTY:
                 raise DamagedError("it was never written")
-            chunk = _read_exactly(descriptor, n_bytes, start)
+            return _read_exactly(descriptor, n_bytes, start)
         finally:
             os.close(descriptor)
+
+    def unpack(self, chunk: bytes) -> NDArray[Any]:
+        """Row of a chunk, `[dtype, shape: (n_columns,)]`.
+
+        Raises
+        ------
+        DamagedError
+            Its bytes are not those that were written.
+        """
+        stored = np.empty(self.shape[1], dtype=self.dtype)
         try:
             _DECOMPRESS[self.codec](_unchanged(chunk), stored)
         except (RuntimeError, ValueError) as error:  # of the codecs
