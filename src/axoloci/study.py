@@ -168,7 +168,8 @@ class EncoderSettings(Section):
     epochs: int | None = Field(
         None,
         ge=1,
-        description="passes over the training people; without it 6 to 20, as many as make 1,000 steps",
+        description="passes over the training people; without it 6 to 20, as many as make 1,000 "
+        "steps",
     )
     batch_size: int | None = Field(None, ge=2, description="people a training step")
     learning_rate: float | None = Field(None, gt=0, description="Adam's first step size")
