@@ -39,6 +39,7 @@ from axoloci.tasks.encoder.representation import (
 BATCH = 10  # people a step, where so many are in training
 FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
 STEPS = 1000  # after which factors of planted maps are found, if the epochs allow
+START_SHARE = 0.75  # of the latents that start as components
 START_PEOPLE = 512  # whose maps give the first latents: enough for 128 components
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
@@ -60,10 +61,10 @@ class Config:
     # of a map is noise of single voxels, a mean averages it away and a maximum picks it
     fixed_norm: bool = True  # batch norm's moments are measured once, before training: those of a
     # few noisy maps differ from step to step by more than the people do
-    pca_start: bool = True  # half of the latents start as principal components of the maps, and the
-    # components stay as a linear path from latents to map beside the decoder, which learns what
-    # they leave. Of a random start no latent gets away from the mean map for long where the signal
-    # is a tenth of the variance; where all are components, training stays near these for long
+    pca_start: bool = True  # three in four latents start as principal components of the maps, and
+    # the components stay as a linear path from latents to map beside the decoder, which learns what
+    # they leave. A random start stays at the mean map where the signal is a tenth of the variance;
+    # where all are components, training stays near these for long
     rate_by_inputs: bool = True  # divide the step size of the layer that gives the latents by its
     # inputs: Adam moves each weight alike, and 20,000 moved together throw the latents far off
     keep_best: bool = True  # end with the weights, the first ones included, that are best on the
@@ -786,7 +787,7 @@ class Training:
 
     @torch.no_grad()
     def _start_from_components(self) -> None:
-        """Make the first half of the latents the scores of the maps on their leading components.
+        """Make three in four latents the scores of the maps on their leading components.
 
         The encoder gets them by ridge regression on its untrained features. The decoder starts
         with the regression of features and maps on these latents.
@@ -805,7 +806,7 @@ class Training:
         y /= model.scale
         h -= mean
         # centred people span one dimension less
-        n = min(math.ceil(model.config.n_latents / 2), len(h) - 1)
+        n = min(math.ceil(START_SHARE * model.config.n_latents), len(h) - 1)
         # people are fewer than voxels or features: all follows from their products, (m, m)
         scores = torch.linalg.eigh((y @ y.T).double())[1][:, -n:].flip(1)  # leading first
         scores = scores.float() * math.sqrt(len(h) - 1)  # (m, n), variance 1

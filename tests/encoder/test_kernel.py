@@ -210,23 +210,23 @@ def test_training__starts_with_the_principal_components_of_the_maps() -> None:
     with torch.no_grad():
         latents = model.encode_rows(torch.from_numpy(z)).numpy()
         again = model.rows(model(model.volumes(torch.from_numpy(z)))).numpy()
-    half = latents[:, :2]
+    started = latents[:, :3]  # three in four
     # the way back is the regression of the maps on these latents
-    by_latents = np.linalg.lstsq(half[training.train_index], known, rcond=None)[0]
-    np.testing.assert_allclose(again, mean + half @ by_latents, atol=1e-3)
+    by_latents = np.linalg.lstsq(started[training.train_index], known, rcond=None)[0]
+    np.testing.assert_allclose(again, mean + started @ by_latents, atol=1e-3)
     # a ridge regression from random features: near the scores, those of people unseen too
     unseen = zscored(planted(60, seed=4)[0]).numpy()
     with torch.no_grad():
         guess = model.encode_rows(torch.from_numpy(unseen)).numpy()
-    scores = (unseen - mean) @ np.linalg.svd(known, full_matrices=False)[2][:2].T
-    for k in range(2):  # half of the latents
+    scores = (unseen - mean) @ np.linalg.svd(known, full_matrices=False)[2][:3].T
+    for k in range(3):  # as many as regions that vary
         assert abs(np.corrcoef(scores[:, k], guess[:, k])[0, 1]) > 0.9
 
 
 def test_training__finds_planted_factors_in_people_it_never_saw() -> None:
     rows, _ = planted(60, seed=3)
     unseen, factors = planted(60, seed=4)
-    training = train(rows, replace(SMALL, n_latents=6, epochs=12, batch_size=5))
+    training = train(rows, replace(SMALL, epochs=12, batch_size=5))
     encoded = encode(training.model, unseen)
     for k in range(3):
         assert share_explained(factors[:, k], encoded.latents) > 0.9
