@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from axoloci.tasks.encoder import kernel
 from axoloci.tasks.encoder.kernel import Config, Training, masked_loss
 from axoloci.tasks.encoder.representation import encode_maps
 from benchmarks.planted_maps import N_FACTORS, brain, planted_maps
@@ -23,7 +24,6 @@ from benchmarks.representations import (
     N_LATENTS,
     N_UNSEEN,
     NONLINEAR,
-    STEP,
     Cohort,
     canonical_correlations,
 )
@@ -37,13 +37,23 @@ WEAK = Cohort("weak", 4, 0.1)
 FIRST_SPREAD = -4.0  # log variance of a latent at the start of training with the KL term
 
 NONE = "none"
-RANDOM = "random start, not from components"
+ALL, HALF, RANDOM = "all latents start as components", "half of them do", "none of them does"
 DENOISE = "noise is added to the input"
 SHIFT = "maps are shifted by up to a voxel"
 KL = "KL term"
 DECORRELATE = "correlations of latents cost"
-STRENGTH = {NONE: 0.0, RANDOM: 0.0, DENOISE: 0.5, SHIFT: 0.5, KL: 1.0, DECORRELATE: 0.1}
+STRENGTH = {
+    NONE: 0.0,
+    ALL: 0.0,
+    HALF: 0.0,
+    RANDOM: 0.0,
+    DENOISE: 0.5,
+    SHIFT: 0.5,
+    KL: 1.0,
+    DECORRELATE: 0.1,
+}
 COHORTS = (NONLINEAR, WEAK)
+USUAL_SHARE = kernel.START_SHARE
 
 
 class OptionTraining(Training):
@@ -128,11 +138,11 @@ def run(job: Job) -> Result:
     config = Config(
         n_latents=N_LATENTS,
         channels=CHANNELS,
-        learning_rate=STEP,
         epochs=EPOCHS,
         seed=job.seed,
         pca_start=job.option != RANDOM,
     )
+    kernel.START_SHARE = {ALL: 1.0, HALF: 0.5}.get(job.option, USUAL_SHARE)  # of this process
     arguments = (maps.__getitem__, N_TRAIN, brain(), config)
     training = OptionTraining(job.option, *arguments)
     for _ in range(EPOCHS):

@@ -28,9 +28,9 @@ FACTS: dict[str, Any] = {
     "outside": {"lesions": {"version": "2.1", "summary": "Lesion load", "reference": "10.1/x"}},
     "cohort": {"people": 29, "voxel_size": [2.0, 2.0, 2.0]},
     "encoder": {
-        **{"n_latents": 8, "channels": [8, 16], "epochs": 6, "learning_rate": 5e-4},
+        **{"n_latents": 8, "channels": [8, 16], "epochs": 20, "learning_rate": 5e-4},
         **{"batch_size": 10, "seed": 3, "pca_start": True, "keep_best": True},
-        **{"n_train": 26, "n_validation": 3},
+        **{"n_train": 26, "n_validation": 3, "epoch": 16, "weights_of_epoch": 6},
     },
     "gwas": {
         **{"people": 28, "n_traits": 8, "n_variants": 20000, "n_tested": 19500, "n_pcs": 10},
@@ -94,7 +94,8 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
         "voxels of 2 mm",
         "the step lesions 2.1, which is not part of axoloci (Lesion load, doi:10.1/x)",
         "FA maps of 29 people",
-        "on 26 people, with 3 held out, for 6 epochs",
+        "on 26 people, with 3 held out, for 16 epochs",
+        "The weights after epoch 6, with the lowest loss",
         "8 latents",
         "19,500 variants in 28 people",
         "adjusted for age, sex, site (categorical) and 10 genotype principal components",
