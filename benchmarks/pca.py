@@ -168,7 +168,8 @@ def main() -> None:
     write_result(
         "pca",
         "Principal components of maps that do not fit in memory",
-        f"One thread each. Maps of {N_COMPONENTS} factors and noise, as float16 in a file; the "
+        f"One thread each; axoloci reads ahead in another. Maps of {N_COMPONENTS} factors and "
+        "noise, as float16 in a file; the "
         f"weakest factor has {WEAKEST} times the variance of the strongest component of noise.\n\n"
         f"{text}{n_people:,} people, {n_voxels:,} voxels ({n_people * n_voxels * 4 / 2**30:.0f} "
         f"GiB in float32):\n\n{markdown_table([row])}\n{note} The angle is a bound by residuals "

@@ -384,8 +384,8 @@ def _autoencoder(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
         sentences.append("Three in four latents started as principal components of the maps.")
     if done.get("keep_best"):
         sentences.append(
-            f"The weights after epoch {done['weights_of_epoch']}, with the lowest loss of the people "
-            "held out, were kept."
+            f"The weights after epoch {done['weights_of_epoch']}, with the lowest loss of the "
+            "people held out, were kept."
         )
     return sentences
 
