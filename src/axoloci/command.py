@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 from typing import Any, TypeVar
@@ -28,6 +28,8 @@ from axoloci.io.files import DISK_IS_FULL, sha256, write_json
 log = logging.getLogger("axoloci")
 
 Item = TypeVar("Item")
+
+TOLD_EVERY = 10.0  # seconds between two lines of a log on how far work is
 
 DRIVEN = "AXOLOCI_DRIVEN"
 """Environment variable of a command that a driver runs in a container, where it cannot see it.
@@ -183,9 +185,34 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - last > 10:
+        if time.monotonic() - last > TOLD_EVERY:
             last = time.monotonic()
             log.info("%s: %d of %d", what, done, total)
+
+
+def tally(what: str) -> Callable[[int], None]:
+    """Count work whose amount nobody knows before: the log tells it every ten seconds.
+
+    Parameters
+    ----------
+    what
+        Is counted.
+
+    Returns
+    -------
+    Callable
+        To be told how much was done since the last call.
+    """
+    last, done = time.monotonic(), 0
+
+    def add(more: int) -> None:
+        nonlocal last, done
+        done += more
+        if time.monotonic() - last > TOLD_EVERY:
+            last = time.monotonic()
+            log.info("%s: %d", what, done)
+
+    return add
 
 
 def provenance(inputs: Sequence[Path]) -> dict[str, Any]:

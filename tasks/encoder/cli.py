@@ -25,7 +25,7 @@ from rich.progress import Progress
 from torch import distributed
 
 from axoloci import __version__
-from axoloci.command import step_group
+from axoloci.command import step_group, tally
 from axoloci.errors import InputError, nearest
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.cohort import Cohort, read_cohort
@@ -41,6 +41,7 @@ from axoloci.tasks.encoder.inputs import (
     read_covariates,
     read_repeats,
     sound_cohort,
+    watched,
 )
 from axoloci.tasks.encoder.model_file import (
     Model,
@@ -428,7 +429,7 @@ def fit_linear(
         return
     size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
     fit = linear.fit(
-        *(cohort.rows, cohort.n_samples, cohort.mask),
+        *(watched(cohort, "components"), cohort.n_samples, cohort.mask),
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
     components = fit.components
@@ -483,7 +484,8 @@ def _fit_tract_means(
     volume = np.zeros(cohort.mask.shape, dtype=np.int32)
     volume[cohort.mask] = labels
     train, validation = held_out(cohort.n_samples, config.validation_fraction, config.seed)
-    model = linear.tract_means(cohort.rows, train, cohort.mask, volume, device)
+    rows = watched(cohort, "tract means")
+    model = linear.tract_means(rows, train, cohort.mask, volume, device)
     numbers = np.unique(labels[labels > 0])
     _write_table(
         history,
@@ -493,7 +495,7 @@ def _fit_tract_means(
             "n_voxels": [int((labels == number).sum()) for number in numbers],
         },
     )
-    correlation = linear.reconstruction_correlation(model, cohort.rows, validation)
+    correlation = linear.reconstruction_correlation(model, rows, validation)
     about = {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -558,7 +560,8 @@ def encode(
     cohort = sound_cohort(whole.subset(_to_encode(whole, model, model_path, training_people)))
     check_scale(model, cohort, model_path)
     who = cohort.sample_id
-    encoded = encode_maps(representation, cohort.rows, np.arange(cohort.n_samples))
+    rows = watched(cohort, "latents")
+    encoded = encode_maps(representation, rows, np.arange(cohort.n_samples))
     write_latents(out, who, encoded.latents, model.latent_names, model_sha256=sha256(model_path))
     outlier = outliers(encoded.mse)
     _write_table(
@@ -642,8 +645,9 @@ def judge_models(
     told = told[first_of_each(number[told])]  # (n_with_covariates,)
     values_told = given.loc[[cohort.sample_id[k] for k in told]].to_numpy()
     everyone = np.arange(cohort.n_samples)
-    latents = [encode_maps(each, cohort.rows, everyone).latents for each in representations]
-    r2 = reconstruction_r2(representations, cohort.rows, once)
+    rows = watched(cohort, f"{len(models)} models")
+    latents = [encode_maps(each, rows, everyone).latents for each in representations]
+    r2 = reconstruction_r2(representations, rows, once)
     table, of_latents = [], []
     for path, model, values, share in zip(model_paths, headers, latents, r2, strict=True):
         agreement = explained = np.full(values.shape[1], np.nan)
@@ -757,9 +761,12 @@ def explain_latents(
     index = _chosen_latents(model, chosen, model_path)
     cohort = draw_people(whole, n_people, seed)
     check_scale(model, cohort, model_path)
-    latents = encode_maps(representation, cohort.rows, np.arange(cohort.n_samples)).latents
+    rows = watched(cohort, "latents")
+    latents = encode_maps(representation, rows, np.arange(cohort.n_samples)).latents
+    made = tally(f"{len(index)} latents, {cohort.n_samples} people: maps made")
 
     def decode(codes: torch.Tensor) -> torch.Tensor:
+        made(len(codes))
         return representation.decode_rows(codes.to(representation.mean_rows.device))
 
     effect, t = explaining.perturb(decode, latents, index)  # (k, n_voxels) each
@@ -771,9 +778,9 @@ def explain_latents(
         maps["effect_t"] = strength
     maps["derivative"] = explaining.derivative(decode, latents[:N_DERIVATIVE], index)
     called = [model.latent_names[k] for k in index]
-    for name, rows in maps.items():
+    for name, values in maps.items():
         volume = np.zeros((*cohort.mask.shape, len(index)), dtype=np.float32)
-        volume[cohort.mask] = rows.T
+        volume[cohort.mask] = values.T
         write_nifti(out / f"{name}.nii.gz", volume, cohort.affine)
     mean = np.zeros(cohort.mask.shape, dtype=np.float32)
     mean[cohort.mask] = cohort.rows(range(len(latents[:N_DERIVATIVE]))).mean(axis=0)
@@ -982,7 +989,8 @@ def _progress(
 ) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
     """What to call after a step, and what to say after an epoch: a bar, or lines in a log."""
     if not sys.stderr.isatty() or training.rank > 0:
-        yield lambda: None, log.info
+        add = tally(f"training, epochs of {training.n_steps} steps: steps done")
+        yield lambda: add(1), log.info
         return
     done = len(training.history) * training.n_steps + training.step
     with Progress(console=Console(stderr=True)) as bar:

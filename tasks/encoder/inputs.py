@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from axoloci.command import progress
+from axoloci.command import progress, tally
 from axoloci.errors import InputError
 from axoloci.io.cohort import Cohort, check_cohort
 from axoloci.io.tables import read_table
+from axoloci.tasks.encoder.representation import Rows
 
 LONG_CHECK = 3.0  # seconds; the log tells of a check of maps that takes longer
 
@@ -81,6 +83,18 @@ def _faulty_people(cohort: Cohort) -> frozenset[str]:
             *(cohort.path, len(faults.constant), ", ".join(faults.constant)),
         )
     return frozenset((*faults.damaged, *faults.constant))
+
+
+def watched(cohort: Cohort, what: str) -> Rows:
+    """The rows of a cohort; the log tells from time to time how many maps were read so far."""
+    add = tally(f"{what}, {cohort.n_samples} people: maps read")
+
+    def rows(index: NDArray[np.int64]) -> NDArray[np.float32]:
+        maps = cohort.rows(index)
+        add(len(index))
+        return maps
+
+    return rows
 
 
 def chosen_device(device: str, threads: int | None) -> str:

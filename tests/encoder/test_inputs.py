@@ -50,6 +50,19 @@ def test_sound_cohort__leaves_out_and_names_the_damaged_and_the_constant(
         inputs.sound_cohort(store.subset([3, 8, 20]))
 
 
+def test_watched__tells_how_many_maps_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="axoloci")
+    store = cohort(tmp_path)
+    rows = inputs.watched(store, "latents")
+    np.testing.assert_array_equal(rows(np.array([4, 2])), store.rows([4, 2]))
+    assert caplog.text == ""  # ten seconds are not over
+    monkeypatch.setattr("axoloci.command.TOLD_EVERY", -1.0)
+    rows(np.arange(7))
+    assert "latents, 30 people: maps read: 9" in caplog.text
+
+
 def test_sound_cohort__tells_how_long_the_check_took_where_it_took_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
