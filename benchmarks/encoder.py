@@ -153,7 +153,7 @@ def waiting(shape: tuple[int, ...], device: str) -> tuple[float, float]:
 
         cohort = read_cohort(path)
         config = Config(n_latents=N_LATENTS, batch_size=min(BATCH[device], N_PEOPLE // 2))
-        training = Training(cohort.rows, N_PEOPLE, mask, config, device)
+        training = Training(cohort.rows, np.arange(N_PEOPLE), mask, config, device)
         before, start = training.seconds_waiting, time.perf_counter()
         training.run_epoch()
         seconds = time.perf_counter() - start

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from axoloci.tasks.encoder import kernel
 from axoloci.tasks.encoder.kernel import Config, Training, masked_loss
 from axoloci.tasks.encoder.representation import encode_maps
 from benchmarks.planted_maps import N_FACTORS, brain, planted_maps
@@ -53,7 +52,6 @@ STRENGTH = {
     DECORRELATE: 0.1,
 }
 COHORTS = (NONLINEAR, WEAK)
-USUAL_SHARE = kernel.START_SHARE
 
 
 class OptionTraining(Training):
@@ -140,10 +138,9 @@ def run(job: Job) -> Result:
         channels=CHANNELS,
         epochs=EPOCHS,
         seed=job.seed,
-        pca_start=job.option != RANDOM,
+        pca_share={ALL: 1.0, HALF: 0.5, RANDOM: 0.0}.get(job.option, Config.pca_share),
     )
-    kernel.START_SHARE = {ALL: 1.0, HALF: 0.5}.get(job.option, USUAL_SHARE)  # of this process
-    arguments = (maps.__getitem__, N_TRAIN, brain(), config)
+    arguments = (maps.__getitem__, np.arange(N_TRAIN), brain(), config)
     training = OptionTraining(job.option, *arguments)
     for _ in range(EPOCHS):
         training.run_epoch()

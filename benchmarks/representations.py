@@ -141,14 +141,14 @@ def learn(job: Job, rows: Rows) -> Representation:
     if job.representation in (PLAIN, SMOOTHED):
         bandwidth = 0.0 if job.representation == PLAIN else None
         settings = linear.Config(n_latents=job.n_latents, bandwidth=bandwidth, seed=job.seed)
-        return linear.fit(rows, N_TRAIN, brain(), VOXEL_SIZE, settings).model
+        return linear.fit(rows, np.arange(N_TRAIN), brain(), VOXEL_SIZE, settings).model
     config = kernel.Config(
         n_latents=job.n_latents,
         channels=CHANNELS,
-        pca_start=job.representation != RANDOM,
+        pca_share=0.0 if job.representation == RANDOM else kernel.Config.pca_share,
         seed=job.seed,
     )
-    training = kernel.Training(rows, N_TRAIN, brain(), config)
+    training = kernel.Training(rows, np.arange(N_TRAIN), brain(), config)
     while not training.finished:
         training.run_epoch()
     training.finish()

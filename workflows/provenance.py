@@ -134,7 +134,7 @@ VARIANT_LISTS = (  # keys of the study file, the job that reads each, what it is
     ("mixed_model_extract", "ridge", "Variants that predict in the mixed model"),
 )
 OF_TRAINING = (
-    *("n_train", "n_validation", "epoch", "weights_of_epoch"),
+    *("n_train", "n_validation", "epochs_trained", "weights_of_epoch"),
     *("bandwidth_mm", "variance_kept", "effective_rank", "atlas"),
 )
 CHOICES = (  # of the association that its methods tell

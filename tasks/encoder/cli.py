@@ -271,7 +271,7 @@ def train(
         sound = set(_from_first(cohort.sample_id))
         cohort = cohort.subset([k for k, who in enumerate(cohort.sample_id) if who in sound])
         training = kernel.Training(
-            cohort.rows, cohort.n_samples, cohort.mask, config, device, compiled
+            cohort.rows, _people(cohort), cohort.mask, config, device, compiled
         )
         log.info(
             "training on %d people, %d held out; channels %s, %d latents, %d parameters, %s",
@@ -293,7 +293,9 @@ def train(
         }
         if checkpoint is not None:
             _take_up(training, checkpoint, identity)
-        _run(training, checkpoint if first else None, identity, tensorboard if first else None)
+        epoch, loss = _run(
+            training, checkpoint if first else None, identity, tensorboard if first else None
+        )
     if not first:
         return
     _write_table(history, [asdict(epoch) for epoch in training.history])
@@ -302,8 +304,9 @@ def train(
         "threads": torch.get_num_threads(),
         "n_processes": training.n_ranks,
         "mean_map_loss": float(training.model.scale) ** 2,  # what the mean map alone gives
-        **asdict(training.history[-1]),
-        "weights_of_epoch": training.best_epoch,  # 0: those of the start
+        "epochs_trained": len(training.history),
+        "weights_of_epoch": epoch,  # 0: those of the start
+        "validation_loss": loss,  # of these weights
     }
     write_model(
         *(out, "autoencoder", training.model, asdict(training.config), cohort),
@@ -316,8 +319,11 @@ def _run(
     checkpoint: Path | None,
     identity: dict[str, Any],
     tensorboard: Path | None,
-) -> None:
-    """All epochs that are left; the state is kept on the way."""
+) -> tuple[int, float]:
+    """All epochs that are left; the state is kept on the way.
+
+    Returns the epoch that the weights are of, and their loss on the people held out.
+    """
     kept = time.monotonic()
 
     def keep() -> None:
@@ -343,14 +349,15 @@ def _run(
                 f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, "
                 f"of people held out {epoch.validation_loss:.4f}"
             )
-    training.finish()
+    best, loss = training.finish()
     seconds = time.monotonic() - start
     log.info(
-        "%d epochs; best on the people held out after epoch %d; %.1f%% of %.0f s went by waiting "
-        "for maps",
-        *(len(training.history), training.best_epoch),
+        "%d epochs; the weights are those after epoch %d, with a loss of %.4f of the people held "
+        "out; %.1f%% of %.0f s went by waiting for maps",
+        *(len(training.history), best, loss),
         *(100 * (training.seconds_waiting - waited) / max(seconds, 1e-9), seconds),
     )
+    return best, loss
 
 
 @main.command("fit-linear")
@@ -429,7 +436,7 @@ def fit_linear(
         return
     size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
     fit = linear.fit(
-        *(watched(cohort, "components"), cohort.n_samples, cohort.mask),
+        *(watched(cohort, "components"), _people(cohort), cohort.mask),
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
     components = fit.components
@@ -483,7 +490,7 @@ def _fit_tract_means(
     labels = labels_at(*read_atlas(atlas), _places(cohort))  # (n_voxels,)
     volume = np.zeros(cohort.mask.shape, dtype=np.int32)
     volume[cohort.mask] = labels
-    train, validation = held_out(cohort.n_samples, config.validation_fraction, config.seed)
+    train, validation = held_out(_people(cohort), config.validation_fraction, config.seed)
     rows = watched(cohort, "tract means")
     model = linear.tract_means(rows, train, cohort.mask, volume, device)
     numbers = np.unique(labels[labels > 0])
@@ -903,6 +910,11 @@ def _to_judge(cohort: Cohort, models: Sequence[Model], pairs: Pairs) -> tuple[Co
         f"no training of theirs; at least {judging.FEWEST_PEOPLE} are needed: judge them on other "
         "people, or train them on more, all with one seed, which holds out the same tenth"
     )
+
+
+def _people(cohort: Cohort) -> NDArray[np.int64]:
+    """Number of each map's person, (n_samples,)."""
+    return number_people(cohort.sample_id, ())
 
 
 def _to_encode(

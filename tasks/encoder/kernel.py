@@ -39,10 +39,10 @@ from axoloci.tasks.encoder.representation import (
 BATCH = 10  # people a step, where so many are in training
 FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
 STEPS = 1000  # after which factors of planted maps are found, if the epochs allow
-START_SHARE = 0.75  # of the latents that start as components
 START_PEOPLE = 512  # whose maps give the first latents: enough for 128 components
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
+SAME = 1e-6  # of a map's mean square: maps that differ by less differ by rounding
 SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this short, as published
 
 Result = TypeVar("Result")
@@ -61,8 +61,8 @@ class Config:
     # of a map is noise of single voxels, a mean averages it away and a maximum picks it
     fixed_norm: bool = True  # batch norm's moments are measured once, before training: those of a
     # few noisy maps differ from step to step by more than the people do
-    pca_start: bool = True  # three in four latents start as principal components of the maps, and
-    # the components stay as a linear path from latents to map beside the decoder, which learns what
+    pca_share: float = 0.75  # of the latents start as principal components of the maps, and the
+    # components stay as a linear path from latents to map beside the decoder, which learns what
     # they leave. A random start stays at the mean map where the signal is a tenth of the variance;
     # where all are components, training stays near these for long
     rate_by_inputs: bool = True  # divide the step size of the layer that gives the latents by its
@@ -93,7 +93,7 @@ UDIP_FA = Config(
     center=False,
     mean_pool=False,
     fixed_norm=False,
-    pca_start=False,
+    pca_share=0.0,
     rate_by_inputs=False,
     keep_best=False,
     stop_patience=0,
@@ -166,14 +166,20 @@ def grids_for(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, 
     >>> grids_for((182, 218, 182), (16, 32, 64, 128, 256))[-1]
     (12, 14, 12)
     """
+
+    def fit(n_levels: int) -> bool:
+        # each axis keeps a voxel, and one of them two: batch norm of one map needs as many
+        return min(shape) >= 2 ** (n_levels - 1) and max(shape) > 2 ** (n_levels - 1)
+
+    if not fit(len(channels)):
+        most = max((n for n in range(1, len(channels)) if fit(n)), default=0)
+        raise InputError(
+            f"the grid {'×'.join(map(str, shape))} is too small for {len(channels)} levels, each "
+            f"half of the one above; give at most {most} channels"
+        )
     grids = [tuple(int(n) for n in shape)]
     for _ in channels[1:]:
         grids.append(tuple(-(-n // 2) for n in grids[-1]))
-    if min(shape) < 2 ** (len(channels) - 1):
-        raise InputError(
-            f"the grid {'×'.join(map(str, shape))} is too small for {len(channels)} levels, each "
-            f"half of the one above; give at most {int(math.log2(min(shape))) + 1} channels"
-        )
     return grids
 
 
@@ -279,6 +285,11 @@ class Autoencoder(nn.Module):
         Size of the network; channels that are left empty follow from the grid.
     mask
         [bool, shape: (x, y, z)] Voxels that a row holds.
+
+    Raises
+    ------
+    InputError
+        The grid is too small for the channels, or components of maps that are not centred.
     """
 
     mask: Tensor
@@ -293,6 +304,8 @@ class Autoencoder(nn.Module):
         box = bounding_box(mask) if config.crop else (slice(None),) * 3
         inside = torch.from_numpy(np.ascontiguousarray(mask[box]))  # (x, y, z), the network's grid
         config = replace(config, channels=config.channels or channels_for(inside.shape))
+        if config.pca_share and not config.center:
+            raise InputError("components are of what differs from the mean map: center it")
         channels = config.channels
         self.config = config
         self.grids = grids_for(inside.shape, channels)
@@ -314,8 +327,8 @@ class Autoencoder(nn.Module):
         if config.center:  # answer with the mean map at first, not with noise to be unlearnt
             nn.init.zeros_(self.to_map.weight)
             nn.init.zeros_(self.to_map.bias)  # type: ignore[arg-type]
-        if config.pca_start:  # the map that one more of a latent adds, (n_latents, 1, x, y, z)
-            self.register_buffer("components", torch.zeros(config.n_latents, 1, *self.grids[0]))
+        if config.pca_share:  # what one more of a latent adds to a map, (n_latents, n_voxels)
+            self.register_buffer("components", torch.zeros(config.n_latents, int(inside.sum())))
         # the mean map of the people in training, and how far a voxel is from it (root mean square)
         self.register_buffer("mean", torch.zeros(1, 1, *self.grids[0]))
         self.register_buffer("scale", torch.ones(()))
@@ -344,8 +357,7 @@ class Autoencoder(nn.Module):
     def volumes(self, rows: Tensor) -> Tensor:
         """z-scored rows (b, n_voxels) -> volumes (b, 1, x, y, z), 0 outside the mask."""
         volumes = rows.new_zeros(len(rows), self.inside.numel())
-        volumes[:, self.voxels] = rows
-        return volumes.view(-1, 1, *self.grids[0])
+        return volumes.index_copy(1, self.voxels, rows).view(-1, 1, *self.grids[0])
 
     def rows(self, volumes: Tensor) -> Tensor:
         """Volumes (b, 1, x, y, z) -> the voxels inside the mask, (b, n_voxels)."""
@@ -376,14 +388,22 @@ class Autoencoder(nn.Module):
                 h = self._through(refine, h)
             h = self.to_map(h)  # (b, 1, x, y, z)
         h = h.float()
-        if self.config.pca_start:
-            h = h + torch.tensordot(latents, self.components, dims=1)
+        if self.config.pca_share:
+            h = h + self.volumes(latents @ self.components)
         maps: Tensor = self.mean + self.scale * h if self.config.center else h
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
         """z-scored maps (b, 1, x, y, z) -> their reconstructions, same shape."""
         return self.decode(self.encode(x))
+
+    def learnt(self) -> dict[str, Tensor]:
+        """What training changes: the weights, and batch norm's moments if they are not fixed."""
+        parts: dict[str, Tensor] = dict(self.named_parameters())
+        if not self.config.fixed_norm:
+            buffers = self.named_buffers()
+            parts |= {name: b for name, b in buffers if name.startswith(("down.", "refine."))}
+        return parts
 
     @property
     def mean_rows(self) -> Tensor:
@@ -456,10 +476,10 @@ class Training:
     Parameters
     ----------
     rows
-        Gives the maps of some people, (b, n_voxels), none of them constant. It is called in a
-        thread.
-    n_samples
-        People in the cohort.
+        Gives some of the maps, (b, n_voxels), none of them constant. It is called in a thread.
+    person
+        [int64, shape: (n_samples,)] Number of each map's person; nobody is in training with one map
+        and held out with another.
     mask
         [bool, shape: (x, y, z)] Voxels that a row holds.
     config
@@ -473,35 +493,40 @@ class Training:
     Raises
     ------
     InputError
-        Fewer people than one batch, a grid too small for the network, or no memory for the batch.
+        Fewer people than one batch, maps that are all the same, a grid too small for the network,
+        or no memory for the batch.
     """
 
     def __init__(
         self,
         rows: Rows,
-        n_samples: int,
+        person: NDArray[np.int64],
         mask: NDArray[np.bool_],
         config: Config,
         device: str = "cpu",
         compiled: bool = False,
     ) -> None:
         self.train_index, self.validation_index = held_out(
-            n_samples, config.validation_fraction, config.seed
+            person, config.validation_fraction, config.seed
         )
         n_train, n_validation = len(self.train_index), len(self.validation_index)
         # by chance: a store may be ordered by site
         shuffled = np.random.default_rng(config.seed).permutation(self.train_index)
         self._start_index = np.sort(shuffled[:START_PEOPLE])
-        if n_train < max(1, config.batch_size):
+        if n_train < 2:
+            raise InputError(
+                f"{n_train} people to train on ({n_validation} are held out); at least 2 are needed"
+            )
+        if n_train < config.batch_size:
             raise InputError(
                 f"{n_train} people to train on ({n_validation} are held out) are "
-                f"fewer than a batch of {max(1, config.batch_size)}; choose a smaller batch size"
+                f"fewer than a batch of {config.batch_size}; choose a smaller batch size"
             )
         batch_size = config.batch_size or min(BATCH, n_train)
         reduces = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         config = replace(
             config,
-            n_latents=config.n_latents or latents_for(n_samples),
+            n_latents=config.n_latents or latents_for(len(person)),
             batch_size=batch_size,
             epochs=config.epochs or epochs_for(n_train, batch_size),
             precision=config.precision or ("bfloat16" if reduces else "float32"),
@@ -523,8 +548,8 @@ class Training:
         self.history: list[Epoch] = []
         self.step = 0  # those done of the epoch that is under way
         self._train_loss = self._zero()  # of the people of those steps, over all of the epoch
-        self.best_epoch, self.best_loss = 0, math.inf  # whose weights count; 0: the start
-        self.best_weights: dict[str, Tensor] = {}
+        self.best_epoch, self.best_loss = 0, math.inf  # on the people held out; 0: the start
+        self.best_weights: dict[str, Tensor] = {}  # of that epoch, if they are kept
         self._in_memory(self._start)
 
     def _start(self) -> None:
@@ -532,13 +557,13 @@ class Training:
         self._set_mean_map()
         if self.config.fixed_norm:
             self._measure_norms(self.model.features)
-        if self.config.pca_start:
+        if self.config.pca_share:
             self._start_from_components()
         if self.config.fixed_norm:
             self._measure_norms(self.model)  # of the decoder's too, now that it has its input
         self._share_weights(self.model.state_dict().values())
         if self.config.keep_best:
-            self._keep_if_best(self.validation_loss())
+            self._note(self.validation_loss())
 
     @property
     def n_steps(self) -> int:
@@ -587,16 +612,20 @@ class Training:
         self.schedule.step(done.validation_loss)
         self.history.append(done)
         self.step, self._train_loss = 0, self._zero()
-        if not self.config.keep_best:
-            self.best_epoch, self.best_loss = epoch, done.validation_loss
-        else:
-            self._keep_if_best(done.validation_loss)
+        self._note(done.validation_loss)
         return done
 
-    def finish(self) -> None:
-        """Go back to the weights that were best on the people held out, if those are kept."""
-        if self.config.keep_best:
-            self.model.load_state_dict(self.best_weights)
+    @torch.no_grad()
+    def finish(self) -> tuple[int, float]:
+        """Go back to the weights that were best on the people held out, if those are kept.
+
+        Returns the epoch that the weights are of, 0 for the first ones, and its validation loss.
+        """
+        if not self.config.keep_best:
+            return len(self.history), self.history[-1].validation_loss
+        for name, weights in self.model.learnt().items():
+            weights.copy_(self.best_weights[name])
+        return self.best_epoch, self.best_loss
 
     def validation_loss(self) -> float:
         """Loss on the people held out.
@@ -606,7 +635,7 @@ class Training:
         InputError
             It is not finite.
         """
-        self._share_weights(self.model.buffers())  # batch norm's moments are of each one's share
+        self._share_weights(self.model.learnt().values())  # batch norm's moments are of each share
         self.model.eval()
         mine = self.validation_index[self.rank :: self.n_ranks]
         total = self._zero()
@@ -730,12 +759,13 @@ class Training:
             "fewer channels, or another device"
         )
 
-    def _keep_if_best(self, loss: float) -> None:
-        """Keep a copy of the weights if they are the best so far on the people held out."""
+    def _note(self, loss: float) -> None:
+        """Note an epoch, and keep its weights, if it is the best so far on the people held out."""
         if loss < self.best_loss:
             self.best_epoch, self.best_loss = len(self.history), loss
-            weights = self.model.state_dict().items()
-            self.best_weights = {name: tensor.clone() for name, tensor in weights}
+            if self.config.keep_best:
+                weights = self.model.learnt().items()
+                self.best_weights = {name: tensor.detach().clone() for name, tensor in weights}
 
     def _rates(self) -> list[dict[str, Any]]:
         """Weights and their step sizes, as Adam takes them."""
@@ -769,9 +799,11 @@ class Training:
             total += x.sum(dim=0, dtype=torch.float64)
         mean = self._sum(total) / len(self.train_index)
         # a z-scored map has mean square 1, so what is not the mean map is 1 - its mean square
-        shared = (mean.square().sum() / self.model.inside.sum()).clamp(max=1 - 1e-6)
+        apart = 1 - mean.square().sum() / self.model.inside.sum()
+        if not apart > SAME:
+            raise InputError("all maps are the same: there is nothing to represent")
         self.model.mean.copy_(mean)
-        self.model.scale.copy_((1 - shared).sqrt())
+        self.model.scale.copy_(apart.sqrt())
 
     @torch.no_grad()
     def _measure_norms(self, forward: Callable[[Tensor], Tensor]) -> None:
@@ -787,15 +819,15 @@ class Training:
 
     @torch.no_grad()
     def _start_from_components(self) -> None:
-        """Make three in four latents the scores of the maps on their leading components.
+        """Make a share of the latents the scores of the maps on their leading components.
 
         The encoder gets them by ridge regression on its untrained features. The decoder starts
         with the regression of features and maps on these latents.
         """
         model = self.model.eval()
-        # all in place: the maps of these people are gigabytes where a voxel is 1 mm
-        y = model.mean.new_empty(len(self._start_index), len(model.voxels))  # (m, n_voxels)
-        h = model.mean.new_empty(len(y), model.to_latents.in_features)  # (m, n_features)
+        # gigabytes where a voxel is 1 mm: held by the host, whatever the device, changed in place
+        y = torch.empty(len(self._start_index), len(model.voxels))  # (m, n_voxels)
+        h = torch.empty(len(y), model.to_latents.in_features)  # (m, n_features)
         done = 0
         for x in self._batches(self._start_index):
             y[done : done + len(x)] = model.rows(x)
@@ -803,10 +835,10 @@ class Training:
             done += len(x)
         mean = h.mean(dim=0)  # (n_features,)
         y -= y.mean(dim=0)
-        y /= model.scale
+        y /= model.scale.cpu()
         h -= mean
         # centred people span one dimension less
-        n = min(math.ceil(START_SHARE * model.config.n_latents), len(h) - 1)
+        n = min(math.ceil(model.config.pca_share * model.config.n_latents), len(h) - 1)
         # people are fewer than voxels or features: all follows from their products, (m, m)
         scores = torch.linalg.eigh((y @ y.T).double())[1][:, -n:].flip(1)  # leading first
         scores = scores.float() * math.sqrt(len(h) - 1)  # (m, n), variance 1
@@ -819,4 +851,4 @@ class Training:
         back = torch.linalg.pinv(h @ weight.T)  # (n, m)
         model.from_latents.weight[:, :n] = (back @ h).T
         model.from_latents.bias.zero_()
-        model.components[:n, 0, model.inside] = back @ y
+        model.components[:n] = back @ y

@@ -38,7 +38,7 @@ SMOOTHED_AT_ONCE = 16  # maps
 BLOCK_PEOPLE = 256  # read at once: enough that products, not memory, take the time
 BLOCK_BYTES = 2**28  # that one block of people may take in float32; five are held at a time
 BASIS_BYTES = 2**31  # that the vectors of all passes may take before they are compressed,
-BASIS_BLOCKS = 4  # or this many times the components wanted, if these are more
+BASIS_BLOCKS = 3  # or the components and so many passes' vectors beyond, if these are more
 CHUNK_VOXELS = 8192  # summed in float32, the sums in float64: rounding stays that of short sums
 OVERSAMPLING = 10  # vectors a pass beyond the components wanted
 TOLERANCE = 5e-6  # radians between the components' space and the exact one
@@ -455,13 +455,16 @@ def principal_components(
     Each pass reads every map once, a block of people at a time and the next ones ahead, and
     multiplies the covariance by a block of vectors; smoothing is applied to these vectors, not to
     the maps. The components are taken from all vectors so far (Rayleigh–Ritz), and passes end when
-    their space is within 5e-6 of the exact one by Davis and Kahan's bound, or after 12. Where a
-    share of variance is asked for, the components are as many as have it among those vectors, which
-    is never too few, and the passes go on with them: at most 12 for each `n_components` + 10.
+    their space is within 5e-6 of the exact one by Davis and Kahan's bound, with the gap as it is
+    among the vectors so far, or after 12. Where a share of variance is asked for, the components
+    are as many as have it among those vectors, which is never too few, and the passes go on with
+    them: at most 12 for each `n_components` + 10.
 
     Memory: with V = (n_components + 10) · n_voxels · 4 bytes, a pass adds V to the vectors. Before
     they are more than 2 GiB, or than 4 V if that is more, they are compressed to the leading
-    n_components + 10 (a thick restart). The peak is about max(2 GiB, 4 V), the vectors; + 6 V,
+    n_components + 10 (a thick restart); where a share of variance is asked for, only once it is
+    reached, to the components found and 10, and 3 V beyond these in place of 4 V. The peak is about
+    max(2 GiB, 4 V), the vectors; + 6 V,
     three blocks of products in float64; + 400 n_voxels bytes, the random maps below; + 1.3 GiB,
     five blocks of people: 11 GiB for 128 components of 1.8 million voxels, however many people.
 
@@ -574,7 +577,8 @@ def principal_components(
             break
         del product
         keep = max(width, r + OVERSAMPLING)
-        if len(space) + len(block) > max(BASIS_BYTES // (4 * n_voxels), BASIS_BLOCKS * keep):
+        room = max(BASIS_BYTES // (4 * n_voxels), keep + BASIS_BLOCKS * width)
+        if len(space) + len(block) > room:
             leading = mixing[:, :keep]  # (m, k)
             space.compress(values[:keep], leading)
             along, of_along = along @ leading, of_along @ leading  # (p, k)
@@ -737,7 +741,7 @@ class Fit:
 
 def fit(
     rows: Rows,
-    n_samples: int,
+    person: NDArray[np.int64],
     mask: NDArray[np.bool_],
     voxel_size: tuple[float, float, float],
     config: Config,
@@ -752,8 +756,9 @@ def fit(
     ----------
     rows
         Gives the maps of some people, (b, n_voxels).
-    n_samples
-        People in the cohort.
+    person
+        [int64, shape: (n_samples,)] Number of each map's person; nobody is in training with one map
+        and held out with another.
     mask
         [bool, shape: (x, y, z)] Voxels that a row holds.
     voxel_size
@@ -773,7 +778,7 @@ def fit(
         Too few people, maps that are not finite or all the same, or a share of variance that
         1,024 components do not reach.
     """
-    train, validation = held_out(n_samples, config.validation_fraction, config.seed)
+    train, validation = held_out(person, config.validation_fraction, config.seed)
     most = min(len(train) - 1, int(mask.sum()))
     if most < 1:
         raise InputError(
@@ -786,7 +791,7 @@ def fit(
         candidates, bandwidth = cross_validate(rows, np.sort(chosen), mask, voxel_size, device)
     smoother = Smoother(mask, voxel_size, bandwidth, device) if bandwidth else None
     n_voxels = int(mask.sum())
-    r = min(config.n_latents or latents_for(n_samples), most)
+    r = min(config.n_latents or latents_for(len(person)), most)
     components = principal_components(
         *(rows, train, n_voxels, r, smoother),
         variance=config.variance,

@@ -69,27 +69,32 @@ def latents_for(n_samples: int) -> int:
 
 
 def held_out(
-    n_samples: int, fraction: float, seed: int
+    person: NDArray[np.int64], fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Who is in training and who is held out: the same people for every representation.
+    """Whose maps are in training and whose are held out: the same for every representation.
+
+    All maps of a person are on one side, or what is held out would have been seen.
 
     Parameters
     ----------
-    n_samples
-        People in the cohort.
+    person
+        [int64, shape: (n_samples,)] Number of each map's person.
     fraction
-        Share held out, at least one person.
+        Share of the people to hold out, at least one of them.
     seed
         Of the draw.
 
     Returns
     -------
     (train_index, validation_index)
-        [int64] Places of people, in ascending order.
+        [int64] Places of maps, in ascending order.
     """
-    order = np.random.default_rng(seed).permutation(n_samples)
-    n_validation = max(1, round(fraction * n_samples))
-    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+    first = np.unique(person, return_index=True)[1]  # (n_people,)
+    people = person[np.sort(first)]  # in the order of their first maps
+    n_validation = max(1, round(fraction * len(people)))
+    drawn = np.random.default_rng(seed).permutation(len(people))[:n_validation]
+    out = np.isin(person, people[drawn])  # (n_samples,)
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def zscore(rows: Tensor) -> tuple[Tensor, Tensor]:

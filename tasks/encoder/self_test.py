@@ -20,10 +20,14 @@ def self_test() -> None:
     noise = 0.005 * rng.normal(size=(40, len(place)))
     rows = (mean + 0.03 * factors @ region.T + noise).astype(np.float32)
     config = Config(n_latents=2, channels=(4, 8), epochs=1)
-    training = Training(rows.__getitem__, len(rows), mask, config)
+    training = Training(rows.__getitem__, np.arange(len(rows)), mask, config)
     training.run_epoch()
     components = linear.fit(
-        rows.__getitem__, len(rows), mask, (2.0, 2.0, 2.0), linear.Config(n_latents=2, bandwidth=0)
+        rows.__getitem__,
+        np.arange(len(rows)),
+        mask,
+        (2.0, 2.0, 2.0),
+        linear.Config(n_latents=2, bandwidth=0),
     )
     for model in (training.model, components.model):
         latents = encode_maps(model, rows.__getitem__, np.arange(40)).latents

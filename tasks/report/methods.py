@@ -369,8 +369,8 @@ def _autoencoder(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
         f"autoencoder (channels {levels}) after UDIP-FA {cite('zhao', 'patel')}: FA maps, z-scored "
         f"within the mask, were encoded by {done['n_latents']:,} "
         f"{'latent' if done['n_latents'] == 1 else 'latents'}.",
-        f"It was trained{people} for {done['epoch']:,} "
-        f"{'epoch' if done['epoch'] == 1 else 'epochs'} with Adam (first step size "
+        f"It was trained{people} for {done['epochs_trained']:,} "
+        f"{'epoch' if done['epochs_trained'] == 1 else 'epochs'} with Adam (first step size "
         f"{done['learning_rate']:g}, {done['batch_size']:,} people a step, seed {done['seed']}).",
     ]
     if done.get("mean_pool") is False:  # as --udip-fa has it
@@ -380,8 +380,10 @@ def _autoencoder(done: Mapping[str, Any] | None, cite: Any) -> list[str]:
         )
     if done.get("precision") == "bfloat16":
         sentences.append("Products were computed in bfloat16.")
-    if done.get("pca_start"):
-        sentences.append("Three in four latents started as principal components of the maps.")
+    if done.get("pca_share"):
+        sentences.append(
+            f"{done['pca_share']:.0%} of the latents started as principal components of the maps."
+        )
     if done.get("keep_best"):
         sentences.append(
             f"The weights after epoch {done['weights_of_epoch']}, with the lowest loss of the "

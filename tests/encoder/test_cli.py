@@ -376,7 +376,7 @@ def test_encode__names_whose_map_is_made_again_badly(
     n = int(mask().sum())
     region = rng.standard_normal(n)
     rows = 0.4 + 0.05 * rng.standard_normal((20, 1)) * region + 0.01 * rng.random((20, n))
-    unseen = held_out(20, 0.1, 0)[1][0]
+    unseen = held_out(np.arange(20), 0.1, 0)[1][0]
     rows[unseen] = 0.4 + 0.2 * rng.standard_normal(n)
     write_cohort(tmp_path / "c.zarr", IDS, rows.__getitem__, mask(), np.eye(4))
     model = tmp_path / "model.safetensors"

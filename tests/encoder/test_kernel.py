@@ -58,7 +58,7 @@ def planted(
 
 
 def train(rows: NDArray[np.float32], config: Config, n_epochs: int | None = None) -> Training:
-    training = Training(rows.__getitem__, len(rows), ball(), config)
+    training = Training(rows.__getitem__, np.arange(len(rows)), ball(), config)
     for _ in range(config.epochs if n_epochs is None else n_epochs):
         training.run_epoch()
     return training
@@ -144,6 +144,9 @@ def test_autoencoder__crops_the_margin_and_keeps_the_voxels_order() -> None:
 def test_grids_for__refuses_a_grid_too_small_and_names_it() -> None:
     with pytest.raises(InputError, match=r"the grid 7×30×30 is too small for 4 levels.*at most 3"):
         kernel.grids_for((7, 30, 30), (2, 4, 8, 16))
+    with pytest.raises(InputError, match=r"the grid 8×8×8 is too small for 4 levels.*at most 3"):
+        kernel.grids_for((8, 8, 8), (2, 4, 8, 16))  # one voxel: no moments of one map
+    assert kernel.grids_for((8, 9, 8), (2, 4, 8, 16))[-1] == (1, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_zscore__standardises_each_map_and_can_be_undone() -> None:
 
 def test_training__starts_from_the_mean_map_of_its_people_alone() -> None:
     rows, _ = planted(30, seed=2)
-    training = Training(rows.__getitem__, 30, ball(), replace(SMALL, pca_start=False))
+    training = Training(rows.__getitem__, np.arange(30), ball(), replace(SMALL, pca_share=0.0))
     split = (training.train_index, training.validation_index)
     assert sorted(np.concatenate(split)) == list(range(30))
     assert len(training.validation_index) == 3
@@ -202,7 +205,7 @@ def test_training__starts_from_the_mean_map_of_its_people_alone() -> None:
 
 def test_training__starts_with_the_principal_components_of_the_maps() -> None:
     rows, _ = planted(30, seed=2)
-    training = Training(rows.__getitem__, 30, ball(), SMALL)
+    training = Training(rows.__getitem__, np.arange(30), ball(), SMALL)
     model = training.model.eval()
     z = zscored(rows).numpy()
     mean = z[training.train_index].mean(axis=0)
@@ -257,8 +260,8 @@ def test_training__ends_with_the_weights_best_on_the_people_held_out() -> None:
     rows, _ = planted(24, seed=13)
     training = train(rows, replace(SMALL, learning_rate=0.05, epochs=4))
     losses = [epoch.validation_loss for epoch in training.history]
-    training.finish()
-    start = Training(rows.__getitem__, 24, ball(), training.config).validation_loss()
+    assert training.finish() == (training.best_epoch, training.best_loss)
+    start = Training(rows.__getitem__, np.arange(24), ball(), training.config).validation_loss()
     assert training.best_loss == min(start, *losses)
     assert training.best_epoch == int(np.argmin([start, *losses]))
     assert training.best_epoch < 4  # such steps are too long: the last epoch is not the best
@@ -267,7 +270,7 @@ def test_training__ends_with_the_weights_best_on_the_people_held_out() -> None:
 
 def test_training__fixes_the_moments_of_batch_norm() -> None:
     rows, _ = planted(24, seed=14)
-    start = Training(rows.__getitem__, 24, ball(), SMALL)
+    start = Training(rows.__getitem__, np.arange(24), ball(), SMALL)
     before = {name: tensor.clone() for name, tensor in weights(start).items()}
     start.run_epoch()
     moments = [name for name in before if "running_" in name]
@@ -295,7 +298,7 @@ def test_training__taken_up_again_equals_one_that_never_stopped() -> None:
     whole = train(rows, config)
     assert len({epoch.learning_rate for epoch in whole.history}) > 1  # the schedule took part
     half = train(rows, config, n_epochs=2).state_dict()
-    rest = Training(rows.__getitem__, 24, ball(), config)
+    rest = Training(rows.__getitem__, np.arange(24), ball(), config)
     rest.load_state_dict(half)
     rest.run_epoch()
     rest.run_epoch()
@@ -307,7 +310,7 @@ def test_training__taken_up_again_equals_one_that_never_stopped() -> None:
 def test_training__stopped_in_mid_epoch_equals_one_that_never_stopped() -> None:
     rows, _ = planted(24, seed=7)
     whole = train(rows, replace(SMALL, batch_size=5))
-    half = Training(rows.__getitem__, 24, ball(), replace(SMALL, batch_size=5))
+    half = Training(rows.__getitem__, np.arange(24), ball(), replace(SMALL, batch_size=5))
     kept = {}
 
     def stop_at_epoch_2_step_3() -> None:
@@ -318,7 +321,7 @@ def test_training__stopped_in_mid_epoch_equals_one_that_never_stopped() -> None:
     half.run_epoch(stop_at_epoch_2_step_3)
     with pytest.raises(KeyboardInterrupt):
         half.run_epoch(stop_at_epoch_2_step_3)
-    rest = Training(rows.__getitem__, 24, ball(), replace(SMALL, batch_size=5))
+    rest = Training(rows.__getitem__, np.arange(24), ball(), replace(SMALL, batch_size=5))
     rest.load_state_dict(kept)
     steps_left = []
     rest.run_epoch(lambda: steps_left.append(rest.step))
@@ -338,7 +341,7 @@ def test_training__in_two_processes_equals_one(tmp_path: Path) -> None:
     worker = Path(__file__).with_name("train_together.py")
     run = subprocess.run([*program, *port, worker, tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    one = Training(rows.__getitem__, len(rows), ball(), config)
+    one = Training(rows.__getitem__, np.arange(len(rows)), ball(), config)
     for epoch in range(1, config.epochs + 1):
         one.run_epoch()
         first, second = (torch.load(tmp_path / f"{rank}_{epoch}.pt") for rank in (0, 1))
@@ -375,15 +378,28 @@ def test_training__in_bfloat16_learns_the_same() -> None:
 def test_training__ends_early_when_the_people_held_out_gain_nothing() -> None:
     rows, _ = planted(24, seed=13)
     config = replace(SMALL, learning_rate=0.05, epochs=30, stop_patience=2)
-    training = Training(rows.__getitem__, 24, ball(), config)
+    training = Training(rows.__getitem__, np.arange(24), ball(), config)
     while not training.finished:
         training.run_epoch()
     assert len(training.history) == training.best_epoch + 2 < 30
 
 
+def test_training__ends_early_where_the_last_weights_count_too() -> None:
+    rows, _ = planted(24, seed=13)
+    config = replace(SMALL, learning_rate=0.5, epochs=30, stop_patience=2, keep_best=False)
+    training = Training(rows.__getitem__, np.arange(24), ball(), config)
+    while not training.finished:
+        training.run_epoch()
+    assert len(training.history) == training.best_epoch + 2 < 30
+    last = {name: tensor.clone() for name, tensor in weights(training).items()}
+    assert training.finish() == (len(training.history), training.history[-1].validation_loss)
+    for name, tensor in weights(training).items():
+        assert torch.equal(tensor, last[name])
+
+
 def test_training__says_which_batch_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = planted(24, seed=7)
-    training = Training(rows.__getitem__, 24, ball(), SMALL)
+    training = Training(rows.__getitem__, np.arange(24), ball(), SMALL)
     forward = training._forward.forward
 
     def limited(x: torch.Tensor) -> torch.Tensor:
@@ -409,7 +425,7 @@ def test_training__says_which_batch_fits_where_its_start_does_not(
 
     monkeypatch.setattr(Autoencoder, "features", limited)
     with pytest.raises(InputError, match=r"a batch of 8 does not fit .*; 4 fits: .* 4, or --recom"):
-        Training(rows.__getitem__, 24, ball(), SMALL)
+        Training(rows.__getitem__, np.arange(24), ball(), SMALL)
 
 
 @pytest.mark.parametrize("mean", [True, False])
@@ -428,7 +444,7 @@ def test_halved_by_axis__equals_pooling_and_its_way_back(mean: bool) -> None:
 
 def test_training__stops_when_it_diverges_and_keeps_its_last_good_history() -> None:
     rows, _ = planted(24, seed=8)
-    training = Training(rows.__getitem__, 24, ball(), replace(SMALL, learning_rate=1e30))
+    training = Training(rows.__getitem__, np.arange(24), ball(), replace(SMALL, learning_rate=1e30))
     with pytest.raises(InputError, match=r"diverged in epoch 1.*learning rate below 1e"):
         training.run_epoch()
     assert training.history == []
@@ -439,7 +455,24 @@ def test_training__stops_when_it_diverges_and_keeps_its_last_good_history() -> N
 def test_training__refuses_fewer_people_than_a_batch() -> None:
     rows, _ = planted(8, seed=9)
     with pytest.raises(InputError, match=r"7 people to train on .* fewer than a batch of 8"):
-        Training(rows.__getitem__, 8, ball(), SMALL)
+        Training(rows.__getitem__, np.arange(8), ball(), SMALL)
+
+
+def test_training__refuses_one_person_and_maps_that_are_all_the_same() -> None:
+    rows, _ = planted(8, seed=9)
+    config = replace(SMALL, batch_size=0)
+    with pytest.raises(InputError, match=r"1 people to train on \(1 are held out\); at least 2"):
+        Training(rows.__getitem__, np.arange(2), ball(), config)
+    with pytest.raises(InputError, match="all maps are the same"):
+        Training(np.tile(rows[:1], (8, 1)).__getitem__, np.arange(8), ball(), config)
+
+
+def test_training__holds_out_people_with_all_their_maps() -> None:
+    rows, _ = planted(24, seed=9)
+    person = np.repeat(np.arange(12), 2)
+    training = Training(rows.__getitem__, person, ball(), SMALL)
+    assert len(training.validation_index) == 2  # of one of twelve people
+    assert not set(person[training.train_index]) & set(person[training.validation_index])
 
 
 @pytest.mark.parametrize(("n_people", "expected"), [(4, 3), (24, 10)])

@@ -214,18 +214,29 @@ def test_principal_components__name_what_is_wrong() -> None:
 
 
 def test_held_out__is_a_split_that_follows_from_the_seed() -> None:
-    train, validation = linear.held_out(103, 0.1, 4)
+    train, validation = linear.held_out(np.arange(103), 0.1, 4)
     assert len(validation) == 10
     np.testing.assert_array_equal(np.sort(np.concatenate((train, validation))), np.arange(103))
     assert all(np.all(np.diff(part) > 0) for part in (train, validation))
-    assert not np.array_equal(validation, linear.held_out(103, 0.1, 5)[1])
-    assert len(linear.held_out(3, 0.1, 0)[1]) == 1
+    assert not np.array_equal(validation, linear.held_out(np.arange(103), 0.1, 5)[1])
+    assert len(linear.held_out(np.arange(3), 0.1, 0)[1]) == 1
+
+
+def test_held_out__keeps_the_maps_of_a_person_on_one_side() -> None:
+    person = np.random.default_rng(0).permutation(np.repeat([7, 3, 12, 5, 40, 1, 9, 8, 2, 6], 3))
+    train, validation = linear.held_out(person, 0.2, 1)
+    assert len(validation) == 6
+    assert len(set(person[validation])) == 2
+    assert not set(person[train]) & set(person[validation])
+    # who has one map each is drawn as if all were told apart by their places
+    again = linear.held_out(np.arange(10)[::-1], 0.2, 1)[1]
+    np.testing.assert_array_equal(linear.held_out(np.arange(10), 0.2, 1)[1], again)
 
 
 def test_fit__recovers_planted_factors_of_people_held_out() -> None:
     mask = patchy_mask((12, 11, 10))
     rows, factors = planted(200, mask)
-    found = linear.fit(rows.__getitem__, 200, mask, CUBE, Config(n_latents=5))
+    found = linear.fit(rows.__getitem__, np.arange(200), mask, CUBE, Config(n_latents=5))
     assert found.bandwidth > 0
     latents = linear.encode_maps(found.model, rows.__getitem__, np.arange(200)).latents
     train, held_out = found.train_index, found.validation_index
@@ -242,7 +253,9 @@ def test_fit__recovers_planted_factors_of_people_held_out() -> None:
 def test_fit__reconstructs_people_held_out_as_well_as_it_says() -> None:
     mask = patchy_mask()
     rows, _ = planted(80, mask)
-    found = linear.fit(rows.__getitem__, 80, mask, CUBE, Config(n_latents=4, bandwidth=0.0))
+    found = linear.fit(
+        rows.__getitem__, np.arange(80), mask, CUBE, Config(n_latents=4, bandwidth=0.0)
+    )
     train, held_out = found.train_index, found.validation_index
     mean = rows[train].mean(axis=0)
     vectors = linalg.svd(rows[train] - mean, full_matrices=False)[2][:4]
@@ -261,13 +274,39 @@ def test_fit__keeps_the_fewest_components_that_have_the_share_of_variance() -> N
     mask = patchy_mask()
     rows, _ = planted(100, mask)
     config = Config(n_latents=1, variance=0.8, bandwidth=0.0)
-    found = linear.fit(rows.__getitem__, 100, mask, CUBE, config)
+    found = linear.fit(rows.__getitem__, np.arange(100), mask, CUBE, config)
     x = rows[found.train_index].astype(np.float64)
     share = np.cumsum(linalg.svdvals(x - x.mean(axis=0)) ** 2)
     share /= share[-1]
     assert found.model.n_latents == 1 + int(np.argmax(share >= 0.8))
     np.testing.assert_allclose(found.variance_kept, share[: found.model.n_latents], rtol=0.01)
     assert len(found.components.variance) == found.model.n_latents
+
+
+def test_principal_components__hold_few_vectors_beyond_a_share_of_variance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear, "BASIS_BYTES", 1)
+    held: list[int] = []
+    add = linear._Subspace.add
+
+    def counted(space: linear._Subspace, block: torch.Tensor, product: torch.Tensor) -> None:
+        add(space, block, product)
+        held.append(len(space))
+
+    monkeypatch.setattr(linear._Subspace, "add", counted)
+    rng = np.random.default_rng(2)
+    along = np.linspace(2, 1, 150)[:, None] ** 4 * rng.standard_normal((150, 900))  # no gap
+    maps = (rng.standard_normal((400, 150)) @ along).astype(np.float32)
+    found = linear.principal_components(maps.__getitem__, np.arange(400), 900, 5, variance=0.8)
+    exact = linalg.svdvals(maps - maps.mean(axis=0)) ** 2
+    share = np.cumsum(exact) / exact.sum()
+    r = len(found.variance)
+    assert abs(r - 1 - int(np.argmax(share >= 0.8))) <= 1  # the sum of all is an estimate
+    np.testing.assert_allclose(found.variance, exact[:r] / 399, rtol=1e-3)
+    assert (
+        40 < r < max(held) <= r + 10 + 4 * 15
+    )  # 3 passes' vectors beyond, and the pass that crosses it
 
 
 def test_fit__says_when_a_share_of_variance_is_out_of_reach(
@@ -277,9 +316,11 @@ def test_fit__says_when_a_share_of_variance_is_out_of_reach(
     mask = patchy_mask()
     rows, _ = planted(60, mask, noise=0.2)
     with pytest.raises(InputError, match=r"4 components keep \d+% .* not the 95% asked for"):
-        linear.fit(rows.__getitem__, 60, mask, CUBE, Config(variance=0.95, bandwidth=0.0))
+        linear.fit(
+            rows.__getitem__, np.arange(60), mask, CUBE, Config(variance=0.95, bandwidth=0.0)
+        )
     with pytest.raises(InputError, match="at least 2 are needed"):
-        linear.fit(rows.__getitem__, 2, mask, CUBE, Config())
+        linear.fit(rows.__getitem__, np.arange(2), mask, CUBE, Config())
 
 
 def test_fit__smoothing_finds_more_of_what_people_share() -> None:
@@ -290,7 +331,7 @@ def test_fit__smoothing_finds_more_of_what_people_share() -> None:
     explained = []
     for bandwidth in (None, 0.0):
         config = replace(Config(n_latents=5), bandwidth=bandwidth)
-        found = linear.fit(rows.__getitem__, 60, mask, CUBE, config)
+        found = linear.fit(rows.__getitem__, np.arange(60), mask, CUBE, config)
         x = truth[found.validation_index] - truth.mean(axis=0)
         inside = x @ found.components.basis.T
         explained.append(np.square(inside).sum() / np.square(x).sum())
@@ -303,7 +344,7 @@ def test_linear__keeps_its_answers_through_its_state() -> None:
     rows, _ = planted(50, mask)
     labels = np.where(mask, np.arange(mask.size).reshape(mask.shape) % 3 + 1, 0).astype(np.int32)
     for model in (
-        linear.fit(rows.__getitem__, 50, mask, CUBE, Config(n_latents=3)).model,
+        linear.fit(rows.__getitem__, np.arange(50), mask, CUBE, Config(n_latents=3)).model,
         linear.tract_means(rows.__getitem__, np.arange(50), mask, labels),
     ):
         state = model.state_dict()
@@ -372,10 +413,10 @@ def test_fit__reads_fewer_people_at_a_time_where_maps_are_large(
         asked.append(len(index))
         return rows[index]
 
-    small = linear.fit(some, 90, mask, CUBE, Config(n_latents=3, bandwidth=0.0))
+    small = linear.fit(some, np.arange(90), mask, CUBE, Config(n_latents=3, bandwidth=0.0))
     assert max(asked) == 7
     monkeypatch.undo()
-    large = linear.fit(some, 90, mask, CUBE, Config(n_latents=3, bandwidth=0.0))
+    large = linear.fit(some, np.arange(90), mask, CUBE, Config(n_latents=3, bandwidth=0.0))
     np.testing.assert_allclose(small.components.basis, large.components.basis, atol=1e-5)
     np.testing.assert_allclose(small.reconstruction, large.reconstruction, atol=1e-5)
 

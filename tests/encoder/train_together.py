@@ -15,7 +15,7 @@ distributed.init_process_group("gloo")
 with np.load(folder / "given.npz") as given:
     rows, mask, config = given["rows"], given["mask"], json.loads(str(given["config"]))
 config["channels"] = tuple(config["channels"])
-training = Training(rows.__getitem__, len(rows), mask, Config(**config))
+training = Training(rows.__getitem__, np.arange(len(rows)), mask, Config(**config))
 while not training.finished:
     done = training.run_epoch()
     torch.save(training.state_dict(), folder / f"{training.rank}_{done.epoch}.pt")

@@ -29,8 +29,8 @@ FACTS: dict[str, Any] = {
     "cohort": {"people": 29, "voxel_size": [2.0, 2.0, 2.0]},
     "encoder": {
         **{"n_latents": 8, "channels": [8, 16], "epochs": 20, "learning_rate": 5e-4},
-        **{"batch_size": 10, "seed": 3, "pca_start": True, "keep_best": True},
-        **{"n_train": 26, "n_validation": 3, "epoch": 16, "weights_of_epoch": 6},
+        **{"batch_size": 10, "seed": 3, "pca_share": 0.75, "keep_best": True},
+        **{"n_train": 26, "n_validation": 3, "epochs_trained": 16, "weights_of_epoch": 6},
     },
     "gwas": {
         **{"people": 28, "n_traits": 8, "n_variants": 20000, "n_tested": 19500, "n_pcs": 10},
@@ -157,9 +157,9 @@ def test_methods_text__tells_the_settings_that_were_used() -> None:
         ({"dti": {"method": "NLLS"}}, "by non-linear least squares through", "solver"),
         ({"dti": {"method": "RESTORE"}}, "without outliers (RESTORE) [", "solver"),
         ({"dti": {"max_bval": 1200.0, "higher_shells": True}}, "next higher one", "1500"),
-        ({"encoder": {"pca_start": False, "keep_best": False}}, "Adam", "were kept"),
+        ({"encoder": {"pca_share": 0.0, "keep_best": False}}, "Adam", "were kept"),
         (
-            {"encoder": {"mean_pool": False, "pca_start": False}},
+            {"encoder": {"mean_pool": False, "pca_share": 0.0}},
             "As published, grids were halved by the maximum",
             "started as",
         ),
