@@ -38,6 +38,7 @@ from axoloci.tasks.encoder import kernel, linear
 from axoloci.tasks.encoder.inputs import (
     chosen_device,
     draw_people,
+    faulty_people,
     read_covariates,
     read_repeats,
     sound_cohort,
@@ -67,6 +68,7 @@ N_SHOWN = 24  # latents in the picture
 SMOOTHING_MM = 3.0  # of the t maps, as published
 CHECKPOINT_SECONDS = 600.0  # between two states that are kept within an epoch
 
+BY_IDS = "; a training knows a person's sessions by ids such as 01_ses-2, not by --repeats"
 LONGEST_WAIT = timedelta(hours=6)  # of a process for the first, before it gives up
 
 log = logging.getLogger("axoloci")
@@ -608,8 +610,8 @@ def encode(
     "--repeats",
     type=_FILE,
     help="Table (TSV) with the columns first and second: sample_ids of two sessions of a person, "
-    "who are seen by a model if one of them is. Ids with sessions of BIDS need no table for that: "
-    "01_ses-2 is of the same person as 01_ses-1; other ids do.",
+    "who are seen by a model if one of them is. Ids of BIDS need no table for that: 01_ses-2 and "
+    "01_acq-b are of the same person as 01_ses-1; other ids do.",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder."
@@ -632,8 +634,9 @@ def judge_models(
     OUT/representations.tsv has a row a model: how well it makes maps again (R2 of z-scored maps),
     how far two sessions of a person agree (ICC(2,1), mean over latents), what covariates explain
     (adjusted R2), and of how many people each is. latents.tsv has a row a latent, stability.tsv
-    one for each pair of models: the mean canonical correlation of their latents, which is 1 for
-    two that tell the same, as of two seeds, and what it is by chance.
+    one for each pair of models: rms_canonical_correlation, the root mean square of the canonical
+    correlations of their latents, which is 1 for two that tell the same, as of two seeds, and
+    rms_by_chance, what the same comes to where they have nothing in common.
     """
     device = chosen_device(device, threads)
     whole = read_cohort(cohort_path)
@@ -695,7 +698,7 @@ def judge_models(
     likeness = []
     for a, b in combinations(range(len(models)), 2):
         one, other = latents[a][once], latents[b][once]  # (n_people, n_latents) each
-        what = f"{model_paths[a]} and {model_paths[b]}: canonical_correlation"
+        what = f"{model_paths[a]} and {model_paths[b]}: rms_canonical_correlation"
         correlations = _figure(judging.canonical_correlations, what, one, other)
         likeness.append(
             {
@@ -703,8 +706,8 @@ def judge_models(
                 "other": str(model_paths[b]),
                 "people": group,
                 "n_people": len(once),
-                "canonical_correlation": correlations.mean(),
-                "by_chance": judging.correlation_by_chance(len(once), one.shape[1], other.shape[1]),
+                "rms_canonical_correlation": judging.root_mean_square(correlations),
+                "rms_by_chance": judging.correlation_by_chance(one, other),
             }
         )
     _write_table(out / "representations.tsv", table)
@@ -892,29 +895,42 @@ def _figure(
 
 
 def _to_judge(cohort: Cohort, models: Sequence[Model], pairs: Pairs) -> tuple[Cohort, str]:
-    """The people on whom models are judged, whose maps are sound, and what these people are."""
-    found = []
-    groups = {
+    """The people on whom models are judged, whose maps are sound, and what these people are.
+
+    No map is read twice, and none of people who are too few anyway.
+    """
+    counts, checked, faulty = [], np.zeros(cohort.n_samples, dtype=bool), frozenset[str]()
+    groups = {  # all of the first are in the second
         "unseen": frozenset().union(*(model.seen for model in models)),
         "held out": frozenset().union(*(model.trained for model in models)),
     }
     for group, known in groups.items():
-        people = cohort.subset(np.flatnonzero(~is_seen(cohort.sample_id, known, pairs)))
-        if people.n_samples >= judging.FEWEST_PEOPLE:
-            people = sound_cohort(people)
-        found.append(len(first_of_each(number_people(people.sample_id, pairs))))
-        if found[-1] >= judging.FEWEST_PEOPLE:
+        unknown = ~is_seen(cohort.sample_id, known, pairs)  # (n_samples,)
+        everyone = cohort.subset(np.flatnonzero(unknown))
+        people = everyone.without(faulty)
+        if _n_people(people, pairs) >= judging.FEWEST_PEOPLE:
+            faulty |= faulty_people(cohort.subset(np.flatnonzero(unknown & ~checked)))
+            checked |= unknown
+            people = everyone.without(faulty)
+        counts.append(_n_people(people, pairs))
+        if counts[-1] >= judging.FEWEST_PEOPLE:
             return people, group
     raise InputError(
-        f"{cohort.path}: {found[0]} of its people are unseen by the models, and {found[1]} were in "
-        f"no training of theirs; at least {judging.FEWEST_PEOPLE} are needed: judge them on other "
-        "people, or train them on more, all with one seed, which holds out the same tenth"
+        f"{cohort.path}: {counts[0]} of its people are unseen by the models, and {counts[1]} were "
+        f"in no training of theirs; at least {judging.FEWEST_PEOPLE} are needed: judge them on "
+        "other people, or train them on more, all on one store and with one seed, which holds out "
+        f"the same tenth of its people{BY_IDS if pairs else ''}"
     )
 
 
 def _people(cohort: Cohort) -> NDArray[np.int64]:
     """Number of each map's person, (n_samples,)."""
     return number_people(cohort.sample_id, ())
+
+
+def _n_people(cohort: Cohort, pairs: Pairs) -> int:
+    """Number of people in a cohort, each with all sessions."""
+    return len(first_of_each(number_people(cohort.sample_id, pairs)))
 
 
 def _to_encode(

@@ -33,7 +33,7 @@ def sound_cohort(cohort: Cohort) -> Cohort:
     InputError
         Nobody is left.
     """
-    faulty = _faulty_people(cohort)
+    faulty = faulty_people(cohort)
     if len(faulty) == cohort.n_samples:
         raise InputError(f"{cohort.path}: no stored map can be used; store the cohort again")
     return cohort.without(faulty)
@@ -53,7 +53,7 @@ def draw_people(cohort: Cohort, n_people: int, seed: int) -> Cohort:
     drawn: list[int] = []
     while len(drawn) < n_people and len(rest):
         some, rest = np.split(rest, [n_people - len(drawn)])
-        faulty = _faulty_people(cohort.subset(some))
+        faulty = faulty_people(cohort.subset(some))
         drawn += [k for k in some.tolist() if cohort.sample_id[k] not in faulty]
     if len(drawn) < 2:
         raise InputError(
@@ -63,8 +63,8 @@ def draw_people(cohort: Cohort, n_people: int, seed: int) -> Cohort:
     return cohort.subset(drawn)
 
 
-def _faulty_people(cohort: Cohort) -> frozenset[str]:
-    """Whose stored maps are damaged or of one value; the log names them."""
+def faulty_people(cohort: Cohort) -> frozenset[str]:
+    """Whose stored maps are damaged or of one value; the log names them. All maps are read."""
     start = time.monotonic()
     faults = check_cohort(cohort, lambda checked, n_maps: progress(checked, "check", n_maps))
     seconds = time.monotonic() - start

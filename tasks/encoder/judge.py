@@ -13,6 +13,7 @@ from axoloci.errors import InputError
 FEWEST_PEOPLE = 20  # more than the variables of a figure: of a correlation over fewer people the
 # standard error is up to a quarter, and a figure says little
 DEPENDENT = 1e-10  # of the largest singular value: a column below it is a mixture of others
+CONSTANT = 1e-12  # of a column's norm: what subtracting the mean leaves below it is rounding
 
 
 def canonical_correlations(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
@@ -32,7 +33,7 @@ def canonical_correlations(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        Fewer than `FEWEST_PEOPLE` people more than variables in both sets together: with one more
+        Fewer than `FEWEST_PEOPLE` people more than the ranks of both sets together: with one more
         any sets match.
 
     References
@@ -40,29 +41,40 @@ def canonical_correlations(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     Hotelling 1936, doi:10.1093/biomet/28.3-4.321; by QR and SVD, Björck and Golub 1973,
     doi:10.1090/S0025-5718-1973-0348991-3.
     """
-    (n, p), (n_other, q) = np.shape(x), np.shape(y)
+    one, other = _orthonormal(x), _orthonormal(y)  # (n, rank of x), (n, rank of y)
+    (n, p), (n_other, q) = one.shape, other.shape
     if n_other != n:
         raise ValueError(f"{n} and {n_other} people")
     _demand(n, p + q, f"to compare {p} and {q} latents")
-    return np.linalg.svd(_orthonormal(x).T @ _orthonormal(y), compute_uv=False).clip(0, 1)
+    return np.linalg.svd(one.T @ other, compute_uv=False).clip(0, 1)
 
 
-def correlation_by_chance(n_samples: int, p: int, q: int) -> float:
-    """Root mean square of the canonical correlations of sets that have nothing in common.
+def root_mean_square(correlations: ArrayLike) -> float:
+    """Of canonical correlations, how alike two sets are in one number; NaN of none.
 
-    Of any sets of full rank, over all ways in which the people of one can be shuffled.
+    Not their mean, of which nobody can tell in closed form what it is by chance.
+    """
+    squares = np.square(correlations)
+    return float(np.sqrt(squares.mean())) if squares.size else float("nan")
+
+
+def correlation_by_chance(x: ArrayLike, y: ArrayLike) -> float:
+    """Root mean square of canonical correlations if the sets had nothing in common.
+
+    It is that over all ways in which the people of one set can be shuffled: the squares come to
+    rank of x times rank of y, divided by n_samples - 1, whatever the distributions.
 
     Parameters
     ----------
-    n_samples
-        People.
-    p, q
-        Variables in each set.
+    x, y
+        [float, shape: (n_samples, p)], [float, shape: (n_samples, q)] Of the same people.
 
-    >>> round(correlation_by_chance(276, 128, 128), 2)
+    >>> two = np.random.default_rng(0).standard_normal((2, 276, 128))
+    >>> round(correlation_by_chance(*two), 2)
     0.68
     """
-    return float(np.sqrt(max(p, q) / (n_samples - 1)))
+    one, other = _orthonormal(x), _orthonormal(y)
+    return float(np.sqrt(max(one.shape[1], other.shape[1]) / (len(one) - 1)))
 
 
 def _demand(n: int, n_variables: int, for_what: str) -> None:
@@ -75,12 +87,20 @@ def _demand(n: int, n_variables: int, for_what: str) -> None:
 
 def _orthonormal(values: ArrayLike) -> NDArray[np.float64]:
     """Orthonormal columns (n, rank) that span the centred ones of an array (n, p)."""
-    centred = np.asarray(values, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
+    centred = _centred(values)
     # of one length, so that a latent's unit does not decide
     centred /= np.maximum(np.linalg.norm(centred, axis=0), np.finfo(np.float64).tiny)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    return np.asarray(left[:, singular > DEPENDENT * max(singular[0], 1e-300)])
+    return np.asarray(left[:, singular > DEPENDENT * singular.max(initial=1e-300)])
+
+
+def _centred(values: ArrayLike) -> NDArray[np.float64]:
+    """Columns of an array (n, p) less their means; exactly zero where they are constant."""
+    columns = np.asarray(values, dtype=np.float64)
+    centred = columns - columns.sum(axis=0) / max(1, len(columns))
+    left = np.linalg.norm(centred, axis=0)  # (p,)
+    centred[:, left <= CONSTANT * np.linalg.norm(columns, axis=0)] = 0
+    return np.asarray(centred)
 
 
 def intraclass_correlation(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
@@ -133,17 +153,20 @@ def variance_explained(latents: ArrayLike, covariates: ArrayLike) -> NDArray[np.
 
     Returns
     -------
-    [float64, shape: (n_latents,)] Around 0, and below it by chance, where they explain nothing.
+    [float64, shape: (n_latents,)] Around 0, and below it by chance, where they explain nothing;
+    NaN of a latent that is the same in everybody.
 
     Raises
     ------
     InputError
-        Fewer than `FEWEST_PEOPLE` people more than covariates.
+        Fewer than `FEWEST_PEOPLE` people more than independent covariates: a level that nobody has,
+        or that follows from the others, is none.
     """
-    n, n_covariates = np.shape(covariates)
-    _demand(n, n_covariates, f"to tell what {n_covariates} covariates explain")
-    y = np.asarray(latents, dtype=np.float64)
-    y = y - y.mean(axis=0)
     basis = _orthonormal(covariates)  # (n, rank)
-    unexplained = 1 - ((basis.T @ y) ** 2).sum(axis=0) / (y**2).sum(axis=0)
-    return np.asarray(1 - unexplained * (n - 1) / (n - basis.shape[1] - 1), dtype=np.float64)
+    n, rank = basis.shape
+    _demand(n, rank, f"to tell what {rank} independent covariates explain")
+    y = _centred(latents)  # (n, n_latents)
+    total = (y**2).sum(axis=0)  # (n_latents,)
+    total[total == 0] = np.nan
+    unexplained = 1 - ((basis.T @ y) ** 2).sum(axis=0) / total
+    return np.asarray(1 - unexplained * (n - 1) / (n - rank - 1), dtype=np.float64)

@@ -13,17 +13,29 @@ from scipy.sparse.csgraph import connected_components
 Pairs = Sequence[tuple[str, str]]
 """sample_ids of two sessions of one person each."""
 
+ENTITIES = (
+    *("ses", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain", "rec", "dir"),
+    *("run", "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split"),
+    *("recording", "chunk", "seg", "res", "den", "label", "desc"),
+)
+"""Entities of BIDS by which images of one person differ."""
+
+AFTER_PERSON = re.compile(rf"_(?:{'|'.join(ENTITIES)})-")
+
 
 def person_of(sample_id: str) -> str:
-    """The person in a sample_id: without `sub-` before it, and session and run of BIDS after it.
+    """The person in a sample_id: without `sub-` before it, and what BIDS writes after it.
 
     A study stores people by the label of their `sub-`, one scan each; ids with sessions are those
-    of stores that were made of a table.
+    of stores that were made of a table. A label of BIDS has no underscore, and ends at the first
+    one; other ids may have some, and end where an entity such as `_ses-` or `_acq-` begins.
 
-    >>> person_of("sub-01_ses-2_run-1"), person_of("01_b")
-    ('01', '01_b')
+    >>> person_of("sub-01_acq-b_run-1"), person_of("01_ses-2"), person_of("01_b")
+    ('01', '01', '01_b')
     """
-    return re.split(r"_(?:ses|run)-", sample_id.removeprefix("sub-"), maxsplit=1)[0]
+    if sample_id.startswith("sub-"):
+        return sample_id.removeprefix("sub-").partition("_")[0]
+    return AFTER_PERSON.split(sample_id, maxsplit=1)[0]
 
 
 def number_people(sample_id: Sequence[str], pairs: Pairs) -> NDArray[np.int64]:

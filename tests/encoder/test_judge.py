@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,15 +17,20 @@ from statsmodels.formula.api import ols
 from statsmodels.multivariate.cancorr import CanCorr
 
 from axoloci.errors import InputError
+from axoloci.io.cohort import Cohort, Faults, read_cohort
 from axoloci.io.nifti import write_nifti
 from axoloci.io.packing import write_cohort
+from axoloci.tasks.encoder import inputs
 from axoloci.tasks.encoder.cli import main
 from axoloci.tasks.encoder.judge import (
     canonical_correlations,
     correlation_by_chance,
     intraclass_correlation,
+    root_mean_square,
     variance_explained,
 )
+from axoloci.tasks.encoder.model_file import read_model
+from axoloci.tasks.encoder.representation import encode_maps
 
 
 def test_canonical_correlations__equal_those_of_statsmodels() -> None:
@@ -53,12 +59,28 @@ def test_canonical_correlations__refuse_too_few_people() -> None:
         canonical_correlations(x[:, :4], x[:, 4:])
 
 
-def test_correlation_by_chance__is_what_shuffled_people_have() -> None:
+def test_canonical_correlations__a_column_of_one_value_is_in_common_with_nothing() -> None:
+    rng = np.random.default_rng(7)
+    x, y = rng.standard_normal((60, 2)), rng.standard_normal((60, 3))
+    same = np.full(60, 45.3)  # its mean is off by rounding
+    found = canonical_correlations(np.column_stack((x, same)), np.column_stack((y, same)))
+    np.testing.assert_allclose(found, canonical_correlations(x, y), atol=1e-12)
+    assert canonical_correlations(same[:, None], y).shape == (0,)
+    assert np.isnan(root_mean_square(canonical_correlations(same[:, None], y)))
+
+
+@pytest.mark.parametrize("n_repeated", [0, 5])
+def test_correlation_by_chance__is_the_root_mean_square_of_shuffled_people(n_repeated: int) -> None:
     rng = np.random.default_rng(6)
     x, y = rng.standard_normal((90, 20)), rng.standard_normal((90, 30))
-    squares = [canonical_correlations(x, rng.permutation(y)) ** 2 for _ in range(40)]
-    found = np.sqrt(np.mean(squares))
-    assert correlation_by_chance(90, 20, 30) == pytest.approx(found, rel=0.02)
+    y = np.column_stack((y, y[:, :n_repeated], np.full(90, 45.3)))  # columns that tell nothing new
+    by_chance = correlation_by_chance(x, y)
+    shuffled = [canonical_correlations(x, rng.permutation(y)) for _ in range(40)]
+    found = [root_mean_square(correlations) for correlations in shuffled]
+    assert by_chance == pytest.approx(np.mean(found), abs=0.01)
+    assert np.mean(shuffled) < by_chance - 0.03  # which is why it is not their mean
+    alike = np.column_stack((y[:, :3], x[:, 3:]))  # three of one's 20 in common with the other
+    assert root_mean_square(canonical_correlations(alike, y)) > max(found)
 
 
 def test_intraclass_correlation__follows_from_statsmodels_analysis_of_variance() -> None:
@@ -95,8 +117,24 @@ def test_variance_explained__equals_adjusted_r2_of_statsmodels() -> None:
     np.testing.assert_allclose(variance_explained(latents, covariates), expected, atol=1e-12)
     again = np.column_stack((covariates, covariates[:, 0] - covariates[:, 1]))  # says nothing new
     np.testing.assert_allclose(variance_explained(latents, again), expected, atol=1e-12)
-    with pytest.raises(InputError, match=r"23 people .* 4 covariates explain; .* 24 are"):
+    with pytest.raises(InputError, match=r"23 people .* 4 independent covariates .* 24 are"):
         variance_explained(latents[:23], rng.standard_normal((23, 4)))
+
+
+def test_variance_explained__asks_for_no_more_people_because_of_levels_that_nobody_has() -> None:
+    rng = np.random.default_rng(8)
+    site = np.repeat([0, 1], 12)
+    latents = rng.standard_normal((24, 2)) + site[:, None]
+    levels = np.zeros((24, 9))  # of nine sites two are here
+    levels[np.arange(24), 3 + site] = 1
+    same = np.full((24, 1), 45.3)  # its mean is off by rounding
+    covariates = np.column_stack((levels, same))
+    expected = [sm.OLS(y, sm.add_constant(site)).fit().rsquared_adj for y in latents.T]
+    np.testing.assert_allclose(variance_explained(latents, covariates), expected, atol=1e-12)
+    np.testing.assert_allclose(variance_explained(latents, same), [0, 0], atol=1e-12)
+    assert np.isnan(variance_explained(same, levels)).all()
+    with pytest.raises(InputError, match="0 people are too few"):
+        variance_explained(latents[:0], covariates[:0])
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -202,8 +240,29 @@ def test_judge__finds_what_is_planted_in_people_none_of_the_models_has_seen(
     assert of_tracts.covariates_r2.iloc[1] < 0.1
     stability = pd.read_csv(tmp_path / "others.judged" / "stability.tsv", sep="\t")
     assert list(stability.n_people) == [60] * 3
-    assert (stability.canonical_correlation > 0.99).all()  # all find the halves
-    np.testing.assert_allclose(stability.by_chance, np.sqrt(2 / 59), rtol=1e-6)
+    assert (stability.rms_canonical_correlation > 0.99).all()  # all find the halves
+    np.testing.assert_allclose(stability.rms_by_chance, np.sqrt(2 / 59), rtol=1e-6)
+
+
+def test_judge__tells_stability_and_chance_by_the_same_statistic(
+    known: Path, tmp_path: Path
+) -> None:
+    more = store(tmp_path / "more.zarr", people("m", 100), maps(drawn(100, 4), 4))
+    others = store(tmp_path / "others.zarr", people("q", 60), maps(drawn(60, 1), 1))
+    size = ("--bandwidth", 0, "--n-latents", 4)  # the last two are noise: unlike in both
+    models = [fit(cohort, cohort.with_suffix(".safetensors"), *size) for cohort in (known, more)]
+    judged(others, models)
+    (stability,) = pd.read_csv(tmp_path / "others.judged" / "stability.tsv", sep="\t").itertuples()
+    one, other = (
+        encode_maps(read_model(model).representation, read_cohort(others).rows, np.arange(60))
+        for model in models
+    )
+    latents = [each.latents - each.latents.mean(axis=0) for each in (one, other)]
+    correlations = CanCorr(*latents).cancorr
+    expected = np.sqrt((correlations**2).mean())
+    assert expected > correlations.mean() + 0.05
+    assert stability.rms_canonical_correlation == pytest.approx(expected, abs=1e-4)
+    assert stability.rms_by_chance == pytest.approx(np.sqrt(4 / 59))
 
 
 def test_judge__takes_no_figure_of_people_in_training(known: Path, tmp_path: Path) -> None:
@@ -249,6 +308,7 @@ def test_judge__takes_other_sessions_of_people_in_training_for_seen(
     result = judge(cohort, model, tmp_path / "out", "--repeats", pairs)
     assert result.exit_code == 1  # 15 people of two sessions each are left
     assert "15 of its people are unseen by the models" in result.output
+    assert "knows a person's sessions by ids such as 01_ses-2, not by --repeats" in result.output
 
 
 def test_judge__falls_back_on_people_held_out_and_refuses_fewer_than_20(tmp_path: Path) -> None:
@@ -268,7 +328,46 @@ def test_judge__falls_back_on_people_held_out_and_refuses_fewer_than_20(tmp_path
     assert result.exit_code == 1
     assert "0 of its people are unseen by the models" in result.output
     assert "at least 20 are needed: judge them on other people" in result.output
+    assert "all on one store and with one seed" in result.output
+    assert "--repeats" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_judge__people_held_out_are_so_in_all_their_sessions(tmp_path: Path) -> None:
+    first, second = ([f"sub-{k:03d}_ses-{session}" for k in range(200)] for session in (1, 2))
+    factors = drawn(200, 0)
+    rows = maps(np.concatenate((factors, factors + 0.3 * drawn(200, 1))), 0)
+    cohort = store(tmp_path / "c.zarr", first, rows[:200])
+    models = [fit(cohort, tmp_path / f"{name}.safetensors") for name in "ab"]  # one seed
+    both = store(tmp_path / "both.zarr", [*first, *second], rows)
+    pairs = list(zip(first, second, strict=True))
+    table = judged(both, models, "--repeats", write_pairs(tmp_path / "pairs.tsv", pairs))
+    assert list(table.people) == ["held out"] * 2
+    assert list(table.n_people) == list(table.n_with_repeats) == [20] * 2
+
+
+def test_judge__checks_no_map_twice_and_takes_people_held_out_where_others_are_of_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids, rows = people("p", 200), maps(drawn(220, 0), 0)
+    cohort = store(tmp_path / "c.zarr", ids, rows[:200])
+    model = [fit(cohort, tmp_path / "m.safetensors")]
+    rows[200:] = 0.5
+    more = store(tmp_path / "more.zarr", [*ids, *people("q", 20)], rows)
+    checked: list[str] = []
+    check = inputs.check_cohort
+
+    def watched(cohort: Cohort, watch: Any) -> Faults:
+        checked.extend(cohort.sample_id)
+        return check(cohort, watch)
+
+    monkeypatch.setattr(inputs, "check_cohort", watched)
+    table = judged(more, model)  # none of the 20 unseen can be used
+    assert list(table.people) == ["held out"]
+    assert list(table.n_people) == [20]
+    fitted = read_model(model[0])
+    assert sorted(checked) == sorted({*(fitted.seen - fitted.trained), *people("q", 20)})
+    assert caplog.text.count("who are left out: q000") == 1
 
 
 def test_judge__figures_of_too_few_are_not_available_and_the_log_says_why(
@@ -290,7 +389,9 @@ def test_judge__figures_of_too_few_are_not_available_and_the_log_says_why(
         assert f"a.safetensors: {column} is n/a: 0 people are too few" in caplog.text
     text = (tmp_path / "c.judged" / "stability.tsv").read_text()
     assert "\t21\tn/a\t" in text
-    assert "canonical_correlation is n/a: 21 people are too few to compare 2 and 2" in caplog.text
+    assert "rms_canonical_correlation is n/a: 21 people are too few to compare 2 and 2" in (
+        caplog.text
+    )
 
 
 def test_judge__leaves_out_whose_maps_have_one_value(

@@ -16,12 +16,29 @@ from axoloci.tasks.encoder.seen import is_seen, number_people, person_of, two_se
         ("sub-01_ses-2", "01"),
         ("01_ses-2_run-1", "01"),
         ("01_run-2", "01"),
+        ("sub-01_acq-a_run-1", "01"),
+        ("sub-01_dir-AP_dwi", "01"),
+        ("sub-01_dwi", "01"),
+        ("01_acq-a_run-1", "01"),
+        ("01_rec-norm_ses-2", "01"),
+        ("01_b_dir-AP", "01_b"),
         ("F1 01", "F1 01"),
         ("a_session_2", "a_session_2"),
+        ("site_a-01", "site_a-01"),  # no entity of BIDS
     ],
 )
-def test_person_of__takes_session_and_run_of_bids_away(sample_id: str, person: str) -> None:
+def test_person_of__takes_away_what_bids_writes_after_the_person(
+    sample_id: str, person: str
+) -> None:
     assert person_of(sample_id) == person
+
+
+def test_is_seen__finds_other_acquisitions_of_those_in_training() -> None:
+    others = ["sub-01_acq-b_run-1", "sub-01_dir-PA_dwi", "01_acq-b", "sub-02_acq-a"]
+    found = is_seen(others, {"sub-01_acq-a_run-1"}, ())
+    np.testing.assert_array_equal(found, [True, True, True, False])
+    number = number_people([*others, "sub-01_ses-2"], ())
+    np.testing.assert_array_equal(number == number[0], [True, True, True, False, True])
 
 
 def test_number_people__joins_by_ids_and_by_chains_of_pairs() -> None:
