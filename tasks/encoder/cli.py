@@ -57,7 +57,7 @@ from axoloci.tasks.encoder.representation import (
     held_out,
     outliers,
     reconstruct,
-    reconstruction_r2,
+    spread,
 )
 from axoloci.tasks.encoder.seen import Pairs, first_of_each, is_seen, number_people, two_sessions
 
@@ -656,8 +656,10 @@ def judge_models(
     values_told = given.loc[[cohort.sample_id[k] for k in told]].to_numpy()
     everyone = np.arange(cohort.n_samples)
     rows = watched(cohort, f"{len(models)} models")
-    latents = [encode_maps(each, rows, everyone).latents for each in representations]
-    r2 = reconstruction_r2(representations, rows, once)
+    encoded = [encode_maps(each, rows, everyone) for each in representations]
+    latents = [each.latents for each in encoded]
+    whole_spread = spread(rows, once, representations[0].mean_rows.device)
+    r2 = [1 - each.zscored_mse[once].mean() / whole_spread for each in encoded]
     table, of_latents = [], []
     for path, model, values, share in zip(model_paths, headers, latents, r2, strict=True):
         agreement = explained = np.full(values.shape[1], np.nan)

@@ -169,7 +169,7 @@ def grids_for(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, 
 
     def fit(n_levels: int) -> bool:
         # each axis keeps a voxel, and one of them two: batch norm of one map needs as many
-        return min(shape) >= 2 ** (n_levels - 1) and max(shape) > 2 ** (n_levels - 1)
+        return min(shape) >= 1 << (n_levels - 1) and max(shape) > 1 << (n_levels - 1)
 
     if not fit(len(channels)):
         most = max((n for n in range(1, len(channels)) if fit(n)), default=0)

@@ -187,11 +187,16 @@ def in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> t
 
 @dataclass(frozen=True)
 class Encoded:
-    """Latents of people, and how well their maps are made again from them."""
+    """Latents of people, and how well their maps are made again from them.
+
+    `r2` is of z-scored maps, those made again too: all representations are on one scale, and none
+    gains by a person's mean and spread.
+    """
 
     latents: NDArray[np.float32]  # (n_samples, n_latents)
-    mse: NDArray[np.float64]  # (n_samples,) mean squared error of the scaled map in the mask
-    r2: NDArray[np.float64]  # (n_samples,) share of the distance from the mean map made again
+    mse: NDArray[np.float64]  # (n_samples,) mean squared error of the map as the model sees it
+    zscored_mse: NDArray[np.float64]  # (n_samples,) the same of z-scored maps
+    r2: NDArray[np.float64]  # (n_samples,) 1 - error / distance from the model's mean map
 
 
 @torch.inference_mode()
@@ -215,26 +220,28 @@ def encode_maps(
     -------
     Encoded
     """
-    mean = model.mean_rows  # (n_voxels,)
+    mean = zscore(model.mean_rows[None])[0]  # (1, n_voxels)
 
     def encode(maps: Tensor) -> Tensor:
-        """Maps (b, n_voxels) -> latents, error and distance from the mean (b, n_latents + 2)."""
-        truth = model.scaled(maps)  # (b, n_voxels)
-        code = model.encode_rows(truth)  # (b, n_latents)
-        error = (truth - model.decode_rows(code)).square().mean(dim=1)  # (b,)
-        distance = (truth - mean).square().mean(dim=1)  # (b,)
-        return torch.column_stack((code, error, distance))
+        """Maps (b, n_voxels) -> latents, two errors, distance from the mean (b, n_latents + 3)."""
+        seen, truth = model.scaled(maps), zscore(maps)[0]  # (b, n_voxels)
+        code = model.encode_rows(seen)  # (b, n_latents)
+        again = model.decode_rows(code)  # (b, n_voxels)
+        pairs = ((seen, again), (truth, zscore(again)[0]), (truth, mean))
+        squares = [(a - b).square().mean(dim=1) for a, b in pairs]  # (b,) each
+        return torch.column_stack((code, *squares))
 
     latents = np.empty((len(index), model.n_latents), dtype=np.float32)
-    error, distance = np.empty(len(index)), np.empty(len(index))
+    squares = np.empty((len(index), 3))
     places = [slice(at, at + batch_size) for at in range(0, len(index), batch_size)]
     maps_of = read_ahead(rows, [index[place] for place in places], mean.device)
     at_once = batch_size
     for place, maps in zip(places, maps_of, strict=True):
         encoded, at_once = in_parts(encode, maps, at_once)
-        values = encoded.cpu().numpy()  # (b, n_latents + 2)
-        latents[place], error[place], distance[place] = values[:, :-2], *values[:, -2:].T
-    return Encoded(latents, error, 1 - error / distance)
+        values = encoded.cpu().numpy()  # (b, n_latents + 3)
+        latents[place], squares[place] = values[:, :-3], values[:, -3:]
+    mse, error, distance = squares.T
+    return Encoded(latents, mse, error, 1 - error / distance)
 
 
 @torch.inference_mode()
@@ -253,61 +260,40 @@ def reconstruct(model: Representation, maps: NDArray[np.floating[Any]]) -> NDArr
     [float32, shape: (b, n_voxels)]
     """
     given = torch.from_numpy(maps).to(model.mean_rows)
-    again, _ = in_parts(lambda part: _made_again(model, part), given, len(given))
+
+    def made_again(part: Tensor) -> Tensor:
+        return model.unscaled(model.decode_rows(model.encode_rows(model.scaled(part))), part)
+
+    again, _ = in_parts(made_again, given, len(given))
     return np.asarray(again.cpu().numpy(), dtype=np.float32)
 
 
-def _made_again(model: Representation, maps: Tensor) -> Tensor:
-    """Maps (b, n_voxels) made again from their latents, in their own units."""
-    return model.unscaled(model.decode_rows(model.encode_rows(model.scaled(maps))), maps)
+def spread(rows: Rows, index: NDArray[np.int64], device: torch.device) -> float:
+    """How far people's z-scored maps are from their mean map: mean square over voxels and people.
 
-
-@torch.inference_mode()
-def reconstruction_r2(
-    models: Sequence[Representation], rows: Rows, index: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Share of what differs between people's maps that representations make again.
-
-    On one scale for all: z-scored maps, those made again too, so that no representation gains by
-    a person's mean and spread; 1 less the squared error over the squared distance from these
-    people's mean map, times n / (n - 1), for that map is theirs.
+    The error of a representation is judged by it.
 
     Parameters
     ----------
-    models
-        Fitted representations of the same voxels.
     rows
-        Gives the maps of some people, (b, n_voxels).
+        Gives the maps of some people, (b, n_voxels), none of them constant.
     index
-        [int64, shape: (n,)] On whom it is measured: people whom no model has seen.
+        [int64, shape: (n,)] Who.
+    device
+        That sums.
 
     Returns
     -------
-    [float64, shape: (len(models),)]
+    float
+        Divided by n - 1, for the mean map is theirs.
     """
-    device = models[0].mean_rows.device
     batches = [index[at : at + ENCODE_BATCH] for at in range(0, len(index), ENCODE_BATCH)]
-    total = torch.zeros(len(models[0].mean_rows), dtype=torch.float64, device=device)
+    total: Tensor | float = 0.0
     for maps in read_ahead(rows, batches, device):
-        total += zscore(maps)[0].sum(dim=0, dtype=torch.float64)
-    mean = total / len(index)  # (n_voxels,)
-
-    def squares(maps: Tensor) -> Tensor:
-        """Maps (b, n_voxels) -> distance from the mean, error of each model (b, 1 + n_models)."""
-        truth = zscore(maps)[0]  # (b, n_voxels)
-        distance = (truth - mean).square().sum(dim=1)  # (b,)
-        errors = [
-            (truth - zscore(_made_again(model, maps))[0]).double().square().sum(dim=1)
-            for model in models
-        ]
-        return torch.column_stack((distance, *errors))
-
-    sums, at_once = np.zeros(1 + len(models)), ENCODE_BATCH
-    for maps in read_ahead(rows, batches, device):
-        of_people, at_once = in_parts(squares, maps, at_once)  # (b, 1 + n_models)
-        sums += of_people.sum(dim=0).cpu().numpy()
-    n = len(index)
-    return np.asarray(1 - sums[1:] / (sums[0] * n / (n - 1)))
+        total = total + zscore(maps)[0].sum(dim=0, dtype=torch.float64)  # (n_voxels,)
+    n, mean = len(index), torch.as_tensor(total) / len(index)
+    # each z-scored map has mean square 1
+    return float((1 - mean.square().mean()) * n / (n - 1))
 
 
 def outliers(error: NDArray[np.float64]) -> NDArray[np.bool_]:

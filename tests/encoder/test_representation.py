@@ -15,7 +15,6 @@ from axoloci.tasks.encoder.representation import (
     encode_maps,
     in_parts,
     reconstruct,
-    reconstruction_r2,
 )
 
 MASK = np.ones((4, 5, 6), dtype=bool)
@@ -51,7 +50,7 @@ def test_encode_maps__goes_on_with_fewer_where_memory_is_short(
     expected = encode_maps(greedy(100), ROWS.__getitem__, index)
     assert caplog.text == ""
     found = encode_maps(model, ROWS.__getitem__, index)
-    for name in ("latents", "mse", "r2"):
+    for name in ("latents", "mse", "zscored_mse", "r2"):
         one, other = getattr(found, name), getattr(expected, name)
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     fits = {1: 1, 3: 2, 15: 8}[most]
@@ -61,13 +60,8 @@ def test_encode_maps__goes_on_with_fewer_where_memory_is_short(
     assert too_many == [16, 8, 4, 2][: len(too_many)]  # each is tried once, in the first batch
 
 
-def test_reconstruction_r2_and_reconstruct__go_on_with_fewer_where_memory_is_short() -> None:
-    index = np.arange(37)
-    models = [greedy(100), greedy(3)]
-    plain = reconstruction_r2(models[:1], ROWS.__getitem__, index)
-    both = reconstruction_r2(models, ROWS.__getitem__, index)
-    np.testing.assert_allclose(both, np.repeat(plain, 2), rtol=1e-6)
-    again = [reconstruct(model, ROWS[:4]) for model in models]
+def test_reconstruct__goes_on_with_fewer_where_memory_is_short() -> None:
+    again = [reconstruct(model, ROWS[:4]) for model in (greedy(100), greedy(3))]
     np.testing.assert_allclose(again[1], again[0], rtol=1e-5)
 
 
