@@ -29,7 +29,7 @@ from axoloci.command import step_group, tally
 from axoloci.errors import InputError, nearest
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.cohort import Cohort, read_cohort
-from axoloci.io.files import sha256, whole_file, write_text
+from axoloci.io.files import check_outputs, sha256, whole_file, write_text
 from axoloci.io.nifti import write_nifti
 from axoloci.io.tables import write_latents
 from axoloci.tasks.encoder import explain as explaining
@@ -69,6 +69,7 @@ SMOOTHING_MM = 3.0  # of the t maps, as published
 CHECKPOINT_SECONDS = 600.0  # between two states that are kept within an epoch
 
 BY_IDS = "; a training knows a person's sessions by ids such as 01_ses-2, not by --repeats"
+ZIP = b"PK\3\4"  # how a checkpoint begins
 LONGEST_WAIT = timedelta(hours=6)  # of a process for the first, before it gives up
 
 log = logging.getLogger("axoloci")
@@ -261,6 +262,11 @@ def train(
         if not udip_fa or context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     config = replace(kernel.UDIP_FA if udip_fa else kernel.Config(), **given)
+    check_outputs({"--out": out, "--history": history, "--checkpoint": checkpoint})
+    if checkpoint is not None and checkpoint.exists():
+        with open(checkpoint, "rb") as file:
+            if file.read(len(ZIP)) != ZIP:
+                raise InputError(f"{checkpoint} is no checkpoint; give another --checkpoint")
     device = chosen_device(device, threads)
     if deterministic:
         torch.use_deterministic_algorithms(True)
@@ -276,13 +282,17 @@ def train(
             cohort.rows, _people(cohort), cohort.mask, config, device, compiled
         )
         log.info(
-            "training on %d people, %d held out; channels %s, %d latents, %d parameters, %s",
+            "training on %d maps, %d held out; channels %s, %d latents, %d parameters, %s, at most "
+            "%d epochs",
             *(len(training.train_index), len(training.validation_index)),
             *(training.config.channels, training.config.n_latents),
             *(sum(w.numel() for w in training.model.parameters()), training.config.precision),
+            training.config.epochs,
         )
+        if compiled:
+            log.info("the first steps wait for torch.compile, a minute or more")
         identity = {
-            "config": asdict(training.config),
+            **asdict(training.config),
             "content_sha256": cohort.content_sha256,
             "device": device,
             "threads": torch.get_num_threads(),
@@ -300,18 +310,32 @@ def train(
         )
     if not first:
         return
+    mean_map_loss = training.mean_map_loss()
+    if loss >= mean_map_loss:
+        log.warning(
+            "the autoencoder makes maps of people held out no better than their mean map does "
+            "(loss %.4f, mean map %.4f): its latents may be noise; train on more people or for "
+            "more epochs, or with fewer latents",
+            *(loss, mean_map_loss),
+        )
+    if training.model.n_latents < training.config.n_latents:
+        log.info(
+            "%d of %d latents are left: the others change no map",
+            *(training.model.n_latents, training.config.n_latents),
+        )
     _write_table(history, [asdict(epoch) for epoch in training.history])
     about = {
         "device": device,
         "threads": torch.get_num_threads(),
         "n_processes": training.n_ranks,
-        "mean_map_loss": float(training.model.scale) ** 2,  # what the mean map alone gives
+        "mean_map_loss": mean_map_loss,
         "epochs_trained": len(training.history),
         "weights_of_epoch": epoch,  # 0: those of the start
         "validation_loss": loss,  # of these weights
+        "n_latents_in_training": training.config.n_latents,
     }
     write_model(
-        *(out, "autoencoder", training.model, asdict(training.config), cohort),
+        *(out, "autoencoder", training.model, asdict(training.model.config), cohort),
         *(training.train_index, training.validation_index, about),
     )
 
@@ -353,11 +377,14 @@ def _run(
             )
     best, loss = training.finish()
     seconds = time.monotonic() - start
+    n_epochs, of = len(training.history), training.config.epochs
     log.info(
-        "%d epochs; the weights are those after epoch %d, with a loss of %.4f of the people held "
-        "out; %.1f%% of %.0f s went by waiting for maps",
-        *(len(training.history), best, loss),
-        *(100 * (training.seconds_waiting - waited) / max(seconds, 1e-9), seconds),
+        "%s %d of %d epochs%s; the weights are %s, with a loss of %.4f of the people held out; "
+        "%.1f%% of %.0f s went by waiting for maps",
+        *("ended early after" if n_epochs < of else "done", n_epochs, of),
+        ", the last of which brought them nothing" if n_epochs < of else "",
+        f"those after epoch {best}" if best else "the first ones: training added nothing to them",
+        *(loss, 100 * (training.seconds_waiting - waited) / max(seconds, 1e-9), seconds),
     )
     return best, loss
 
@@ -762,16 +789,21 @@ def explain_latents(
 
     OUT/effect.nii.gz: what one standard deviation more of a latent adds to a map, the mean over
     people, one volume a latent in the order of latents.tsv (of an autoencoder in units of z-scored
-    maps, else in the maps' own). effect_t.nii.gz: its paired t over people, smoothed by 3 mm, of an
-    autoencoder. derivative.nii.gz: the decoder's derivative, a unit of a latent, mean over people;
-    of a linear model its components. latents.png: the strongest voxels of each. regions.tsv: labels
-    of the atlas, ranked.
+    maps, else in the maps' own). Peaks, pictures and regions are of it. effect_t.nii.gz, of an
+    autoencoder: its paired t over people, smoothed by 3 mm, as published. It tells where people
+    change alike, not by how much: of a decoder that is nearly linear it is large everywhere.
+    derivative.nii.gz: the decoder's derivative, a unit of a latent, mean over people; of a linear
+    model its components. latents.png: the strongest voxels of each. latents.tsv: where each is
+    strongest, mm. regions.tsv: labels of the atlas, ranked by the mean of the absolute effect.
     """
     device = chosen_device(device, threads)
     whole = read_cohort(cohort_path)
     model, representation = _model_for(model_path, whole, device)
     index = _chosen_latents(model, chosen, model_path)
     cohort = draw_people(whole, n_people, seed)
+    if names is not None and atlas is None:
+        raise click.UsageError("--names are those of an --atlas, which is not given")
+    labels = labels_at(*read_atlas(atlas), _places(cohort)) if atlas is not None else None
     check_scale(model, cohort, model_path)
     rows = watched(cohort, "latents")
     latents = encode_maps(representation, rows, np.arange(cohort.n_samples)).latents
@@ -783,11 +815,9 @@ def explain_latents(
 
     effect, t = explaining.perturb(decode, latents, index)  # (k, n_voxels) each
     maps = {"effect": effect}
-    size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
-    strength = effect
     if model.kind == "autoencoder":
-        strength = explaining.smooth(t, cohort.mask, size, SMOOTHING_MM)
-        maps["effect_t"] = strength
+        size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
+        maps["effect_t"] = explaining.smooth(t, cohort.mask, size, SMOOTHING_MM)
     maps["derivative"] = explaining.derivative(decode, latents[:N_DERIVATIVE], index)
     called = [model.latent_names[k] for k in index]
     for name, values in maps.items():
@@ -797,24 +827,25 @@ def explain_latents(
     mean = np.zeros(cohort.mask.shape, dtype=np.float32)
     mean[cohort.mask] = cohort.rows(range(len(latents[:N_DERIVATIVE]))).mean(axis=0)
     shown = np.zeros((len(index[:N_SHOWN]), *cohort.mask.shape), dtype=np.float32)
-    shown[:, cohort.mask] = strength[:N_SHOWN]
-    picture = overlays(mean, list(shown), called[:N_SHOWN], cohort.affine)
+    shown[:, cohort.mask] = effect[:N_SHOWN]
+    unit = "z-score" if model.kind == "autoencoder" else cohort.measure.upper()
+    picture = overlays(mean, list(shown), called[:N_SHOWN], cohort.affine, unit)
     with whole_file(out / "latents.png") as temporary:
         picture.save(temporary, format="png")
-    peak = np.abs(strength).argmax(axis=1)  # (k,)
+    peak = np.abs(effect).argmax(axis=1)  # (k,)
     where = _places(cohort)[peak]  # (k, 3) mm
     _write_table(
         out / "latents.tsv",
         {
             "volume": range(len(called)),
             "latent": called,
-            "peak": strength[np.arange(len(peak)), peak],
+            "peak_effect": effect[np.arange(len(peak)), peak],
             **dict(zip("xyz", where.T, strict=True)),
         },
     )
-    if atlas is not None:
+    if labels is not None:
         _write_regions(
-            out / "regions.tsv", strength, called, cohort, atlas, names, permutations, seed
+            out / "regions.tsv", effect, called, cohort, labels, names, permutations, seed
         )
     log.info("%s: %d latents", out, len(index))
 
@@ -824,15 +855,13 @@ def _write_regions(
     strength: NDArray[np.float32],
     called: Sequence[str],
     cohort: Cohort,
-    atlas: Path,
+    labels: NDArray[np.int32],
     names: Path | None,
     permutations: int,
     seed: int,
 ) -> None:
     """Regions of an atlas for each latent, those that stand out most first."""
-    place = _places(cohort)
-    labels = labels_at(*read_atlas(atlas), place)
-    regions = explaining.rank_regions(strength, labels, place, permutations, seed)
+    regions = explaining.rank_regions(strength, labels, _places(cohort), permutations, seed)
     known = read_label_names(names) if names else {}
     table = []
     for k, name in enumerate(called):
@@ -844,7 +873,7 @@ def _write_regions(
                 "region": known.get(int(regions.label[r]), f"label_{regions.label[r]}"),
                 "label": regions.label[r],
                 "n_voxels": regions.n_voxels[r],
-                "mean_strength": regions.strength[k, r],
+                "mean_effect": regions.strength[k, r],
                 "p": regions.p[k, r],
             }
             for rank, r in enumerate(order, start=1)
@@ -957,29 +986,37 @@ def _to_encode(
 
 
 def _take_up(training: kernel.Training, path: Path, identity: dict[str, Any]) -> None:
-    """Go on from a checkpoint if it is of this training; say so and why if it is not.
+    """Go on from a checkpoint if it is of this training; if it is not, say why and put it aside.
 
-    Of several processes the first decides, lest some go on and others begin.
+    A training may be given more epochs than it had. Of several processes the first decides, lest
+    some go on and others begin.
     """
     why, state = "", {}
-    if not path.exists():
-        why = "not there"
-    else:
+    if path.exists():
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            found = state.pop("identity")
-        except Exception as error:  # a damaged zip or pickle raises many kinds
-            why = f"{path} cannot be read ({error})"
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found, n_done = state.pop("identity"), len(state["history"])
+        except Exception:  # a damaged zip or pickle raises many kinds
+            log.debug("%s", path, exc_info=True)
+            why = "is damaged"
         else:
-            differs = [name for name in identity if found.get(name) != identity[name]]
-            why = f"{path} is of another {', '.join(differs)}" if differs else ""
-    begins = _from_first(why)
+            differs = [
+                f"{name} {found.get(name)} → {value}"
+                for name, value in identity.items()
+                if name != "epochs" and found.get(name) != value
+            ]
+            if n_done > training.config.epochs:
+                differs.append(f"{n_done} epochs are done → {training.config.epochs}")
+            why = f"is of another training ({', '.join(differs)})" if differs else ""
+    begins = _from_first(why if path.exists() else "not there")
     if begins:
-        if path.exists():
-            log.warning("%s: training from the start", begins)
+        if path.exists() and training.rank == 0:
+            aside = path.with_name(f"{path.name}.old")
+            os.replace(path, aside)
+            log.warning("%s %s; kept as %s, training from the start", path, begins, aside)
         return
     if why:
-        raise InputError(f"{why}, while the first process goes on from it; start again")
+        raise InputError(f"{path} {why}, while the first process goes on from it; start again")
     training.load_state_dict(state)
     place = f" and {training.step} steps of the next" if training.step else ""
     log.info("%s: going on after epoch %d%s", path, len(training.history), place)

@@ -43,6 +43,7 @@ START_PEOPLE = 512  # whose maps give the first latents: enough for 128 componen
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
 SAME = 1e-6  # of a map's mean square: maps that differ by less differ by rounding
+UNUSED = 0.01  # of the change that the strongest latent makes: less is none
 SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this short, as published
 
 Result = TypeVar("Result")
@@ -67,6 +68,8 @@ class Config:
     # where all are components, training stays near these for long
     rate_by_inputs: bool = True  # divide the step size of the layer that gives the latents by its
     # inputs: Adam moves each weight alike, and 20,000 moved together throw the latents far off
+    drop_unused: bool = True  # leave out latents that change no map in the end: each would cost the
+    # joint test a degree of freedom
     keep_best: bool = True  # end with the weights, the first ones included, that are best on the
     # people held out: a small cohort is soon learnt by heart
     learning_rate: float = 1e-3  # first step size of Adam, twice the published: 5e-4 is slow with
@@ -95,6 +98,7 @@ UDIP_FA = Config(
     fixed_norm=False,
     pca_share=0.0,
     rate_by_inputs=False,
+    drop_unused=False,
     keep_best=False,
     stop_patience=0,
     learning_rate=5e-4,
@@ -442,6 +446,21 @@ class Autoencoder(nn.Module):
                 block[place + 1] = nn.Identity()
         return model
 
+    def selected(self, index: Tensor, means: Tensor) -> Autoencoder:
+        """A copy with some of the latents; the others stay at their means (n_latents,)."""
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn for nothing
+            config = replace(self.config, n_latents=len(index))
+            model = Autoencoder(config, self.mask.cpu().numpy())
+        state, away = self.state_dict(), means.index_fill(0, index, 0.0)  # (n_latents,)
+        bias, weight = "from_latents.bias", "from_latents.weight"
+        state[bias] = state[bias] + state[weight] @ away
+        places = (("to_latents.weight", 0), ("to_latents.bias", 0), (weight, 1), ("components", 0))
+        for name, axis in places:
+            if name in state:
+                state[name] = state[name].index_select(axis, index)
+        model.load_state_dict(state)
+        return model.on(str(means.device)).train(self.training)
+
     def _products(self) -> AbstractContextManager[Any]:
         """In which convolutions take the config's precision."""
         if self.config.precision != "bfloat16":
@@ -454,6 +473,33 @@ class Autoencoder(nn.Module):
             return block(h)  # type: ignore[no-any-return]
         contexts = lambda: (nullcontext(), _moments_kept(block))  # noqa: E731
         return checkpoint(block, h, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
+
+
+def used_latents(model: Autoencoder, latents: Tensor) -> Tensor:
+    """Which latents change a map: by 1% at least of what the strongest one does.
+
+    Each is moved by one standard deviation, up and down, from people's mean latents.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    latents
+        [shape: (m, n_latents)] Of people.
+
+    Returns
+    -------
+    Tensor
+        [bool, shape: (n_latents,)]
+    """
+    mean, steps = latents.mean(dim=0), torch.diag(latents.std(dim=0))  # (K,), (K, K)
+    base = model.decode(mean[None])  # (1, 1, x, y, z)
+    changes = [
+        max(float((model.decode((mean + way)[None]) - base).norm()) for way in (step, -step))
+        for step in steps
+    ]
+    change = torch.tensor(changes, device=latents.device)  # (K,)
+    return change >= UNUSED * change.max()
 
 
 @dataclass(frozen=True)
@@ -617,15 +663,25 @@ class Training:
 
     @torch.no_grad()
     def finish(self) -> tuple[int, float]:
-        """Go back to the weights that were best on the people held out, if those are kept.
+        """Take the best weights, and leave out the latents that change no map.
 
-        Returns the epoch that the weights are of, 0 for the first ones, and its validation loss.
+        The best are those with the lowest loss of the people held out, if these were kept, or else
+        the last. Returns the epoch that they are of, 0 for the first ones, and its validation loss.
         """
-        if not self.config.keep_best:
-            return len(self.history), self.history[-1].validation_loss
-        for name, weights in self.model.learnt().items():
-            weights.copy_(self.best_weights[name])
-        return self.best_epoch, self.best_loss
+        epoch, loss = len(self.history), math.inf
+        if self.config.keep_best:
+            epoch, loss = self.best_epoch, self.best_loss
+            for name, weights in self.model.learnt().items():
+                weights.copy_(self.best_weights[name])
+        elif self.history:
+            loss = self.history[-1].validation_loss
+        if self.config.drop_unused:
+            self.model.eval()
+            latents = torch.cat([self.model.encode(x) for x in self._batches(self._start_index)])
+            used = used_latents(self.model, latents)  # (n_latents,)
+            if not used.all():
+                self.model = self.model.selected(used.nonzero()[:, 0], latents.mean(dim=0))
+        return epoch, loss
 
     def validation_loss(self) -> float:
         """Loss on the people held out.
@@ -646,6 +702,13 @@ class Training:
         if not math.isfinite(loss):
             raise self._diverged()
         return loss
+
+    @torch.inference_mode()
+    def mean_map_loss(self) -> float:
+        """Loss on the people held out if the mean map were everybody's."""
+        batches = self._batches(self.validation_index)
+        losses = [masked_loss(x, self.model.mean, self.model.inside) * len(x) for x in batches]
+        return float(torch.stack(losses).sum()) / len(self.validation_index)
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes in training.

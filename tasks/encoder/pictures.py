@@ -20,10 +20,13 @@ def overlays(
     maps: Sequence[NDArray[np.float32]],
     labels: Sequence[str],
     affine: NDArray[np.float64],
+    unit: str,
 ) -> Image.Image:
     """A row a map: a sagittal, a coronal and an axial section through its strongest voxel.
 
-    Red is more and blue less of what the maps hold, as strong as the colour is; left is left.
+    Red is more and blue less of what the maps hold, as strong as the colour is: full colour is the
+    strongest value, which is written beside, and below 15% of it there is none. Left is left, as
+    the letter L says.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def overlays(
         What is written beside each.
     affine
         [float64, shape: (4, 4)] Voxel to world, mm.
+    unit
+        Of the maps.
     """
     orientation = nib.orientations.io_orientation(affine)
     grey = nib.orientations.apply_orientation(mean, orientation)
@@ -47,12 +52,14 @@ def overlays(
         place = np.unravel_index(np.abs(turned).argmax(), turned.shape)
         peak = np.unravel_index(np.abs(each).argmax(), each.shape)
         where = nib.affines.apply_affine(affine, peak)  # (3,) mm
-        row = [_label(f"{label}\nstrongest at\n{', '.join(f'{mm:.0f}' for mm in where)} mm")]
+        at = ", ".join(f"{mm:.0f}" for mm in where)
+        row = [_label(f"{label}\n{each[peak]:+.2g} {unit}\nat {at} mm\n(full colour)")]
         row += [
             _section(
                 np.take(grey, place[axis], axis).T[::-1],
                 np.take(turned, place[axis], axis).T[::-1] / strongest,
                 np.delete(voxel, axis),
+                "L" if axis else "",  # not in the sagittal one
             )
             for axis in range(3)
         ]
@@ -63,16 +70,24 @@ def overlays(
 
 
 def _section(
-    grey: NDArray[np.floating], colour: NDArray[np.floating], voxel: NDArray[np.float64]
+    grey: NDArray[np.floating],
+    colour: NDArray[np.floating],
+    voxel: NDArray[np.float64],
+    letter: str,
 ) -> NDArray[np.uint8]:
-    """A section (height, width) in grey, with what is in colour (-1 to 1) over it."""
+    """A section (height, width) in grey, with what is in colour (-1 to 1) over it.
+
+    The letter stands at its left.
+    """
     strength = np.clip((np.abs(colour) - FAINT) / (1 - FAINT), 0, 1)[..., None]  # (h, w, 1)
     base = 255 * np.clip(grey, 0, 1)[..., None] * np.ones(3)  # (h, w, 3)
     hue = np.where(colour[..., None] > 0, MORE, LESS)
     shown = np.where(strength > 0, (1 - strength) * base * 0.6 + hue * (0.4 + 0.6 * strength), base)
     image = Image.fromarray(shown.clip(0, 255).astype(np.uint8))
     width = round(HEIGHT * grey.shape[1] * voxel[0] / (grey.shape[0] * voxel[1]))
-    return np.asarray(image.resize((width, HEIGHT), Image.Resampling.NEAREST))
+    image = image.resize((width, HEIGHT), Image.Resampling.NEAREST)
+    ImageDraw.Draw(image).text((3, HEIGHT // 2 - 6), letter, fill="white")
+    return np.asarray(image)
 
 
 def _label(label: str) -> NDArray[np.uint8]:

@@ -250,7 +250,7 @@ def test_train__in_two_processes_writes_one_model(cohort: Path, tmp_path: Path) 
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count(f"left out: {damaged}") == 1
-    assert run.stderr.count("training on 17 people") == 1
+    assert run.stderr.count("training on 17 maps") == 1
     assert header(tmp_path / "two.safetensors")["training"]["n_processes"] == 2
     one, two = (pd.read_csv(tmp_path / f"{name}.tsv", sep="\t") for name in ("one", "two"))
     np.testing.assert_allclose(two.validation_loss, one.validation_loss, rtol=1e-4)
@@ -268,21 +268,57 @@ def test_train__does_not_go_on_from_a_checkpoint_of_something_else(
     assert train(cohort, out, "--checkpoint", checkpoint).exit_code == 0
     other = store(tmp_path / "other.zarr", mask(), seed=2)
     for arguments, what in (
-        ((cohort, out, "--seed", 1), "config"),
+        ((cohort, out, "--seed", 1), "seed 0 → 1"),
+        ((cohort, out, "--epochs", 2), "3 epochs are done → 2"),
         ((other, out), "content_sha256"),
         ((cohort, out, "--threads", torch.get_num_threads() + 1), "threads"),
     ):
         n_threads = torch.get_num_threads()
         caplog.clear()
         assert train(*arguments, "--checkpoint", checkpoint).exit_code == 0
-        assert f"of another {what}: training from the start" in caplog.text
+        assert f"is of another training ({what}" in caplog.text
+        assert f"kept as {checkpoint}.old, training from the start" in caplog.text
         torch.set_num_threads(n_threads)
         assert train(cohort, out, "--checkpoint", checkpoint).exit_code == 0
     first = out.read_bytes()
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    damaged = checkpoint.read_bytes()[:1000]
+    checkpoint.write_bytes(damaged)
     assert train(cohort, out, "--checkpoint", checkpoint).exit_code == 0
-    assert "cannot be read" in caplog.text
+    assert f"{checkpoint} is damaged; kept as" in caplog.text
+    assert Path(f"{checkpoint}.old").read_bytes() == damaged
     assert out.read_bytes() == first
+
+
+def test_train__goes_on_where_more_epochs_are_asked_for(cohort: Path, tmp_path: Path) -> None:
+    models = [tmp_path / f"{name}.safetensors" for name in ("more", "whole")]
+    for epochs in (2, 4):
+        result = train(cohort, models[0], "--epochs", epochs, "--checkpoint", tmp_path / "c.pt")
+        assert result.exit_code == 0, result.output
+    assert train(cohort, models[1], "--epochs", 4).exit_code == 0
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_train__says_when_it_learnt_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).random((20, int(mask().sum())))
+    write_cohort(tmp_path / "n.zarr", IDS, noise.__getitem__, mask(), np.eye(4))
+    assert train(tmp_path / "n.zarr", tmp_path / "m.safetensors").exit_code == 0
+    assert "no better than their mean map does" in caplog.text
+
+
+def test_train__refuses_outputs_before_it_begins(cohort: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.tsv"
+    table.write_text("precious\n")
+    result = train(cohort, tmp_path / "m.safetensors", "--checkpoint", table)
+    assert result.exit_code == 1
+    assert f"{table} is no checkpoint; give another --checkpoint" in result.output
+    assert table.read_text() == "precious\n"
+    same = tmp_path / "m.safetensors"
+    result = train(cohort, same, "--checkpoint", same)
+    assert f"--out and --checkpoint are both {same}; give each a file of its own" in result.output
+    result = train(cohort, table / "m.safetensors")
+    assert f"--out {table / 'm.safetensors'}: {table} is no folder" in result.output
 
 
 def test_train__does_not_go_on_from_a_checkpoint_of_another_image(
@@ -293,8 +329,8 @@ def test_train__does_not_go_on_from_a_checkpoint_of_another_image(
     for image, message in (
         ("sha256:a", ""),
         ("sha256:a", "going on after epoch 3"),
-        ("sha256:b", "of another image: training from the start"),
-        (None, "of another image: training from the start"),
+        ("sha256:b", "(image sha256:a → sha256:b); kept as"),
+        (None, "(image sha256:b → None); kept as"),
     ):
         caplog.clear()
         if image is None:
@@ -316,7 +352,7 @@ def test_train__names_the_people_and_the_threads_in_the_models_header(
     assert sorted([*trained, *held_out]) == IDS  # nobody twice, nobody left out
     assert (len(trained), len(held_out)) == (18, 2)
     kept = kernel.Training(
-        read_cohort(cohort).rows, 20, mask(), kernel.Config(n_latents=3, channels=(2, 4))
+        read_cohort(cohort).rows, np.arange(20), mask(), kernel.Config(n_latents=3, channels=(2, 4))
     )
     assert trained == [IDS[row] for row in kept.train_index]
     assert about["threads"] == 1
@@ -567,6 +603,15 @@ def test_explain__shows_where_in_the_brain_a_latent_is(tmp_path: Path, kind: str
     wrong = run("explain", "--cohort", cohort, "--model", model, "--out", out, "--latent", "x")
     assert wrong.exit_code == 1
     assert "has no 'x'; known:" in wrong.output
+    for k, name in enumerate(table.latent):
+        peak = np.abs(effect[..., k]).max()
+        assert abs(table.peak_effect[k]) == pytest.approx(peak, rel=1e-5), name
+    wrong = run(
+        *("explain", "--cohort", cohort, "--model", model, "--out", out),
+        *("--names", tmp_path / "names.txt"),
+    )
+    assert wrong.exit_code == 2
+    assert "--names are those of an --atlas" in wrong.output
 
 
 def test_commands__leave_out_people_whose_maps_have_one_value(

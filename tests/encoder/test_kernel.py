@@ -268,6 +268,36 @@ def test_training__ends_with_the_weights_best_on_the_people_held_out() -> None:
     assert training.validation_loss() == training.best_loss
 
 
+def test_training__leaves_out_latents_that_change_no_map() -> None:
+    rows, _ = planted(30, seed=5)
+    training = train(rows, replace(SMALL, n_latents=6, pca_share=1.0), n_epochs=1)
+    model = training.model
+    with torch.no_grad():  # two latents that nothing comes of, though they are large themselves
+        for k in (1, 4):
+            model.components[k] = 0
+            model.from_latents.weight[:, k] *= 1e-9
+            model.to_latents.weight[k] *= 50
+            model.to_latents.bias[k] = 1e3
+        training.best_weights = {name: w.clone() for name, w in model.learnt().items()}
+    before = encode(model, rows)
+    training.finish()
+    assert training.model.n_latents == training.model.config.n_latents == 4
+    after = encode(training.model, rows)
+    np.testing.assert_allclose(after.latents, before.latents[:, [0, 2, 3, 5]], rtol=1e-5)
+    np.testing.assert_allclose(after.mse, before.mse, rtol=1e-3)
+    same = Training(rows.__getitem__, np.arange(30), ball(), replace(SMALL, drop_unused=False))
+    same.finish()
+    assert same.model.n_latents == SMALL.n_latents
+
+
+def test_training__knows_what_the_mean_map_would_cost() -> None:
+    rows, _ = planted(30, seed=5)
+    training = Training(rows.__getitem__, np.arange(30), ball(), SMALL)
+    z = zscored(rows)
+    squares = (z[training.validation_index] - z[training.train_index].mean(dim=0)).square()
+    assert training.mean_map_loss() == pytest.approx(float(squares.mean()), rel=1e-4)
+
+
 def test_training__fixes_the_moments_of_batch_norm() -> None:
     rows, _ = planted(24, seed=14)
     start = Training(rows.__getitem__, np.arange(24), ball(), SMALL)

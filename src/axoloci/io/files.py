@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from axoloci.errors import InputError
+
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or the user's share of it is
 
 
@@ -75,3 +77,28 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_outputs(outputs: Mapping[str, Path | None]) -> None:
+    """Refuse outputs before the work that makes them.
+
+    Parameters
+    ----------
+    outputs
+        File or folder of each option; None where the option was not given.
+
+    Raises
+    ------
+    InputError
+        Two of them are one file, or a folder cannot be written to.
+    """
+    options: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        other = options.setdefault(path.resolve(), option)
+        if other != option:
+            raise InputError(f"{other} and {option} are both {path}; give each a file of its own")
+        folder = next(parent for parent in path.resolve().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise InputError(f"{option} {path}: {folder} is no folder that can be written to")
