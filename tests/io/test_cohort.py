@@ -358,6 +358,13 @@ def test_read_cohort__an_open_store_never_gives_the_maps_of_another(
                 read()
     np.testing.assert_array_equal(read_cohort(path).rows(), rows[::-1].astype(np.float16))
 
+    def stale(*_: object, **__: object) -> int:  # as a network file system says it
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "open", stale)
+    with pytest.raises(InputError, match="was packed again, moved or removed while it was"):
+        cohort.rows()
+
 
 def test_read_cohort__tells_a_store_that_is_packed_again_while_it_is_opened(
     path: Path, mask: Mask, rows: Rows, monkeypatch: pytest.MonkeyPatch

@@ -199,6 +199,7 @@ class _OpenFolder:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         weakref.finalize(self, os.close, self._descriptor)
+        self._status = os.fstat(self._descriptor)
 
     def open(self, name: Path) -> int:
         """Descriptor of a file below this folder, for reading."""
@@ -207,7 +208,7 @@ class _OpenFolder:
     def is_replaced(self) -> bool:
         """Whether its name is that of another folder by now, or of none."""
         try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+            return not os.path.samestat(os.stat(self.path), self._status)
         except FileNotFoundError:
             return True
         except OSError:  # the file system does not answer
