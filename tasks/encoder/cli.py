@@ -106,7 +106,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--cohort",
             "cohort_path",
-            type=click.Path(exists=True, path_type=Path),
+            type=click.Path(path_type=Path),
             required=True,
             help="Cohort store of axoloci-normalize store.",
         ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from support import contents
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from axoloci.errors import InputError
+from axoloci.io import cohort as cohort_module
 from axoloci.io import packing
 from axoloci.io.cohort import Checked, Faults, check_cohort, read_cohort
 from axoloci.io.packing import write_cohort
@@ -311,7 +314,7 @@ def test_check_cohort__takes_a_file_system_that_does_not_answer_for_no_damage(
 ) -> None:
     cohort = read_cohort(path)
 
-    def stale(*_: object) -> int:
+    def stale(*_: object, **__: object) -> int:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     for read in (check_cohort, type(cohort).rows):
@@ -326,8 +329,72 @@ def test_check_cohort__takes_a_file_system_that_does_not_answer_for_no_damage(
 def test_check_cohort__takes_a_store_that_went_away_for_no_damage(path: Path) -> None:
     cohort = read_cohort(path)
     path.rename(path.with_name("elsewhere.zarr"))
-    with pytest.raises(InputError, match=r"cannot be read \(No such file or directory"):
+    assert check_cohort(cohort) == NONE  # it is open
+    shutil.rmtree(path.with_name("elsewhere.zarr"))
+    with pytest.raises(InputError, match="moved or removed while it was read; start the command"):
         check_cohort(cohort)
+
+
+def test_read_cohort__an_open_store_never_gives_the_maps_of_another(
+    path: Path, mask: Mask, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort, untouched = read_cohort(path), read_cohort(path)
+    cohort.rows([0])  # the index of that shard is known, the others are not
+    during: list[Rows] = []
+    remove = shutil.rmtree
+
+    def watched(folder: Path, **more: bool) -> None:
+        if folder == cohort_module.older_store(path) and folder.exists():
+            during.append(cohort.rows())  # both names are given
+        remove(folder, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", watched)
+        write_cohort(path, IDS[::-1], rows[::-1].__getitem__, mask, AFFINE)
+    np.testing.assert_array_equal(during, [rows.astype(np.float16)])
+    for opened in (cohort, untouched):
+        for read in (opened.rows, lambda opened=opened: check_cohort(opened)):
+            with pytest.raises(InputError, match="was packed again, moved or removed while it was"):
+                read()
+    np.testing.assert_array_equal(read_cohort(path).rows(), rows[::-1].astype(np.float16))
+
+    def stale(*_: object, **__: object) -> int:  # as a network file system says it
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "open", stale)
+    with pytest.raises(InputError, match="was packed again, moved or removed while it was"):
+        cohort.rows()
+
+
+def test_read_cohort__tells_a_store_that_is_packed_again_while_it_is_opened(
+    path: Path, mask: Mask, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = cohort_module.open_shards
+
+    def later(array: Path) -> Any:
+        write_cohort(path, IDS[::-1], rows[::-1].__getitem__, mask, AFFINE)
+        return opens(array)
+
+    monkeypatch.setattr(cohort_module, "open_shards", later)
+    with pytest.raises(InputError, match="was packed again while it was opened; start the command"):
+        read_cohort(path)
+
+
+def test_read_cohort__closes_the_folder_with_the_last_reference(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    cohorts = [read_cohort(path) for _ in range(5)]
+    few = cohorts[0].subset([3])
+    assert len(os.listdir("/proc/self/fd")) == before + 5
+    cohorts.clear()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert few.rows().shape[0] == 1
+    del few
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_read_cohort__an_open_store_is_not_handed_to_another_process(path: Path) -> None:
+    with pytest.raises(TypeError, match="is open in this process"):
+        pickle.dumps(read_cohort(path))
 
 
 def test_write_cohort__refuses_what_cannot_be_stored(
@@ -406,11 +473,15 @@ packing.write_cohort(
 """
 
 
-def kill_in_third_shard(
-    path: Path, mask: Mask, rows: Rows, source: list[dict[str, str]], stops: int
-) -> Path:
-    """Pack in another process that waits at row `stops`, and end it by kill -9 when two shards are
-    whole; the folder that is left."""
+def pack_in_another_process(
+    path: Path,
+    mask: Mask,
+    rows: Rows,
+    source: list[dict[str, str]],
+    first: str = "",
+    stops: int = 10**6,
+) -> subprocess.Popen[bytes]:
+    """Start a packing that waits at row `stops`, after the code of `first`."""
     np.save(path.with_name("rows.npy"), rows)
     np.save(path.with_name("mask.npy"), mask)
     ids = [about["sample_id"] for about in source]
@@ -419,8 +490,16 @@ def kill_in_third_shard(
         **{"source": source, "stops": stops},
         **{name: str(path.with_name(f"{name}.npy")) for name in ("rows", "mask")},
     }
+    return subprocess.Popen([sys.executable, "-c", first + KILLED, json.dumps(about)])
+
+
+def kill_in_third_shard(
+    path: Path, mask: Mask, rows: Rows, source: list[dict[str, str]], stops: int
+) -> Path:
+    """Pack in another process that waits at row `stops`, and end it by kill -9 when two shards are
+    whole; the folder that is left."""
     partial = path.with_name(f".{path.name}.partial")
-    with subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(about)]) as process:
+    with pack_in_another_process(path, mask, rows, source, stops=stops) as process:
         deadline = time.monotonic() + 60
         while len(list(partial.glob("whole/[0-9]*.json"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -505,6 +584,30 @@ def test_write_cohort__takes_nothing_of_another_packing(
             versions=versions[: len(ids)],
         )
     assert contents(left) == contents(fresh)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO])
+def test_write_cohort__goes_on_without_locks_and_says_so(
+    path: Path,
+    mask: Mask,
+    rows: Rows,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_lock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    other = path.with_name("other.zarr")
+    if number == errno.EIO:  # is another matter
+        with pytest.raises(OSError, match="Input/output error"):
+            write_cohort(other, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+        return
+    write_cohort(other, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    assert f"other.zarr: its file system has no locks (flock: {os.strerror(number)})" in caplog.text
+    assert contents(other) == contents(path)
+    assert not list(path.parent.glob(".*"))
 
 
 # --- a store that is packed again -----------------------------------------------------------------
@@ -637,3 +740,75 @@ def test_write_cohort__killed_while_it_appends_loses_neither_store_nor_progress(
     pack(fresh, again, mask, ids)
     assert contents(path) == contents(fresh)
     assert not list(tmp_path.glob(".*"))
+
+
+KILLED_AS_IT_REPLACES = """
+import os, signal
+
+rename = os.rename
+
+def rename_and_die(source, target):
+    rename(source, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+os.rename = rename_and_die
+"""
+
+
+def test_write_cohort__killed_between_the_two_names_leaves_the_older_store_to_be_found(
+    tmp_path: Path, mask: Mask, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, more, ids = tmp_path / "c.zarr", np.concatenate([rows, rows[:1] / 2]), [*IDS, "0012"]
+    pack(path, rows, mask)
+    older = contents(path)
+    killed = pack_in_another_process(path, mask, more, source_of(more, ids), KILLED_AS_IT_REPLACES)
+    assert killed.wait() == -signal.SIGKILL
+    assert (path.exists(), contents(tmp_path / ".c.zarr.old")) == (False, older)
+    command = f"mv {tmp_path}/.c.zarr.old {path}"
+    with pytest.raises(InputError, match=f"store again, or take the older one: {command}$"):
+        read_cohort(path)
+    with pytest.raises(InputError, match="is not a cohort store"):
+        read_cohort(tmp_path / "d.zarr")
+    others = np.concatenate([more, rows[:1] / 3])
+    with caplog.at_level(logging.INFO):  # of another table: the older maps are taken nevertheless
+        assert pack(path, others, mask, [*ids, "0013"]) == [11, 12]
+    assert "the older store is back" in caplog.text
+    assert read_cohort(path).n_samples == 13
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_restore_older__takes_no_store_that_is_removed_by_half(
+    path: Path, mask: Mask, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = path.with_name(".c.zarr.old")
+
+    def killed(folder: Path, **_: bool) -> None:
+        if folder == older and folder.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with suppress(KeyboardInterrupt):
+            write_cohort(path, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    assert older.exists()
+    shutil.rmtree(path)
+    packing.restore_older(path)
+    assert not path.exists()
+    write_cohort(path, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    assert read_cohort(path).n_samples == len(IDS)
+    assert not older.exists()
+
+
+@pytest.mark.parametrize("dtype", packing.DTYPES)
+def test_write_cohort__shows_the_maps_that_it_takes_over_too(
+    tmp_path: Path, mask: Mask, rows: Rows, dtype: str
+) -> None:
+    rows[3, : rows.shape[1] // 2] = 0
+    seen: dict[int, Rows] = {}
+    for _ in range(2):
+        seen.clear()
+        packed = pack(tmp_path / "c.zarr", rows, mask, dtype=dtype, inspect=seen.__setitem__)
+        assert sorted(seen) == list(range(len(IDS)))
+        np.testing.assert_allclose([seen[k] for k in range(len(IDS))], rows, atol=1 / 510)
+        assert np.count_nonzero(seen[3] == 0) >= rows.shape[1] // 2
+    assert packed == []

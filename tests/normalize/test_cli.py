@@ -251,7 +251,15 @@ def test_store__a_map_with_holes_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         done = store(tmp_path, rows, "--mask", tmp_path / "m.nii.gz", digests=False)
     assert done.exit_code == 0, done.output
-    assert "2.nii.gz: the map covers" in caplog.text
+    told = [record.getMessage() for record in caplog.records]
+    share = 100 * np.count_nonzero(holes[FA > 0.05]) / int((FA > 0.05).sum())
+    assert told == [f"{tmp_path}/2.nii.gz: the map covers {share:.0f}% of the mask"]
+    for dtype in ("float16", "uint8", "uint8"):  # taken over, packed anew, taken over
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            again = ("--mask", tmp_path / "m.nii.gz", "--dtype", dtype)
+            assert store(tmp_path, rows, *again, digests=False).exit_code == 0
+        assert [record.getMessage() for record in caplog.records] == told
 
 
 def test_store__who_costs_the_others_half_of_the_mask_is_told(
@@ -306,6 +314,33 @@ def test_store__called_again_for_more_people_reads_only_the_new_maps(
     assert store(tmp_path, more, *like, digests=digests).exit_code == 0
     assert contents(cohort) == appended
     assert sorted(read[1:]) == ["1.nii.gz", "2.nii.gz", "4.nii.gz", "5.nii.gz"]
+
+
+def test_store__another_common_mask_than_that_of_the_store_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, cohort = write_maps(tmp_path, 5), tmp_path / "cohort.zarr"
+    half = FA.copy()
+    half[: FA.shape[0] // 2] = 0  # one of five people lacks it, so the mask does
+    write_nifti(tmp_path / "5.nii.gz", half, AFFINE)
+    assert store(tmp_path, rows[:4], digests=False).exit_code == 0
+    told = f"so all maps are packed anew; --like {cohort} keeps its voxels and takes its maps over"
+    for more, expected in (((), True), ((), False), (("--like", cohort), False)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert store(tmp_path, rows, *more, digests=False).exit_code == 0
+        assert (told in caplog.text) == expected
+
+
+def test_store__finds_the_store_that_a_killed_packing_renamed(tmp_path: Path) -> None:
+    rows, cohort = write_maps(tmp_path), tmp_path / "cohort.zarr"
+    assert store(tmp_path, rows[1:]).exit_code == 0
+    cohort.rename(tmp_path / ".cohort.zarr.old")
+    done = call("check-store", "--cohort", cohort)
+    assert (done.exit_code, "mv " in done.output) == (1, True)
+    assert store(tmp_path, rows, "--like", cohort).exit_code == 0  # the same command goes on
+    assert read_cohort(cohort).n_samples == 4
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_store__a_map_that_changed_is_refused_although_the_older_store_has_it(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,8 @@ class Cohort:
         ------
         InputError
             A map's stored bytes are damaged or missing: names the people. Or the file system cannot
-            read them now, which says nothing about them.
+            read them now, which says nothing about them; or the store was packed again since it was
+            opened, and the older one is removed.
         """
         wanted = np.arange(self.n_samples) if index is None else np.asarray(index, dtype=np.int64)
         if wanted.ndim != 1 or (
@@ -208,14 +210,20 @@ class Cohort:
         DamagedError
             It is not what was written, or not there.
         InputError
-            Its file cannot be read now, as when a network file system does not answer.
+            Its file cannot be read now, as when a network file system does not answer, or another
+            store is there by now.
         """
         stored_row = int(self._stored_row[row])
         try:
             stored = self._shards.read(stored_row)
         except OSError as error:
+            if self._shards.is_replaced():
+                raise InputError(
+                    f"{self.path}: was packed again, moved or removed while it was read; start the "
+                    "command again"
+                ) from error
             path = shard_path(self._shards.path, stored_row // self._shards.rows_per_shard)
-            if isinstance(error, FileNotFoundError) and self._shards.path.exists():
+            if isinstance(error, FileNotFoundError):
                 raise DamagedError(f"{path} is not there") from error
             raise InputError(
                 f"{path}: cannot be read ({error.strerror or error}), which says nothing about the "
@@ -292,10 +300,18 @@ def read_cohort(path: str | os.PathLike[str]) -> Cohort:
     Raises
     ------
     InputError
-        Not a cohort store, of a newer format, or its mask is damaged.
+        Not a cohort store, of a newer format, or its mask is damaged; it is packed again just now,
+        or that was killed.
     """
     path = Path(path)
     attributes = group_attributes(path)
+    if not path.exists() and group_attributes(older_store(path)).get("format") == FORMAT:
+        raise InputError(
+            f"{path}: is not there, as the command that packed it again was killed when the new "
+            "store was to take the place of the older one; run that axoloci-normalize store again, "
+            f"or take the older one: mv {shlex.quote(str(older_store(path)))} "
+            f"{shlex.quote(str(path))}"
+        )
     if attributes.get("format") != FORMAT:
         raise InputError(f"{path}: is not a cohort store; make one with axoloci-normalize store")
     if attributes["format_version"] > FORMAT_VERSION:
@@ -312,6 +328,8 @@ def read_cohort(path: str | os.PathLike[str]) -> Cohort:
     n_samples, n_voxels = len(sample_id), int(mask.sum())
     if mask_digest(mask) != attributes["mask_sha256"] or shards.shape != (n_samples, n_voxels):
         raise InputError(f"{path}: the mask is damaged; store the cohort again")
+    if group_attributes(path) != attributes:  # ids of the one would name the maps of the other
+        raise InputError(f"{path}: was packed again while it was opened; start the command again")
     return Cohort(
         path=path,
         sample_id=sample_id,
@@ -334,6 +352,11 @@ def mask_digest(mask: NDArray[Any]) -> str:
     digest = hashlib.sha256(repr(tuple(int(n) for n in mask.shape)).encode())
     digest.update(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
     return digest.hexdigest()
+
+
+def older_store(path: Path) -> Path:
+    """Where the store of `path` is while a new one takes its name."""
+    return path.with_name(f".{path.name}.old")
 
 
 def group_attributes(path: Path) -> dict[str, Any]:

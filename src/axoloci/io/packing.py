@@ -6,13 +6,14 @@ fewer or other people, the maps that it holds already are taken from it as they 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from axoloci.io.cohort import (
     decode,
     group_attributes,
     mask_digest,
+    older_store,
     row_digest,
 )
 from axoloci.io.shards import DamagedError, create_rows, open_shards, pack_row, write_shards
@@ -39,6 +41,9 @@ SHARD_BYTES = 128 * 2**20  # uncompressed: what a killed packing reads again
 DTYPES = ("float16", "uint8")
 """Types that maps are stored as; float16 has the values of FA (0 to 1) within 2.5e-4, uint8 any
 map's within 1/510 of its range (0.002 for FA) in two thirds of the bytes."""
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+"""Errors of file systems without `flock`, such as Lustre mounted without that option."""
 
 
 def write_cohort(
@@ -52,6 +57,7 @@ def write_cohort(
     dtype: str = "float16",
     versions: Sequence[str] = (),
     file_digest: Callable[[int], str] | None = None,
+    inspect: Callable[[int, NDArray[Any]], None] = lambda row, values: None,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda packed, _: packed,
 ) -> None:
     """Write a cohort store, whole or not at all; a few maps are in memory at a time.
@@ -91,6 +97,9 @@ def write_cohort(
         store has of such a file, of the same measure, dtype, mask and affine, is taken from there
         as it is stored, and `rows(i)` is not called; one that is damaged there is told, and packed
         anew. Without it all maps are.
+    inspect
+        Is given i and the map of row i, `[shape: (n_voxels,)]`, as it is packed or as the older
+        store has it, to tell what is odd about it. It is called as `rows`.
     watch
         Goes through the maps as they are packed, whose number is given, to tell how far it is.
 
@@ -102,6 +111,7 @@ def write_cohort(
         it now.
     """
     path = Path(path)
+    restore_older(path)
     mask = np.asarray(mask, dtype=bool)
     n_samples, n_voxels = len(sample_id), int(mask.sum())
     if path.exists() and group_attributes(path).get("format") != FORMAT:
@@ -129,7 +139,11 @@ def write_cohort(
         known = older(digest) if older else None
         if known:
             taken.append(sample_id[row])
-        chunk, about = known or _pack_map(np.asarray(rows(row)), n_voxels, dtype, sample_id[row])
+            chunk, about, values = known
+        else:
+            values = np.asarray(rows(row))
+            chunk, about = _pack_map(values, n_voxels, dtype, sample_id[row])
+        inspect(row, values)
         return chunk, {**about, "source": named}
 
     rows_per_shard = max(1, min(n_samples, SHARD_BYTES // (np.dtype(dtype).itemsize * n_voxels)))
@@ -180,9 +194,30 @@ def write_cohort(
         shutil.rmtree(partial)
 
 
+def restore_older(path: Path) -> None:
+    """Give an older store its name back, if a packing was killed when a new one was to have it.
+
+    Raises
+    ------
+    InputError
+        Another process packs it now.
+    """
+    older = older_store(path)
+    if path.exists() or group_attributes(older).get("format") != FORMAT:
+        return
+    with _only_packer(path):
+        if not path.exists():
+            os.rename(older, path)
+            log.warning("%s: the older store is back; its replacement was interrupted", path)
+
+
 @contextmanager
 def _only_packer(path: Path) -> Iterator[None]:
-    """Keep other processes from packing the store as long as the block runs."""
+    """Keep other processes from packing the store as long as the block runs.
+
+    A file system without locks keeps nobody from it, which is told: an error would leave those who
+    may not mount it otherwise without a store.
+    """
     lock = path.with_name(f".{path.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a") as file:
@@ -191,25 +226,34 @@ def _only_packer(path: Path) -> Iterator[None]:
             ours = os.fstat(file.fileno()).st_ino == os.stat(lock).st_ino
         except (BlockingIOError, FileNotFoundError):  # or the other one has just removed it
             ours = False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning(
+                "%s: its file system has no locks (flock: %s), so nothing keeps two commands from "
+                "packing it at the same time, which spoils it: start no other one before this ends",
+                *(path, error.strerror),
+            )
+            ours = True
         if not ours:
             raise InputError(f"{path}: another process packs it; wait until that has ended")
         try:
             yield
         finally:
-            lock.unlink()
+            lock.unlink(missing_ok=True)  # without locks another one may have removed it
 
 
 def _stored_maps(
     path: Path, measure: str, dtype: str, mask: NDArray[np.bool_], affine: NDArray[np.float64]
-) -> Callable[[str], tuple[bytes, dict[str, Any]] | None] | None:
+) -> Callable[[str], tuple[bytes, dict[str, Any], NDArray[np.float32]] | None] | None:
     """Look-up of the sound maps of a store by the SHA-256 of their files.
 
     Returns
     -------
     function or None
-        Gives the chunk of a map and what is known of it, as `_pack_map`; None for a map that the
-        store does not have or that is damaged there. None instead of the function if there is no
-        store, or it has other voxels or values; why is told.
+        Gives the chunk of a map and what is known of it, as `_pack_map`, and its values
+        (n_voxels,); None for a map that the store does not have or that is damaged there. None
+        instead of the function if there is no store, or it has other voxels or values; why is told.
     """
     attributes = group_attributes(path)
     if not attributes:
@@ -233,14 +277,15 @@ def _stored_maps(
         return None
     scales = np.array(attributes["scale"]) if attributes["scale"] else None
 
-    def stored_map(file_digest: str) -> tuple[bytes, dict[str, Any]] | None:
+    def stored_map(file_digest: str) -> tuple[bytes, dict[str, Any], NDArray[np.float32]] | None:
         row = row_of.get(file_digest)
         if row is None:
             return None
         scale, expected = None if scales is None else scales[row], attributes["row_sha256"][row]
         try:
             chunk = shards.chunk(row)
-            if row_digest(shards.unpack(chunk), scale) != expected:
+            stored = shards.unpack(chunk)
+            if row_digest(stored, scale) != expected:
                 raise DamagedError("it is another one")
         except (DamagedError, OSError) as error:
             log.warning(
@@ -248,7 +293,8 @@ def _stored_maps(
                 *(path, attributes["sample_id"][row], error),
             )
             return None
-        return chunk, _about_map(expected, scale, attributes["row_error"][row])
+        values = decode(stored, scale, np.empty(stored.shape, dtype=np.float32))
+        return chunk, _about_map(expected, scale, attributes["row_error"][row]), values
 
     return stored_map
 
@@ -324,9 +370,16 @@ def _describe(
 
 def _publish(store: Path, path: Path) -> None:
     """Give a finished store its name; one that has it goes."""
-    older = path.with_name(f".{path.name}.old")
-    shutil.rmtree(older, ignore_errors=True)  # of a killed process
+    older = older_store(path)
+    _remove(older)  # of a killed process
     if path.exists():
         os.rename(path, older)  # a folder cannot be renamed onto another that is not empty
     os.rename(store, path)
-    shutil.rmtree(older, ignore_errors=True)
+    _remove(older)
+
+
+def _remove(store: Path) -> None:
+    """Remove a store; what a killed process leaves of it is none that could be restored."""
+    with suppress(OSError):
+        (store / "zarr.json").unlink()
+    shutil.rmtree(store, ignore_errors=True)

@@ -13,12 +13,13 @@ import json
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import google_crc32c
 import numpy as np
@@ -188,9 +189,41 @@ def _shard_file(path: Path, rows_per_shard: int) -> Iterator[Callable[[bytes], N
         file.write(stored + _crc32c(stored))
 
 
+class _OpenFolder:
+    """A folder by a descriptor: what gets its name later is never taken for it.
+
+    The descriptor is closed with the last reference to this. A forked process has its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._status = os.fstat(self._descriptor)
+
+    def open(self, name: Path) -> int:
+        """Descriptor of a file below this folder, for reading."""
+        return os.open(name, os.O_RDONLY, dir_fd=self._descriptor)
+
+    def is_replaced(self) -> bool:
+        """Whether its name is that of another folder by now, or of none."""
+        try:
+            return not os.path.samestat(os.stat(self.path), self._status)
+        except FileNotFoundError:
+            return True
+        except OSError:  # the file system does not answer
+            return False
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self.path}: is open in this process; open it anew in the other one")
+
+
 @dataclass(frozen=True)
 class Shards:
     """An array on disk whose rows are read one by one, in any order and by many threads.
+
+    They are those of the array that was opened: where another one takes its place, reading goes on
+    as long as the files are there, and then fails.
 
     Attributes
     ----------
@@ -211,7 +244,12 @@ class Shards:
     dtype: np.dtype[Any]
     rows_per_shard: int
     codec: str
+    _folder: _OpenFolder = field(repr=False)
     _indexes: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
+
+    def is_replaced(self) -> bool:
+        """Whether another array is at `path` by now, or none."""
+        return self._folder.is_replaced()
 
     def read(self, row: int) -> NDArray[Any]:
         """A row as it is stored, `[dtype, shape: (n_columns,)]`.
@@ -228,7 +266,7 @@ class Shards:
     def chunk(self, row: int) -> bytes:
         """Chunk of a row, its checksum not yet compared; raises as `read` does."""
         shard, in_shard = divmod(row, self.rows_per_shard)
-        descriptor = os.open(shard_path(self.path, shard), os.O_RDONLY)
+        descriptor = self._folder.open(shard_path(Path(), shard))
         try:
             if shard not in self._indexes:
                 self._indexes[shard] = self._read_index(descriptor)
@@ -272,7 +310,9 @@ def open_shards(path: Path) -> Shards:
     ValueError, KeyError, TypeError, OSError
         It is none.
     """
-    about = json.loads((path / "zarr.json").read_bytes())
+    folder = _OpenFolder(path)
+    with open(folder.open(Path("zarr.json")), "rb") as file:
+        about = json.load(file)
     (sharding,) = about["codecs"]
     inner = [codec["name"] for codec in sharding["configuration"]["codecs"]]
     n_rows, n_columns = about["shape"]
@@ -286,7 +326,7 @@ def open_shards(path: Path) -> Shards:
     ):
         raise ValueError(f"its chunks are not single rows, or its codecs {inner} are others")
     dtype = np.dtype(about["data_type"]).newbyteorder("<")
-    return Shards(path, (n_rows, n_columns), dtype, rows_per_shard, inner[1])
+    return Shards(path, (n_rows, n_columns), dtype, rows_per_shard, inner[1], folder)
 
 
 def _crc32c(content: bytes | NDArray[np.uint8]) -> bytes:
