@@ -33,6 +33,7 @@ from axoloci.workflows.participant import PAGE, resources_of
 from axoloci.workflows.participants import Cohort, read_outcomes, shown_template, steps_of
 
 MAX_LATENTS, PEOPLE_PER_LATENT = 128, 15  # without n_latents in the study
+MOST_COMPONENTS = 1024  # that a share of variance may ask for
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 6, 20  # of training, without epochs in the study
 CHANNELS = 8  # with which training was measured
 CHROMOSOMES = 22  # that a mixed model leaves out in turn
@@ -120,7 +121,9 @@ def epochs_for(people: int, batch: int) -> int:
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / math.ceil(0.9 * people / batch))))
 
 
-def fit_linear_cost(template_voxels: int, people: int, latents: int) -> Cost:
+def fit_linear_cost(
+    template_voxels: int, people: int, latents: int, by_variance: bool = False
+) -> Cost:
     """Fit of the linear representation on a CPU.
 
     Ten passes, each with latents + 10 vectors, over a mask of 0.3 of the template's voxels. 3 s
@@ -128,7 +131,8 @@ def fit_linear_cost(template_voxels: int, people: int, latents: int) -> Cost:
     it + 4.5e-9 s a vector to make it orthogonal + 9e-10 s a person. 350 MB + 700 bytes a voxel of
     the template + five blocks of up to 256 people (1.3 GB at most) + the vectors of 10 passes (2
     GiB at most, or of 4 passes) and of 6 more for products. 4 bytes on disk a voxel of the mask and
-    latent.
+    latent. Where a share of variance is asked for, nobody knows the components before: memory is
+    that of 1,024, which is the most there are.
     Measured on one thread of a busy machine, without the start of the program, with masks of 3,100
     to 30,600 voxels and 100 to 1,000 people: 0.14 to 1.2 s, which is 1.6 to 2.4 times less, for the
     passes were 3 to 9; 257 to 382 MB. With a mask of 234,000 voxels only 16 maps were smoothed, by
@@ -139,6 +143,8 @@ def fit_linear_cost(template_voxels: int, people: int, latents: int) -> Cost:
     a_pass = 4e-6 * mask * vectors  # MB
     blocks = min(1342, 20e-6 * mask * min(people, 256))
     basis = min(10 * a_pass, max(2147, 4 * a_pass)) + 6 * a_pass
+    if by_variance:
+        basis = 4e-6 * mask * min(people, MOST_COMPONENTS) + 9 * a_pass
     return Cost(
         3 + template_voxels * (1.3e-5 + vectors * a_vector),
         350 + 700e-6 * template_voxels + blocks + basis,
@@ -526,7 +532,7 @@ def _plan_job(
     costs = {
         "pack": lambda: pack_cost(template, people),
         "train": lambda: (
-            fit_linear_cost(template, people, own)
+            fit_linear_cost(template, people, own, cohort.linear.variance is not None)
             if which == "linear"
             else train_cost(
                 template, people, own, encoder.epochs or epochs_for(people, batch),

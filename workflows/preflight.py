@@ -60,6 +60,7 @@ from axoloci.study import (
     COHORTS,
     GwasSettings,
     Inputs,
+    LinearSettings,
     StudyPaths,
     StudySettings,
     beyond_pcs,
@@ -210,6 +211,11 @@ def check(
         found.warnings.append(
             f"'gwas.model' names none of the components PC1 to PC{gwas.n_pcs}, so ancestry is not "
             "adjusted for; add PC1:PC10, say, or set mixed_model = true, if people differ in it"
+        )
+    made = settings.representations()
+    if made and "linear" not in made and settings.linear != LinearSettings():
+        found.warnings.append(
+            "'linear' is of no use: 'encoder.representations' does not name the linear one"
         )
     if settings.normalize.mask is not None and settings.cohorts()["discovery"].start != "gwas":
         _check_grids(found, settings)

@@ -127,7 +127,8 @@ def read_tsv(path: Path, kind: str) -> pd.DataFrame:
         table: pd.DataFrame = pd.read_csv(
             path,
             sep="\t",
-            dtype=dict.fromkeys(["scan", "sample_id", "chromosome", "variant_id"], str),
+            dtype=dict.fromkeys(["chromosome", "variant_id"], str),
+            converters=dict.fromkeys(["scan", "sample_id"], str),  # somebody may be called NA
             keep_default_na=False,
             na_values=MISSING,
         )

@@ -21,8 +21,10 @@ from support import BIN
 from axoloci.errors import InputError
 from axoloci.io.nifti import write_nifti
 from axoloci.study import StudyPaths, StudySettings, parse_settings
+from axoloci.tasks.encoder import kernel
 from axoloci.tasks.encoder.kernel import Config
-from axoloci.workflows import preflight
+from axoloci.tasks.encoder.representation import latents_for
+from axoloci.workflows import plan, preflight
 from axoloci.workflows.group import Group
 from axoloci.workflows.participants import run_scan
 from axoloci.workflows.plan import plan_study
@@ -1217,8 +1219,16 @@ def test_plan__knows_the_published_network_and_the_labels(site: Site) -> None:
     latents, (published, means) = costs()
     assert latents == {"discovery": 128 + 5}
     n = 6**3 * N_PEOPLE
-    assert published - autoencoder == pytest.approx(7.5e-8 * n * (100 * 16 - 6 * 8))
-    assert means == pytest.approx(linear)
+    assert published - autoencoder == pytest.approx(7.5e-8 * n * (100 * 16 - 20 * 8))
+    assert means == pytest.approx(linear, rel=1e-3)
+
+
+@pytest.mark.parametrize("people", [2, 20, 24, 150, 400, 1000, 5000, 60_000])
+def test_plan__knows_how_many_latents_and_epochs_follow_from_the_people(people: int) -> None:
+    few = min(plan.MAX_LATENTS, max(1, people // plan.PEOPLE_PER_LATENT))
+    assert few == latents_for(people)
+    n_train = people - max(1, round(0.1 * people))
+    assert abs(plan.epochs_for(people, 10) - kernel.epochs_for(n_train, 10)) <= 1
 
 
 def test_claim__marks_the_output_of_each_cohort(site: Site) -> None:
