@@ -553,8 +553,11 @@ def _fit_tract_means(
     "--quality",
     type=click.Path(path_type=Path),
     required=True,
-    help="Table of each person's reconstruction: the mean squared error of the map, the share of "
-    "its distance from the mean map that was made again (R2), and whether its error stands out.",
+    help="Table of each person's reconstruction: the mean squared error of the map as the model "
+    "sees it (z-scored by an autoencoder), the share of its distance from the mean map that was "
+    "made again (R2, of z-scored maps for all models), whether its error stands out, and whether "
+    "the model knows the person from training, whose R2 is larger for it. Who could not be encoded "
+    "has n/a.",
 )
 @click.option(
     "--examples",
@@ -593,22 +596,26 @@ def encode(
     device = chosen_device(device, threads)
     whole = read_cohort(cohort_path)
     model, representation = _model_for(model_path, whole, device, precision)
-    cohort = sound_cohort(whole.subset(_to_encode(whole, model, model_path, training_people)))
+    wanted = whole.subset(_to_encode(whole, model, model_path, training_people))
+    cohort = sound_cohort(wanted)
     check_scale(model, cohort, model_path)
     who = cohort.sample_id
     rows = watched(cohort, "latents")
     encoded = encode_maps(representation, rows, np.arange(cohort.n_samples))
     write_latents(out, who, encoded.latents, model.latent_names, model_sha256=sha256(model_path))
     outlier = outliers(encoded.mse)
-    _write_table(
-        quality,
+    known = is_seen(who, model.seen, ())
+    table = pd.DataFrame(
         {
             "sample_id": who,
             "reconstruction_mse": encoded.mse,
             "reconstruction_r2": encoded.r2,
             "outlier": outlier.astype(int),
-        },
-    )
+            "in_training": known.astype(int),
+        }
+    ).set_index("sample_id")
+    table = table.reindex(wanted.sample_id).astype({"outlier": "Int64", "in_training": "Int64"})
+    _write_table(quality, table.reset_index())
     for k in np.flatnonzero(outlier):
         log.warning("%s: the reconstruction error stands out; look at the map", who[k])
     some = np.unique(np.linspace(0, len(who) - 1, N_EXAMPLES).astype(np.int64))
@@ -622,7 +629,9 @@ def encode(
             original=originals.astype(np.float16),
             reconstruction=again.astype(np.float16),
         )
-    log.info("encoded %d people; mean R2 %.3f", len(who), encoded.r2.mean())
+    for told, those in (("in training", known), ("others", ~known)):
+        if those.any():
+            log.info("%d people (%s): mean R2 %.3f", those.sum(), told, encoded.r2[those].mean())
 
 
 @main.command("judge")

@@ -43,7 +43,7 @@ START_PEOPLE = 512  # whose maps give the first latents: enough for 128 componen
 START_RIDGE = 2.0  # of the features' mean variance: the first latents of people never seen are near
 # those of a projection on the components then, and those in training are not merely learnt by heart
 SAME = 1e-6  # of a map's mean square: maps that differ by less differ by rounding
-UNUSED = 0.01  # of the change that the strongest latent makes: less is none
+UNUSED = 0.05  # of the change that the strongest latent makes: less is none
 SMALLEST_GRID = 12  # voxels: levels are added until the shortest axis is this short, as published
 
 Result = TypeVar("Result")
@@ -476,7 +476,7 @@ class Autoencoder(nn.Module):
 
 
 def used_latents(model: Autoencoder, latents: Tensor) -> Tensor:
-    """Which latents change a map: by 1% at least of what the strongest one does.
+    """Which latents change a map: by 5% at least of what the strongest one does.
 
     Each is moved by one standard deviation, up and down, from people's mean latents.
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 HEIGHT = 160  # pixels of a section
 LABEL_WIDTH = 150
-FAINT = 0.15  # share of the strongest value below which a voxel shows no colour
+FAINT = 0.25  # share of the strongest value below which a voxel shows no colour
 MORE, LESS = np.array([230, 60, 30]), np.array([40, 110, 230])
 
 
@@ -25,8 +25,8 @@ def overlays(
     """A row a map: a sagittal, a coronal and an axial section through its strongest voxel.
 
     Red is more and blue less of what the maps hold, as strong as the colour is: full colour is the
-    strongest value, which is written beside, and below 15% of it there is none. Left is left, as
-    the letter L says.
+    strongest value, which is written beside, and below a quarter of it there is none. Left is left,
+    as the letter L says.
 
     Parameters
     ----------

@@ -16,7 +16,14 @@ from axoloci.errors import InputError
 from axoloci.io.ahead import map_ahead
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.files import sha256, whole_file, write_json, write_text
-from axoloci.io.nifti import check_grid, read_nifti, same_grid, scan_prefix, write_nifti
+from axoloci.io.nifti import (
+    check_grid,
+    read_header,
+    read_nifti,
+    same_grid,
+    scan_prefix,
+    write_nifti,
+)
 from axoloci.tasks.normalize.inputs import (
     TEMPLATE,
     maps_below,
@@ -271,8 +278,8 @@ def store(
     from axoloci.io.packing import restore_older, write_cohort
 
     sample_id, paths, digests = read_maps(maps)
-    first, affine = read_nifti(paths[0], ndim=3)
-    shape = first.shape
+    header = read_header(paths[0], 3)
+    shape, affine = header.shape, header.affine
     if mask is not None and like is not None:
         raise InputError("--mask and --like both say which voxels are kept; give one")
     versions = [digest or _as_it_is(path) for path, digest in zip(paths, digests, strict=True)]
@@ -280,8 +287,7 @@ def store(
     restore_older(out)
     if like is not None:
         other = read_cohort(like)
-        if other.mask.shape != shape or not np.allclose(other.affine, affine, atol=1e-3):
-            raise InputError(f"{paths[0]}: is not on the grid of {like}")
+        check_grid(paths[0], shape, affine, other.mask.shape, other.affine, like)
         keep = other.mask
     elif mask is not None:
         keep = same_grid(mask, shape, affine, paths[0]) > 0
@@ -295,6 +301,12 @@ def store(
             )
     if not keep.any():
         raise InputError(f"{mask or maps}: no voxel is left in the mask")
+    if dropped := set(group_attributes(out).get("sample_id", ())) - set(sample_id):
+        log.warning(
+            "%s: %d people of the store that is there are not in %s, and will not be in the new "
+            "one: %s",
+            *(out, len(dropped), maps, ", ".join(sorted(dropped)[:10])),
+        )
     source = [
         {"sample_id": name, "name": path.name} for name, path in zip(sample_id, paths, strict=True)
     ]
@@ -310,8 +322,8 @@ def store(
         return digest
 
     def row(person: int) -> NDArray[np.float32]:
-        """The map of a person in the mask, (n_voxels,)."""
-        return same_grid(paths[person], shape, affine, paths[0])[keep]
+        """The map of a person in the mask, (n_voxels,); outside it there may be NaN."""
+        return same_grid(paths[person], shape, affine, paths[0], keep)[keep]
 
     def tell_partial(person: int, values: NDArray[np.float32]) -> None:
         """Tell of a map (n_voxels,) that lacks much of the mask; what it lacks is 0."""

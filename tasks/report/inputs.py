@@ -23,7 +23,7 @@ TABLES: dict[str, set[str]] = {  # and the columns that each needs
     "scans": {"scan", "status"},
     "qc": {"scan"},
     "history": set(),  # of epochs, of components or of labels
-    "quality": {"sample_id", "reconstruction_r2"},
+    "quality": {"sample_id", "reconstruction_r2", "in_training"},
     "loci": {"chromosome", "base_pair_location", "variant_id", "neg_log10_p"},
     "samples_qc": {"IID", "flags"},
     "replication": {"variant_id", "neg_log10_p", "replicated", "n", "r"},
@@ -38,7 +38,7 @@ class Results(BaseModel):
 
     # TSV: epoch, train_loss, validation_loss; or component, and variance_kept or label
     history: Path | None = None
-    quality: Path | None = None  # TSV: sample_id, reconstruction_mse, reconstruction_r2
+    quality: Path | None = None  # TSV: sample_id, reconstruction_r2, in_training
     examples: Path | None = None  # NPZ: sample_id, original, reconstruction
     joint: Path | None = None  # Parquet: the joint test
     loci: Path | None = None  # TSV: the loci; their settings lie beside it as .json

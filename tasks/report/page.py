@@ -394,7 +394,7 @@ def add_comparison(page: Page, given: Inputs) -> None:
     rows = []
     for name, own in given.representations.items():
         about = {} if own.joint is None else read_joint_about(own.joint)
-        r2 = None if own.quality is None else summary(_r2(own.quality))
+        r2 = None if own.quality is None else summary(_r2(own.quality)[0])
         loci = None if own.loci is None else len(read_tsv(own.loci, "loci"))
         found = [own.n_found, own.n_planted]
         rows.append(
@@ -423,10 +423,23 @@ def add_comparison(page: Page, given: Inputs) -> None:
         )
 
 
-def _r2(quality: Path) -> NDArray[np.float64]:
-    """Reconstruction R² of each person who has one."""
+FEWEST_UNSEEN = 10  # people whose reconstruction tells something of others
+
+
+def _r2(quality: Path) -> tuple[NDArray[np.float64], str]:
+    """Reconstruction R² of people, and of whom: those not in training, if they are enough."""
+    table = read_tsv(quality, "quality").dropna(subset="reconstruction_r2")
+    r2 = table["reconstruction_r2"].to_numpy(np.float64)
+    known = table["in_training"].to_numpy(np.float64) > 0
+    if (~known).sum() >= FEWEST_UNSEEN or not known.any():
+        return r2[~known], " who were not in training" if known.any() else ""
+    return r2, f", {known.sum():,} of them in training"
+
+
+def _not_encoded(quality: Path) -> list[str]:
+    """Whose maps could not be encoded."""
     table = read_tsv(quality, "quality")
-    return np.asarray(table["reconstruction_r2"].dropna(), dtype=np.float64)
+    return table["sample_id"][table["reconstruction_r2"].isna()].tolist()
 
 
 def add_encoder(page: Page, given: Inputs) -> None:
@@ -463,24 +476,34 @@ def _add_representation(page: Page, part: Part, given: Inputs, own: Results) -> 
         else:
             raise InputError(f"{own.history}: has no column epoch, variance_kept or label")
     if own.quality is not None:
-        r2 = _r2(own.quality)
+        r2, of_whom = _r2(own.quality)
         r2 = r2 if r2.size else None
         if r2 is not None and page.shareable:
             bars, of_all, r2 = histogram(r2), summary(r2), None
             if of_all is not None:
                 said.append(
                     f"reconstruction R² {of_all[1]:.3f} ± {of_all[2]:.3f} (mean and standard "
-                    f"deviation over {of_all[0]:,} people)"
+                    f"deviation over {of_all[0]:,} people{of_whom})"
                 )
         if r2 is not None:
-            said.append(f"median reconstruction R² {np.median(r2):.3f} over {r2.size:,} people")
+            said.append(
+                f"median reconstruction R² {np.median(r2):.3f} over {r2.size:,} people{of_whom}"
+            )
     part.sentences["encoder"] = f"{'; '.join(said)}." if said else ""
     if own.quality is not None:
         part.sentences["encoder"] += (
-            " R² is the share of a map's squared distance from the mean map that the latents give "
-            "back; what is noise from voxel to voxel they cannot, so it stays well below 1 in "
-            "unsmoothed maps."
+            " R² is the share of a z-scored map's squared distance from the mean map that the "
+            "latents give back; what is noise from voxel to voxel they cannot, so it stays well "
+            "below 1 in unsmoothed maps."
         )
+        if missing := _not_encoded(own.quality):
+            few = page.shareable and len(missing) < SMALLEST
+            part.sentences["encoder"] += (
+                f" {f'Fewer than {SMALLEST}' if few else f'{len(missing):,}'} "
+                f"{'people' if few else plural(len(missing), 'person', 'people')} could not be "
+                + ("encoded" if page.shareable else f"encoded ({', '.join(missing[:SMALLEST])})")
+                + ": the log of the encoder says why."
+            )
     if kept is not None:
         part.pictures["training"] = picture(
             figures.components(kept, r2, bars),

@@ -121,8 +121,11 @@ def test_train_and_encode__write_what_the_next_steps_read(cohort: Path, tmp_path
     identity = json.loads(table.schema.metadata[b"axoloci"])
     assert identity["model_sha256"] == sha256(model)
     quality = pd.read_csv(tmp_path / "quality.tsv", sep="\t", dtype={"sample_id": str})
-    assert list(quality) == ["sample_id", "reconstruction_mse", "reconstruction_r2", "outlier"]
+    assert list(quality) == [
+        *("sample_id", "reconstruction_mse", "reconstruction_r2", "outlier", "in_training"),
+    ]
     assert list(quality.sample_id) == IDS
+    assert (quality.in_training == 1).all()  # who was held out steered the training
     assert (quality.reconstruction_mse > 0).all()
     with np.load(tmp_path / "examples.npz") as examples:
         assert list(examples["sample_id"]) == ["0001", "0007", "0013", "0020"]
@@ -627,6 +630,10 @@ def test_commands__leave_out_people_whose_maps_have_one_value(
         assert sorted([*about["train_sample_id"], *about["validation_sample_id"]]) == others  # type: ignore[misc]
     assert encode(flat, model, tmp_path).exit_code == 0
     assert pq.read_table(tmp_path / "latents.parquet")["sample_id"].to_pylist() == others
+    quality = pd.read_csv(tmp_path / "quality.tsv", sep="\t", dtype={"sample_id": str})
+    assert list(quality.sample_id) == IDS  # it tells who could not be encoded
+    assert list(quality.sample_id[quality.reconstruction_r2.isna()]) == ["0005"]
+    assert (quality.outlier.isna() == (quality.sample_id == "0005")).all()
     out = tmp_path / "explained"
     result = run(
         "explain", "--cohort", flat, "--model", model, "--out", out, "--latent", "component_000"

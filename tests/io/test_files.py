@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from axoloci.io.files import sha256, unreadable, whole_file, write_json, write_text
+from axoloci.errors import InputError
+from axoloci.io.files import check_outputs, sha256, unreadable, whole_file, write_json, write_text
 
 
 def test_whole_file__a_failure_leaves_the_old_content(tmp_path: Path) -> None:
@@ -23,6 +24,18 @@ def test_whole_file__a_failure_leaves_the_old_content(tmp_path: Path) -> None:
         broken()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_check_outputs__refuses_one_file_twice_and_folders_that_are_none(tmp_path: Path) -> None:
+    a, b = tmp_path / "new" / "a.tsv", tmp_path / "b.tsv"
+    check_outputs({"--out": a, "--history": b, "--checkpoint": None})
+    assert not a.parent.exists()
+    again = tmp_path / "new" / ".." / "new" / "a.tsv"
+    with pytest.raises(InputError, match=r"--out and --log are both .*a.tsv; give each a file"):
+        check_outputs({"--out": a, "--log": again})
+    b.write_text("x")
+    with pytest.raises(InputError, match=r"--out .*: .*b.tsv is no folder that can be written to"):
+        check_outputs({"--out": b / "c" / "d.tsv"})
 
 
 def test_whole_file__keeps_the_suffixes(tmp_path: Path) -> None:

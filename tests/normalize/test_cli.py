@@ -228,6 +228,32 @@ def test_store__a_given_mask(tmp_path: Path) -> None:
     assert "no voxel is left in the mask" in done.output
 
 
+def test_store__needs_numbers_inside_the_mask_only(tmp_path: Path) -> None:
+    rows, mask = write_maps(tmp_path), (FA > 0.3).astype(np.uint8)
+    write_nifti(tmp_path / "m.nii.gz", mask, AFFINE)
+    around = np.where(mask, FA, np.nan).astype(np.float32)  # as other programs write maps
+    write_nifti(tmp_path / "1.nii.gz", around, AFFINE)
+    done = store(tmp_path, rows, "--mask", tmp_path / "m.nii.gz", digests=False)
+    assert done.exit_code == 0, done.output
+    stored = read_cohort(tmp_path / "cohort.zarr").rows([0])[0]
+    np.testing.assert_allclose(stored, FA[mask > 0], atol=2.5e-4)
+    around[np.unravel_index(mask.argmax(), mask.shape)] = np.nan
+    write_nifti(tmp_path / "1.nii.gz", around, AFFINE)
+    done = store(tmp_path, rows, "--mask", tmp_path / "m.nii.gz", digests=False)
+    assert "1.nii.gz: 1 values are NaN or infinite" in done.output.replace("\n", " ")
+
+
+def test_store__tells_who_is_no_longer_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = write_maps(tmp_path)
+    assert store(tmp_path, rows).exit_code == 0
+    assert "will not be in the new one" not in caplog.text
+    assert store(tmp_path, rows[2:], "--like", tmp_path / "cohort.zarr").exit_code == 0
+    assert "2 people of the store that is there are not in" in caplog.text
+    assert "will not be in the new one: 0001, 0002" in caplog.text
+
+
 def test_store__the_voxels_of_another_store(tmp_path: Path) -> None:
     mask = np.zeros(FA.shape, np.uint8)
     mask[8, 10, 7:9] = 1

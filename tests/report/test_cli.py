@@ -90,6 +90,7 @@ def write_study(folder: Path, n_scans: int = 30, n_variants: int = 5000, seed: i
             "sample_id": ok["sample_id"],
             "reconstruction_mse": 0.001,
             "reconstruction_r2": rng.beta(40, 6, n),
+            "in_training": (np.arange(n) < n // 2).astype(int),
         }
     ).to_csv(folder / "quality.tsv", sep="\t", index=False)
 
@@ -284,6 +285,30 @@ def test_make__says_who_is_left_out_of_the_group(inputs: Path, tmp_path: Path) -
     assert "qc.html" not in shared
 
 
+def test_make__somebody_may_be_called_na(inputs: Path, tmp_path: Path) -> None:
+    scans = pd.read_csv(inputs.parent / "scans.tsv", sep="\t", dtype=str, keep_default_na=False)
+    scans.loc[2, ["scan", "sample_id"]] = ["sub-NA", "NA"]
+    scans.to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    given = changed(inputs, inputs.parent / "na.json", scans=str(tmp_path / "scans.tsv"))
+    assert make(given, tmp_path / "report.html").exit_code == 0
+    text = " ".join(Parsed((tmp_path / "report.html").read_text()).text.split())
+    assert f"{len(scans)} scans of {scans.sample_id.nunique()} people" in text
+
+
+def test_make__says_who_could_not_be_encoded(inputs: Path, tmp_path: Path) -> None:
+    quality = pd.read_csv(inputs.parent / "quality.tsv", sep="\t", dtype={"sample_id": str})
+    quality.loc[[1, 3], ["reconstruction_r2", "in_training"]] = np.nan
+    quality.to_csv(tmp_path / "quality.tsv", sep="\t", index=False, na_rep="n/a")
+    given = changed(inputs, inputs.parent / "bad.json", quality=str(tmp_path / "quality.tsv"))
+    assert make(given, tmp_path / "full.html").exit_code == 0
+    text = " ".join(Parsed((tmp_path / "full.html").read_text()).text.split())
+    names = ", ".join(quality.sample_id[[1, 3]])
+    assert f"2 people could not be encoded ({names}): the log of the encoder says why" in text
+    assert make(given, tmp_path / "shared.html", "--shareable").exit_code == 0
+    text = " ".join(Parsed((tmp_path / "shared.html").read_text()).text.split())
+    assert "Fewer than 5 people could not be encoded: the log" in text
+
+
 def test_make__tells_of_association_and_loci(html: str) -> None:
     text = Parsed(html).text
     assert "genomic inflation λ = 1.013" in text
@@ -455,8 +480,9 @@ def test_make__shareable_tells_no_number_of_one_person(inputs: Path, tmp_path: P
     assert len(rows) == 6  # figures, not scans
     motion = qc["mean_framewise_displacement"]
     assert rows[0] == ["mean motion, mm", f"{motion.mean():.3f}", f"{motion.std():.3f}"]
-    r2 = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")["reconstruction_r2"]
-    assert "median reconstruction" in full
+    quality = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")
+    r2 = quality["reconstruction_r2"][quality["in_training"] == 0]
+    assert f"median reconstruction R² {r2.median():.3f} over {len(r2)} people who were not" in full
     assert "median reconstruction" not in shared
     assert f"{r2.mean():.3f} ± {r2.std():.3f}" in shared
 
@@ -536,7 +562,9 @@ def test_make__shareable_of_fewer_than_five_shows_no_map(tmp_path: Path) -> None
         **dict.fromkeys(("scans", "qc", "examples", "joint", "history", "seconds")),
         cohort="three.zarr", quality="few.tsv", loci=None,
     )  # fmt: skip
-    (tmp_path / "few.tsv").write_text("sample_id\treconstruction_r2\na\t0.5\nb\t0.6\n")
+    (tmp_path / "few.tsv").write_text(
+        "sample_id\treconstruction_r2\tin_training\na\t0.5\t0\nb\t0.6\t1\nc\t\t\n"
+    )
     assert make(given, tmp_path / "report.html", "--shareable").exit_code == 0
     parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.pictures == []
@@ -705,7 +733,8 @@ def test_make__one_table_compares_the_representations(
         flags=re.DOTALL,
     )
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
-    r2 = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")["reconstruction_r2"].mean()
+    quality = pd.read_csv(inputs.parent / "quality.tsv", sep="\t")
+    r2 = quality["reconstruction_r2"][quality["in_training"] == 0].mean()
     assert rows == [
         ["Autoencoder", "8", f"{r2:.3f}", "1.013", "3", "3 of 3", "0", "75 s"],
         ["Linear representation", "8", f"{r2:.3f}", "0.991", "1", "1 of 3", "2", "12 s"],

@@ -30,7 +30,10 @@ VOXEL_MM = (0.01, 100.0)
 
 
 def read_nifti(
-    path: str | os.PathLike[str], ndim: int, dtype: DTypeLike = np.float32
+    path: str | os.PathLike[str],
+    ndim: int,
+    dtype: DTypeLike = np.float32,
+    within: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Read an image and its affine.
 
@@ -42,6 +45,9 @@ def read_nifti(
         Number of dimensions that the image must have.
     dtype
         Type of the returned array; the header's scaling is applied.
+    within
+        [bool, shape: that of the image] Voxels that must be finite, all by default; an image of
+        another shape must be finite everywhere.
 
     Returns
     -------
@@ -75,7 +81,10 @@ def read_nifti(
             f"{path}: the image data cannot be read, the file may be truncated or damaged: {error}"
         ) from error
     if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
-        n_bad = int((~np.isfinite(data)).sum())
+        bad = ~np.isfinite(data)
+        n_bad = int((bad & within if within is not None and within.shape == shape else bad).sum())
+        if not n_bad:
+            return data, affine
         raise InputError(f"{path}: {n_bad} values are NaN or infinite; replace or mask them first")
     return data, affine
 
@@ -304,6 +313,7 @@ def same_grid(
     shape: tuple[int, ...],
     affine: NDArray[np.float64],
     reference: str | os.PathLike[str],
+    within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Read an image that must lie on the grid of another one.
 
@@ -315,6 +325,8 @@ def same_grid(
         (x, y, z) and (4, 4) of the grid, mm.
     reference
         The file that has this grid, for the message.
+    within
+        [bool, shape: (x, y, z)] Voxels that must be finite; all by default.
 
     Returns
     -------
@@ -326,7 +338,7 @@ def same_grid(
     InputError
         As `read_nifti`; or another shape, or an affine that differs by more than 0.001.
     """
-    data, own = read_nifti(path, ndim=3)
+    data, own = read_nifti(path, ndim=3, within=within)
     check_grid(path, data.shape, own, shape, affine, reference)
     return data
 
