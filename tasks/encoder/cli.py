@@ -469,6 +469,11 @@ def fit_linear(
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
     components = fit.components
+    if fit.model.n_latents < config.n_latents:
+        log.warning(
+            "%d components, not %d: the %d people in training have no more",
+            *(fit.model.n_latents, config.n_latents, len(fit.train_index)),
+        )
     log.info(
         "%d components of %d people keep %.1f%% of the variance (bandwidth %.2f mm); effective "
         "rank %.1f; maps of the %d people held out correlate with their reconstructions by %.3f",
@@ -498,7 +503,8 @@ def fit_linear(
         "device": device,
         "threads": torch.get_num_threads(),
         "bandwidth_mm": fit.bandwidth,
-        "gcv": {f"{each.bandwidth:.6g}": each.gcv for each in fit.candidates},
+        # of those that reach a neighbour
+        "gcv": {f"{c.bandwidth:.6g}": c.gcv for c in fit.candidates if not np.isnan(c.gcv)},
         "variance_kept": float(fit.variance_kept[-1]),
         "effective_rank": components.effective_rank,
         "subspace_angle": components.angle,  # radians, at most
@@ -640,7 +646,8 @@ def encode(
 @click.option(
     "--covariates",
     type=_FILE,
-    help="Table of people: the share of each latent's variance that its columns explain.",
+    help="Table of people, or of their sessions: the share of each latent's variance that its "
+    "columns explain.",
 )
 @click.option(
     "--repeats",
@@ -676,6 +683,8 @@ def judge_models(
     """
     device = chosen_device(device, threads)
     whole = read_cohort(cohort_path)
+    if len({path.resolve() for path in model_paths}) < len(model_paths):
+        raise click.UsageError("a --model is given twice")
     models = [_model_for(path, whole, device) for path in model_paths]
     headers, representations = [each for each, _ in models], [each for _, each in models]
     known = frozenset(whole.sample_id).union(*(model.seen for model in headers))
@@ -699,7 +708,7 @@ def judge_models(
     table, of_latents = [], []
     for path, model, values, share in zip(model_paths, headers, latents, r2, strict=True):
         agreement = explained = np.full(values.shape[1], np.nan)
-        if repeats is not None:
+        if repeats is not None or len(first):
             sessions = values[first], values[second]
             agreement = _figure(
                 judging.intraclass_correlation, f"{path}: test_retest_icc", *sessions

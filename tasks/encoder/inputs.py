@@ -17,6 +17,7 @@ from axoloci.errors import InputError
 from axoloci.io.cohort import Cohort, check_cohort
 from axoloci.io.tables import read_table
 from axoloci.tasks.encoder.representation import Rows
+from axoloci.tasks.encoder.seen import person_of
 
 LONG_CHECK = 3.0  # seconds; the log tells of a check of maps that takes longer
 
@@ -108,7 +109,7 @@ def chosen_device(device: str, threads: int | None) -> str:
 
 
 def read_covariates(path: Path, cohort: Cohort) -> pd.DataFrame:
-    """Covariates of the people of a cohort who have all of them.
+    """Covariates of the maps of a cohort: those under their sample_id, or else their person's.
 
     Returns
     -------
@@ -121,7 +122,9 @@ def read_covariates(path: Path, cohort: Cohort) -> pd.DataFrame:
         Nobody of the cohort has all covariates.
     """
     table = read_table(path).dropna()
-    table = table.loc[[name for name in cohort.sample_id if name in table.index]]
+    rows = {name: name if name in table.index else person_of(name) for name in cohort.sample_id}
+    known = [name for name, row in rows.items() if row in table.index]
+    table = table.loc[[rows[name] for name in known]].set_axis(known)
     if table.empty:
         raise InputError(
             f"{path}: nobody of {cohort.path} has all its columns; are its ids those of the store, "

@@ -566,7 +566,7 @@ class Training:
         if n_train < config.batch_size:
             raise InputError(
                 f"{n_train} people to train on ({n_validation} are held out) are "
-                f"fewer than a batch of {config.batch_size}; choose a smaller batch size"
+                f"fewer than a batch of {config.batch_size}; choose a smaller --batch-size"
             )
         batch_size = config.batch_size or min(BATCH, n_train)
         reduces = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

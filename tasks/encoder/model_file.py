@@ -242,7 +242,15 @@ def card(about: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_shown(own)}" for key, own in value.items())
+    return (
+        "by default"
+        if value is None
+        else f"{value:.6g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _intensity(cohort: Cohort, index: NDArray[np.int64]) -> dict[str, float]:

@@ -92,7 +92,7 @@ def first_of_each(number: NDArray[np.int64]) -> NDArray[np.int64]:
 def two_sessions(
     sample_id: Sequence[str], pairs: Pairs, number: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Places of two sessions of each person who has them: of several pairs the first.
+    """Places of two maps of each person who has them: the first pair, or else the first two maps.
 
     Parameters
     ----------
@@ -109,5 +109,8 @@ def two_sessions(
     """
     place = {name: row for row, name in enumerate(sample_id)}
     both = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
-    rows = np.array(both, dtype=np.int64).reshape(-1, 2)
+    order = np.argsort(number, kind="stable")  # maps of a person beside each other
+    same = number[order[1:]] == number[order[:-1]]
+    by_ids = np.column_stack((order[:-1], order[1:]))[same]  # (k, 2)
+    rows = np.vstack((np.array(both, dtype=np.int64).reshape(-1, 2), by_ids))
     return rows[first_of_each(number[rows[:, 0]])]

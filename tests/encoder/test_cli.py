@@ -7,7 +7,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,22 @@ def test_train__does_not_go_on_from_a_checkpoint_of_something_else(
     assert f"{checkpoint} is damaged; kept as" in caplog.text
     assert Path(f"{checkpoint}.old").read_bytes() == damaged
     assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize("learn", [train, fit_linear])
+def test_train__holds_out_people_with_all_their_sessions(
+    tmp_path: Path, learn: Callable[..., Result]
+) -> None:
+    ids = [f"{k:02d}_ses-{session}" for k in range(10) for session in (1, 2)]
+    sessions = store(tmp_path / "s.zarr", mask(), ids=ids)
+    assert learn(sessions, tmp_path / "m.safetensors").exit_code == 0
+    about = header(tmp_path / "m.safetensors")["training"]
+    trained, held_out = (
+        {name.split("_")[0] for name in about[f"{kind}_sample_id"]}  # type: ignore[attr-defined]
+        for kind in ("train", "validation")
+    )
+    assert len(held_out) == 1
+    assert not trained & held_out
 
 
 def test_train__goes_on_where_more_epochs_are_asked_for(cohort: Path, tmp_path: Path) -> None:

@@ -125,6 +125,12 @@ def test_read_covariates__are_of_those_who_have_all_in_the_order_of_the_cohort(
     table = inputs.read_covariates(path, cohort(tmp_path))
     assert list(table.index) == ["02", "05"]
     np.testing.assert_array_equal(table.to_numpy(), [[20, 1, 0], [50, 0, 1]])
+    store, maps = tmp_path / "s.zarr", np.random.default_rng(1).random((3, 24))
+    ids = ["05_ses-1", "02_ses-2", "05_ses-2"]
+    write_cohort(store, ids, maps.__getitem__, np.ones((2, 3, 4), dtype=bool), np.eye(4))
+    path.write_text("IID\tage\n05\t50\n02_ses-2\t22\n02\t20\n")
+    of_sessions = inputs.read_covariates(path, read_cohort(store))
+    assert of_sessions.age.to_dict() == {"05_ses-1": 50, "02_ses-2": 22, "05_ses-2": 50}
     path.write_text("IID\tage\n99\t9\n")
     with pytest.raises(InputError, match=r"nobody of .* has all its columns"):
         inputs.read_covariates(path, cohort(tmp_path))

@@ -65,4 +65,14 @@ def test_two_sessions__has_one_pair_a_person_of_those_who_are_there() -> None:
     pairs = [("c1", "c2"), ("a1", "a2"), ("a2", "a3"), ("b2", "b1")]
     number = number_people(sample_id, pairs)
     np.testing.assert_array_equal(two_sessions(sample_id, pairs, number), [[0, 1], [4, 3]])
-    assert two_sessions(sample_id, [], number).shape == (0, 2)
+    alone = number_people(sample_id, [])
+    assert two_sessions(sample_id, [], alone).shape == (0, 2)
+
+
+def test_two_sessions__of_ids_that_tell_them() -> None:
+    sample_id = ["a_ses-1", "b_ses-1", "a_ses-2", "c", "b_ses-3", "b_ses-2"]
+    number = number_people(sample_id, [])
+    found = two_sessions(sample_id, [], number)
+    np.testing.assert_array_equal(found, [[0, 2], [1, 4]])
+    pairs = [("b_ses-2", "b_ses-1")]
+    np.testing.assert_array_equal(two_sessions(sample_id, pairs, number), [[5, 1], [0, 2]])
