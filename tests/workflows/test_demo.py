@@ -18,8 +18,10 @@ def test_demo__finds_the_planted_loci(tmp_path: Path) -> None:
     assert summary["failed"] == []
     assert 0.9 < summary["lambda_gc"] < 1.1
     assert list(summary["representations"]) == ["autoencoder", "linear"]
+    assert summary["representations"]["linear"]["n_latents"] == 8
+    # a quarter of the autoencoder's starts at random, and is left out where it changes no map
+    assert 6 <= summary["representations"]["autoencoder"]["n_latents"] <= 8
     for own in summary["representations"].values():
-        assert own["n_latents"] == 8
         assert own["found"] == summary["planted"]
         assert own["false_positive"] == []
         assert 0.9 < own["lambda_gc"] < 1.1
