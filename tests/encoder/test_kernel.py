@@ -372,13 +372,17 @@ def test_training__in_two_processes_equals_one(tmp_path: Path) -> None:
     run = subprocess.run([*program, *port, worker, tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     one = Training(rows.__getitem__, np.arange(len(rows)), ball(), config)
+    start = {name: tensor.clone() for name, tensor in weights(one).items()}
     for epoch in range(1, config.epochs + 1):
         one.run_epoch()
         first, second = (torch.load(tmp_path / f"{rank}_{epoch}.pt") for rank in (0, 1))
         for name, tensor in weights(one).items():
             assert torch.equal(first["model"][name], second["model"][name])
-            if epoch == 1:  # training amplifies rounding: later epochs are compared by their loss
+            if epoch == 1 and name not in one.model.learnt():
                 torch.testing.assert_close(first["model"][name], tensor, rtol=1e-3, atol=1e-4)
+            elif epoch == 1:  # training amplifies rounding: later epochs are compared by their loss
+                apart = (first["model"][name] - tensor).norm()  # Adam makes a step of the rounding
+                assert apart <= 0.05 * (tensor - start[name]).norm(), name  # of a gradient of 0
         assert first["history"] == second["history"]
         loss = first["history"][-1]["validation_loss"]
         assert loss == pytest.approx(one.history[-1].validation_loss, rel=1e-4)
