@@ -131,6 +131,31 @@ def test_cross_validate__is_zero_where_no_candidate_reaches_a_neighbour(
     assert linear.cross_validate(rows.__getitem__, np.arange(4), mask, CUBE)[1] == 0
 
 
+def assert_is_of_scipys_svd(found: linear.Components, x: NDArray[np.float64], rel: float) -> None:
+    """Components are the first right singular vectors of centred maps; sums of all are near."""
+    _, singular, vectors = linalg.svd(x, full_matrices=False)
+    variance, r = singular**2 / (len(x) - 1), len(found.basis)
+    assert largest_angle(found.basis, vectors[:r]) < 1e-5
+    np.testing.assert_allclose(found.variance, variance[:r], rtol=1e-5)
+    assert found.total_variance == pytest.approx(variance.sum(), rel=rel)
+    rank = variance.sum() ** 2 / np.square(variance).sum()
+    assert found.effective_rank == pytest.approx(rank, rel=2 * rel)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many vectors the search for components holds, pass by pass."""
+    counts: list[int] = []
+    add = linear._Subspace.add
+
+    def counted(space: linear._Subspace, block: torch.Tensor, product: torch.Tensor) -> None:
+        add(space, block, product)
+        counts.append(len(space))
+
+    monkeypatch.setattr(linear._Subspace, "add", counted)
+    return counts
+
+
 @pytest.mark.parametrize("n_samples", [40, 700])  # one block of people; three
 @pytest.mark.parametrize("bandwidth", [0.0, 1.5])
 def test_principal_components__equal_scipys_svd(n_samples: int, bandwidth: float) -> None:
@@ -143,18 +168,11 @@ def test_principal_components__equal_scipys_svd(n_samples: int, bandwidth: float
     x -= x.mean(axis=0)
     if bandwidth:
         x = x @ dense_smoother(mask, bandwidth).T
-    _, singular, vectors = linalg.svd(x, full_matrices=False)
-    variance = singular**2 / (len(index) - 1)
-    assert largest_angle(found.basis, vectors[:5]) < 1e-5
+    assert_is_of_scipys_svd(found, x, rel=0.01)
     assert found.angle < 1e-5
-    np.testing.assert_allclose(found.variance, variance[:5], rtol=1e-5)
     np.testing.assert_allclose(found.singular_values**2, found.variance)
     np.testing.assert_allclose(found.mean, rows[index].mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(found.basis @ found.basis.T, np.eye(5), atol=1e-5)
-    assert found.total_variance == pytest.approx(variance.sum(), rel=0.01)
-    assert found.effective_rank == pytest.approx(
-        variance.sum() ** 2 / np.square(variance).sum(), rel=0.02
-    )
 
 
 def test_principal_components__residuals_and_angle_say_how_exact_they_are(
@@ -282,17 +300,9 @@ def test_fit__keeps_the_fewest_components_that_have_the_share_of_variance() -> N
 
 
 def test_principal_components__hold_few_vectors_beyond_a_share_of_variance(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, held: list[int]
 ) -> None:
     monkeypatch.setattr(linear, "BASIS_BYTES", 1)
-    held: list[int] = []
-    add = linear._Subspace.add
-
-    def counted(space: linear._Subspace, block: torch.Tensor, product: torch.Tensor) -> None:
-        add(space, block, product)
-        held.append(len(space))
-
-    monkeypatch.setattr(linear._Subspace, "add", counted)
     rng = np.random.default_rng(2)
     along = np.linspace(2, 1, 150)[:, None] ** 4 * rng.standard_normal((150, 900))  # no gap
     maps = (rng.standard_normal((400, 150)) @ along).astype(np.float32)
@@ -433,19 +443,11 @@ def test_principal_components__read_the_next_people_in_a_thread() -> None:
 
 @pytest.mark.parametrize("bandwidth", [0.0, 1.5])
 def test_principal_components__equal_scipys_svd_where_the_basis_is_compressed(
-    bandwidth: float, monkeypatch: pytest.MonkeyPatch
+    bandwidth: float, monkeypatch: pytest.MonkeyPatch, held: list[int]
 ) -> None:
     monkeypatch.setattr(linear, "BASIS_BYTES", 0)
     monkeypatch.setattr(linear, "BASIS_BLOCKS", 1)
     monkeypatch.setattr(linear, "OVERSAMPLING", 2)
-    held: list[int] = []
-    add = linear._Subspace.add
-
-    def counted(space: linear._Subspace, block: torch.Tensor, product: torch.Tensor) -> None:
-        add(space, block, product)
-        held.append(len(space))
-
-    monkeypatch.setattr(linear._Subspace, "add", counted)
     mask = patchy_mask((10, 9, 8))
     rows, _ = planted(300, mask, noise=0.1)
     smoother = Smoother(mask, VOXEL, bandwidth)
@@ -455,16 +457,9 @@ def test_principal_components__equal_scipys_svd_where_the_basis_is_compressed(
     x = rows - rows.mean(axis=0, dtype=np.float64)
     if bandwidth:
         x = x @ dense_smoother(mask, bandwidth).T
-    _, singular, vectors = linalg.svd(x, full_matrices=False)
-    variance = singular**2 / 299
     assert found.n_passes > 2  # so that it was compressed
     assert max(held) == 2 * 7
-    assert largest_angle(found.basis, vectors[:5]) < 1e-5
-    np.testing.assert_allclose(found.variance, variance[:5], rtol=1e-5)
-    assert found.total_variance == pytest.approx(variance.sum(), rel=0.02)
-    assert found.effective_rank == pytest.approx(
-        variance.sum() ** 2 / np.square(variance).sum(), rel=0.04
-    )
+    assert_is_of_scipys_svd(found, x, rel=0.02)
 
 
 def test_principal_components__tell_how_many_of_them_are_settled(
