@@ -235,6 +235,12 @@ def check(results: dict[Job, Result]) -> None:
         assert all(results[deep].canonical > results[job].canonical for job in components), deep
         for job in (smoothed, deep):
             assert peaks_inside(job, results[job].maps).all(), job
+    few, many = (
+        [results[Job(NONLINEAR, name, n)].canonical for name in BY_LATENTS]
+        for n in (LATENTS[0], LATENTS[-1])
+    )
+    assert max(few) < 0.9, few
+    assert max(many) - min(many) < 0.02, many
 
 
 def page(results: dict[Job, Result]) -> str:
