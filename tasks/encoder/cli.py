@@ -610,7 +610,7 @@ def encode(
     encoded = encode_maps(representation, rows, np.arange(cohort.n_samples))
     write_latents(out, who, encoded.latents, model.latent_names, model_sha256=sha256(model_path))
     outlier = outliers(encoded.mse)
-    known = is_seen(who, model.seen, ())
+    known = is_seen(who, model.trained, ())
     table = pd.DataFrame(
         {
             "sample_id": who,
