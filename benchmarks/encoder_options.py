@@ -181,12 +181,32 @@ def compared(cohort: Cohort, results: dict[Job, Result]) -> str:
     return markdown_table(rows)
 
 
+def check(results: dict[Job, Result]) -> None:
+    """What the page says of the options."""
+
+    def gains(cohort: Cohort, option: str) -> list[float]:
+        return [
+            results[Job(cohort, option, seed)].canonical
+            - results[Job(cohort, NONE, seed)].canonical
+            for seed in SEEDS
+        ]
+
+    for cohort in COHORTS:
+        for option in (DENOISE, SHIFT, KL, DECORRELATE):
+            assert min(gains(cohort, option)) < 0.01, (cohort, option)
+        for option in (SHIFT, ALL):
+            assert max(gains(cohort, option)) < 0, (cohort, option)
+        assert max(gains(cohort, SHIFT)) < -0.05, cohort
+    assert min(gains(WEAK, HALF)) > 0
+
+
 def main() -> None:
     """Train all; write the tables."""
     jobs = all_jobs()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         results = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    check(results)
     tables = "\n".join(
         f"## {cohort.name.capitalize()} cohort: noise {cohort.noise:g} FA\n\n"
         f"{compared(cohort, results)}"
@@ -198,7 +218,14 @@ def main() -> None:
         f"{N_TRAIN} people, {EPOCHS} epochs, {N_LATENTS} latents; all else as in "
         "[representations](representations.md), and so are the figures, of "
         f"{N_UNSEEN} people never seen. In brackets what is gained over none with each of "
-        f"{len(SEEDS)} seeds.\n\n{tables}",
+        f"{len(SEEDS)} seeds.\n\n"
+        "## In short\n\n"
+        "None of the four options that change the input or the loss gains a hundredth of canonical "
+        "correlation with every seed of a cohort, and shifts cost a tenth: the autoencoder has "
+        "none of them. Latents that all start as components hold it back; with half of them it "
+        "finds a weak signal a little better than with three quarters, which is the default, for "
+        "among the few people of the demo half of them lose a locus.\n\n"
+        f"{tables}",
     )
 
 
