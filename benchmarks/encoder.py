@@ -144,11 +144,11 @@ def waiting(shape: tuple[int, ...], device: str) -> tuple[float, float]:
     mask = brain(shape)
     rng = np.random.default_rng(0)
     mean = rng.random(int(mask.sum()))
-    rows = (0.4 + 0.2 * mean + 0.05 * rng.standard_normal(len(mean)) for _ in range(N_PEOPLE))
+    rows = 0.4 + 0.2 * mean + 0.05 * rng.standard_normal((N_PEOPLE, len(mean)))
     ids = [f"{k:04d}" for k in range(N_PEOPLE)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "cohort.zarr")
-        write_cohort(path, ids, rows, mask, np.eye(4))
+        write_cohort(path, ids, rows.__getitem__, mask, np.eye(4))
         from axoloci.io.cohort import read_cohort
 
         cohort = read_cohort(path)
