@@ -224,7 +224,7 @@ def main() -> None:
         "correlation with every seed of a cohort, and shifts cost a tenth: the autoencoder has "
         "none of them. Latents that all start as components hold it back; with half of them it "
         "finds a weak signal a little better than with three quarters, which is the default, for "
-        "among the few people of the demo half of them lose a locus.\n\n"
+        "in a single run of the demo (not measured here) half of them lost one of three loci.\n\n"
         f"{tables}",
     )
 
