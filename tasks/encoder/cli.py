@@ -279,7 +279,7 @@ def train(
         sound = set(_from_first(cohort.sample_id))
         cohort = cohort.subset([k for k, who in enumerate(cohort.sample_id) if who in sound])
         training = kernel.Training(
-            cohort.rows, _people(cohort), cohort.mask, config, device, compiled
+            cohort.rows, _person_numbers(cohort), cohort.mask, config, device, compiled
         )
         log.info(
             "training on %d maps, %d held out; channels %s, %d latents, %d parameters, %s, at most "
@@ -465,7 +465,7 @@ def fit_linear(
         return
     size = np.linalg.norm(cohort.affine[:3, :3], axis=0)  # (3,) mm
     fit = linear.fit(
-        *(watched(cohort, "components"), _people(cohort), cohort.mask),
+        *(watched(cohort, "components"), _person_numbers(cohort), cohort.mask),
         *((float(size[0]), float(size[1]), float(size[2])), config, device),
     )
     components = fit.components
@@ -525,7 +525,7 @@ def _fit_tract_means(
     labels = labels_at(*read_atlas(atlas), _places(cohort))  # (n_voxels,)
     volume = np.zeros(cohort.mask.shape, dtype=np.int32)
     volume[cohort.mask] = labels
-    train, validation = held_out(_people(cohort), config.validation_fraction, config.seed)
+    train, validation = held_out(_person_numbers(cohort), config.validation_fraction, config.seed)
     rows = watched(cohort, "tract means")
     model = linear.tract_means(rows, train, cohort.mask, volume, device)
     numbers = np.unique(labels[labels > 0])
@@ -972,7 +972,7 @@ def _to_judge(cohort: Cohort, models: Sequence[Model], pairs: Pairs) -> tuple[Co
     )
 
 
-def _people(cohort: Cohort) -> NDArray[np.int64]:
+def _person_numbers(cohort: Cohort) -> NDArray[np.int64]:
     """Number of each map's person, (n_samples,)."""
     return number_people(cohort.sample_id, ())
 

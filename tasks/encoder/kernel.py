@@ -401,13 +401,15 @@ class Autoencoder(nn.Module):
         """z-scored maps (b, 1, x, y, z) -> their reconstructions, same shape."""
         return self.decode(self.encode(x))
 
+    def moments(self) -> dict[str, Tensor]:
+        """Batch norm's moments and counts, by name; none where they are fixed."""
+        if self.config.fixed_norm:
+            return {}
+        return {n: b for n, b in self.named_buffers() if n.startswith(("down.", "refine."))}
+
     def learnt(self) -> dict[str, Tensor]:
-        """What training changes: the weights, and batch norm's moments if they are not fixed."""
-        parts: dict[str, Tensor] = dict(self.named_parameters())
-        if not self.config.fixed_norm:
-            buffers = self.named_buffers()
-            parts |= {name: b for name, b in buffers if name.startswith(("down.", "refine."))}
-        return parts
+        """What training changes, by name: the weights, and batch norm's moments."""
+        return {**dict(self.named_parameters()), **self.moments()}
 
     @property
     def mean_rows(self) -> Tensor:
@@ -691,7 +693,7 @@ class Training:
         InputError
             It is not finite.
         """
-        self._share_weights(self.model.learnt().values())  # batch norm's moments are of each share
+        self._share_weights(self.model.moments().values())  # they are of each one's share
         self.model.eval()
         mine = self.validation_index[self.rank :: self.n_ranks]
         total = self._zero()
