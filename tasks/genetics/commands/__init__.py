@@ -1,0 +1,1 @@
+"""The commands of `axoloci-genetics`, one module each."""

@@ -1,0 +1,181 @@
+"""`axoloci-genetics joint`, and its table as others read it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import progress
+from axoloci.errors import InputError
+from axoloci.io.files import whole_file
+from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.tasks.genetics import kernel
+from axoloci.tasks.genetics.commands.selection import (
+    SUMSTATS,
+    columns_of,
+    complete_traits,
+    named_traits,
+    traits_option,
+)
+
+log = logging.getLogger("axoloci")
+
+FORMAT = "axoloci-joint"
+FORMAT_VERSION = 1
+TEST = "exact F test of the canonical R2"
+TEST_OF_MIXED_MODEL = "Hotelling's T2 of the statistics of a mixed model"
+JOINT_SCHEMA = pa.schema(
+    [
+        ("chromosome", pa.string()),
+        ("base_pair_location", pa.int64()),
+        ("variant_id", pa.string()),
+        ("effect_allele", pa.string()),
+        ("other_allele", pa.string()),
+        ("effect_allele_frequency", pa.float32()),
+        ("n", pa.int32()),
+        ("r2", pa.float64()),
+        ("f", pa.float64()),
+        ("neg_log10_p", pa.float64()),
+    ]
+)
+
+
+@click.command()
+@SUMSTATS
+@traits_option(
+    "that are tested together; without it all that no one lacks. Few that matter have more power "
+    "than many that do not."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="joint.parquet",
+    help="Parquet table of the test, one row a variant.",
+)
+def joint(sumstats: Path, traits: str | None, out: Path) -> None:
+    """Test each variant with all traits at once; remixing the traits changes nothing.
+
+    The exact F test of the canonical R². Of a mixed model (axoloci-gwas associate --loco)
+    Hotelling's T², with the correlation that the traits' statistics have among the relatives
+    analysed: slightly conservative with very many traits.
+    """
+    store = read_sumstats(sumstats)
+    names = complete_traits(store) if traits is None else named_traits(store, traits)
+    columns = columns_of(store, names)
+    test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
+
+    @lru_cache(maxsize=1)
+    def whitening(chromosome: str) -> NDArray[np.float64]:
+        correlation = store.correlation_of(chromosome)
+        return kernel.whiten_traits(correlation[np.ix_(columns, columns)], names)
+
+    neg_log10_p = [np.empty(0, dtype=np.float32)]
+    n_too_few = 0
+    with (
+        whole_file(out) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            JOINT_SCHEMA,
+            store_schema=False,  # else what is noted at the end is not read as the schema's
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["chromosome", "effect_allele", "other_allele"],
+            use_byte_stream_split=["effect_allele_frequency", "r2", "f", "neg_log10_p"],
+        ) as writer,
+    ):
+        for block in progress(store.blocks(), "joint test", len(store.info["parts"])):
+            result = test(
+                block.beta[:, columns],
+                block.se[:, columns],
+                block.df[:, columns],
+                store.n_samples - store.n_covariates - 1,
+                whitening(block.chromosome if store.of_mixed_model else ""),
+            )
+            frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
+            writer.write_table(pa.Table.from_pandas(frame, JOINT_SCHEMA, preserve_index=False))
+            n_too_few += int(result.too_few.sum())
+            neg_log10_p.append(result.neg_log10_p.astype(np.float32))
+        pooled = np.concatenate(neg_log10_p)  # (n_variants,)
+        tested = int(np.isfinite(pooled).sum())
+        if not tested:
+            raise InputError(_nothing_tested(store, names, n_too_few))
+        inflation = kernel.lambda_gc(pooled)
+        about = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "axoloci": __version__,
+            "test": TEST_OF_MIXED_MODEL if store.of_mixed_model else TEST,
+            "mixed_model": store.of_mixed_model,
+            "traits": names,
+            "n_covariates": store.n_covariates,
+            "n_variants": len(pooled),
+            "n_tested": tested,
+            "n_too_few_people": n_too_few,
+            "lambda_gc": inflation,
+            "sumstats": sumstats.name,
+        }
+        writer.add_key_value_metadata({"axoloci": json.dumps(about, allow_nan=False)})
+    if n_too_few:
+        log.warning(
+            "%d variants are not tested jointly: too many people lack them for %d traits",
+            *(n_too_few, len(names)),
+        )
+    log.info(
+        "%d of %d variants tested with %d traits, lambda_GC %.4f",
+        *(tested, len(pooled), len(names), inflation),
+    )
+
+
+def _nothing_tested(store: Sumstats, names: Sequence[str], n_too_few: int) -> str:
+    """Why no variant has a joint test, and what to do."""
+    incomplete = [name for name in names if name in store.info.get("traits_with_missing", [])]
+    if incomplete:
+        return (
+            f"{store.path}: the joint test needs traits of the same people, and some lack "
+            f"{', '.join(incomplete)}; leave them out of --traits"
+        )
+    return (
+        f"{store.path}: no variant can be tested jointly; {n_too_few} are missing in too many "
+        f"people for {len(names)} traits: impute genotypes or choose fewer traits with --traits"
+    )
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the joint test noted about itself."""
+    try:
+        about: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"axoloci"])
+        known = about["format"] == FORMAT
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: not a table of axoloci-genetics joint; make one with it")
+    if about["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format_version {about['format_version']} is newer than {FORMAT_VERSION}; "
+            "update axoloci"
+        )
+    return about
+
+
+def read_associated(path: Path, p: float) -> pd.DataFrame:
+    """Rows of the joint test with at most this p; one row group is in memory at a time."""
+    frames = [JOINT_SCHEMA.empty_table().to_pandas()]
+    file = pq.ParquetFile(path)
+    for group in range(file.num_row_groups):
+        frame = file.read_row_group(group).to_pandas()
+        frames.append(frame[frame["neg_log10_p"] >= -np.log10(p)])
+    found = [frame for frame in frames if len(frame)] or frames[:1]
+    result: pd.DataFrame = pd.concat(found, ignore_index=True)
+    return result

@@ -1,0 +1,79 @@
+"""Which store of summary statistics, and which of its traits, a command takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import click
+
+from axoloci.errors import InputError
+from axoloci.io.sumstats import Sumstats
+
+log = logging.getLogger("axoloci")
+
+SUMSTATS = click.option(
+    "--sumstats",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the summary statistics.",
+)
+
+
+def traits_option(use: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that names traits; `use` says what for."""
+    return click.option(
+        "--traits",
+        default=None,
+        help="Names with commas between them, * for any letters, such as latent_*: the traits "
+        f"{use}",
+    )
+
+
+def complete_traits(store: Sumstats) -> list[str]:
+    """The traits that no one lacks: a joint test is of the same people in all of them."""
+    lacked = store.info.get("traits_with_missing", [])
+    names = [name for name in store.traits if name not in lacked]
+    if not names:
+        raise InputError(
+            f"{store.path}: each trait is lacked by someone, and the joint test needs traits of "
+            "the same people: run the association again with --complete-traits, in a study by "
+            "complete_traits = true in [gwas]"
+        )
+    if lacked:
+        log.warning("left out of the joint test, for some people lack them: %s", ", ".join(lacked))
+    return names
+
+
+def named_traits(store: Sumstats, traits: str) -> list[str]:
+    """The traits of a store that names with commas between them mean, in the order of these.
+
+    Raises
+    ------
+    InputError
+        No trait of the store is like a name with a *.
+    """
+    names: list[str] = []
+    for word in map(str.strip, traits.split(",")):
+        matching = [name for name in store.traits if fnmatchcase(name, word)]
+        if "*" in word and not matching:
+            raise InputError(
+                f"{store.path}: no trait is like '{word}'; it has {', '.join(store.traits[:5])}"
+                f"{', …' if len(store.traits) > 5 else ''}"
+            )
+        names += matching if "*" in word else [word]
+    return names
+
+
+def columns_of(store: Sumstats, names: Sequence[str]) -> list[int]:
+    """Places of the named traits in the store."""
+    unknown = [name for name in names if name not in store.traits]
+    if unknown or len(set(names)) < len(names):
+        problem = f"no trait {', '.join(unknown)}" if unknown else "a trait is named twice"
+        raise InputError(
+            f"{store.path}: {problem}; it has {', '.join(store.traits[:5])}"
+            f"{', …' if len(store.traits) > 5 else ''}"
+        )
+    return [store.traits.index(name) for name in names]
