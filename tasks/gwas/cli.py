@@ -32,6 +32,7 @@ from axoloci.io.sumstats import (
 )
 from axoloci.io.sumstats_text import FORMATS, p_text, write_sumstats_text
 from axoloci.tasks.gwas import engine, kernel, memory, pca, sample_qc
+from axoloci.tasks.gwas.engine import Beside
 from axoloci.tasks.gwas.inputs import (
     AnalysisInputs,
     examples,
@@ -41,8 +42,10 @@ from axoloci.tasks.gwas.inputs import (
 )
 from axoloci.tasks.gwas.loco import MAX_MISSING, MIN_MAF, fit_mixed
 from axoloci.tasks.gwas.options import FILE, GENOTYPES_HELP, analysis_inputs
+from axoloci.tasks.gwas.permutation import N_PERMUTED
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 from axoloci.tasks.gwas.relatedness import warn_of_relatives
+from axoloci.tasks.gwas.relationship import N_PROBES
 
 log = logging.getLogger("axoloci")
 
@@ -349,6 +352,21 @@ def ridge_command(inputs: AnalysisInputs, threads: int | None, seed: int, out: P
     "the genotypes once more. Give it where several processes share the memory.",
 )
 @click.option(
+    "--n-probes",
+    type=click.IntRange(min=0),
+    default=N_PROBES,
+    help="Random probes of the relationships, from which heritability is estimated without another "
+    "reading of the genotypes; 0 for none. The noise they add falls with their number, the time "
+    "grows: 10 take about as long as 20 traits.",
+)
+@click.option(
+    "--n-permuted",
+    type=click.IntRange(min=0),
+    default=N_PERMUTED,
+    help="Variants, about, that are also tested with their people permuted, the null of MOSTest "
+    "and minP; 0 for none.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="sumstats",
@@ -378,6 +396,8 @@ def associate(
     precision: kernel.Precision,
     threads: int | None,
     traits_at_once: int | None,
+    n_probes: int,
+    n_permuted: int,
     out: Path,
     replace: bool,
     plan_only: bool,
@@ -415,6 +435,8 @@ def associate(
         "loco": None if predicted is None else sha256(predicted.path / "loco.json"),
         "device": devices[0].partition(":")[0],
         "precision": precision,
+        "n_probes": n_probes,
+        "n_permuted": n_permuted,
     }
     n_traits = len(study.traits)
     most = traits_at_once or memory.traits_at_once(
@@ -434,8 +456,13 @@ def associate(
         raise InputError(f"{inputs.named_traits}: no trait can be tested; {why}")
 
     parts = plan_parts(source.variants["chromosome"], len(tested.names))
+    # of what a mixed model left of the traits neither is known
+    beside = Beside.of(parts, n_probes, n_permuted) if predicted is None else Beside.of(parts, 0, 0)
     writer = SumstatsWriter(
-        out, plan, parts, replace, joins=chromosome is not None, precision=precision
+        *(out, plan, parts, replace),
+        joins=chromosome is not None,
+        precision=precision,
+        keeps_beside=beside.is_any,
     )
     pending = [] if plan_only else writer.pending(chromosome)
     if predicted is None and chromosome is None and (plan_only or pending):
@@ -459,7 +486,7 @@ def associate(
         )
         writer.begin_groups(ranges)
     engine.write_parts(
-        *(groups, pending, writer),
+        *(groups, pending, writer, beside),
         devices=devices,
         n_threads=n_threads,
         precision=arithmetic,
@@ -495,6 +522,9 @@ def associate(
             (name, predicted.trait_correlation(name, tested.names))
             for name in dict.fromkeys(part.chromosome for part in parts)
         ),
+        beside=None
+        if writer.has_beside or not beside.is_any
+        else engine.kept_beside(writer, groups, beside),
     )
     _say_what_was_found(read_sumstats(out))
 

@@ -65,6 +65,8 @@ class Fit(NamedTuple):
         People with a genotype and the traits of each group; index into `STATUS_NAMES`.
     centred : (n_variants, n_samples)
         Counts of the effect allele less about their mean, 0 where missing; an array of the device.
+    explained : (n_variants, n_covariates)
+        `centred` times the orthonormal covariates; an array of the device.
     extra : (n_variants, n_extra)
         `centred` times the extra columns; an array of the device.
     """
@@ -74,6 +76,7 @@ class Fit(NamedTuple):
     n: NDArray[np.int32]
     status: NDArray[np.uint8]
     centred: Any
+    explained: Any
     extra: Any
 
 
@@ -151,9 +154,10 @@ class CpuRegression:
             n=np.empty((len(self.people), n_variants), dtype=np.int32).T,
             status=np.empty((len(self.people), n_variants), dtype=np.uint8).T,
             centred=centred,
+            explained=products[:, n_tested : n_tested + n_covariates],
             extra=products[:, n_tested + n_covariates :][:, : self.n_extra],
         )
-        a_of_all = products[:, n_tested : n_tested + n_covariates]
+        a_of_all = fit.explained
         a = np.empty((len(self.people), n_variants, n_covariates), dtype=self.y.dtype)
         sums = np.empty((len(self.people), n_variants, 3))
         for i, subset in enumerate(self.people):

@@ -158,6 +158,7 @@ class TorchRegression:
             n=_stacked(n_of, len(g), np.int32),
             status=_stacked(status_of, len(g), np.uint8),
             centred=centred,
+            explained=products[:, n_tested : n_tested + n_covariates],
             extra=products[:, n_tested + n_covariates :],
         )
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import logging
 import os
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from axoloci.io.loco import Loco
 from axoloci.io.sumstats import Part, Piece, SumstatsWriter, TraitRange
 from axoloci.tasks.gwas import kernel, variant_qc
 from axoloci.tasks.gwas.inputs import Study
+from axoloci.tasks.gwas.permutation import permutation_consumer
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
+from axoloci.tasks.gwas.relationship import draw_probes, jackknife_cuts, probe_consumer, trace_sums
 from axoloci.tasks.gwas.variant_qc import VariantFilter
 
 log = logging.getLogger("axoloci")
@@ -104,6 +107,58 @@ class Tested:
     index: list[int]
     names: list[str]
     own_n: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What is computed of autosomes beside the associations.
+
+    Attributes
+    ----------
+    n_probes
+        Random probes of the relationships, for heritability; may be 0.
+    cuts : int64, (n_blocks,)
+        From `jackknife_cuts`; empty without probes.
+    stride
+        One of so many variants is also tested with its people permuted; 0 for none.
+    """
+
+    n_probes: int
+    cuts: NDArray[np.int64]
+    stride: int
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], n_probes: int, n_permuted: int) -> Beside:
+        """That of a study.
+
+        Parameters
+        ----------
+        parts
+            All of it.
+        n_probes, n_permuted
+            Probes; variants that are permuted, about.
+        """
+        n_variants = sum(
+            part.stop - part.start for part in parts if ploidy_of(part.chromosome) is Ploidy.DIPLOID
+        )
+        cuts = jackknife_cuts(parts) if n_probes else np.empty(0, np.int64)
+        stride = max(1, n_variants // n_permuted) if n_permuted and n_variants else 0
+        return cls(n_probes if n_variants else 0, cuts, stride)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there are autosomes of which something is computed beside."""
+        return bool(len(self.cuts) or self.stride)
+
+    def consumers(self, analysis: Analysis, is_last: bool) -> list[kernel.Consumer]:
+        """Of the blocks of an analysis; the probes ride with the last group of traits alone."""
+        if analysis.design.ploidy is not Ploidy.DIPLOID:
+            return []
+        model = analysis.model
+        found = [permutation_consumer(model, self.stride)] if self.stride else []
+        if self.n_probes and is_last:
+            found.append(probe_consumer(draw_probes(model.q, self.n_probes)))
+        return found
 
 
 class Analyses:
@@ -222,6 +277,11 @@ class TraitGroups:
         if predicted is not None:
             for chromosome in study.source.variants["chromosome"].unique():
                 predicted.check(chromosome, study.people, self.tested.names)
+
+    @property
+    def null_model(self) -> kernel.NullModel:
+        """That of autosomes, of the last group of traits, without predictions."""
+        return self._fitted(self.ranges[-1]).model
 
     @property
     def covariates(self) -> list[str]:
@@ -345,6 +405,7 @@ def write_parts(
     groups: TraitGroups,
     parts: Sequence[Part],
     writer: SumstatsWriter,
+    beside: Beside,
     *,
     devices: Sequence[str],
     n_threads: int,
@@ -361,6 +422,8 @@ def write_parts(
         In the order of the genotypes.
     writer
         Of the store.
+    beside
+        What else is computed.
     devices, n_threads, precision, variant_filter
         As in `kernel.associate`.
     """
@@ -383,7 +446,7 @@ def write_parts(
             what = f"traits {group.start + 1:,} to {group.stop:,} of {n_all:,}"
             log.info("%s", what)
         n_writers = max(2, n_threads // THREADS_PER_WRITER)
-        _write_group(groups, group, lacking, writer, size, n_writers, what, test)
+        _write_group(groups, group, lacking, writer, beside, size, n_writers, what, test)
 
 
 def _write_group(
@@ -391,6 +454,7 @@ def _write_group(
     group: TraitRange,
     parts: Sequence[Part],
     writer: SumstatsWriter,
+    beside: Beside,
     size: int,
     n_writers: int,
     what: str,
@@ -404,7 +468,10 @@ def _write_group(
             same = list(members)
             analysis = analyses[same[0].chromosome]
             found = test(
-                blocks(analysis.design, same), analysis.model, copies=analysis.design.copies
+                blocks(analysis.design, same),
+                analysis.model,
+                copies=analysis.design.copies,
+                consumers=beside.consumers(analysis, group.is_last),
             )
             with closing(found):  # so that its threads end with this generator
                 for block in found:
@@ -412,27 +479,103 @@ def _write_group(
 
     def blocks(design: Design, same: Sequence[Part]) -> Iterator[Dosage | PackedCalls]:
         for part in same:
-            for start, stop in pieces(part, size):
+            for start, stop in pieces(part, size, beside.cuts):
                 yield groups.study.source.read_packed(start, stop, design.sample_index)
 
     writing: deque[Future[None]] = deque()
     with closing(results()) as computed, ThreadPoolExecutor(n_writers) as pool:
         for part in progress(parts, what, len(parts)):
-            found = [next(computed) for _ in pieces(part, size)]
+            rows, kept = [], Kept()
+            for start, _ in pieces(part, size, beside.cuts):
+                analysis, block = next(computed)
+                kept.add(bisect_right(beside.cuts, start) - 1, block, beside, group.is_last)
+                rows.append(replace(block, seen=[]))
             if len(writing) == n_writers:
                 writing.popleft().result()
-            analysis, rows = found[0][0], [block for _, block in found]
             earlier = groups.ranges[:-1] if group.is_last else []
             writing.append(
-                pool.submit(_write, writer, part, group, earlier, analyses, analysis, rows)
+                pool.submit(_write, writer, part, group, earlier, analyses, analysis, rows, kept)
             )
         for future in writing:
             future.result()
 
 
-def pieces(part: Part, size: int) -> list[tuple[int, int]]:
-    """Start and stop of the blocks of a part."""
-    return [(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size)]
+def pieces(part: Part, size: int, cuts: NDArray[np.int64] | None = None) -> list[tuple[int, int]]:
+    """Start and stop of the blocks of a part; none goes across a cut."""
+    cuts = np.empty(0, np.int64) if cuts is None else cuts
+    inside = cuts[(cuts > part.start) & (cuts < part.stop)].tolist()
+    return [
+        (start, min(start + size, stop))
+        for first, stop in pairwise([part.start, *inside, part.stop])
+        for start in range(first, stop, size)
+    ]
+
+
+class Kept:
+    """What the blocks of a part gave beside the associations, for a group of traits.
+
+    Attributes
+    ----------
+    permuted
+        t of permuted variants, (n_permuted, n_tested) each.
+    related
+        By block of the jackknife: sums of what `probe_consumer` saw.
+    n_rows, n_tested
+        By block of the jackknife: variants in the store, and those of them that could be tested.
+    """
+
+    def __init__(self) -> None:
+        self.permuted: list[NDArray[np.float32]] = []
+        self.related: dict[int, NDArray[np.float64]] = {}
+        self.n_rows: dict[int, int] = {}
+        self.n_tested: dict[int, int] = {}
+
+    def add(self, number: int, block: kernel.Association, beside: Beside, is_last: bool) -> None:
+        """Keep what a block gave, that is in so manieth block of the jackknife."""
+        if not block.seen:
+            return
+        if beside.stride:
+            self.permuted += block.seen[0]
+        if beside.n_probes and is_last:
+            self.n_rows[number] = self.n_rows.get(number, 0) + len(block.n)
+            for n_tested, related in block.seen[-1]:
+                self.n_tested[number] = self.n_tested.get(number, 0) + n_tested
+                self.related[number] = self.related.get(number, 0.0) + related.astype(np.float64)
+
+
+def kept_beside(
+    writer: SumstatsWriter, groups: TraitGroups, beside: Beside
+) -> dict[str, NDArray[Any]]:
+    """`Sumstats.relationship` and `Sumstats.permuted` of what is kept beside the parts.
+
+    Parameters
+    ----------
+    writer
+        Of the store, all of whose parts are there.
+    groups, beside
+        As in `write_parts`.
+    """
+    n_blocks = len(beside.cuts)
+    counts = {name: np.zeros(n_blocks, np.int64) for name in ("n_rows", "n_tested")}
+    autosomal = [part for part in writer.parts if ploidy_of(part.chromosome) is Ploidy.DIPLOID]
+    permuted = []
+    for part in autosomal:
+        kept = writer.read_beside(part)
+        permuted.append(kept["permuted"])
+        for name, total in counts.items():
+            total[kept["block"]] += kept[name]
+    found: dict[str, NDArray[Any]] = {"permuted": np.concatenate(permuted)} if beside.stride else {}
+    if not beside.n_probes:
+        return found
+    q = groups.null_model.q
+
+    def read() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for part in autosomal:
+            kept = writer.read_beside(part)
+            yield from zip(kept["block"].tolist(), kept["related"], strict=True)
+
+    sums = trace_sums(draw_probes(q, beside.n_probes), q, read, n_blocks)
+    return {**found, **counts, "df": np.array(q.shape[0] - q.shape[1]), **sums}
 
 
 def _write(
@@ -443,6 +586,7 @@ def _write(
     analyses: Analyses,
     analysis: Analysis,
     rows: list[kernel.Association],
+    kept: Kept,
 ) -> None:
     """One part, or a group's piece of it, from the results of its blocks."""
     study, tested, model = analyses.study, analyses.tested, analysis.model
@@ -468,8 +612,14 @@ def _write(
         },
     }
     n_people = model.groups[0].n_samples if model.groups else 0
+    permuted = np.full((sum(map(len, kept.permuted)), model.n_traits), np.nan, dtype=np.float32)
+    if kept.permuted:
+        permuted[:, model.trait_index] = np.concatenate(kept.permuted)
+    permuted = permuted[:, tested.index]
     if not group.is_last:
-        writer.write_piece(part, group, **results, status=status, n_people=n_people)
+        writer.write_piece(
+            part, group, **results, status=status, n_people=n_people, permuted=permuted
+        )
         return
     others = [writer.read_piece(part, one) for one in earlier]
     left_out = np.concatenate([row.left_out for row in rows])
@@ -485,6 +635,13 @@ def _write(
         **results,
         counts=counts,
         earlier=others,
+        beside={
+            "permuted": np.concatenate([*(piece.permuted for piece in others), permuted], axis=1),
+            "block": np.array(list(kept.related), dtype=np.int64),
+            "related": np.array(list(kept.related.values()), dtype=np.float32),
+            "n_rows": np.array(list(kept.n_rows.values()), dtype=np.int64),
+            "n_tested": np.array(list(kept.n_tested.values()), dtype=np.int64),
+        },
     )
 
 

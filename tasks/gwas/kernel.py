@@ -28,7 +28,17 @@ from threadpoolctl import threadpool_limits
 
 from axoloci.errors import InputError
 from axoloci.io.genotypes import PackedCalls
-from axoloci.tasks.gwas.complete_case import STATUS_NAMES, TESTED, TOO_FEW, CpuRegression, Fit
+from axoloci.tasks.gwas.complete_case import (
+    CONSTANT_SPREAD,
+    MAX_VIF,
+    STATUS_NAMES,
+    TESTED,
+    TOO_FEW,
+    CpuRegression,
+    Fit,
+    centred_sums,
+    middles,
+)
 from axoloci.tasks.gwas.null_model import (
     NullModel,
     TraitGroup,
@@ -76,15 +86,16 @@ class Block:
         or torch's on a GPU.
     products : (n_variants, n_columns)
         `centred` times the consumer's columns, likewise.
-    moments : float64, (n_variants, N_MOMENTS)
-        From `variant_qc.summarize`.
+    left : float64, (n_variants,)
+        Sum of squares of `centred` that the covariates do not explain; 0 where that is too little
+        for a test.
     beta, se : (n_variants, n_tested)
         Of the columns of `NullModel.y`, per effect allele, in units of the traits.
     """
 
     centred: Any
     products: Any
-    moments: NDArray[np.float64]
+    left: NDArray[np.float64]
     beta: NDArray[np.floating]
     se: NDArray[np.floating]
 
@@ -364,10 +375,20 @@ def _test_block(
 
 def _seen(consumers: Sequence[Consumer], fit: Fit, moments: NDArray[np.float64]) -> list[list[Any]]:
     """What each consumer gives."""
+    if not consumers:
+        return []
+    explained = fit.explained  # (V, n_covariates)
+    if not isinstance(explained, np.ndarray):
+        explained = explained.cpu().numpy()
+    n_samples = fit.centred.shape[1]
+    _, total, squares = centred_sums(moments, n_samples, middles(moments, n_samples)).T
+    spread = squares - total**2 / n_samples
+    left = squares - np.square(explained, dtype=np.float64).sum(axis=1)
+    left[(left * MAX_VIF < spread) | (spread <= CONSTANT_SPREAD * squares)] = 0.0
     start, seen = 0, []
     for consumer in consumers:
         stop = start + consumer.columns.shape[1]
         products = fit.extra[:, start:stop]
-        seen.append([consumer.see(Block(fit.centred, products, moments, fit.beta, fit.se))])
+        seen.append([consumer.see(Block(fit.centred, products, left, fit.beta, fit.se))])
         start = stop
     return seen

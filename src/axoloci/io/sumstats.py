@@ -10,6 +10,9 @@
     what the first 64 gave, with such a record of its own, until the last group joins all pieces.
 `groups.json`
     Until then: where these groups begin and end.
+`beside.npz`
+    What the same reading of the genotypes gave besides (`Sumstats.relationship`,
+    `Sumstats.permuted`); until then `part-00000.beside.npz` of each part.
 `hits.tsv`
     A row for each variant and trait with p below 5e-8.
 `samples.tsv`
@@ -56,11 +59,14 @@ _FIRST_COLUMNS = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
 STRONGEST = "neg_log10_p_max"
 _STATUS = "status"  # of a piece
 _GROUPS = "groups.json"
+_BESIDE = "beside.npz"
+_NONE_PERMUTED = np.empty((0, 0), dtype=np.float32)
 HIT_NEG_LOG10_P = float(-np.log10(5e-8))
 HIT_COLUMNS = (*_FIRST_COLUMNS, "trait", "beta", "se", "neg_log10_p")
 _OUR_FILES = re.compile(
     r"(plan|groups|sumstats)\.json|samples\.tsv|hits\.tsv|trait_correlation(/chr[^/]+)?\.npy"
-    r"|chr[^/]+/part-\d+(\.piece-\d+-\d+)?\.(parquet|json)|(.+/)?\.\d+\.tmp\.[^/]+"
+    r"|beside\.npz|chr[^/]+/part-\d+((\.piece-\d+-\d+)?\.(parquet|json)|\.beside\.npz)"
+    r"|(.+/)?\.\d+\.tmp\.[^/]+"
 )
 
 
@@ -101,6 +107,11 @@ class Part:
     def record_name(self) -> str:
         """Path of its size and checksum within an unfinished store."""
         return f"chr{self.chromosome}/part-{self.number:05d}.json"
+
+    @property
+    def beside_name(self) -> str:
+        """Path of what is kept beside it within an unfinished store."""
+        return f"chr{self.chromosome}/part-{self.number:05d}.beside.npz"
 
     def piece_name(self, group: TraitRange) -> str:
         """Path of what a group of traits gave, until all have."""
@@ -161,11 +172,14 @@ class Piece:
         What became of each variant.
     columns
         By name, in the order of the store.
+    permuted : float32, (n_permuted, n_traits)
+        As in `Sumstats.permuted`.
     """
 
     n_people: int
     status: NDArray[np.uint8]
     columns: dict[str, Any]
+    permuted: NDArray[np.float32]
 
 
 def plan_parts(chromosome: Sequence[str] | pd.Series, n_traits: int) -> list[Part]:
@@ -216,6 +230,8 @@ class SumstatsWriter:
         Other processes write other parts of the store: it must have been planned before.
     precision
         Of `beta` and `se`.
+    keeps_beside
+        Whether something is kept beside each part (`write`), and in the end for all (`finish`).
 
     Raises
     ------
@@ -233,9 +249,11 @@ class SumstatsWriter:
         *,
         joins: bool = False,
         precision: Literal["float32", "float64"] = "float32",
+        keeps_beside: bool = False,
     ) -> None:
         self.path = Path(path)
         self.precision = precision
+        self.keeps_beside = keeps_beside
         self.parts = list(parts)
         self.plan_sha256 = _digest(plan)
         stored = self._stored_plan()
@@ -292,19 +310,36 @@ class SumstatsWriter:
         finished = _read_record(self.path / "sumstats.json").get("parts", [])
         recorded = {record["name"]: record for record in finished}
         missing = []
+        all_have_beside = not self.keeps_beside or self.has_beside
         for part in self.parts:
             if chromosome not in (None, part.chromosome):
                 continue
             file = self.path / part.name
             # of the part itself first: it is the newer one where a finished store is mended
             record = _read_record(self.path / part.record_name) or recorded.get(part.name, {})
-            if not file.is_file() or not self._describe(part).items() <= record.items():
+            has_beside = all_have_beside or (self.path / part.beside_name).is_file()
+            if (
+                not (file.is_file() and has_beside)
+                or not self._describe(part).items() <= record.items()
+            ):
                 missing.append(part)
                 continue
             self._written[part.name] = record
             metadata = pq.read_metadata(file).metadata
             self._counts[part.name] = json.loads(metadata[b"axoloci"])["counts"]
         return missing
+
+    @property
+    def has_beside(self) -> bool:
+        """Whether what is kept beside all parts is there, as it was written."""
+        entry = _read_record(self.path / "sumstats.json").get("beside")
+        file = self.path / _BESIDE
+        return entry is not None and file.is_file() and sha256(file) == entry["sha256"]
+
+    def read_beside(self, part: Part) -> dict[str, NDArray[Any]]:
+        """What is kept beside a part, which is there."""
+        with np.load(self.path / part.beside_name) as arrays:
+            return dict(arrays)
 
     def write(
         self,
@@ -319,6 +354,7 @@ class SumstatsWriter:
         n_by_trait: Mapping[str, NDArray[np.int32]] | None = None,
         counts: Mapping[str, int] | None = None,
         earlier: Sequence[Piece] = (),
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Write one part, whole or not at all.
 
@@ -342,6 +378,8 @@ class SumstatsWriter:
             Variants by what became of them; `finish` adds them up.
         earlier
             What the groups of traits before `traits` gave; their files are deleted.
+        beside
+            Arrays that are kept until the store is finished.
         """
         import pyarrow as pa
 
@@ -356,6 +394,8 @@ class SumstatsWriter:
         arrays["n"] = pa.array(n.astype(np.int32))
         last = self._columns(traits, n, beta, se, n_covariates, n_by_trait or {})
         arrays |= _side_by_side([*(piece.columns for piece in earlier), last])
+        if beside is not None:
+            _write_arrays(self.path / part.beside_name, beside)
         metadata = {"axoloci": json.dumps({"counts": dict(counts or {})})}
         self._write_table(part.name, pa.table(arrays).replace_schema_metadata(metadata))
         self._counts[part.name] = dict(counts or {})
@@ -381,6 +421,7 @@ class SumstatsWriter:
         n_by_trait: Mapping[str, NDArray[np.int32]],
         status: NDArray[np.uint8],
         n_people: int,
+        permuted: NDArray[np.float32] = _NONE_PERMUTED,
     ) -> None:
         """Write what a group of traits, but the last, gave for a part.
 
@@ -390,7 +431,7 @@ class SumstatsWriter:
             As for `write`; the traits are those of the group.
         group
             Which one.
-        status, n_people
+        status, n_people, permuted
             As in `Piece`.
         """
         import pyarrow as pa
@@ -398,7 +439,12 @@ class SumstatsWriter:
         columns = self._columns(traits, n, beta, se, n_covariates, n_by_trait)
         table = pa.table({_STATUS: pa.array(status), **columns})
         name = part.piece_name(group)
-        self._write_table(name, table.replace_schema_metadata({"n_people": str(n_people)}))
+        metadata = {
+            "n_people": str(n_people),
+            "permuted": permuted.tobytes(),
+            "permuted_shape": json.dumps(permuted.shape),
+        }
+        self._write_table(name, table.replace_schema_metadata(metadata))
         write_json(self._piece_record(name), self._describe_piece(name))
 
     def lacking(self, parts: Sequence[Part], group: TraitRange) -> list[Part]:
@@ -442,7 +488,10 @@ class SumstatsWriter:
             ) from error
         columns = {name: table[name].combine_chunks() for name in table.column_names}
         status = columns.pop(_STATUS).to_numpy()
-        return Piece(int(table.schema.metadata[b"n_people"]), status, columns)
+        about = table.schema.metadata
+        shape = json.loads(about[b"permuted_shape"])
+        permuted = np.frombuffer(about[b"permuted"], np.float32).reshape(shape)
+        return Piece(int(about[b"n_people"]), status, columns, permuted)
 
     def _columns(
         self,
@@ -514,6 +563,7 @@ class SumstatsWriter:
         trait_residual_sd: NDArray[np.float64],
         about: Mapping[str, Any],
         correlation_of_chromosome: Iterable[tuple[str, NDArray[np.float64]]] = (),
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Write what holds for the whole store; `sumstats.json` last.
 
@@ -533,6 +583,8 @@ class SumstatsWriter:
         correlation_of_chromosome
             Of a mixed model, chromosome by chromosome: (n_traits, n_traits), of the traits'
             statistics for a variant without an effect.
+        beside
+            Arrays of `beside.npz`; without them the file stays as it is.
         """
         counts: dict[str, int] = {}
         for part in self.parts:
@@ -546,6 +598,8 @@ class SumstatsWriter:
             with whole_file(self.path / name) as temporary:
                 np.save(temporary, np.asarray(correlation, dtype=np.float64))
             own[chromosome] = {"name": name, "sha256": sha256(self.path / name)}
+        if beside is not None:
+            _write_arrays(self.path / _BESIDE, beside)
         write_text(self.path / "samples.tsv", "\n".join(["sample_id", *sample_id]) + "\n")
         of_chromosome = about.get("n_covariates_of_chromosome", {})
         with (
@@ -581,6 +635,7 @@ class SumstatsWriter:
                     ("trait_correlation", "trait_correlation.npy"),
                     ("samples", "samples.tsv"),
                     ("hits", "hits.tsv"),
+                    *([("beside", _BESIDE)] if self.keeps_beside else []),
                 )
             },
             **({"trait_correlation_of_chromosome": own} if own else {}),
@@ -589,6 +644,14 @@ class SumstatsWriter:
         write_json(self.path / "sumstats.json", content)
         for part in self.parts:
             (self.path / part.record_name).unlink(missing_ok=True)
+            (self.path / part.beside_name).unlink(missing_ok=True)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """A .npz, whole or not at all."""
+    named: dict[str, Any] = dict(arrays)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **named)
 
 
 def _side_by_side(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -740,6 +803,61 @@ class Sumstats:
         """People analysed, in the order of the analysis; read when first asked for."""
         file = self._checked(self.info["samples"])
         return file.read_text(encoding="utf-8").split("\n")[1:-1]
+
+    @property
+    def relationship(self) -> dict[str, NDArray[Any]]:
+        """Of the people on autosomes, by block of the jackknife, from random probes w.
+
+        With x_j what the covariates leave of the genotypes of variant j, A_b = Σ x_j x_j' / x_j'x_j
+        over the tested variants of block b, and A that of all blocks.
+
+        Returns
+        -------
+        dict
+            `n_rows`, `n_tested` (n_blocks,): variants of the block in the store, in its order, and
+            those of them that were tested. `first` w'A_b w, `own` w'A_b² w, `cross` w'A A_b w, each
+            float64 (n_blocks, n_probes). `squares` w'w, (n_probes,). `df`: people less covariates.
+
+        Raises
+        ------
+        InputError
+            The association was run without probes.
+        """
+        arrays = self._beside()
+        if "first" not in arrays:
+            raise InputError(
+                f"{self.path}: keeps nothing for heritability; run the association again with "
+                "--n-probes 10 and without --loco, or use axoloci-genetics ldsc"
+            )
+        return {name: array for name, array in arrays.items() if name != "permuted"}
+
+    @property
+    def permuted(self) -> NDArray[np.float32]:
+        """T of some variants with all traits after a permutation of the people.
+
+        Returns
+        -------
+        float32, (n_permuted, n_traits)
+            NaN where not tested.
+
+        Raises
+        ------
+        InputError
+            The association was run without permuted genotypes.
+        """
+        arrays = self._beside()
+        if "permuted" not in arrays:
+            raise InputError(
+                f"{self.path}: keeps no permuted genotypes; run the association again with "
+                "--n-permuted 20000 and without --loco"
+            )
+        return arrays["permuted"]
+
+    def _beside(self) -> dict[str, NDArray[Any]]:
+        if "beside" not in self.info:
+            return {}
+        with np.load(self._checked(self.info["beside"])) as arrays:
+            return dict(arrays)
 
     def correlation_of(self, chromosome: str) -> NDArray[np.float64]:
         """Correlation of the traits' statistics for a variant without an effect.
