@@ -64,13 +64,12 @@ def probe_consumer(probes: NDArray[np.float64]) -> Consumer:
     def see(block: Block) -> tuple[int, NDArray[np.float32]]:
         tested = block.left > 0  # (V,)
         weight = np.divide(1.0, block.left, out=np.zeros(len(tested)), where=tested)
-        is_numpy = isinstance(block.centred, np.ndarray)
-        of_kind = (
-            weight.astype(block.centred.dtype) if is_numpy else block.centred.new_tensor(weight)
-        )
-        found = (block.products.T * of_kind) @ block.centred  # (n_probes, n_samples)
-        found = found if is_numpy else found.cpu().numpy()
-        return int(tested.sum()), np.asarray(found, dtype=np.float32)
+        g = block.centred  # (V, n_samples)
+        if isinstance(g, np.ndarray):
+            found = (block.products.T * weight.astype(g.dtype)) @ g  # (n_probes, n_samples)
+        else:
+            found = ((block.products.T * g.new_tensor(weight)) @ g).cpu().numpy()
+        return int(tested.sum()), found.astype(np.float32, copy=False)
 
     return Consumer(probes, see)
 
