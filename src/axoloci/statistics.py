@@ -78,6 +78,56 @@ def neg_log10_f_tail(ratio: ArrayLike, df1: float, df2: ArrayLike) -> NDArray[np
     return result
 
 
+def neg_log10_gamma_tail(x: ArrayLike, shape: float) -> NDArray[np.float64]:
+    """−log10 of the upper tail of a gamma distribution, right far beyond the smallest float64.
+
+    Below 1e-250 the continued fraction of the incomplete gamma function is summed (DLMF 8.9.2).
+
+    Parameters
+    ----------
+    x : array-like
+        In units of the distribution's scale.
+    shape
+        Of the distribution; half the degrees of freedom of a χ² / 2.
+
+    Returns
+    -------
+    float64, of the shape of `x`
+        NaN stays NaN.
+    """
+    from scipy import special
+
+    x = np.asarray(x, dtype=np.float64)
+    p = special.gammaincc(shape, x)
+    with np.errstate(divide="ignore"):
+        value = np.asarray(-np.log10(p) + 0.0)  # + 0.0: no minus zero
+    far = (p < _LOG_SPACE_BELOW) & np.isfinite(x)
+    if far.any():
+        value[far] = -_log_gamma_tail(x[far], shape) / np.log(10)
+    return value
+
+
+def _log_gamma_tail(x: NDArray[np.float64], shape: float) -> NDArray[np.float64]:
+    """Natural logarithm of Γ(shape, x) / Γ(shape) far in its tail; Lentz's method."""
+    from scipy import special
+
+    b = x + 1 - shape
+    c = np.full_like(x, 1 / _TINY)
+    d = 1 / np.where(np.abs(b) < _TINY, _TINY, b)
+    fraction = d.copy()
+    for k in range(1, 10_000):
+        a = -k * (k - shape)
+        b = b + 2
+        d = a * d + b
+        d = 1 / np.where(np.abs(d) < _TINY, _TINY, d)
+        c = b + a / c
+        c = np.where(np.abs(c) < _TINY, _TINY, c)
+        fraction = fraction * c * d
+        if (np.abs(c * d - 1) < 1e-15).all():
+            break
+    return np.asarray(shape * np.log(x) - x - special.gammaln(shape) + np.log(fraction))
+
+
 def _log_beta_tail(
     odds: NDArray[np.float64], a: NDArray[np.float64], b: float
 ) -> NDArray[np.float64]:

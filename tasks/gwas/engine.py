@@ -575,7 +575,9 @@ def kept_beside(
             yield from zip(kept["block"].tolist(), kept["related"], strict=True)
 
     sums = trace_sums(draw_probes(q, beside.n_probes), q, read, n_blocks)
-    return {**found, **counts, "df": np.array(q.shape[0] - q.shape[1]), **sums}
+    chromosomes = np.array(list(dict.fromkeys(part.chromosome for part in autosomal)))
+    df = np.array(q.shape[0] - q.shape[1])
+    return {**found, **counts, "chromosomes": chromosomes, "df": df, **sums}
 
 
 def _write(

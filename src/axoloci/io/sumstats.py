@@ -814,9 +814,10 @@ class Sumstats:
         Returns
         -------
         dict
-            `n_rows`, `n_tested` (n_blocks,): variants of the block in the store, in its order, and
-            those of them that were tested. `first` w'A_b w, `own` w'A_b² w, `cross` w'A A_b w, each
-            float64 (n_blocks, n_probes). `squares` w'w, (n_probes,). `df`: people less covariates.
+            `chromosomes`: those it is of. `n_rows`, `n_tested` (n_blocks,): their variants in the
+            store, in its order, by block, and those of them that were tested. `first` w'A_b w,
+            `own` w'A_b² w, `cross` w'A A_b w, each float64 (n_blocks, n_probes). `squares` w'w,
+            (n_probes,). `df`: people less covariates.
 
         Raises
         ------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -21,7 +21,7 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 from axoloci.io.sumstats import Sumstats, read_sumstats
-from axoloci.tasks.genetics import kernel
+from axoloci.tasks.genetics import kernel, permutation_tests
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,
     columns_of,
@@ -36,6 +36,7 @@ FORMAT = "axoloci-joint"
 FORMAT_VERSION = 1
 TEST = "exact F test of the canonical R2"
 TEST_OF_MIXED_MODEL = "Hotelling's T2 of the statistics of a mixed model"
+ALSO = ("minp", "mostest")
 JOINT_SCHEMA = pa.schema(
     [
         ("chromosome", pa.string()),
@@ -59,12 +60,21 @@ JOINT_SCHEMA = pa.schema(
     "than many that do not."
 )
 @click.option(
+    "--also",
+    type=click.Choice(sorted(ALSO)),
+    multiple=True,
+    help="Other tests of all traits at once, whose null is that of the permuted genotypes of the "
+    "association: mostest, which assumes less of the traits' distribution, and minp, the smallest "
+    "p of all traits, which has more power for effects on one of many. May be given twice; each "
+    "adds a column neg_log10_p_<name>.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="joint.parquet",
     help="Parquet table of the test, one row a variant.",
 )
-def joint(sumstats: Path, traits: str | None, out: Path) -> None:
+def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) -> None:
     """Test each variant with all traits at once; remixing the traits changes nothing.
 
     The exact F test of the canonical R². Of a mixed model (axoloci-gwas associate --loco)
@@ -81,37 +91,44 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
         correlation = store.correlation_of(chromosome)
         return kernel.whiten_traits(correlation[np.ix_(columns, columns)], names)
 
-    neg_log10_p = [np.empty(0, dtype=np.float32)]
+    df_all = store.n_samples - store.n_covariates - 1
+    others = _tests_by_permutation(store, columns, also, df_all)
+    names_of_p = ["neg_log10_p", *(f"neg_log10_p_{name}" for name in others)]
+    schema = JOINT_SCHEMA
+    for name in names_of_p[1:]:
+        schema = schema.append(pa.field(name, pa.float64()))
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names_of_p}
     n_too_few = 0
     with (
         whole_file(out) as temporary,
         pq.ParquetWriter(
             temporary,
-            JOINT_SCHEMA,
+            schema,
             store_schema=False,  # else what is noted at the end is not read as the schema's
             compression="zstd",
             compression_level=1,
             use_dictionary=["chromosome", "effect_allele", "other_allele"],
-            use_byte_stream_split=["effect_allele_frequency", "r2", "f", "neg_log10_p"],
+            use_byte_stream_split=["effect_allele_frequency", "r2", "f", *names_of_p],
         ) as writer,
     ):
         for block in progress(store.blocks(), "joint test", len(store.info["parts"])):
+            beta, se, df = (part[:, columns] for part in (block.beta, block.se, block.df))
             result = test(
-                block.beta[:, columns],
-                block.se[:, columns],
-                block.df[:, columns],
-                store.n_samples - store.n_covariates - 1,
+                *(beta, se, df, df_all),
                 whitening(block.chromosome if store.of_mixed_model else ""),
             )
             frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
-            writer.write_table(pa.Table.from_pandas(frame, JOINT_SCHEMA, preserve_index=False))
+            for name, other in others.items():
+                frame[f"neg_log10_p_{name}"] = other.test(beta, se, df)
+            writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
             n_too_few += int(result.too_few.sum())
-            neg_log10_p.append(result.neg_log10_p.astype(np.float32))
-        pooled = np.concatenate(neg_log10_p)  # (n_variants,)
-        tested = int(np.isfinite(pooled).sum())
+            for name, values in found.items():
+                values.append(frame[name].to_numpy(dtype=np.float32))
+        pooled = {name: np.concatenate(values) for name, values in found.items()}  # (n_variants,)
+        tested = int(np.isfinite(pooled["neg_log10_p"]).sum())
         if not tested:
             raise InputError(_nothing_tested(store, names, n_too_few))
-        inflation = kernel.lambda_gc(pooled)
+        inflation = kernel.lambda_gc(pooled["neg_log10_p"])
         about = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -120,10 +137,17 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
             "mixed_model": store.of_mixed_model,
             "traits": names,
             "n_covariates": store.n_covariates,
-            "n_variants": len(pooled),
+            "n_variants": len(pooled["neg_log10_p"]),
             "n_tested": tested,
             "n_too_few_people": n_too_few,
             "lambda_gc": inflation,
+            "also": {
+                name: {
+                    **other.about,
+                    "lambda_gc": kernel.lambda_gc(pooled[f"neg_log10_p_{name}"]),
+                }
+                for name, other in others.items()
+            },
             "sumstats": sumstats.name,
         }
         writer.add_key_value_metadata({"axoloci": json.dumps(about, allow_nan=False)})
@@ -134,8 +158,50 @@ def joint(sumstats: Path, traits: str | None, out: Path) -> None:
         )
     log.info(
         "%d of %d variants tested with %d traits, lambda_GC %.4f",
-        *(tested, len(pooled), len(names), inflation),
+        *(tested, len(pooled["neg_log10_p"]), len(names), inflation),
     )
+
+
+class _PermutationTest(NamedTuple):
+    """A test whose null is that of permuted genotypes, and what is told of it.
+
+    Its `test` takes beta, se and df, (n_variants, n_traits), and gives −log10 p, (n_variants,).
+    """
+
+    test: Callable[..., NDArray[np.float64]]
+    about: dict[str, float]
+
+
+def _tests_by_permutation(
+    store: Sumstats, columns: list[int], also: Sequence[str], df_all: int
+) -> dict[str, _PermutationTest]:
+    """The tests that are asked for, each with its null, in the order of `ALSO`."""
+    if not also:
+        return {}
+    permuted = store.permuted[:, columns]
+    tests: dict[str, _PermutationTest] = {}
+    if "minp" in also:
+        smallest = permutation_tests.fit_min_p(permuted, df_all)
+
+        def min_p(beta: NDArray[Any], se: NDArray[Any], df: NDArray[Any]) -> NDArray[np.float64]:
+            r = kernel.partial_correlation(beta, se, df)
+            each = kernel.neg_log10_p(r * r, 1, df)  # (V, K)
+            return permutation_tests.min_p(each.max(axis=1), smallest)
+
+        about = {"a": smallest.a, "b": smallest.b, "n_effective_tests": smallest.n_effective}
+        tests["minp"] = _PermutationTest(min_p, about)
+    if "mostest" in also:
+        null = permutation_tests.fit_mostest(
+            permuted, store.trait_correlation[np.ix_(columns, columns)]
+        )
+
+        def mostest(beta: NDArray[Any], se: NDArray[Any], _: NDArray[Any]) -> NDArray[np.float64]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                t = np.asarray(beta, dtype=np.float64) / np.asarray(se, dtype=np.float64)
+            return permutation_tests.mostest(t, null)
+
+        tests["mostest"] = _PermutationTest(mostest, {"shape": null.shape, "scale": null.scale})
+    return tests
 
 
 def _nothing_tested(store: Sumstats, names: Sequence[str], n_too_few: int) -> str:

@@ -32,18 +32,18 @@ def traits_option(use: str) -> Callable[[Callable[..., None]], Callable[..., Non
     )
 
 
-def complete_traits(store: Sumstats) -> list[str]:
-    """The traits that no one lacks: a joint test is of the same people in all of them."""
+def complete_traits(store: Sumstats, use: str = "the joint test") -> list[str]:
+    """The traits that no one lacks, for what is of the same people in all of them: `use`."""
     lacked = store.info.get("traits_with_missing", [])
     names = [name for name in store.traits if name not in lacked]
     if not names:
         raise InputError(
-            f"{store.path}: each trait is lacked by someone, and the joint test needs traits of "
-            "the same people: run the association again with --complete-traits, in a study by "
+            f"{store.path}: each trait is lacked by someone, and {use} needs traits of the "
+            "same people: run the association again with --complete-traits, in a study by "
             "complete_traits = true in [gwas]"
         )
     if lacked:
-        log.warning("left out of the joint test, for some people lack them: %s", ", ".join(lacked))
+        log.warning("left out of %s, for some people lack them: %s", use, ", ".join(lacked))
     return names
 
 

@@ -1,0 +1,130 @@
+"""Heritability and genetic correlation by the commands, on cohorts with planted ones.
+
+Each cohort has new genotypes, effects and noise: unlinked variants, all of them causal, four
+traits. The first two have heritability 0.4 and genetic correlation 0.6; the third 0.4, and a
+genetic correlation of 0 with both; the fourth none. Two covariates explain a tenth of each trait.
+
+A bias is small if the mean of all cohorts is within three of its own standard errors of the truth.
+An interval is the estimate ± 1.96 standard errors of the jackknife.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from click import Command
+from numpy.typing import NDArray
+
+from axoloci.io.sumstats import read_sumstats
+from axoloci.tasks.genetics.cli import main as genetics
+from axoloci.tasks.gwas.cli import main as gwas
+from benchmarks.association import write_genotypes
+from benchmarks.results_file import markdown_table, write_result
+
+N_COHORTS, N_SAMPLES, N_VARIANTS = 100, 2000, 4000
+TRAITS = ("a", "b", "c", "none")
+H2 = np.array([0.4, 0.4, 0.4, 0.0])
+RG = np.array([[1.0, 0.6, 0.0, 0.0], [0.6, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 3 + [1.0]])
+RE = np.array([[1.0, 0.2, 0.2, 0.2], [0.2, 1.0, 0.2, 0.2], [0.2, 0.2, 1.0, 0.2], [0.2] * 3 + [1.0]])
+
+
+def simulate(folder: Path, seed: int) -> tuple[object, ...]:
+    """Files of a cohort; what the association needs as options."""
+    rng = np.random.default_rng(seed)
+    frequency = rng.uniform(0.05, 0.5, (N_VARIANTS, 1))
+    dosage = rng.binomial(2, frequency, (N_VARIANTS, N_SAMPLES)).astype(np.int8)
+    write_genotypes(folder / "g", dosage, N_VARIANTS)
+    g = (dosage - 2 * frequency) / np.sqrt(2 * frequency * (1 - frequency))  # (M, N)
+    effects = _normals(rng, N_VARIANTS, RG) * np.sqrt(H2 / N_VARIANTS)  # (M, K)
+    y = g.T @ effects + _normals(rng, N_SAMPLES, RE) * np.sqrt(1 - H2)  # (N, K)
+    covariates = rng.normal(size=(N_SAMPLES, 2))
+    y += covariates @ np.full((2, len(TRAITS)), np.sqrt(1 / 18))
+    people = (folder / "g.fam").read_text().split("\n")[:-1]
+    ids = [line.split()[1] for line in people]
+    for name, columns, values in (
+        ("traits", TRAITS, y),
+        ("covariates", ("age", "size"), covariates),
+    ):
+        table = pd.DataFrame(values, columns=list(columns))
+        table.insert(0, "IID", ids)
+        table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
+    return (
+        *("--genotypes", folder / "g", "--traits", folder / "traits.tsv"),
+        *("--covariates", folder / "covariates.tsv"),
+    )
+
+
+def _normals(
+    rng: np.random.Generator, n: int, correlation: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.asarray(rng.normal(size=(n, len(correlation))) @ np.linalg.cholesky(correlation).T)
+
+
+def run(command: Command, *words: object) -> None:
+    """A command in this process."""
+    command.main([str(word) for word in words], standalone_mode=False)
+
+
+def estimate(seed: int) -> dict[str, tuple[float, float]]:
+    """Estimates and standard errors of one cohort, by name."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(gwas, "associate", *simulate(folder, seed), "--out", folder / "s")
+        run(genetics, "heritability", "--sumstats", folder / "s", "--out", folder / "h2.tsv")
+        h2 = pd.read_csv(folder / "h2.tsv", sep="\t", na_values="n/a")
+        rg = pd.read_csv(folder / "genetic_correlation.tsv", sep="\t", na_values="n/a")
+        read_sumstats(folder / "s")
+    found = {f"h2 of {row.trait}": (row.h2, row.h2_se) for row in h2.itertuples()}
+    for row in rg.itertuples():
+        if "none" not in (row.trait_1, row.trait_2):
+            found[f"rg of {row.trait_1} and {row.trait_2}"] = (row.rg, row.rg_se)
+    return found
+
+
+def main() -> None:
+    """Simulate, estimate, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cohorts", type=int, default=N_COHORTS)
+    wanted = parser.parse_args(sys.argv[1:] if "heritability" not in sys.argv else [])
+    cohorts = [estimate(seed) for seed in range(wanted.cohorts)]
+    truth = {f"h2 of {name}": h2 for name, h2 in zip(TRAITS, H2, strict=True)}
+    truth |= {"rg of a and b": 0.6, "rg of a and c": 0.0, "rg of b and c": 0.0}
+    rows, failures = [], []
+    for name, planted in truth.items():
+        values, ses = np.array([cohort[name] for cohort in cohorts]).T
+        sd = values.std(ddof=1)
+        bias = (values.mean() - planted) / (sd / np.sqrt(len(values)))
+        covered = float((np.abs(values - planted) < 1.96 * ses).mean())
+        width = ses.mean() / sd
+        rows.append(
+            {
+                "": name,
+                "planted": f"{planted:g}",
+                "mean": f"{values.mean():.4f}",
+                "SD": f"{sd:.4f}",
+                "bias, standard errors of the mean": f"{bias:+.2f}",
+                "mean SE of the jackknife": f"{ses.mean():.4f}",
+                "its share of SD": f"{width:.2f}",
+                "intervals that cover": f"{covered:.0%}",
+            }
+        )
+        if not (abs(bias) < 3 and covered >= 0.9 and width <= 2):
+            failures.append(name)
+    body = (
+        f"{__doc__.split(chr(10), 2)[2].strip()}\n\n{len(cohorts)} cohorts of {N_SAMPLES:,} people "
+        f"and {N_VARIANTS:,} variants. Bars: bias under 3, at least 90% of the intervals cover, "
+        f"mean SE at most twice the SD.\n\n{markdown_table(rows)}\n"
+        + (f"Missed: {', '.join(failures)}.\n" if failures else "All bars are met.\n")
+    )
+    write_result("heritability", "Heritability and genetic correlation of planted ones", body)
+    if failures:
+        sys.exit(f"missed: {', '.join(failures)}")
+
+
+if __name__ == "__main__":
+    main()

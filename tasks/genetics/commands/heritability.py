@@ -1,0 +1,180 @@
+"""`axoloci-genetics heritability`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from axoloci import __version__
+from axoloci.command import progress
+from axoloci.errors import InputError
+from axoloci.io.files import write_json, write_text
+from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.tasks.genetics import kernel
+from axoloci.tasks.genetics.commands.selection import (
+    SUMSTATS,
+    columns_of,
+    complete_traits,
+    named_traits,
+    traits_option,
+)
+from axoloci.tasks.genetics.covariance_file import write_covariance
+from axoloci.tasks.genetics.heritability import (
+    Estimate,
+    GeneticCovariance,
+    genetic_correlation,
+    genetic_covariance,
+    heritability,
+)
+
+log = logging.getLogger("axoloci")
+
+MAX_GB = 8.0  # of the sums of all blocks; four times as much is held at once
+
+
+@click.command("heritability")
+@SUMSTATS
+@traits_option("whose heritability and genetic correlation are estimated; without it all.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="heritability.tsv",
+    help="Table, one row a trait. Beside it go genetic_correlation.tsv, one row a pair of traits, "
+    "genetic_covariance.npz, for maps of voxels, and a summary as .json.",
+)
+def heritability_command(sumstats: Path, traits: str | None, out: Path) -> None:
+    """SNP heritability of all traits, and genetic correlation of all pairs.
+
+    Haseman and Elston's regression, from what the association kept of its one reading of the
+    genotypes; standard errors by a block jackknife over the variants. It is of the variants tested,
+    each counting alike however frequent, so rare ones are better left out of the association
+    (--min-maf 0.01). People should be unrelated: relatives share more than variants.
+    """
+    store = read_sumstats(sumstats)
+    names = (
+        complete_traits(store, "the heritability")
+        if traits is None
+        else named_traits(store, traits)
+    )
+    columns = columns_of(store, names)
+    lacked = [name for name in names if name in store.info.get("traits_with_missing", [])]
+    if lacked:
+        raise InputError(
+            f"{sumstats}: some people lack {', '.join(lacked[:5])}, and the regression is of "
+            "everybody: leave them out of --traits, run the association with --complete-traits, or "
+            "use axoloci-genetics ldsc"
+        )
+    relationship = store.relationship
+    scores, n_tested = _score_sums(store, columns, relationship)
+    covariance = genetic_covariance(
+        scores,
+        n_tested,
+        store.trait_correlation[np.ix_(columns, columns)],
+        store.trait_residual_sd[columns],
+        relationship,
+    )
+    h2, rg = heritability(covariance), genetic_correlation(covariance)
+    table = pd.DataFrame(
+        {
+            "trait": names,
+            "h2": h2.value,
+            "h2_se": h2.se,
+            "neg_log10_p": _neg_log10_p(h2),
+            "lambda_gc": store.inflation()[columns],
+            "n": store.n_samples,
+            "n_variants": int(n_tested.sum()),
+        }
+    )
+    _write_table(out, table)
+    _write_table(out.with_name("genetic_correlation.tsv"), _pairs(names, rg, covariance))
+    write_covariance(out.with_name("genetic_covariance.npz"), names, covariance)
+    write_json(
+        out.with_suffix(".json"),
+        {
+            "axoloci": __version__,
+            "method": "Haseman-Elston regression, block jackknife",
+            "sumstats": sumstats.name,
+            "n_samples": store.n_samples,
+            "n_variants": int(n_tested.sum()),
+            "n_blocks": len(scores),
+            "n_probes": int(relationship["first"].shape[1]),
+            "mean_h2": float(h2.value.mean()),
+        },
+    )
+    log.info(
+        "heritability of %d traits: mean %.3f, from %.3f to %.3f; mean standard error %.3f",
+        *(len(names), h2.value.mean(), h2.value.min(), h2.value.max(), h2.se.mean()),
+    )
+
+
+def _score_sums(
+    store: Sumstats, columns: list[int], relationship: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Σ r r' of the partial correlations by block of the jackknife, and of how many variants."""
+    n_rows = relationship["n_rows"]
+    gigabytes = len(n_rows) * len(columns) ** 2 * 8 / 1e9
+    if gigabytes > MAX_GB:
+        raise InputError(
+            f"{store.path}: {len(columns)} traits at once need {4 * gigabytes:.0f} GB of memory; "
+            "take fewer by --traits"
+        )
+    scores = np.zeros((len(n_rows), len(columns), len(columns)))
+    n_tested = np.zeros(len(n_rows), dtype=np.int64)
+    stops = np.cumsum(n_rows)  # (B,)
+    chromosomes = set(relationship["chromosomes"].tolist())
+    row = 0
+    for block in progress(store.blocks(), "heritability", len(store.info["parts"])):
+        if block.chromosome not in chromosomes:
+            continue
+        r = kernel.partial_correlation(
+            *(part[:, columns] for part in (block.beta, block.se, block.df))
+        )  # (V, K)
+        first = int(np.searchsorted(stops, row, side="right"))
+        last = int(np.searchsorted(stops, row + len(r) - 1, side="right"))
+        for number in range(first, last + 1):
+            start = max(int(stops[number] - n_rows[number]) - row, 0)
+            part = r[start : int(stops[number]) - row]
+            part = part[np.isfinite(part).all(axis=1)]
+            scores[number] += part.T @ part
+            n_tested[number] += len(part)
+        row += len(r)
+    return scores, n_tested
+
+
+def _neg_log10_p(estimate: Estimate) -> NDArray[np.float64]:
+    """Of the two-sided test that it is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.abs(estimate.value / estimate.se)
+    return np.asarray(-(special.log_ndtr(-z) + np.log(2)) / np.log(10))
+
+
+def _pairs(names: list[str], rg: Estimate, covariance: GeneticCovariance) -> pd.DataFrame:
+    """Each pair of traits once."""
+    first, second = np.triu_indices(len(names), 1)
+    sd = np.sqrt(np.diag(covariance.phenotypic))
+    phenotypic = covariance.phenotypic / np.outer(sd, sd)
+    pairs = Estimate(rg.value[first, second], rg.se[first, second])
+    return pd.DataFrame(
+        {
+            "trait_1": np.array(names, dtype=object)[first],
+            "trait_2": np.array(names, dtype=object)[second],
+            "rg": pairs.value,
+            "rg_se": pairs.se,
+            "neg_log10_p": _neg_log10_p(pairs),
+            "phenotypic_correlation": phenotypic[first, second],
+        }
+    )
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    text = table.to_csv(
+        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
+    )
+    write_text(path, text)

@@ -1,0 +1,208 @@
+"""Haseman-Elston regression against the dense relationship matrix and planted heritabilities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from plink_files import write_plink
+
+from axoloci.errors import InputError
+from axoloci.io.sumstats import read_sumstats
+from axoloci.tasks.genetics.cli import main as genetics
+from axoloci.tasks.genetics.covariance_file import read_covariance
+from axoloci.tasks.genetics.heritability import (
+    GeneticCovariance,
+    genetic_correlation,
+    heritability,
+    jackknife_se,
+    relationship_traces,
+)
+from axoloci.tasks.gwas.cli import main as gwas
+
+N, M, K = 500, 3000, 3
+TRAITS = ["one", "two", "none"]
+
+
+def run(command: object, *words: object) -> Result:
+    return CliRunner().invoke(command, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2% of the genotypes missing, X beside two autosomes, a covariate; with its store."""
+    folder = tmp_path_factory.mktemp("heritability")
+    rng = np.random.default_rng(3)
+    dosage = rng.binomial(2, rng.uniform(0.1, 0.5, (M, 1)), (M, N)).astype(np.int8)
+    dosage[11] = 1  # constant
+    g = (dosage - dosage.mean(axis=1, keepdims=True)) / (dosage.std(axis=1, keepdims=True) + 1e-9)
+    effects = rng.normal(size=(M, 2)) @ np.array([[1.0, 0.7], [0.0, 0.7]])
+    y = rng.normal(size=(N, K)) * np.sqrt([0.2, 0.2, 1.0])
+    y[:, :2] += np.sqrt(0.8) * (g.T @ effects) / np.sqrt(M)
+    age = rng.normal(size=N)
+    y += age[:, None]
+    np.savez(folder / "truth.npz", dosage=dosage, y=y, age=age)
+    dosage = dosage.copy()
+    dosage[rng.random(dosage.shape) < 0.002] = -9
+    chromosome = ["1"] * 1000 + ["X"] * 200 + ["2"] * (M - 1200)
+    write_plink(folder / "g", dosage, chromosome, sex=[1, 2] * (N // 2))
+    ids = [f"i{i}" for i in range(N)]
+    pd.DataFrame(y, columns=TRAITS).assign(IID=ids)[["IID", *TRAITS]].to_csv(
+        folder / "y.tsv", sep="\t", index=False
+    )
+    pd.DataFrame({"IID": ids, "age": age}).to_csv(folder / "c.tsv", sep="\t", index=False)
+    associate(folder, "s")
+    return folder
+
+
+def associate(folder: Path, out: str, *more: object) -> Result:
+    done = run(
+        *(gwas, "associate", "--genotypes", folder / "g", "--traits", folder / "y.tsv"),
+        *("--covariates", folder / "c.tsv", "--out", folder / out, "--threads", 1, *more),
+    )
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def dense(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Autosomal genotypes (M', N), traits (N, K) less the covariate, and the projection (N, N)."""
+    truth = np.load(folder / "truth.npz")
+    q, _ = np.linalg.qr(np.column_stack([np.ones(N), truth["age"]]))
+    project = np.eye(N) - q @ q.T
+    autosomal = np.r_[:1000, 1200:M]
+    g = truth["dosage"][autosomal].astype(np.float64) @ project
+    return g[np.square(g).sum(axis=1) > 1e-6], project @ truth["y"], project
+
+
+def test_relationship_traces__are_those_of_the_dense_matrix(study: Path) -> None:
+    g, _, _ = dense(study)
+    x = g / np.linalg.norm(g, axis=1, keepdims=True)
+    found = read_sumstats(study / "s").relationship
+    assert found["n_tested"].sum() == len(x) == found["n_rows"].sum() - 1
+    whole, without = relationship_traces(found)
+    assert whole == pytest.approx(np.square(x.T @ x).sum(), rel=0.02)
+    left = x[found["n_tested"][0] :]
+    ratio = np.square(left.T @ left).sum() / np.square(x.T @ x).sum()
+    assert without[0] / whole == pytest.approx(ratio, rel=0.002)
+
+
+def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_path: Path) -> None:
+    """Regression of products of pairs of people on their relationship, by its normal equations."""
+    done = run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path / "h2.tsv")
+    assert done.exit_code == 0, done.output
+    g, y, project = dense(study)
+    x = g / np.linalg.norm(g, axis=1, keepdims=True)
+    nu = N - 2
+    kinship = nu / len(x) * (x.T @ x)
+    normal = np.array([[np.square(kinship).sum(), kinship.trace()], [kinship.trace(), nu]])
+    products = [np.einsum("nk,nm,ml->kl", y, matrix, y) for matrix in (kinship, project)]
+    genetic = np.einsum("i,ikl->kl", np.linalg.inv(normal)[0], np.array(products))
+    expected = np.diag(genetic) / (np.square(y).sum(axis=0) / nu)
+    table = pd.read_csv(tmp_path / "h2.tsv", sep="\t")
+    assert table["trait"].tolist() == TRAITS
+    # apart by the noise of ten probes, and by missing genotypes
+    np.testing.assert_allclose(table["h2"], expected, atol=0.03 * np.abs(expected).max() + 0.01)
+    names, covariance = read_covariance(tmp_path / "genetic_covariance.npz")
+    assert names == TRAITS
+    pairs = pd.read_csv(tmp_path / "genetic_correlation.tsv", sep="\t", na_values="n/a")
+    assert (pairs["trait_1"][0], pairs["trait_2"][0]) == ("one", "two")
+    sd = np.sqrt(np.diag(genetic)[:2])
+    assert pairs["rg"][0] == pytest.approx(genetic[0, 1] / sd[0] / sd[1], abs=0.03)
+    np.testing.assert_allclose(
+        covariance.phenotypic, y.T @ y / N, rtol=1e-5, atol=1e-5 * np.square(y).mean()
+    )
+    about = json.loads((tmp_path / "h2.json").read_text())
+    assert about["n_probes"] == 10
+    assert about["n_variants"] == len(g)
+
+
+def test_heritability__covers_what_was_planted(study: Path, tmp_path: Path) -> None:
+    run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path / "h2.tsv")
+    table = pd.read_csv(tmp_path / "h2.tsv", sep="\t").set_index("trait")
+    z = (table["h2"] - pd.Series({"one": 0.8, "two": 0.8, "none": 0.0})) / table["h2_se"]
+    assert (z.abs() < 3).all()
+    assert table.loc["one", "h2"] > 3 * table.loc["one", "h2_se"]
+
+
+def test_associate__probes_do_not_change_the_results(study: Path) -> None:
+    associate(study, "plain", "--n-probes", 0, "--n-permuted", 0)
+    stores = [read_sumstats(study / name) for name in ("s", "plain")]
+    for name in TRAITS:
+        ours, theirs = (store.trait(name) for store in stores)
+        np.testing.assert_allclose(ours["beta"], theirs["beta"], rtol=1e-9)
+    with pytest.raises(InputError, match="--n-probes 10"):
+        _ = stores[1].relationship
+    with pytest.raises(InputError, match="--n-permuted 20000"):
+        _ = stores[1].permuted
+    assert not (study / "plain" / "beside.npz").exists()
+
+
+def test_associate__permuted_statistics_have_the_traits_correlation(study: Path) -> None:
+    store = read_sumstats(study / "s")
+    t = store.permuted
+    assert t.shape == (M - 200 - 1, K)
+    assert np.square(t).mean() == pytest.approx(1, abs=0.06)  # although two are heritable
+    np.testing.assert_allclose(np.corrcoef(t.T), store.trait_correlation, atol=0.07)
+
+
+def test_associate__a_killed_run_keeps_the_same_beside_it(study: Path) -> None:
+    """A part is made again when what was kept beside it is gone; the end is the same."""
+    associate(study, "killed", "--plan-only")
+    for name in ("1", "X", "2"):
+        associate(study, "killed", "--chromosome", name)
+    lost = study / "killed" / "chr2" / "part-00000.beside.npz"
+    lost.unlink()
+    associate(study, "killed")
+    assert not lost.exists()
+    ours, theirs = ((study / name / "beside.npz").read_bytes() for name in ("s", "killed"))
+    assert ours == theirs
+
+
+def test_heritability__of_a_trait_that_some_lack(study: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(study / "y.tsv", sep="\t")
+    table.loc[:9, "two"] = np.nan
+    table.to_csv(tmp_path / "y.tsv", sep="\t", index=False, na_rep="NA")
+    for name in ("g.bed", "g.bim", "g.fam", "c.tsv"):
+        (tmp_path / name).symlink_to(study / name)
+    associate(tmp_path, "s")
+    words = ("heritability", "--sumstats", tmp_path / "s", "--out", tmp_path / "h2.tsv")
+    done = run(genetics, *words, "--traits", "one,two")
+    assert done.exit_code == 1
+    assert "some people lack two" in done.output
+    assert run(genetics, *words).exit_code == 0
+    assert pd.read_csv(tmp_path / "h2.tsv", sep="\t")["trait"].tolist() == ["one", "none"]
+
+
+def test_jackknife_se__of_a_mean_is_its_standard_error() -> None:
+    x = np.random.default_rng(0).normal(size=40)
+    without = (x.sum() - x) / 39
+    assert jackknife_se(without) == pytest.approx(x.std(ddof=1) / np.sqrt(40), rel=1e-12)
+
+
+def test_genetic_correlation__is_not_defined_without_heritability() -> None:
+    genetic = np.array([[0.4, 0.1, 0.1], [0.1, 0.4, 0.1], [0.1, 0.1, -0.01]])
+    covariance = GeneticCovariance(genetic, np.eye(3), np.repeat(genetic[None], 20, axis=0))
+    found = genetic_correlation(covariance)
+    assert found.value[0, 1] == pytest.approx(0.25)
+    assert np.isnan(found.value[:, 2]).all()
+    np.testing.assert_allclose(heritability(covariance).value, [0.4, 0.4, -0.01])
+
+
+def test_heritability__too_few_variants(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_plink(tmp_path / "g", rng.binomial(2, 0.3, (300, 100)).astype(np.int8))
+    pd.DataFrame({"IID": [f"i{i}" for i in range(100)], "a": rng.normal(size=100)}).to_csv(
+        tmp_path / "y.tsv", sep="\t", index=False
+    )
+    run(
+        *(gwas, "associate", "--genotypes", tmp_path / "g", "--traits", tmp_path / "y.tsv"),
+        *("--out", tmp_path / "s"),
+    )
+    done = run(genetics, "heritability", "--sumstats", tmp_path / "s", "--out", tmp_path / "h.tsv")
+    assert done.exit_code == 1
+    assert "too few autosomal variants" in done.output
