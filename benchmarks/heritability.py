@@ -6,13 +6,19 @@ genetic correlation of 0 with both; the fourth none. Two covariates explain a te
 
 A bias is small if the mean of all cohorts is within three of its own standard errors of the truth.
 An interval is the estimate ± 1.96 standard errors of the jackknife.
+
+What it costs: the association of 128 traits with 15 covariates on two threads, with and without
+random probes, and with permuted genotypes besides; the slope between few and many variants, so that
+start-up is apart. Medians of runs that take turns. Bytes that the process reads are counted by the
+kernel, all files together.
 """
 
 from __future__ import annotations
 
-import argparse
+import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +26,30 @@ import pandas as pd
 from click import Command
 from numpy.typing import NDArray
 
-from axoloci.io.sumstats import read_sumstats
 from axoloci.tasks.genetics.cli import main as genetics
 from axoloci.tasks.gwas.cli import main as gwas
-from benchmarks.association import write_genotypes
+from benchmarks.association import (
+    N_COVARIATES,
+    Line,
+    associate,
+    draw_genotypes,
+    line,
+    measure,
+    median_of,
+    write_genotypes,
+    write_normals,
+)
 from benchmarks.results_file import markdown_table, write_result
 
 N_COHORTS, N_SAMPLES, N_VARIANTS = 100, 2000, 4000
+THREADS, N_TRAITS, N_RUNS = 2, 128, 3
+SIZES = ((5000, 40_000, 160_000), (20_000, 20_000, 60_000))  # people, few and many variants
+NOTHING = "nothing"
+KEPT: dict[str, tuple[str, ...]] = {
+    NOTHING: ("--n-probes", "0", "--n-permuted", "0"),
+    "10 probes": ("--n-permuted", "0"),
+    "10 probes, 20,000 permuted variants": (),
+}
 TRAITS = ("a", "b", "c", "none")
 H2 = np.array([0.4, 0.4, 0.4, 0.0])
 RG = np.array([[1.0, 0.6, 0.0, 0.0], [0.6, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 3 + [1.0]])
@@ -78,7 +101,6 @@ def estimate(seed: int) -> dict[str, tuple[float, float]]:
         run(genetics, "heritability", "--sumstats", folder / "s", "--out", folder / "h2.tsv")
         h2 = pd.read_csv(folder / "h2.tsv", sep="\t", na_values="n/a")
         rg = pd.read_csv(folder / "genetic_correlation.tsv", sep="\t", na_values="n/a")
-        read_sumstats(folder / "s")
     found = {f"h2 of {row.trait}": (row.h2, row.h2_se) for row in h2.itertuples()}
     for row in rg.itertuples():
         if "none" not in (row.trait_1, row.trait_2):
@@ -86,12 +108,95 @@ def estimate(seed: int) -> dict[str, tuple[float, float]]:
     return found
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What an association took.
+
+    Attributes
+    ----------
+    line
+        Time by variants.
+    bytes_read
+        Of the many variants, by the whole process.
+    """
+
+    line: Line
+    bytes_read: int
+
+
+def cost(n_samples: int, few: int, many: int) -> tuple[dict[str, Cost], int]:
+    """Costs of associations by what they keep besides, and the size of the genotypes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dosage = draw_genotypes(n_samples)
+        for n_variants in (few, many):
+            write_genotypes(folder / str(n_variants), dosage, n_variants)
+        write_normals(folder / "y.parquet", n_samples, N_TRAITS)
+        write_normals(folder / "c.tsv", n_samples, N_COVARIATES)
+
+        def command(n_variants: int, options: tuple[str, ...]) -> list[str]:
+            files = (folder / str(n_variants), folder / "y.parquet", folder / "c.tsv")
+            return associate(*files, folder / "out", *options, threads=THREADS)
+
+        runs = [
+            {
+                (kept, n): measure(command(n, options), THREADS)
+                for kept, options in KEPT.items()
+                for n in (few, many)
+            }
+            for _ in range(N_RUNS)
+        ]
+        seconds = {key: median_of([run[key] for run in runs]).seconds for key in runs[0]}
+        found = {
+            kept: Cost(
+                line(few, many, seconds[kept, few], seconds[kept, many]),
+                bytes_read(command(many, options)),
+            )
+            for kept, options in KEPT.items()
+        }
+        return found, (folder / f"{many}.bed").stat().st_size
+
+
+def bytes_read(command: list[str]) -> int:
+    """Bytes that `python -m` of a module reads, by any call to the system."""
+    program = (
+        "import runpy, sys\n"
+        "try: runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)\n"
+        "finally: print(open('/proc/self/io').readline().split()[1])"
+    )
+    _, _, module, *words = command
+    done = subprocess.run(
+        [sys.executable, "-c", program, module, *words],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(done.stdout.split()[-1])
+
+
+def cost_rows() -> list[dict[str, object]]:
+    """A row for each size and for what the association keeps besides."""
+    rows: list[dict[str, object]] = []
+    for size in SIZES:
+        costs, bed = cost(*size)
+        plain = costs[NOTHING]
+        for kept, found in costs.items():
+            rows.append(
+                {
+                    "people": f"{size[0]:,}",
+                    "kept besides": kept,
+                    "ms a variant": f"{found.line.slope:.4f}",
+                    "time added": f"{found.line.slope / plain.line.slope - 1:+.0%}",
+                    "start-up, s": f"{found.line.start:.1f}",
+                    "bytes read, of the .bed's": f"{found.bytes_read / bed:.2f}",
+                }
+            )
+    return rows
+
+
 def main() -> None:
     """Simulate, estimate, compare, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cohorts", type=int, default=N_COHORTS)
-    wanted = parser.parse_args(sys.argv[1:] if "heritability" not in sys.argv else [])
-    cohorts = [estimate(seed) for seed in range(wanted.cohorts)]
+    cohorts = [estimate(seed) for seed in range(N_COHORTS)]
     truth = {f"h2 of {name}": h2 for name, h2 in zip(TRAITS, H2, strict=True)}
     truth |= {"rg of a and b": 0.6, "rg of a and c": 0.0, "rg of b and c": 0.0}
     rows, failures = [], []
@@ -120,6 +225,7 @@ def main() -> None:
         f"and {N_VARIANTS:,} variants. Bars: bias under 3, at least 90% of the intervals cover, "
         f"mean SE at most twice the SD.\n\n{markdown_table(rows)}\n"
         + (f"Missed: {', '.join(failures)}.\n" if failures else "All bars are met.\n")
+        + f"\nWhat it costs (bar: 15% for the probes):\n\n{markdown_table(cost_rows())}"
     )
     write_result("heritability", "Heritability and genetic correlation of planted ones", body)
     if failures:

@@ -4,7 +4,7 @@ from fileformats.generic import File
 from pydra.compose import shell
 
 from axoloci.formats import GenotypeData, SumstatsStore
-from axoloci.pydra_task import IMAGE_HELP, made
+from axoloci.pydra_task import IMAGE_HELP, beside, made
 
 
 @shell.define
@@ -17,6 +17,9 @@ class RunJointTest(shell.Task["RunJointTest.Outputs"]):
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits to test together, such as latent_*"
     )
+    also: list[str] | None = shell.arg(
+        argstr="--also ...", default=None, help="other tests: mostest, minp"
+    )
     out: str = shell.arg(argstr="--out", default="joint.parquet", help="table of the test")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
@@ -24,6 +27,34 @@ class RunJointTest(shell.Task["RunJointTest.Outputs"]):
         """One row a variant."""
 
         joint: File = shell.out(callable=made("{out}"), help="R², F, −log10 p")
+
+
+@shell.define
+class EstimateHeritability(shell.Task["EstimateHeritability.Outputs"]):
+    """SNP heritability of traits, and genetic correlation of each pair."""
+
+    executable = ["axoloci-genetics", "heritability"]
+
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits to estimate, such as latent_*"
+    )
+    if_possible: bool = shell.arg(
+        argstr="--if-possible", default=False, help="empty tables where nothing can be estimated"
+    )
+    out: str = shell.arg(argstr="--out", default="heritability.tsv", help="table, one row a trait")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Tables, and the covariances that maps of voxels are made of."""
+
+        table: File = shell.out(callable=made("{out}"), help="h² and its standard error")
+        correlation: File = shell.out(
+            callable=beside("{out}", "genetic_correlation.tsv"), help="one row a pair of traits"
+        )
+        covariance: File = shell.out(
+            callable=beside("{out}", "genetic_covariance.npz"), help="genetic covariances"
+        )
 
 
 @shell.define

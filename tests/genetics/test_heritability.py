@@ -206,3 +206,7 @@ def test_heritability__too_few_variants(tmp_path: Path) -> None:
     done = run(genetics, "heritability", "--sumstats", tmp_path / "s", "--out", tmp_path / "h.tsv")
     assert done.exit_code == 1
     assert "too few autosomal variants" in done.output
+    words = ("--sumstats", tmp_path / "s", "--out", tmp_path / "h.tsv", "--if-possible")
+    assert run(genetics, "heritability", *words).exit_code == 0
+    assert len(pd.read_csv(tmp_path / "h.tsv", sep="\t")) == 0
+    assert read_covariance(tmp_path / "genetic_covariance.npz")[0] == []

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
+from axoloci.pydra_task import beside
+from axoloci.tasks.genetics.task import EstimateHeritability, FindLoci, ReplicateLoci, RunJointTest
 
 
 @pytest.fixture
@@ -24,11 +25,31 @@ def folder(tmp_path: Path) -> Path:
 def test_run_joint_test__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
-    task = RunJointTest(sumstats=folder / "sumstats", traits="latent_*", out="j.parquet", image="x")
+    task = RunJointTest(
+        sumstats=folder / "sumstats",
+        traits="latent_*",
+        also=["mostest", "minp"],
+        out="j.parquet",
+        image="x",
+    )
     params = parsed(task)
+    assert params["also"] == ("mostest", "minp")
     assert params["sumstats"] == folder / "sumstats"
     assert params["traits"] == "latent_*"
     assert params["out"] == Path("j.parquet")
+
+
+def test_estimate_heritability__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = EstimateHeritability(
+        sumstats=folder / "sumstats", traits="a,b", if_possible=True, out="h/h2.tsv", image="x"
+    )
+    params = parsed(task)
+    assert params["traits"] == "a,b"
+    assert params["if_possible"] is True
+    assert params["out"] == Path("h/h2.tsv")
+    assert beside("{out}", "c.npz")({"out": "h/h2.tsv"}, Path("/cache")) == Path("/cache/h/c.npz")
 
 
 def test_find_loci__every_field_is_an_option(

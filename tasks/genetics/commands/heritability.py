@@ -43,13 +43,19 @@ MAX_GB = 8.0  # of the sums of all blocks; four times as much is held at once
 @SUMSTATS
 @traits_option("whose heritability and genetic correlation are estimated; without it all.")
 @click.option(
+    "--if-possible",
+    is_flag=True,
+    help="Write empty tables, and say why, in place of failing where the association is of too few "
+    "variants or of a mixed model: for pipelines.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="heritability.tsv",
     help="Table, one row a trait. Beside it go genetic_correlation.tsv, one row a pair of traits, "
     "genetic_covariance.npz, for maps of voxels, and a summary as .json.",
 )
-def heritability_command(sumstats: Path, traits: str | None, out: Path) -> None:
+def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, out: Path) -> None:
     """SNP heritability of all traits, and genetic correlation of all pairs.
 
     Haseman and Elston's regression, from what the association kept of its one reading of the
@@ -71,15 +77,21 @@ def heritability_command(sumstats: Path, traits: str | None, out: Path) -> None:
             "everybody: leave them out of --traits, run the association with --complete-traits, or "
             "use axoloci-genetics ldsc"
         )
-    relationship = store.relationship
-    scores, n_tested = _score_sums(store, columns, relationship)
-    covariance = genetic_covariance(
-        scores,
-        n_tested,
-        store.trait_correlation[np.ix_(columns, columns)],
-        store.trait_residual_sd[columns],
-        relationship,
-    )
+    correlation = store.trait_correlation[np.ix_(columns, columns)]
+    sd, n_blocks, n_probes = store.trait_residual_sd[columns], 0, 0
+    try:
+        relationship = store.relationship
+        n_probes = relationship["first"].shape[1]
+        scores, n_tested = _score_sums(store, columns, relationship)
+        covariance = genetic_covariance(scores, n_tested, correlation, sd, relationship)
+        n_blocks = len(scores)
+    except InputError as error:
+        if not if_possible:
+            raise
+        log.warning("heritability is not estimated: %s", error)
+        names, columns, n_tested = [], [], np.zeros(1, np.int64)
+        none = np.empty((0, 0))
+        covariance = GeneticCovariance(none, none, none[None])
     h2, rg = heritability(covariance), genetic_correlation(covariance)
     table = pd.DataFrame(
         {
@@ -103,11 +115,13 @@ def heritability_command(sumstats: Path, traits: str | None, out: Path) -> None:
             "sumstats": sumstats.name,
             "n_samples": store.n_samples,
             "n_variants": int(n_tested.sum()),
-            "n_blocks": len(scores),
-            "n_probes": int(relationship["first"].shape[1]),
-            "mean_h2": float(h2.value.mean()),
+            "n_blocks": n_blocks,
+            "n_probes": n_probes,
+            "mean_h2": float(h2.value.mean()) if names else None,
         },
     )
+    if not names:
+        return
     log.info(
         "heritability of %d traits: mean %.3f, from %.3f to %.3f; mean standard error %.3f",
         *(len(names), h2.value.mean(), h2.value.min(), h2.value.max(), h2.se.mean()),
