@@ -357,7 +357,7 @@ def ridge_command(inputs: AnalysisInputs, threads: int | None, seed: int, out: P
     default=N_PROBES,
     help="Random probes of the relationships, from which heritability is estimated without another "
     "reading of the genotypes; 0 for none. The noise they add falls with their number, the time "
-    "grows: 10 take about as long as 20 traits.",
+    "grows: 8 take about as long as 20 traits.",
 )
 @click.option(
     "--n-permuted",

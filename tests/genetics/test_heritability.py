@@ -105,7 +105,7 @@ def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_pa
     expected = np.diag(genetic) / (np.square(y).sum(axis=0) / nu)
     table = pd.read_csv(tmp_path / "h2.tsv", sep="\t")
     assert table["trait"].tolist() == TRAITS
-    # apart by the noise of ten probes, and by missing genotypes
+    # apart by the noise of eight probes, and by missing genotypes
     np.testing.assert_allclose(table["h2"], expected, atol=0.03 * np.abs(expected).max() + 0.01)
     names, covariance = read_covariance(tmp_path / "genetic_covariance.npz")
     assert names == TRAITS
@@ -117,7 +117,7 @@ def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_pa
         covariance.phenotypic, y.T @ y / N, rtol=1e-5, atol=1e-5 * np.square(y).mean()
     )
     about = json.loads((tmp_path / "h2.json").read_text())
-    assert about["n_probes"] == 10
+    assert about["n_probes"] == 8
     assert about["n_variants"] == len(g)
 
 
@@ -135,7 +135,7 @@ def test_associate__probes_do_not_change_the_results(study: Path) -> None:
     for name in TRAITS:
         ours, theirs = (store.trait(name) for store in stores)
         np.testing.assert_allclose(ours["beta"], theirs["beta"], rtol=1e-9)
-    with pytest.raises(InputError, match="--n-probes 10"):
+    with pytest.raises(InputError, match="--n-probes 8"):
         _ = stores[1].relationship
     with pytest.raises(InputError, match="--n-permuted 20000"):
         _ = stores[1].permuted

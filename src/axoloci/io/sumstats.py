@@ -828,7 +828,7 @@ class Sumstats:
         if "first" not in arrays:
             raise InputError(
                 f"{self.path}: keeps nothing for heritability; run the association again with "
-                "--n-probes 10 and without --loco, or use axoloci-genetics ldsc"
+                "--n-probes 8 and without --loco, or use axoloci-genetics ldsc"
             )
         return {name: array for name, array in arrays.items() if name != "permuted"}
 
