@@ -1,0 +1,108 @@
+"""Which representation a store's traits are of, and what its voxels need of the store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from axoloci.errors import InputError
+from axoloci.io.bases import Basis, read_basis
+from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.tasks.genetics.commands.selection import columns_of, named_traits
+
+MODEL = click.option(
+    "--model",
+    "model_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Model of axoloci-encoder fit-linear whose latents the traits are, or what linearise "
+    "made of an autoencoder: then the maps are those of a linearisation.",
+)
+
+
+@dataclass(frozen=True)
+class VoxelStore:
+    """A store whose traits are the latents of a linear representation.
+
+    Attributes
+    ----------
+    store, basis
+        The summary statistics, and what the latents add to maps.
+    columns
+        Places of the latents in the store, (r,).
+    sums
+        [float64, shape: (r, r)] Sums of products of the traits' residuals on the covariates.
+    """
+
+    store: Sumstats
+    basis: Basis
+    columns: list[int]
+    sums: NDArray[np.float64]
+
+
+def open_voxel_store(sumstats: Path, model_path: Path, traits: str | None) -> VoxelStore:
+    """A store and the model of its traits.
+
+    Raises
+    ------
+    InputError
+        The store lacks latents of the model, people lack some of them, or they were transformed
+        before the association, so that voxels are no combinations of them.
+    """
+    store, basis = read_sumstats(sumstats), read_basis(model_path)
+    names = basis.latents if traits is None else named_traits(store, traits)
+    if len(names) != len(basis.latents):
+        raise InputError(
+            f"{sumstats}: {len(names)} traits by --traits '{traits}', but {model_path} has "
+            f"{len(basis.latents)} latents; name one trait for each, in the order of the latents"
+        )
+    check_latents(names, store.traits, sumstats, model_path)
+    incomplete = [name for name in names if name in store.info.get("traits_with_missing", [])]
+    if incomplete:
+        raise InputError(
+            f"{sumstats}: some people lack {', '.join(incomplete[:5])}, and voxels need all "
+            "latents of the same people; run the association again with --complete-traits"
+        )
+    for setting, option in (("rank_normal", "--rank-normal"), ("winsorize", "--winsorize")):
+        if _plan(store).get(setting):
+            raise InputError(
+                f"{sumstats}: the latents were transformed before the association ({option}), so "
+                "that voxels are no combinations of them; associate the latents as they are"
+            )
+    columns = columns_of(store, names)
+    sd = store.trait_residual_sd[columns]  # (r,)
+    correlation = store.trait_correlation[np.ix_(columns, columns)]
+    return VoxelStore(store, basis, columns, store.n_samples * correlation * sd * sd[:, None])
+
+
+def check_latents(
+    latents: Sequence[str], there: Sequence[str], path: Path, model_path: Path
+) -> None:
+    """Refuse a file that lacks latents of a model."""
+    lacking = [name for name in latents if name not in there]
+    if lacking:
+        raise InputError(
+            f"{path}: lacks {len(lacking)} of the {len(latents)} latents of {model_path}, such as "
+            f"{lacking[0]}; it has {', '.join(there[:5])}{', …' if len(there) > 5 else ''}: give "
+            "the model that made these"
+        )
+
+
+def _plan(store: Sumstats) -> dict[str, object]:
+    """By which settings the store was made."""
+    path = store.path / "plan.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    plan: dict[str, object] = content.get("plan", {})
+    return plan
+
+
+def file_name(text: str) -> str:
+    """A text as part of a file's name: what is no letter, number, dot or hyphen becomes _."""
+    return re.sub(r"[^\w.-]", "_", text)

@@ -1,0 +1,252 @@
+"""`axoloci-genetics voxels`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import progress
+from axoloci.errors import InputError
+from axoloci.io.atlas import labels_at, read_atlas, read_label_names
+from axoloci.io.bases import Basis
+from axoloci.io.files import sha256, write_json, write_text
+from axoloci.io.genotype_files import VARIANT_COLUMNS
+from axoloci.io.nifti import write_nifti
+from axoloci.tasks.genetics import voxels as kernel
+from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
+from axoloci.tasks.genetics.commands.variants import (
+    VariantStatistics,
+    read_leads,
+    read_variants,
+    wanted_variant,
+)
+from axoloci.tasks.genetics.commands.voxel_model import (
+    MODEL,
+    VoxelStore,
+    file_name,
+    open_voxel_store,
+)
+
+log = logging.getLogger("axoloci")
+
+MAPS = ("beta", "se", "neg_log10_p")
+MIXED_MODEL = "a mixed model weighs people by the heritability of each latent, not of each voxel"
+FEWER_PEOPLE = "some people lack the genotype: se has the residuals of everybody, in proportion"
+MORE_COVARIATES = "the chromosome was tested with more covariates than the residuals are of"
+
+
+@click.command()
+@SUMSTATS
+@MODEL
+@click.option(
+    "--variant",
+    "names",
+    multiple=True,
+    help="Variant by its id, or by its place, such as 7:117559590 or 7:117559590:A:C, which finds "
+    "it sooner; several times for several.",
+)
+@click.option(
+    "--loci",
+    "loci_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Table of axoloci-genetics loci: the lead variant of each.",
+)
+@traits_option("that are the latents of the model, in their order; without it those of its names.")
+@click.option(
+    "--atlas",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Image of labels in the maps' space, mm: the effects on the means of its regions are "
+    "tested too.",
+)
+@click.option(
+    "--names",
+    "label_names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Names of the labels of --atlas.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder."
+)
+def voxels(
+    sumstats: Path,
+    model_path: Path,
+    names: tuple[str, ...],
+    loci_path: Path | None,
+    traits: str | None,
+    atlas: Path | None,
+    label_names: Path | None,
+    out: Path,
+) -> None:
+    """Map the effect of variants on every voxel, out of the associations of the latents.
+
+    For each variant OUT/<variant>_beta.nii.gz, _se and _neg_log10_p, on the grid of the model, in
+    units of the maps per effect allele, and .json, which says of whom they are and whether anything
+    is approximate. index.tsv: where each is strongest, mm. regions.tsv, with --atlas: the same of
+    the means of regions. Of a principal components model with all components these are the
+    regressions of the voxels, else those of the maps that the model makes.
+    """
+    if bool(names) == (loci_path is not None):
+        raise click.UsageError("name variants by --variant, or give --loci")
+    if label_names is not None and atlas is None:
+        raise click.UsageError("--names are those of an --atlas, which is not given")
+    opened = open_voxel_store(sumstats, model_path, traits)
+    basis = opened.basis
+    regions = None if atlas is None else _regions(atlas, label_names, basis)
+    loci: Sequence[int | None]
+    if loci_path is None:
+        wanted = [wanted_variant(name) for name in dict.fromkeys(names)]
+        loci = [None] * len(wanted)
+    else:
+        loci, wanted = read_leads(loci_path)
+    found = read_variants(opened.store, wanted, opened.columns)
+    variances = kernel.voxel_variances(opened.sums, basis.basis)  # (n_voxels,)
+    model = {"model": model_path.name, "model_sha256": sha256(model_path)}
+    index, of_regions = [], []
+    world = basis.world()  # (n_voxels, 3) mm
+    for k, locus in enumerate(progress(loci, "voxel maps", len(loci))):
+        variant = found.variants.iloc[k]
+        df = found.df[k : k + 1]
+        maps = _maps(opened, found, k, basis.basis, variances)  # (n_voxels,) each
+        prefix = file_name(str(variant["variant_id"]))
+        prefix = prefix if locus is None else f"{locus}_{prefix}"
+        for name, row in zip(MAPS, maps, strict=True):
+            image = basis.volume(row.astype(np.float32))
+            write_nifti(out / f"{prefix}_{name}.nii.gz", image, basis.affine)
+        about = _about(opened, variant, float(df[0]))
+        write_json(out / f"{prefix}.json", {**about, **model, "sumstats": sumstats.name})
+        peak = int(np.argmax(maps[2]))
+        index.append(
+            {
+                "locus": locus,
+                **{name: variant[name] for name in VARIANT_COLUMNS},
+                "n": variant["n"],
+                "prefix": prefix,
+                **dict(zip(("peak_x", "peak_y", "peak_z"), world[peak], strict=True)),
+                "peak_beta": maps[0][peak],
+                "peak_se": maps[1][peak],
+                "peak_neg_log10_p": maps[2][peak],
+                "exact": "yes" if about["exact"] else "no",
+                "linearised": "yes" if basis.linearised else "no",
+            }
+        )
+        if regions is not None:
+            table, columns = regions
+            values = _maps(opened, found, k, columns, None)
+            of_regions.append(
+                table.assign(**dict(zip(MAPS, values, strict=True))).assign(
+                    locus=locus, variant_id=variant["variant_id"]
+                )
+            )
+    _write_table(out / "index.tsv", pd.DataFrame(index, columns=INDEX_COLUMNS))
+    if regions is not None:
+        rows = pd.concat([pd.DataFrame(columns=REGION_COLUMNS), *of_regions])[REGION_COLUMNS]
+        _write_table(out / "regions.tsv", rows)
+    log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
+
+
+INDEX_COLUMNS = [
+    "locus",
+    *VARIANT_COLUMNS,
+    "n",
+    "prefix",
+    "peak_x",
+    "peak_y",
+    "peak_z",
+    "peak_beta",
+    "peak_se",
+    "peak_neg_log10_p",
+    "exact",
+    "linearised",
+]
+REGION_COLUMNS = ["locus", "variant_id", "label", "region", "n_voxels", *MAPS]
+
+
+def _maps(
+    opened: VoxelStore,
+    found: VariantStatistics,
+    k: int,
+    basis: NDArray[np.floating],
+    variances: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """β, se and −log10 p of one variant on the columns of a basis, (n_columns,) each."""
+    beta, se, df = (each[k : k + 1] for each in (found.beta, found.se, found.df))
+    if np.isnan(beta).any():
+        raise InputError(
+            f"{opened.store.path}: {found.variants['variant_id'].iloc[k]} was not tested; name "
+            "another variant"
+        )
+    if opened.store.of_mixed_model:
+        chromosome = str(found.variants["chromosome"].iloc[k])
+        correlation = opened.store.correlation_of(chromosome)
+        own = correlation[np.ix_(opened.columns, opened.columns)]
+        effect, error = kernel.mixed_voxel_effects(beta, se, own, basis)
+    else:
+        effect, error = kernel.voxel_effects(beta, se, df, opened.sums, basis, variances)
+    return effect[0], error[0], kernel.voxel_neg_log10_p(effect, error, df)[0]
+
+
+def _about(opened: VoxelStore, variant: pd.Series, df: float) -> dict[str, Any]:
+    """What the maps of a variant are, and how far they are approximate."""
+    store, basis = opened.store, opened.basis
+    n = int(variant["n"])
+    same_covariates = df == n - store.n_covariates - 1
+    reasons = [
+        reason
+        for reason, holds in (
+            (MIXED_MODEL, store.of_mixed_model),
+            (FEWER_PEOPLE, n < store.n_samples and not store.of_mixed_model),
+            (MORE_COVARIATES, not same_covariates and not store.of_mixed_model),
+        )
+        if holds
+    ]
+    return {
+        "axoloci": __version__,
+        **{name: str(variant[name]) for name in VARIANT_COLUMNS if name != "base_pair_location"},
+        "base_pair_location": int(variant["base_pair_location"]),
+        "effect_allele_frequency": float(variant["effect_allele_frequency"]),
+        "n": n,
+        "n_samples": store.n_samples,
+        "df": df,
+        "unit": f"{basis.unit} per effect allele",
+        "n_latents": len(basis.latents),
+        "exact": not reasons,
+        "approximate_because": reasons,
+        "relative_error_of_se": float(kernel.se_error(np.array([n]), store.n_samples)[0]),
+        "linearised": basis.linearised,
+    }
+
+
+def _regions(
+    atlas: Path, label_names: Path | None, basis: Basis
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Regions that have voxels of the maps, and their columns of the basis (r, n_regions)."""
+    labels = labels_at(*read_atlas(atlas), basis.world())  # (n_voxels,)
+    numbers, n_voxels = np.unique(labels[labels > 0], return_counts=True)
+    if not len(numbers):
+        raise InputError(
+            f"{atlas}: no label has a voxel of the maps; bring it to the space of the maps"
+        )
+    known = {} if label_names is None else read_label_names(label_names)
+    table = pd.DataFrame(
+        {
+            "label": numbers,
+            "region": [known.get(int(number), f"label_{number}") for number in numbers],
+            "n_voxels": n_voxels,
+        }
+    )
+    return table, kernel.region_basis(basis.basis, labels, numbers)
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    text = table.to_csv(
+        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
+    )
+    write_text(path, text)
