@@ -44,6 +44,7 @@ from axoloci.tasks.encoder.inputs import (
     sound_cohort,
     watched,
 )
+from axoloci.tasks.encoder.linearise import linearise
 from axoloci.tasks.encoder.model_file import (
     Model,
     check_fits,
@@ -74,6 +75,7 @@ LONGEST_WAIT = timedelta(hours=6)  # of a process for the first, before it gives
 
 log = logging.getLogger("axoloci")
 main = step_group(__name__, "Learn latent phenotypes of FA maps without labels, and encode maps.")
+main.add_command(linearise)
 
 
 def _channels(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:

@@ -132,3 +132,30 @@ class EncodeFa(shell.Task["EncodeFa.Outputs"]):
         )
         quality_out: File = shell.out(callable=made("{quality}"), help="reconstruction error")
         examples_out: File = shell.out(callable=made("{examples}"), help="examples")
+
+
+@shell.define
+class LinearizeEncoder(shell.Task["LinearizeEncoder.Outputs"]):
+    """The tangent of an autoencoder's decoder, for maps of what is known of its latents."""
+
+    executable = ["axoloci-encoder", "linearise"]
+
+    model: File = shell.arg(argstr="--model", help="trained autoencoder")
+    latents: File | None = shell.arg(
+        argstr="--latents", default=None, help="latents of people over whom the derivative is meant"
+    )
+    n_people: int | None = shell.arg(
+        argstr="--n-people", default=None, help="people at whom the derivative is taken"
+    )
+    threads: int | None = shell.arg(
+        argstr="--threads", default=None, help="CPU threads; they decide the rounding"
+    )
+    out: str = shell.arg(
+        argstr="--out", default="linearised.safetensors", help="file of the linearisation"
+    )
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """The linearisation."""
+
+        linearised: File = shell.out(callable=made("{out}"), help="mean map and basis")

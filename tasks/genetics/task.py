@@ -1,9 +1,9 @@
 """The Pydra tasks of the step genetics."""
 
-from fileformats.generic import File
+from fileformats.generic import Directory, File
 from pydra.compose import shell
 
-from axoloci.formats import GenotypeData, SumstatsStore
+from axoloci.formats import GenotypeData, Nifti, SumstatsStore
 from axoloci.pydra_task import IMAGE_HELP, beside, made
 
 
@@ -107,3 +107,80 @@ class ReplicateLoci(shell.Task["ReplicateLoci.Outputs"]):
         """One row a locus."""
 
         table: File = shell.out(callable=made("{out}"), help="directed test of each lead")
+
+
+@shell.define
+class MapVoxels(shell.Task["MapVoxels.Outputs"]):
+    """Effects of lead variants on every voxel, out of the associations of the latents."""
+
+    executable = ["axoloci-genetics", "voxels"]
+
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    loci: File = shell.arg(argstr="--loci", help="loci, whose lead variants are mapped")
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits that are the latents, such as component_*"
+    )
+    atlas: Nifti | None = shell.arg(
+        argstr="--atlas", default=None, help="labels whose means are tested too"
+    )
+    out: str = shell.arg(argstr="--out", default="voxels", help="folder of the maps")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Maps of β, se and −log10 p a variant."""
+
+        maps: Directory = shell.out(callable=made("{out}"), help="maps")
+        index: File = shell.out(callable=made("{out}/index.tsv"), help="where each is strongest")
+
+
+@shell.define
+class ScanVoxels(shell.Task["ScanVoxels.Outputs"]):
+    """All variants with all voxels: the pairs beyond a threshold."""
+
+    executable = ["axoloci-genetics", "voxel-scan"]
+
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits that are the latents, such as component_*"
+    )
+    p_threshold: float | None = shell.arg(
+        argstr="--p-threshold", default=None, help="largest p of a pair"
+    )
+    max_pairs: int | None = shell.arg(
+        argstr="--max-pairs", default=None, help="more pairs are an error"
+    )
+    out: str = shell.arg(argstr="--out", default="voxel_scan", help="folder of table and maps")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Pairs, and maps of how many and how strong."""
+
+        pairs: File = shell.out(callable=made("{out}/pairs.parquet"), help="one row a pair")
+        n_variants: File = shell.out(
+            callable=made("{out}/n_variants.nii.gz"), help="variants of each voxel"
+        )
+        strongest: File = shell.out(
+            callable=made("{out}/max_neg_log10_p.nii.gz"), help="strongest of each voxel"
+        )
+
+
+@shell.define
+class MapHeritability(shell.Task["MapHeritability.Outputs"]):
+    """SNP heritability of every voxel, out of the genetic covariance of the latents."""
+
+    executable = ["axoloci-genetics", "voxel-h2"]
+
+    genetic_covariance: File = shell.arg(
+        argstr="--genetic-covariance", help="genetic covariance of the latents"
+    )
+    model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    out: str = shell.arg(argstr="--out", default=".", help="folder of the maps")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Heritability and its standard error."""
+
+        h2: File = shell.out(callable=made("{out}/voxel_h2.nii.gz"), help="heritability")
+        se: File = shell.out(callable=made("{out}/voxel_h2_se.nii.gz"), help="standard error")

@@ -337,7 +337,7 @@ class VoxelScan:
     def _whitened(
         self, beta: NDArray[Any], se: NDArray[Any], df: NDArray[Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Vector w of each variant (m, k), and the smallest correlation beyond the threshold (m,)."""
+        """Vectors w of variants (m, k), and the smallest correlation beyond the threshold (m,)."""
         reciprocal = variant_reciprocals(beta, se, df, self.sums)  # (m,)
         w = np.asarray(beta, dtype=np.float64) @ self.whitening / np.sqrt(reciprocal)[:, None]
         t = special.stdtrit(np.asarray(df, dtype=np.float64), self.p_threshold / 2)
