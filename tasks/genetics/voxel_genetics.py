@@ -11,23 +11,23 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from axoloci.tasks.genetics.heritability import GeneticCovariance, jackknife_se
+
 AT_ONCE = 1024  # voxels whose products of pairs of traits are held in memory
 
 
 def voxel_heritability(
-    genetic: NDArray[np.float64],
-    phenotypic: NDArray[np.float64],
-    leave_one_out: NDArray[np.float64],
-    basis: NDArray[np.floating],
+    covariance: GeneticCovariance, basis: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """SNP heritability of each voxel, b'Gb / b'Pb, and its block jackknife standard error.
 
+    By Haseman and Elston's regression, which is linear in products of traits, these are the
+    estimates of the voxels themselves.
+
     Parameters
     ----------
-    genetic, phenotypic
-        [float64, shape: (r, r)] G and P of the traits.
-    leave_one_out
-        [float64, shape: (n_blocks, r, r)] G without each block of the genome.
+    covariance
+        Of r traits.
     basis
         [shape: (r, n_voxels)] B: what one more of a trait adds to a map.
 
@@ -36,7 +36,8 @@ def voxel_heritability(
     (h2, se)
         [float64, shape: (n_voxels,)] each; NaN where a voxel does not vary.
     """
-    forms = np.concatenate([genetic[None], phenotypic[None], leave_one_out])
+    whole = covariance.genetic[None], covariance.phenotypic[None]
+    forms = np.concatenate([*whole, covariance.leave_one_out])  # (n_blocks + 2, r, r)
     h2, se = np.empty((2, basis.shape[1]))
     for place, of_form in _quadratic_forms(forms, basis):
         phenotype = of_form[1]
@@ -47,8 +48,7 @@ def voxel_heritability(
 
 
 def voxel_genetic_correlation(
-    genetic: NDArray[np.float64],
-    leave_one_out: NDArray[np.float64],
+    covariance: GeneticCovariance,
     direction: NDArray[np.float64],
     basis: NDArray[np.floating],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -58,56 +58,31 @@ def voxel_genetic_correlation(
 
     Parameters
     ----------
-    genetic
-        [float64, shape: (k, k)] G of all traits.
-    leave_one_out
-        [float64, shape: (n_blocks, k, k)] G without each block of the genome.
+    covariance
+        Of k traits, of which the maps are made of the first r.
     direction
         [float64, shape: (k,)] a.
     basis
-        [shape: (r, n_voxels)] B of the first r of these traits, which the maps are made of.
+        [shape: (r, n_voxels)] B of the first r traits.
 
     Returns
     -------
     (rg, se)
-        [float64, shape: (n_voxels,)] each; NaN where either heritability is not positive, se also
-        where it is not in a block left out. Not drawn in to ±1.
+        [float64, shape: (n_voxels,)] each; NaN where a heritability is not above 0, with all
+        variants or without one of the blocks. Not cut at ±1, which would bias it.
     """
     r = len(basis)
-    whole = np.concatenate([genetic[None], leave_one_out])  # (n_blocks + 1, k, k)
+    # (n_blocks + 1, k, k)
+    whole = np.concatenate([covariance.genetic[None], covariance.leave_one_out])
     toward = whole @ direction  # (n_blocks + 1, k)
     own = toward @ direction  # (n_blocks + 1,)
+    own = np.where(own > 0, own, np.nan)[:, None]
     rg, se = np.empty((2, basis.shape[1]))
     for place, of_form in _quadratic_forms(whole[:, :r, :r], basis):
-        covariance = toward[:, :r] @ basis[:, place].astype(np.float64)  # (n_blocks + 1, part)
-        scale = own[:, None] * of_form
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = covariance / np.sqrt(scale)
-            found[(own <= 0)[:, None] | (of_form <= 0)] = np.nan
+        shared = toward[:, :r] @ basis[:, place].astype(np.float64)  # (n_blocks + 1, part)
+        found = shared / np.sqrt(own * np.where(of_form > 0, of_form, np.nan))
         rg[place], se[place] = found[0], jackknife_se(found[1:])
-    se[np.isnan(rg)] = np.nan
-    return rg, se
-
-
-def jackknife_se(left_out: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard error from estimates that leave out one block each.
-
-    Parameters
-    ----------
-    left_out
-        [float64, shape: (n_blocks, n)]
-
-    Returns
-    -------
-    [float64, shape: (n,)]
-
-    References
-    ----------
-    Block jackknife: doi:10.1214/aos/1176347265
-    """
-    n_blocks = len(left_out)
-    apart = left_out - left_out.mean(axis=0)  # (n_blocks, n)
-    return np.asarray(np.sqrt((n_blocks - 1) / n_blocks * np.square(apart).sum(axis=0)))
+    return np.where(np.isnan(se), np.nan, rg), se
 
 
 def _quadratic_forms(

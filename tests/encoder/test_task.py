@@ -10,7 +10,7 @@ import pytest
 
 from axoloci.study import REPRESENTATIONS
 from axoloci.tasks.encoder import model_file
-from axoloci.tasks.encoder.task import EncodeFa, FitLinear, TrainEncoder
+from axoloci.tasks.encoder.task import EncodeFa, FitLinear, LinearizeEncoder, TrainEncoder
 
 
 @pytest.fixture
@@ -95,6 +95,26 @@ def test_encode_fa__every_field_is_an_option(
     assert params["out"] == Path("l.parquet")
     assert params["quality"] == Path("q.tsv")
     assert params["examples"] == Path("e.npz")
+
+
+def test_linearize_encoder__every_field_is_an_option(
+    tmp_path: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    for name in ("m.safetensors", "latents.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    task = LinearizeEncoder(
+        model=tmp_path / "m.safetensors",
+        latents=tmp_path / "latents.parquet",
+        n_people=9,
+        threads=3,
+        out="l.safetensors",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["model_path"] == tmp_path / "m.safetensors"
+    assert params["latents_path"] == tmp_path / "latents.parquet"
+    assert (params["n_people"], params["threads"]) == (9, 3)
+    assert params["out"] == Path("l.safetensors")
 
 
 def test_latents__are_called_what_a_study_takes_them_for() -> None:

@@ -9,13 +9,21 @@ from typing import Any
 import pytest
 
 from axoloci.pydra_task import beside
-from axoloci.tasks.genetics.task import EstimateHeritability, FindLoci, ReplicateLoci, RunJointTest
+from axoloci.tasks.genetics.task import (
+    EstimateHeritability,
+    FindLoci,
+    MapHeritability,
+    MapVoxels,
+    ReplicateLoci,
+    RunJointTest,
+    ScanVoxels,
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Files that exist; the command line is only parsed."""
-    for name in ("g.bed", "g.bim", "g.fam", "joint.parquet"):
+    for name in ("g.bed", "g.bim", "g.fam", "joint.parquet", "loci.tsv", "m.safetensors", "c.npz"):
         (tmp_path / name).write_text("")
     (tmp_path / "sumstats").mkdir()
     (tmp_path / "sumstats" / "sumstats.json").write_text("{}")
@@ -84,3 +92,47 @@ def test_replicate_loci__every_field_is_an_option(
     assert params["loci_path"] == folder / "loci.tsv"
     assert params["discovery"] == params["replication"] == folder / "sumstats"
     assert params["out"] == Path("r.tsv")
+
+
+def test_map_voxels__every_field_is_an_option(
+    folder: Path, nifti: Callable[..., Path], parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    given = {"sumstats": folder / "sumstats", "model": folder / "m.safetensors"}
+    task = MapVoxels(
+        **given,
+        loci=folder / "loci.tsv",
+        traits="component_*",
+        atlas=nifti("atlas.nii.gz", 2, 2, 2),
+        out="maps",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["model_path"] == folder / "m.safetensors"
+    assert params["loci_path"] == folder / "loci.tsv"
+    assert params["traits"] == "component_*"
+    assert params["atlas"].name == "atlas.nii.gz"
+    assert params["out"] == Path("maps")
+
+
+def test_scan_voxels__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    given = {"sumstats": folder / "sumstats", "model": folder / "m.safetensors"}
+    task = ScanVoxels(
+        **given, traits="latent_*", p_threshold=1e-9, max_pairs=77, out="scan", image="x"
+    )
+    params = parsed(task)
+    assert (params["p_threshold"], params["max_pairs"]) == (1e-9, 77)
+    assert (params["traits"], params["out"]) == ("latent_*", Path("scan"))
+
+
+def test_map_heritability__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = MapHeritability(
+        genetic_covariance=folder / "c.npz", model=folder / "m.safetensors", out="h2", image="x"
+    )
+    params = parsed(task)
+    assert params["covariance_path"] == folder / "c.npz"
+    assert params["model_path"] == folder / "m.safetensors"
+    assert params["out"] == Path("h2")

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from axoloci.tasks.genetics.voxels import voxel_effects, voxel_variances
+from axoloci.tasks.genetics import voxels
+from axoloci.tasks.genetics.voxels import (
+    VoxelScan,
+    mixed_voxel_effects,
+    voxel_effects,
+    voxel_neg_log10_p,
+    voxel_variances,
+)
 
 N_PEOPLE, N_VOXELS, N_VARIANTS = 60, 25, 7
 Floats = NDArray[np.float64]
@@ -98,3 +105,55 @@ def test_voxel_effects__a_perfect_fit_and_a_variant_without_a_test(maps: Floats)
     effect, error = voxel_effects(beta * np.nan, se, df, sums, np.eye(2))
     assert np.isnan(effect).all()
     assert np.isnan(error).all()
+
+
+def test_mixed_voxel_effects__have_the_law_of_combined_statistics() -> None:
+    """β of traits drawn from their law: those of voxels have the standard errors that are told."""
+    rng = np.random.default_rng(7)
+    r, n_draws = 4, 20_000
+    load = rng.standard_normal((r, r))
+    covariance = load @ load.T + np.eye(r)
+    sd = np.sqrt(np.diag(covariance))
+    basis = rng.standard_normal((r, 6))
+    drawn = rng.multivariate_normal(np.zeros(r), covariance, n_draws)
+    correlation = covariance / sd / sd[:, None]
+    effect, error = mixed_voxel_effects(drawn[:2], np.stack([sd, 2 * sd]), correlation, basis)
+    np.testing.assert_allclose(effect, drawn[:2] @ basis)
+    np.testing.assert_allclose(error[0], (drawn @ basis).std(axis=0), rtol=0.03)
+    np.testing.assert_allclose(error[1], 2 * error[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("at_once", [4, 16_384])
+def test_voxel_scan__gives_what_all_products_give(
+    maps: Floats,
+    covariates: Floats,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: type,
+    at_once: int,
+) -> None:
+    """Of many variants, at a threshold which some pairs are on either side of; one is untested."""
+    monkeypatch.setattr(voxels, "AT_ONCE", at_once)
+    dosage = np.random.default_rng(8).binomial(2, 0.4, (N_PEOPLE, 300)).astype(np.float64)
+    basis = np.linalg.svd(maps - maps.mean(axis=0), full_matrices=False)[2][:6]
+    basis[:, 3] = 0  # a voxel that does not vary
+    traits = maps @ basis.T
+    sums = residual_products(traits, covariates)
+    beta, se = (each.astype(dtype) for each in regressed(traits, dosage, covariates))
+    beta[5] = se[5] = np.nan
+    df = np.full(len(beta), N_PEOPLE - covariates.shape[1] - 1)
+    effect, error = voxel_effects(beta, se, df, sums, basis)
+    expected = voxel_neg_log10_p(effect, error, df)
+    threshold = float(np.nanquantile(expected, 0.98))
+    scan = VoxelScan(sums, basis, 10**-threshold)
+    rows = scan.passing(beta, se, df)
+    assert set(np.nonzero(expected >= threshold)[0]) <= set(rows.tolist())
+    assert 0 < len(rows) < 200  # the others need no product
+    found = np.zeros(expected.shape)
+    for hits in scan.hits(beta[rows], se[rows], df[rows]):
+        found[rows[hits.variant], hits.voxel] = hits.neg_log10_p
+        np.testing.assert_allclose(hits.beta, effect[rows[hits.variant], hits.voxel])
+        np.testing.assert_allclose(hits.se, error[rows[hits.variant], hits.voxel])
+    beyond = np.nan_to_num(expected) >= threshold * (1 - 1e-12)
+    np.testing.assert_allclose(found, np.where(beyond, expected, 0.0), rtol=1e-9)
+    assert (found[:, 3] == 0).all()

@@ -117,6 +117,7 @@ def read_variants(
     for rows, one in zip(found, wanted, strict=True):
         if len(rows) != 1:
             raise InputError(_not_one(store, one, rows))
+    of_variant = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
     frames: list[pd.DataFrame] = [pd.DataFrame()] * len(wanted)
     beta, se = np.empty((2, len(wanted), len(columns)))
     names = [store.traits[k] for k in columns]
@@ -125,14 +126,14 @@ def read_variants(
         by_part.setdefault(part["name"], []).append((k, row))
     for name, places in by_part.items():
         statistics = [f"{kind}_{trait}" for kind in ("beta", "se") for trait in names]
-        of_variant = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
         table = pq.read_table(store.path / name, columns=[*of_variant, *statistics])
         for k, row in places:
             own = table.slice(row, 1)
             frames[k] = own.select(of_variant).to_pandas(ignore_metadata=True)
             beta[k] = [own[f"beta_{trait}"][0].as_py() for trait in names]
             se[k] = [own[f"se_{trait}"][0].as_py() for trait in names]
-    variants = pd.concat(frames, ignore_index=True)
+    variants = pd.concat(frames) if frames else pd.DataFrame(columns=of_variant)
+    variants = variants.reset_index(drop=True)
     covariates = store.n_covariates_of(variants["chromosome"])
     return VariantStatistics(variants, beta, se, variants["n"].to_numpy() - covariates - 1.0)
 
@@ -144,8 +145,10 @@ def _candidates(
     places = {(one.chromosome, one.position) for one in wanted}
     all_known = all(position is not None for _, position in places)
     for part in store.info["parts"]:
-        file = pq.ParquetFile(store.path / part["name"])
         own = [position for chromosome, position in places if chromosome == part["chromosome"]]
+        if all_known and not own:
+            continue
+        file = pq.ParquetFile(store.path / part["name"])
         if all_known and not any(_may_hold(file, position) for position in own):
             continue
         yield part, file.read(columns=VARIANT_COLUMNS).to_pandas(ignore_metadata=True)

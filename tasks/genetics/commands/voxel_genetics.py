@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from axoloci.io.files import sha256, write_json
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.genetics import voxel_genetics as kernel
 from axoloci.tasks.genetics.commands.voxel_model import MODEL, check_latents, file_name
+from axoloci.tasks.genetics.covariance_file import read_covariance
+from axoloci.tasks.genetics.heritability import GeneticCovariance
 
 log = logging.getLogger("axoloci")
 
-FIELDS = ("traits", "genetic", "phenotypic", "leave_one_out")
 COVARIANCE = click.option(
     "--genetic-covariance",
     "covariance_path",
@@ -35,53 +34,27 @@ OUT = click.option(
 )
 
 
-@dataclass(frozen=True)
-class GeneticCovariance:
-    """Genetic covariance of traits, the latents of a model first.
-
-    Attributes
-    ----------
-    traits
-        (k,) names.
-    genetic, phenotypic
-        [float64, shape: (k, k)] In units of the traits.
-    leave_one_out
-        [float64, shape: (n_blocks, k, k)] `genetic` without each block of the genome.
-    """
-
-    traits: list[str]
-    genetic: NDArray[np.float64]
-    phenotypic: NDArray[np.float64]
-    leave_one_out: NDArray[np.float64]
-
-
-def read_genetic_covariance(path: Path, latents: list[str], model_path: Path) -> GeneticCovariance:
-    """Read a genetic covariance, and put the latents of a model first.
+def read_latents_covariance(
+    path: Path, latents: list[str], model_path: Path
+) -> tuple[list[str], GeneticCovariance]:
+    """Names and genetic covariances of traits, the latents of a model first.
 
     Raises
     ------
     InputError
         Not such a file, or it lacks latents.
     """
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in FIELDS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: cannot be read as a genetic covariance ({error}); make it by "
-            "axoloci-genetics heritability"
-        ) from error
-    traits = [str(name) for name in arrays["traits"]]
+    traits, covariance = read_covariance(path)
     check_latents(latents, traits, path, model_path)
     order = [traits.index(name) for name in latents]
     order += [k for k in range(len(traits)) if k not in order]
     both = np.ix_(order, order)
-    return GeneticCovariance(
-        [traits[k] for k in order],
-        arrays["genetic"].astype(np.float64)[both],
-        arrays["phenotypic"].astype(np.float64)[both],
-        arrays["leave_one_out"].astype(np.float64)[:, *both],
+    ordered = GeneticCovariance(
+        covariance.genetic[both],
+        covariance.phenotypic[both],
+        covariance.leave_one_out[:, *both],
     )
+    return [traits[k] for k in order], ordered
 
 
 @click.command("voxel-h2")
@@ -95,14 +68,14 @@ def voxel_h2(covariance_path: Path, model_path: Path, out: Path) -> None:
     estimates, which are below 0 here and there where the heritability is small.
     """
     basis = read_basis(model_path)
-    covariance = read_genetic_covariance(covariance_path, basis.latents, model_path)
+    _, covariance = read_latents_covariance(covariance_path, basis.latents, model_path)
     r = len(basis.latents)
-    h2, se = kernel.voxel_heritability(
+    of_latents = GeneticCovariance(
         covariance.genetic[:r, :r],
         covariance.phenotypic[:r, :r],
         covariance.leave_one_out[:, :r, :r],
-        basis.basis,
     )
+    h2, se = kernel.voxel_heritability(of_latents, basis.basis)
     about = {"n_blocks": len(covariance.leave_one_out), "median_h2": _median(h2)}
     _write(out, "voxel_h2", (h2, se), basis, covariance_path, model_path, about)
 
@@ -133,16 +106,15 @@ def voxel_rg(
     if sum(given is not None for given in (seed_voxel, seed_mm, with_trait)) != 1:
         raise click.UsageError("give one of --seed-voxel, --seed-mm and --with-trait")
     basis = read_basis(model_path)
-    covariance = read_genetic_covariance(covariance_path, basis.latents, model_path)
-    direction = np.zeros(len(covariance.traits))
+    traits, covariance = read_latents_covariance(covariance_path, basis.latents, model_path)
+    direction = np.zeros(len(traits))
     about: dict[str, Any]
     if with_trait is not None:
-        if with_trait not in covariance.traits:
+        if with_trait not in traits:
             raise InputError(
-                f"{covariance_path}: no trait '{with_trait}'; "
-                f"{nearest(with_trait, covariance.traits)}"
+                f"{covariance_path}: no trait '{with_trait}'; {nearest(with_trait, traits)}"
             )
-        direction[covariance.traits.index(with_trait)] = 1
+        direction[traits.index(with_trait)] = 1
         seed, about = file_name(with_trait), {"with_trait": with_trait}
     else:
         voxel = _seed(basis, seed_voxel, seed_mm)
@@ -156,9 +128,7 @@ def voxel_rg(
             f"{covariance_path}: the heritability of the {'trait' if with_trait else 'seed'} "
             f"({seed}) is not positive, so that it has no genetic correlation; choose another one"
         )
-    rg, se = kernel.voxel_genetic_correlation(
-        covariance.genetic, covariance.leave_one_out, direction, basis.basis
-    )
+    rg, se = kernel.voxel_genetic_correlation(covariance, direction, basis.basis)
     about["n_without_rg"] = int(np.isnan(rg).sum())
     _write(out, f"voxel_rg_{seed}", (rg, se), basis, covariance_path, model_path, about)
 

@@ -147,8 +147,8 @@ def voxels(
             )
     _write_table(out / "index.tsv", pd.DataFrame(index, columns=INDEX_COLUMNS))
     if regions is not None:
-        rows = pd.concat([pd.DataFrame(columns=REGION_COLUMNS), *of_regions])[REGION_COLUMNS]
-        _write_table(out / "regions.tsv", rows)
+        rows = pd.concat(of_regions) if of_regions else pd.DataFrame(columns=REGION_COLUMNS)
+        _write_table(out / "regions.tsv", rows[REGION_COLUMNS])
     log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
 
 

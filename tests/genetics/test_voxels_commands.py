@@ -1,0 +1,348 @@
+"""Maps and scans of voxels, out of stores of `axoloci-gwas associate`, beside direct regression."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from plink_files import write_plink
+from safetensors.numpy import save_file
+from scipy import stats
+
+from axoloci.io.bases import read_basis, write_linearised
+from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.tasks.genetics.cli import main as genetics
+from axoloci.tasks.genetics.voxels import se_error
+from axoloci.tasks.gwas.cli import main as gwas
+
+N, N_VARIANTS, N_MISSING = 300, 60, 20  # the first variants lack 5% of the people
+SHAPE = (5, 4, 4)
+AFFINE = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -7], [0, 0, 2, 5], [0, 0, 0, 1]])
+FEW = 7
+Floats = NDArray[np.float64]
+
+
+def run(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def done(command: Any, *arguments: object) -> None:
+    result = run(command, *arguments)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+
+
+def write_model(path: Path, mask: NDArray[np.bool_], mean: Floats, basis: Floats) -> None:
+    about = {
+        "format": "axoloci-encoder",
+        "format_version": 3,
+        "kind": "linear",
+        "measure": "fa",
+        "affine": AFFINE.tolist(),
+    }
+    arrays = {"mean": mean, "basis": basis, "latent_mean": np.zeros(len(basis))}
+    weights = {name: array.astype(np.float32) for name, array in arrays.items()}
+    save_file({"mask": mask, **weights}, path, {"axoloci": json.dumps(about)})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """People with maps, all and few components of these, and their associations.
+
+    Variant 40 has an effect at the voxels with x = 1.
+    """
+    folder = tmp_path_factory.mktemp("voxels")
+    rng = np.random.default_rng(1)
+    mask = rng.random(SHAPE) < 0.6
+    grid, n_voxels = np.argwhere(mask), int(mask.sum())
+    dosage = rng.binomial(2, 0.3, (N_VARIANTS, N)).astype(np.int8)
+    smooth = np.exp(-np.square(grid[:, None] - grid).sum(axis=2) / 2)
+    maps = 0.4 + 0.05 * rng.standard_normal((N, n_voxels)) @ np.linalg.cholesky(smooth).T
+    maps[:, grid[:, 0] == 1] += 0.018 * dosage[40][:, None]
+    dosage[:N_MISSING][rng.random((N_MISSING, N)) < 0.05] = -9
+    write_plink(folder / "g", dosage, ["1"] * 30 + ["2"] * 30)
+    ids = [f"i{k}" for k in range(N)]
+    covariates = rng.standard_normal((N, 3))
+    table = pd.DataFrame(covariates, columns=["a", "b", "c"]).assign(IID=ids)
+    table.to_csv(folder / "c.tsv", sep="\t", index=False)
+    mean = maps.mean(axis=0).astype(np.float32).astype(np.float64)
+    components = np.linalg.svd(maps - mean, full_matrices=False)[2]
+    np.savez(folder / "data.npz", maps=maps, covariates=covariates, dosage=dosage)
+    for name, r, precision in (
+        *(("all", n_voxels, kind) for kind in ("float64", "float32")),
+        ("few", FEW, "float64"),
+    ):
+        basis = components[:r].astype(np.float32).astype(np.float64)
+        write_model(folder / f"{name}.safetensors", mask, mean, basis)
+        latents = (maps - mean) @ np.linalg.pinv(basis)  # (N, r), so that all of them are the maps
+        names = [f"component_{k:03d}" for k in range(r)]
+        traits = pd.DataFrame(latents, columns=names).assign(sample_id=ids)
+        traits.to_parquet(folder / f"{name}.parquet", index=False)
+        done(
+            gwas,
+            *("associate", "--genotypes", folder / "g", "--traits", folder / f"{name}.parquet"),
+            *("--covariates", folder / "c.tsv", "--device", "cpu", "--threads", 1),
+            *("--precision", precision, "--out", folder / f"{name}-{precision}"),
+        )
+    return folder
+
+
+def regressed(y: Floats, dosage: NDArray[np.int8], covariates: Floats) -> tuple[Floats, Floats]:
+    """β and se of a variant on each column of y, by statsmodels, of who has a genotype."""
+    there = dosage >= 0
+    design = sm.add_constant(np.column_stack([dosage, covariates])[there])
+    fits = [sm.OLS(column[there], design).fit() for column in y.T]
+    return np.array([fit.params[1] for fit in fits]), np.array([fit.bse[1] for fit in fits])
+
+
+def truth(study: Path, variant: int, r: int | None = None) -> tuple[Floats, Floats]:
+    """The same of the maps, or of those that r components make."""
+    with np.load(study / "data.npz") as data:
+        maps, dosage, covariates = data["maps"], data["dosage"], data["covariates"]
+    if r is not None:
+        basis = read_basis(study / "few.safetensors")
+        latents = pd.read_parquet(study / "few.parquet").drop(columns="sample_id").to_numpy()
+        maps = basis.mean + latents @ basis.basis
+    return regressed(maps, dosage[variant], covariates)
+
+
+def mapped(study: Path, out: Path, name: str, store: str, *more: object) -> pd.DataFrame:
+    done(
+        genetics,
+        *("voxels", "--sumstats", study / store, "--model", study / f"{name}.safetensors"),
+        *("--out", out, *more),
+    )
+    return pd.read_csv(out / "index.tsv", sep="\t")
+
+
+def images(study: Path, out: Path, prefix: str) -> list[Floats]:
+    """β, se and −log10 p of the voxels of the mask."""
+    mask = read_basis(study / "all.safetensors").mask
+    found = []
+    for name in ("beta", "se", "neg_log10_p"):
+        image, affine = read_nifti(out / f"{prefix}_{name}.nii.gz", ndim=3)
+        np.testing.assert_array_equal(affine, AFFINE)
+        assert not image[~mask].any()
+        found.append(image[mask].astype(np.float64))
+    return found
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float64", 1e-6), ("float32", 1e-5)])
+def test_voxels__of_all_components_are_the_regressions_of_the_voxels(
+    study: Path, tmp_path: Path, precision: str, bound: float
+) -> None:
+    chosen = ("rs25", "rs40", "rs59")
+    options = [word for name in chosen for word in ("--variant", name)]
+    index = mapped(study, tmp_path, "all", f"all-{precision}", *options)
+    assert index["variant_id"].tolist() == list(chosen)
+    assert index["exact"].tolist() == ["yes"] * 3
+    for name, row in zip(chosen, index.itertuples(), strict=True):
+        beta, se, neg_log10_p = images(study, tmp_path, name)
+        expected = truth(study, int(name[2:]))
+        z = expected[0] / expected[1]
+        assert np.abs(beta / se - z).max() < bound
+        p = 2 * stats.t.sf(np.abs(z), N - 5)
+        np.testing.assert_allclose(neg_log10_p, -np.log10(p), rtol=1e-4)
+        assert row.peak_neg_log10_p == pytest.approx(neg_log10_p.max(), rel=1e-5)
+        about = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (about["n"], about["df"], about["exact"]) == (N, N - 5, True)
+        assert about["effect_allele"] == "A"
+        assert about["relative_error_of_se"] == 0
+        assert (about["linearised"], about["unit"]) == (False, "fa per effect allele")
+    basis = read_basis(study / "all.safetensors")
+    where = np.linalg.solve(AFFINE, [*index.loc[1, ["peak_x", "peak_y", "peak_z"]], 1])[:3]
+    assert basis.mask[tuple(np.rint(where).astype(int))]
+    assert round(where[0]) == 1  # where the planted effect is
+
+
+def test_voxels__of_few_components_are_the_regressions_of_their_maps(
+    study: Path, tmp_path: Path
+) -> None:
+    mapped(study, tmp_path, "few", "few-float64", "--variant", "rs40")
+    beta, se, _ = images(study, tmp_path, "rs40")
+    expected = truth(study, 40, FEW)
+    assert np.abs(beta / se - expected[0] / expected[1]).max() < 2e-6
+    np.testing.assert_allclose(se, expected[1], rtol=1e-6)
+
+
+def test_voxels__with_missing_genotypes_beta_is_exact_and_se_as_near_as_told(
+    study: Path, tmp_path: Path
+) -> None:
+    options = [word for v in range(N_MISSING) for word in ("--variant", f"rs{v}")]
+    index = mapped(study, tmp_path, "all", "all-float64", *options)
+    assert set(index["exact"]) == {"no"}
+    assert (index["n"] < N).all()
+    ratios = []
+    for variant in range(N_MISSING):
+        beta, se, _ = images(study, tmp_path, f"rs{variant}")
+        expected = truth(study, variant)
+        np.testing.assert_allclose(beta, expected[0], rtol=1e-5, atol=1e-8)
+        about = json.loads((tmp_path / f"rs{variant}.json").read_text())
+        n = about["n"]
+        told = about["relative_error_of_se"]
+        assert told == pytest.approx(float(se_error(np.array([n]), N)[0]))
+        assert told == pytest.approx(np.sqrt((1 / n - 1 / N) / 2))
+        assert "lack the genotype" in about["approximate_because"][0]
+        ratios.append((se / expected[1] - 1) / told)
+    assert 0.7 < np.sqrt(np.square(ratios).mean()) < 1.2
+    assert np.abs(ratios).max() < 4.5
+
+
+def test_voxels__regions_are_regressions_of_their_means(study: Path, tmp_path: Path) -> None:
+    basis = read_basis(study / "all.safetensors")
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels[:2], labels[2:] = 3, 8
+    write_nifti(tmp_path / "labels.nii.gz", labels, AFFINE)
+    (tmp_path / "names.tsv").write_text("3\tfront\n")
+    options = ("--variant", "rs40", "--atlas", tmp_path / "labels.nii.gz")
+    mapped(study, tmp_path, "all", "all-float64", *options, "--names", tmp_path / "names.tsv")
+    table = pd.read_csv(tmp_path / "regions.tsv", sep="\t")
+    assert table["region"].tolist() == ["front", "label_8"]
+    with np.load(study / "data.npz") as data:
+        maps, dosage, covariates = data["maps"], data["dosage"][40], data["covariates"]
+    inside = labels[basis.mask]
+    means = np.column_stack([maps[:, inside == number].mean(axis=1) for number in (3, 8)])
+    beta, se = regressed(means, dosage, covariates)
+    np.testing.assert_allclose(table["beta"], beta, rtol=1e-5)
+    np.testing.assert_allclose(table["se"], se, rtol=1e-5)
+    p = 2 * stats.t.sf(np.abs(beta / se), N - 5)
+    np.testing.assert_allclose(table["neg_log10_p"], -np.log10(p), rtol=1e-5)
+    assert table["n_voxels"].tolist() == [(inside == 3).sum(), (inside == 8).sum()]
+
+
+def test_voxels__takes_variants_by_place_and_leads_of_loci(study: Path, tmp_path: Path) -> None:
+    """All give the same bytes; the file of loci names the locus as well."""
+    mapped(study, tmp_path / "id", "few", "few-float64", "--variant", "rs40")
+    place = ("--variant", "chr2:1040:C:A")
+    mapped(study, tmp_path / "place", "few", "few-float64", *place)
+    lead = {"locus": 3, "chromosome": "2", "base_pair_location": 1040, "variant_id": "rs40"}
+    table = pd.DataFrame([{**lead, "effect_allele": "A", "other_allele": "C"}])
+    table.to_csv(tmp_path / "loci.tsv", sep="\t", index=False)
+    loci = ("--loci", tmp_path / "loci.tsv")
+    index = mapped(study, tmp_path / "loci", "few", "few-float64", *loci)
+    assert index[["locus", "prefix"]].to_numpy().tolist() == [[3, "3_rs40"]]
+    for name in ("beta", "se", "neg_log10_p"):
+        file = f"rs40_{name}.nii.gz"
+        one = (tmp_path / "id" / file).read_bytes()
+        assert (tmp_path / "place" / file).read_bytes() == one
+        assert (tmp_path / "loci" / f"3_{file}").read_bytes() == one
+    table.iloc[:0].to_csv(tmp_path / "none.tsv", sep="\t", index=False)
+    none = ("--loci", tmp_path / "none.tsv")
+    assert mapped(study, tmp_path / "none", "few", "few-float64", *none).empty
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rs400", "no variant 'rs400'; did you mean 'rs40'?"),
+        ("2:1044:A:G", "no variant '2:1044:A:G'; nearest: rs44 (2:1044:A:C), rs43"),
+        ("2:5000", "nearest: rs59 (2:1059:A:C), rs58"),
+        ("5:1044", "it has no chromosome '5'"),
+    ],
+)
+def test_voxels__names_the_nearest_of_a_variant_that_is_not_there(
+    study: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    given = ("--sumstats", study / "few-float64", "--model", study / "few.safetensors")
+    result = run(genetics, "voxels", *given, "--out", tmp_path / "o", "--variant", name)
+    assert result.exit_code == 1
+    assert words in result.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_voxels__by_place_opens_the_part_of_it_alone(study: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    for path in (study / "few-float64").rglob("*"):
+        if path.is_file():
+            copy = store / path.relative_to(study / "few-float64")
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    (part,) = (store / "chr1").glob("*.parquet")
+    part.write_bytes(b"0" * part.stat().st_size)
+    given = ("voxels", "--sumstats", store, "--model", study / "few.safetensors")
+    done(genetics, *given, "--variant", "2:1040", "--out", tmp_path / "maps")
+
+
+def test_voxels__refuses_a_model_of_other_traits_and_latents_that_were_transformed(
+    study: Path, tmp_path: Path
+) -> None:
+    given = ("--model", study / "all.safetensors", "--out", tmp_path / "o", "--variant", "rs40")
+    result = run(genetics, "voxels", "--sumstats", study / "few-float64", *given)
+    assert result.exit_code == 1
+    assert f"latents of {study / 'all.safetensors'}, such as component_007" in result.output
+    done(
+        gwas,
+        *("associate", "--genotypes", study / "g", "--traits", study / "few.parquet"),
+        *("--rank-normal", "values", "--device", "cpu", "--out", tmp_path / "ranks"),
+    )
+    given = ("--model", study / "few.safetensors", "--out", tmp_path / "o", "--variant", "rs40")
+    result = run(genetics, "voxels", "--sumstats", tmp_path / "ranks", *given)
+    assert result.exit_code == 1
+    assert "transformed before the association (--rank-normal)" in result.output
+
+
+def test_voxels__of_a_linearisation_are_marked(study: Path, tmp_path: Path) -> None:
+    basis = read_basis(study / "few.safetensors")
+    write_linearised(
+        *(tmp_path / "tangent.safetensors", basis.mask, AFFINE),
+        (basis.mean.astype(np.float32), basis.basis),
+        *(np.zeros(FEW, np.float32), basis.latents, {}),
+    )
+    given = ("--sumstats", study / "few-float64", "--out", tmp_path / "maps")
+    model = ("--model", tmp_path / "tangent.safetensors")
+    done(genetics, "voxels", *given, *model, "--variant", "rs40")
+    about = json.loads((tmp_path / "maps" / "rs40.json").read_text())
+    assert (about["linearised"], about["unit"]) == (True, "z-score per effect allele")
+    index = pd.read_csv(tmp_path / "maps" / "index.tsv", sep="\t")
+    assert index["linearised"].tolist() == ["yes"]
+    mapped(study, tmp_path / "same", "few", "few-float64", "--variant", "rs40")
+    same = (tmp_path / "same" / "rs40_beta.nii.gz").read_bytes()
+    assert (tmp_path / "maps" / "rs40_beta.nii.gz").read_bytes() == same
+
+
+def test_voxel_scan__finds_all_pairs_beyond_the_threshold(study: Path, tmp_path: Path) -> None:
+    given = ("--sumstats", study / "all-float64", "--model", study / "all.safetensors")
+    done(genetics, "voxel-scan", *given, "--p-threshold", 1e-3, "--out", tmp_path)
+    pairs = pd.read_parquet(tmp_path / "pairs.parquet")
+    basis = read_basis(study / "all.safetensors")
+    grid = np.argwhere(basis.mask)
+    expected, p_of = set(), []
+    for variant in range(N_MISSING, N_VARIANTS):
+        beta, se = truth(study, variant)
+        p = 2 * stats.t.sf(np.abs(beta / se), N - 5)
+        p_of.append(p)
+        expected |= {(f"rs{variant}", *map(int, grid[v])) for v in np.flatnonzero(p <= 1e-3)}
+    whole = pairs[pairs["n"] == N]
+    columns = ["variant_id", "voxel_i", "voxel_j", "voxel_k"]
+    assert set(whole[columns].itertuples(index=False, name=None)) == expected
+    assert len(expected) > 10
+    strongest = np.min(p_of)
+    assert whole["neg_log10_p"].max() == pytest.approx(-np.log10(strongest), rel=1e-8)
+    count, _ = read_nifti(tmp_path / "n_variants.nii.gz", ndim=3)
+    assert count.sum() == len(pairs)
+    first = pairs.iloc[0]
+    assert count[first.voxel_i, first.voxel_j, first.voxel_k] >= 1
+    largest, _ = read_nifti(tmp_path / "max_neg_log10_p.nii.gz", ndim=3)
+    by_voxel = pairs.groupby(columns[1:])["neg_log10_p"].max()
+    for place, value in by_voxel.items():
+        assert largest[place] == pytest.approx(value, rel=1e-6)
+    assert largest.astype(bool).sum() == len(by_voxel)
+    about = json.loads((tmp_path / "voxel_scan.json").read_text())
+    assert about["n_tested"] == N_VARIANTS
+    assert about["n_pairs"] == len(pairs)
+
+
+def test_voxel_scan__too_many_pairs_are_an_error(study: Path, tmp_path: Path) -> None:
+    given = ("--sumstats", study / "few-float64", "--model", study / "few.safetensors")
+    more = ("--p-threshold", 0.5, "--max-pairs", 100, "--out", tmp_path)
+    result = run(genetics, "voxel-scan", *given, *more)
+    assert result.exit_code == 1
+    assert "more than 100 pairs have p up to 0.5" in result.output
+    assert list(tmp_path.iterdir()) == []
