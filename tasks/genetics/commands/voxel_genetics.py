@@ -52,7 +52,7 @@ def read_latents_covariance(
     ordered = GeneticCovariance(
         covariance.genetic[both],
         covariance.phenotypic[both],
-        covariance.leave_one_out[:, *both],
+        np.stack([one[both] for one in covariance.leave_one_out]),
     )
     return [traits[k] for k in order], ordered
 

@@ -78,8 +78,9 @@ def voxel_scan(
 
     OUT/pairs.parquet: a row a pair, with the voxel's place in the grid from 0. n_variants.nii.gz
     and max_neg_log10_p.nii.gz: how many variants a voxel has, and its strongest. Variants whose
-    joint R² with all latents is too small for any voxel are done by that alone; nothing is
-    approximate but what `axoloci-genetics voxels` says of single variants.
+    joint R² with all latents is too small for any voxel are done by that alone, most of them where
+    latents are few; the others take a product with all voxels. Nothing is approximate but what
+    `axoloci-genetics voxels` says of single variants.
     """
     opened = open_voxel_store(sumstats, model_path, traits)
     store, basis = opened.store, opened.basis
