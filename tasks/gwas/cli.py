@@ -1,4 +1,4 @@
-"""`axoloci-gwas`: genotype components, association, export."""
+"""`axoloci-gwas`: genotype components, association, residuals, export."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ from axoloci.tasks.gwas.permutation import N_PERMUTED
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 from axoloci.tasks.gwas.relatedness import warn_of_relatives
 from axoloci.tasks.gwas.relationship import N_PROBES
+from axoloci.tasks.gwas.residuals import residuals
 
 log = logging.getLogger("axoloci")
 
 main = step_group(
     __name__, "Genome-wide association of all traits in one reading of the genotypes."
 )
+main.add_command(residuals)
 
 MOST_NAMED = 6  # traits, in a line
 SHARED_WITH_RIDGE = {  # fields of its inputs, by their options
