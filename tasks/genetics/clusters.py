@@ -15,8 +15,8 @@ over the signs, and that average stands for it. Signs squared being 1, it needs 
 References
 ----------
 Wu 1986, doi:10.1214/aos/1176350142; Davidson and Flachaire 2008,
-doi:10.1016/j.jeconom.2008.08.003; in imaging Zhu et al. 2007, doi:10.1198/016214507000000752;
-sizes of clusters: Friston et al. 1994, doi:10.1002/hbm.460010306.
+doi:10.1016/j.jeconom.2008.08.003; sizes of clusters: Friston et al. 1994,
+doi:10.1002/hbm.460010306; of components of maps: Fang et al. 2026, doi:10.1038/s41467-026-69816-z.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def correlation_basis(
     """
     squares = voxel_variances(residuals.T @ residuals, basis)  # (n_voxels,)
     squares *= 1 - n_covariates / len(residuals)
-    varies = squares > 0
-    scale = np.divide(1, np.sqrt(squares, where=varies, out=squares), where=varies, out=0 * squares)
+    with np.errstate(divide="ignore"):
+        scale = np.where(squares > 0, 1 / np.sqrt(squares), 0)
     return np.asarray(basis * scale, dtype=np.float32)
 
 

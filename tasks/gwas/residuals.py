@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError, nearest
 from axoloci.io.files import check_outputs
 from axoloci.io.genotype_files import VARIANT_COLUMNS
-from axoloci.io.genotypes import MISSING, Dosage, Genotypes
+from axoloci.io.genotypes import MISSING, Genotypes
 from axoloci.io.residuals import write_residuals
 from axoloci.tasks.gwas.engine import analysis_of, design_of
 from axoloci.tasks.gwas.inputs import AnalysisInputs, prepare
@@ -24,7 +25,7 @@ from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 log = logging.getLogger("axoloci")
 
 
-def dosage_residuals(dosage: Dosage, q: NDArray[np.float64]) -> NDArray[np.float64]:
+def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the covariates leave of each variant, the mean standing for a missing genotype.
 
     Parameters
