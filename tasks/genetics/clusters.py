@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 
-from axoloci.tasks.genetics.voxels import voxel_variances
-
 CLUSTER_P = 1e-5  # two-sided, of a voxel of a cluster
 N_BOOTSTRAPS = 1000
 CONNECTIVITY = 26  # voxels that share a corner; 18: an edge, 6: a face
@@ -165,27 +163,29 @@ def critical_correlation(p: float, df: float) -> float:
 
 
 def correlation_basis(
-    residuals: NDArray[np.float64], basis: NDArray[np.floating], n_covariates: int
+    basis: NDArray[np.floating],
+    variances: NDArray[np.float64],
+    n_samples: int,
+    n_covariates: int,
 ) -> NDArray[np.float32]:
-    """What scores of unit dosages are multiplied by to give partial correlations with the voxels.
+    """What resampled scores are multiplied by to give partial correlations with the voxels.
 
-    A row of B over the root of b'E'Eb (1 − p / n), the resampled sum of squares.
+    Columns of B over the roots of the resampled sums of squares, b'E'Eb (1 − p / n).
 
     Parameters
     ----------
-    residuals
-        [float64, shape: (n_samples, r)] E.
     basis
         [shape: (r, n_voxels)] B.
-    n_covariates
-        p, with the intercept.
+    variances
+        [float64, shape: (n_voxels,)] b'E'Eb, from `voxel_variances`.
+    n_samples, n_covariates
+        n, and p with the intercept.
 
     Returns
     -------
     [float32, shape: (r, n_voxels)] 0 at voxels that do not vary.
     """
-    squares = voxel_variances(residuals.T @ residuals, basis)  # (n_voxels,)
-    squares *= 1 - n_covariates / len(residuals)
+    squares = variances * (1 - n_covariates / n_samples)
     with np.errstate(divide="ignore"):
         scale = np.where(squares > 0, 1 / np.sqrt(squares), 0)
     return np.asarray(basis * scale, dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from axoloci.io.nifti import read_nifti
 from axoloci.io.residuals import read_residuals, write_residuals
 from axoloci.tasks.genetics import clusters as kernel
 from axoloci.tasks.genetics.cli import main as genetics
+from axoloci.tasks.genetics.voxels import voxel_variances
 from axoloci.tasks.gwas.cli import main as gwas
 
 Floats = NDArray[np.float64]
@@ -102,7 +104,8 @@ def test_resampled_scores__give_the_t_of_each_resampled_voxel(n_covariates: int)
     basis = rng.normal(size=(r, n_voxels))
     basis[:, 3] = 0  # a voxel that does not vary
     scores = kernel.resampled_scores(g, left, 12, seed=5)
-    correlation = scores @ kernel.correlation_basis(left, basis, n_covariates)
+    variances = voxel_variances(left.T @ left, basis)
+    correlation = scores @ kernel.correlation_basis(basis, variances, n, n_covariates)
     df = n - n_covariates - 1
     found = correlation * np.sqrt(df / (1 - correlation**2))  # t
     signs = 2.0 * np.random.default_rng(5).integers(0, 2, (12, n), dtype=np.int8) - 1
@@ -152,17 +155,16 @@ def test_bootstrap__keeps_its_level_where_variance_goes_with_the_variant() -> No
     left = images @ basis.T
     left -= q @ (q.T @ left)
     neighbour = kernel.neighbours(np.ones(grid, dtype=bool))
-    standardised = kernel.correlation_basis(left, basis, 2)
-    exact = basis / np.sqrt(np.einsum("rv,rv->v", basis, left.T @ left @ basis))
+    variances = voxel_variances(left.T @ left, basis)
+    standardised = kernel.correlation_basis(basis, variances, n, 2)
+    observed = kernel.correlation_basis(basis, variances, n, 0)
     limit = kernel.critical_correlation(0.01, n - 3)
     rejected = 0
     for _ in range(n_variants):
         g = rng.binomial(2, np.where(noisy, 0.5, 0.1)).astype(float)
         g -= q @ (q.T @ g)
         scores = (g / np.linalg.norm(g)) @ left
-        size = kernel.largest_clusters(
-            scores[None].astype(np.float32), exact.astype(np.float32), limit, neighbour
-        )
+        size = kernel.largest_clusters(scores[None].astype(np.float32), observed, limit, neighbour)
         chance = kernel.largest_clusters(
             kernel.resampled_scores(g, left, 99, 1), standardised, limit, neighbour
         )
@@ -313,7 +315,7 @@ def test_clusters__without_any_is_an_empty_table(study: Path, tmp_path: Path) ->
         ({"residuals": "some_r.parquet"}, "lacks 19 of the 20 latents"),
         ({"residuals": "d.parquet"}, "residuals of dosages, not of traits"),
         ({"dosages": "swapped.parquet"}, "rs1 has other effects on the residuals than in the"),
-        ({"dosages": "unknown.parquet"}, "lacks 1 of the 3 variants or did not test them"),
+        ({"dosages": "unknown.parquet"}, "no variant '1:1001 (rs1)'; nearest"),
         ({"variant": "rs11"}, "no variant rs11; did you mean 'rs1'?"),
     ],
 )
@@ -332,3 +334,13 @@ def test_clusters__refuses_what_does_not_belong_together(
     assert done.exit_code == 1
     assert said in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_clusters__refuses_a_mixed_model(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study / "s", tmp_path / "s")
+    about = json.loads((tmp_path / "s" / "sumstats.json").read_text())
+    about["trait_correlation_of_chromosome"] = {"1": about["trait_correlation"]}
+    (tmp_path / "s" / "sumstats.json").write_text(json.dumps(about))
+    done = clusters(study, tmp_path / "c.tsv", sumstats=str(tmp_path / "s"))
+    assert done.exit_code == 1
+    assert "associate unrelated people without --loco" in done.output

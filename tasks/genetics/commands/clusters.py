@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,15 +14,25 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError, nearest
-from axoloci.io.bases import Basis, read_basis
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.nifti import write_nifti
 from axoloci.io.residuals import Residuals, read_residuals
-from axoloci.io.sumstats import Sumstats, neg_log10_p, read_sumstats
+from axoloci.io.sumstats import Sumstats
 from axoloci.tasks.genetics import clusters as kernel
-from axoloci.tasks.genetics.commands.selection import SUMSTATS, columns_of
-from axoloci.tasks.genetics.voxels import voxel_effects
+from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
+from axoloci.tasks.genetics.commands.variants import (
+    VariantStatistics,
+    WantedVariant,
+    read_variants,
+)
+from axoloci.tasks.genetics.commands.voxel_model import (
+    MODEL,
+    VoxelStore,
+    file_name,
+    open_voxel_store,
+)
+from axoloci.tasks.genetics.voxels import voxel_effects, voxel_neg_log10_p, voxel_variances
 
 log = logging.getLogger("axoloci")
 
@@ -39,39 +47,9 @@ CLUSTER_COLUMNS = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Association:
-    """A variant as the store has it.
-
-    Attributes
-    ----------
-    column
-        Its place in the table of dosages.
-    variant
-        Its row: place, alleles, n.
-    beta, se : float64, (r,)
-        Of the latents.
-    df
-        Residual degrees of freedom.
-    """
-
-    column: int
-    variant: pd.Series
-    beta: NDArray[np.float64]
-    se: NDArray[np.float64]
-    df: float
-
-
 @click.command()
 @SUMSTATS
-@click.option(
-    "--model",
-    "model_path",
-    required=True,
-    type=FILE,
-    help="Linear representation whose components were associated, or a linearised one "
-    "(.safetensors).",
-)
+@MODEL
 @click.option(
     "--residuals",
     "residuals_path",
@@ -91,6 +69,7 @@ class _Association:
     multiple=True,
     help="Id of a variant to look at; several times for several. Without it all of --dosages.",
 )
+@traits_option("that are the latents of the model, in their order; without it those of its names.")
 @click.option(
     "--n-bootstraps",
     type=click.IntRange(min=1),
@@ -125,6 +104,7 @@ def clusters(
     residuals_path: Path,
     dosages_path: Path,
     variant: tuple[str, ...],
+    traits: str | None,
     n_bootstraps: int,
     cluster_p: float,
     connectivity: str,
@@ -136,45 +116,47 @@ def clusters(
     A cluster is of connected voxels with a p below --cluster-p and one direction of effect. Its
     p_fwe is the share of resamples in which chance makes a cluster as large, of either direction,
     anywhere in the image: below 0.05 it is found with a family-wise error of 5% for the variant.
-    Many variants are as many families: with lead variants of a genome-wide test that is what is
-    asked, and of a list of your own divide 0.05 by its length. Its size is judged, and not how
-    strong the effect is in it, for which peak_neg_log10_p stands beside it.
+    Of several variants each is a family of its own: to be wrong about none of them, divide 0.05 by
+    their number. The size of a cluster is judged, and not how strong the effect is in it, for which
+    peak_neg_log10_p stands beside it.
 
     For people who are not related; where people lack the genotype the resamples take its mean.
     """
-    store = read_sumstats(sumstats)
+    opened = open_voxel_store(sumstats, model_path, traits)
+    store, basis = opened.store, opened.basis
     if store.of_mixed_model:
         raise InputError(
             f"{sumstats}: of a mixed model, and relatives share what the bootstrap takes for "
             "chance; associate unrelated people without --loco for this"
         )
-    basis = read_basis(model_path)
     residuals = read_residuals(residuals_path, "traits")
     dosages = read_residuals(dosages_path, "dosages")
     _check_people(residuals, residuals_path, store)
     _check_people(dosages, dosages_path, store)
-    left = _traits_of(residuals, residuals_path, store, basis, model_path)  # (n_samples, r)
+    left = _left_of_traits(residuals, residuals_path, opened)  # (n_samples, r)
     chosen = _chosen(dosages, dosages_path, variant)
-    found = _associations(store, basis, dosages, chosen)
-    _check_dosages(dosages, dosages_path, found, left)
+    found = read_variants(store, [_wanted(dosages, k) for k in chosen], opened.columns)
+    g = dosages.left[:, chosen]  # (n_samples, m)
+    _check_dosages(g, found, left, dosages_path)
 
-    sums = left.T @ left  # (r, r)
-    standardised = kernel.correlation_basis(left, basis.basis, store.n_covariates)
+    variances = voxel_variances(opened.sums, basis.basis)  # (n_voxels,)
+    standardised = kernel.correlation_basis(
+        basis.basis, variances, store.n_samples, store.n_covariates
+    )
     neighbour = kernel.neighbours(basis.mask, int(connectivity))
     tables = [pd.DataFrame(columns=CLUSTER_COLUMNS)]
-    for one in progress(found, "cluster inference", len(found)):
-        limit = kernel.critical_correlation(cluster_p, one.df)
-        observed, labels = _observed(one, sums, limit, neighbour, basis)
-        file_name = re.sub(r"[^\w.-]", "_", dosages.names[one.column])
-        image = out.with_name(f"{out.stem}_{file_name}.nii.gz")
+    for row in progress(range(len(chosen)), "cluster inference", len(chosen)):
+        limit = kernel.critical_correlation(cluster_p, found.df[row])
+        observed, labels = _observed(opened, found, row, variances, limit, neighbour)
+        if len(observed):
+            scores = kernel.resampled_scores(g[:, row], left, n_bootstraps, seed)
+            chance = kernel.largest_clusters(scores, standardised, limit, neighbour)
+            observed["p_fwe"] = kernel.family_wise_p(observed["n_voxels"].to_numpy(), chance)
+            tables.append(observed)
+        name = file_name(dosages.names[chosen[row]])
+        image = out.with_name(f"{out.stem}_{name}.nii.gz")
         write_nifti(image, basis.volume(labels), basis.affine)
-        if observed.empty:
-            continue
-        scores = kernel.resampled_scores(dosages.left[:, one.column], left, n_bootstraps, seed)
-        chance = kernel.largest_clusters(scores, standardised, limit, neighbour)
-        observed["p_fwe"] = kernel.family_wise_p(observed["n_voxels"].to_numpy(), chance)
-        tables.append(observed.assign(**{name: one.variant[name] for name in VARIANT_COLUMNS}))
-    table = pd.concat(tables[1:] or tables, ignore_index=True)[CLUSTER_COLUMNS]
+    table = pd.concat(tables[1:] or tables, ignore_index=True)
     write_text(out, table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
     significant = table["p_fwe"] < 0.05
     write_json(
@@ -217,36 +199,29 @@ def _check_people(table: Residuals, path: Path, store: Sumstats) -> None:
     )
 
 
-def _traits_of(
-    residuals: Residuals, path: Path, store: Sumstats, basis: Basis, model_path: Path
-) -> NDArray[np.float64]:
+def _left_of_traits(residuals: Residuals, path: Path, opened: VoxelStore) -> NDArray[np.float64]:
     """Residuals of the model's latents (n_samples, r), in its order.
 
     Raises
     ------
     InputError
-        A latent is not there, some people lack it, or its spread is another than in the store.
+        A latent is not there, or its spread is another than in the store.
     """
-    absent = [name for name in basis.latents if name not in residuals.names]
+    store = opened.store
+    names = [store.traits[k] for k in opened.columns]
+    absent = [name for name in names if name not in residuals.names]
     if absent:
         raise InputError(
-            f"{path}: lacks {len(absent)} of the {len(basis.latents)} latents of {model_path}, "
-            f"such as {absent[0]}; {nearest(absent[0], residuals.names)}"
+            f"{path}: lacks {len(absent)} of the {len(names)} latents, such as {absent[0]}; "
+            f"{nearest(absent[0], residuals.names)}"
         )
-    left = residuals.left[:, [residuals.names.index(name) for name in basis.latents]]
-    lacking = np.isnan(left).any(axis=1)
-    if lacking.any():
-        raise InputError(
-            f"{path}: {lacking.sum()} people lack some latent, such as "
-            f"'{residuals.sample_id[int(np.argmax(lacking))]}'; voxels are combinations of all: "
-            "run the association and the residuals with --complete-traits"
-        )
-    known = store.trait_residual_sd[columns_of(store, basis.latents)]
+    left = residuals.left[:, [residuals.names.index(name) for name in names]]
+    known = store.trait_residual_sd[opened.columns]  # (r,)
     off = np.abs(np.sqrt(np.square(left).mean(axis=0)) / known - 1)
-    if off.max() > SAME_SPREAD:
+    if not off.max() <= SAME_SPREAD:  # or someone lacks a latent
         worst = int(np.argmax(off))
         raise InputError(
-            f"{path}: the residual standard deviation of {basis.latents[worst]} differs by "
+            f"{path}: the residual standard deviation of {names[worst]} differs by "
             f"{off[worst]:.2g} of itself from that of {store.path}; run axoloci-gwas residuals "
             "with the same traits, transforms and covariates as associate"
         )
@@ -264,92 +239,74 @@ def _chosen(dosages: Residuals, path: Path, wanted: Sequence[str]) -> list[int]:
     return [k for k, name in enumerate(dosages.names) if not wanted or name in wanted]
 
 
-def _associations(
-    store: Sumstats, basis: Basis, dosages: Residuals, chosen: Sequence[int]
-) -> list[_Association]:
-    """The chosen variants of the table of dosages in the store.
-
-    Raises
-    ------
-    InputError
-        The store lacks a variant, or did not test it.
-    """
-    columns = columns_of(store, basis.latents)
-    wanted = pd.DataFrame([dosages.about["variants"][k] for k in chosen])[VARIANT_COLUMNS]
-    keys = pd.MultiIndex.from_frame(wanted)
-    found: dict[int, _Association] = {}
-    there = {part["chromosome"] for part in store.info["parts"]}
-    for chromosome in sorted(there & set(wanted["chromosome"])):
-        for block in store.blocks(chromosome):
-            place = keys.get_indexer(pd.MultiIndex.from_frame(block.variants[VARIANT_COLUMNS]))
-            for i in np.flatnonzero(place >= 0):
-                beta, se = (each[i, columns].astype(np.float64) for each in (block.beta, block.se))
-                if np.isfinite(beta).all():
-                    found[place[i]] = _Association(
-                        chosen[place[i]], block.variants.iloc[i], beta, se, block.df[i, columns[0]]
-                    )
-    absent = [name for k, name in enumerate(wanted["variant_id"]) if k not in found]
-    if absent:
-        raise InputError(
-            f"{store.path}: lacks {len(absent)} of the {len(chosen)} variants or did not test "
-            f"them, such as {', '.join(absent[:3])}; name the others by --variant"
-        )
-    return [found[k] for k in range(len(chosen))]
+def _wanted(dosages: Residuals, column: int) -> WantedVariant:
+    """A variant of the table of dosages, as it is looked for in the store."""
+    of = dosages.about["variants"][column]
+    alleles = tuple(sorted((of["effect_allele"], of["other_allele"])))
+    name = f"{of['chromosome']}:{of['base_pair_location']} ({of['variant_id']})"
+    return WantedVariant(name, of["chromosome"], of["base_pair_location"], alleles)
 
 
 def _check_dosages(
-    dosages: Residuals, path: Path, found: Sequence[_Association], left: NDArray[np.float64]
+    g: NDArray[np.float64], found: VariantStatistics, left: NDArray[np.float64], path: Path
 ) -> None:
-    """Refuse dosages whose effects on the latents, of residuals `left`, are not the store's."""
-    for one in found:
-        g = dosages.left[:, one.column]
-        off = (g @ left / np.square(g).sum() - one.beta) / one.se  # (r,)
-        lacking = 1 - one.variant["n"] / len(g)  # share of people, for whom there is the mean
-        if not np.sqrt(np.square(off).mean()) < MOST_OFF + 2 * np.sqrt(lacking):
-            raise InputError(
-                f"{path}: {dosages.names[one.column]} has other effects on the residuals than in "
-                "the association; run axoloci-gwas residuals with the same genotypes, covariates "
-                "and transforms as associate"
-            )
+    """Refuse dosages (n_samples, m) whose effects on residuals (n_samples, r) are not the store's.
+
+    Those of the other allele are, among others.
+    """
+    beta = g.T @ left / np.square(g).sum(axis=0)[:, None]  # (m, r)
+    off = np.sqrt(np.square((beta - found.beta) / found.se).mean(axis=1))  # (m,)
+    lacking = 1 - found.variants["n"].to_numpy() / len(g)  # shares of people with the mean
+    wrong = ~(off < MOST_OFF + 2 * np.sqrt(lacking))
+    if wrong.any():
+        name = found.variants["variant_id"].iloc[int(np.argmax(wrong))]
+        raise InputError(
+            f"{path}: {name} has other effects on the residuals than in the association, or was "
+            "not tested there; run axoloci-gwas residuals with the same genotypes, covariates and "
+            "transforms as associate"
+        )
 
 
 def _observed(
-    one: _Association,
-    sums: NDArray[np.float64],
+    opened: VoxelStore,
+    found: VariantStatistics,
+    row: int,
+    variances: NDArray[np.float64],
     limit: float,
     neighbour: NDArray[np.int32],
-    basis: Basis,
 ) -> tuple[pd.DataFrame, NDArray[np.int32]]:
     """Clusters of a variant, the largest first, and the number of each voxel's, 0 in none."""
+    basis, df = opened.basis, found.df[row]
+    beta, se = found.beta[[row]], found.se[[row]]  # (1, r)
     [effect], [error] = voxel_effects(
-        one.beta[None], one.se[None], np.array([one.df]), sums, basis.basis
-    )
-    length = np.hypot(effect, error * np.sqrt(one.df))  # (n_voxels,)
+        beta, se, found.df[[row]], opened.sums, basis.basis, variances
+    )  # (n_voxels,)
+    length = np.hypot(effect, error * np.sqrt(df))
     correlation = np.divide(effect, length, out=np.zeros_like(effect), where=length > 0)
-    found = kernel.find_clusters(correlation[None], limit, neighbour)
-    size = np.bincount(found.label, minlength=found.n_clusters)
+    beyond = kernel.find_clusters(correlation[None], limit, neighbour)
+    size = np.bincount(beyond.label, minlength=beyond.n_clusters)
     order = np.argsort(-size, kind="stable")
     labels = np.zeros(basis.n_voxels, dtype=np.int32)
-    labels[found.voxel] = 1 + np.argsort(order)[found.label]
+    labels[beyond.voxel] = 1 + np.argsort(order)[beyond.label]
     voxel_mm3 = abs(np.linalg.det(basis.affine[:3, :3]))
-    index = np.argwhere(basis.mask)  # (n_voxels, 3)
+    index, world = np.argwhere(basis.mask), basis.world()  # (n_voxels, 3) both
     rows = []
-    for number in range(1, found.n_clusters + 1):
+    for number in range(1, beyond.n_clusters + 1):
         voxels = np.flatnonzero(labels == number)
         peak = voxels[np.argmax(np.abs(correlation[voxels]))]
-        x, y, z = basis.affine[:3, :3] @ index[peak] + basis.affine[:3, 3]
-        with np.errstate(divide="ignore"):
-            t = effect[peak] / error[peak]
+        at = slice(peak, peak + 1)
+        [[neg_log10_p]] = voxel_neg_log10_p(effect[None, at], error[None, at], found.df[[row]])
         rows.append(
             {
+                **{name: found.variants[name].iloc[row] for name in VARIANT_COLUMNS},
                 "cluster": number,
                 "sign": "positive" if effect[peak] > 0 else "negative",
                 "n_voxels": len(voxels),
                 "volume_mm3": len(voxels) * voxel_mm3,
                 **dict(zip(("peak_i", "peak_j", "peak_k"), index[peak], strict=True)),
-                **{"peak_x": x, "peak_y": y, "peak_z": z},
+                **dict(zip(("peak_x", "peak_y", "peak_z"), world[peak], strict=True)),
                 "peak_beta": effect[peak],
-                "peak_neg_log10_p": neg_log10_p(t, one.df),
+                "peak_neg_log10_p": neg_log10_p,
             }
         )
-    return pd.DataFrame(rows), labels
+    return pd.DataFrame(rows, columns=CLUSTER_COLUMNS), labels
