@@ -184,3 +184,41 @@ class MapHeritability(shell.Task["MapHeritability.Outputs"]):
 
         h2: File = shell.out(callable=made("{out}/voxel_h2.nii.gz"), help="heritability")
         se: File = shell.out(callable=made("{out}/voxel_h2_se.nii.gz"), help="standard error")
+
+
+@shell.define
+class InferClusters(shell.Task["InferClusters.Outputs"]):
+    """Clusters of voxels that variants change, by a wild bootstrap."""
+
+    executable = ["axoloci-genetics", "clusters"]
+
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    residuals: File = shell.arg(
+        argstr="--residuals", help="traits less their covariates, of `ComputeResiduals`"
+    )
+    dosages: File = shell.arg(argstr="--dosages", help="likewise the variants")
+    variant: list[str] | None = shell.arg(
+        argstr="--variant ...", default=None, help="variants to look at; without it all"
+    )
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits that are the latents, such as component_*"
+    )
+    n_bootstraps: int | None = shell.arg(
+        argstr="--n-bootstraps", default=None, help="resamples of each variant"
+    )
+    cluster_p: float | None = shell.arg(
+        argstr="--cluster-p", default=None, help="p that makes a voxel one of a cluster"
+    )
+    connectivity: str | None = shell.arg(
+        argstr="--connectivity", default=None, help="voxels beside one: 6, 18 or 26"
+    )
+    seed: int | None = shell.arg(argstr="--seed", default=None, help="of the signs that are drawn")
+    out: str = shell.arg(argstr="--out", default="clusters", help="folder of table and images")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """One row a cluster, and one image a variant."""
+
+        clusters: File = shell.out(callable=made("{out}/clusters.tsv"), help="table of clusters")
+        images: Directory = shell.out(callable=made("{out}"), help="where the clusters are")

@@ -11,13 +11,14 @@ import click
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from axoloci.errors import InputError, nearest
 from axoloci.io.files import check_outputs
 from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.genotypes import MISSING, Genotypes
 from axoloci.io.residuals import write_residuals
-from axoloci.tasks.gwas.engine import analysis_of, design_of
+from axoloci.tasks.gwas.engine import analysis_of, default_threads, design_of
 from axoloci.tasks.gwas.inputs import AnalysisInputs, prepare
 from axoloci.tasks.gwas.options import FILE, analysis_inputs
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
@@ -75,11 +76,22 @@ def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np
     "--dosages",
     type=click.Path(path_type=Path),
     default="dosages.parquet",
-    help="Likewise of the variants of --variant and --loci, in copies of the effect allele; the "
-    "mean stands for a missing genotype.",
+    help="Likewise of the variants of --variant and --loci, if any, in copies of the effect "
+    "allele; the mean stands for a missing genotype.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    help="CPU threads; without it OMP_NUM_THREADS, or all cores where that is not set.",
 )
 def residuals(
-    inputs: AnalysisInputs, variant: tuple[str, ...], loci: Path | None, out: Path, dosages: Path
+    inputs: AnalysisInputs,
+    variant: tuple[str, ...],
+    loci: Path | None,
+    out: Path,
+    dosages: Path,
+    threads: int | None,
 ) -> None:
     """Write what the covariates leave of the traits, for the people whom associate tests.
 
@@ -92,7 +104,8 @@ def residuals(
     check_outputs({"--out": out, "--dosages": dosages})
     study = prepare(inputs)
     chosen = _chosen_variants(study.source, variant, loci)
-    fitted = analysis_of(design_of(study, Ploidy.DIPLOID), study.trait_values)
+    with threadpool_limits(threads or default_threads(), user_api="blas"):
+        fitted = analysis_of(design_of(study, Ploidy.DIPLOID), study.trait_values)
     model, about = fitted.model, {"covariates": fitted.design.covariates}
     for k, why in model.excluded.items():
         log.warning("trait %s is left out: %s", study.traits[k], why)
@@ -104,20 +117,19 @@ def residuals(
     names = [study.traits[k] for k in tested]
     adjusted = (model.y * model.scale)[:, order]  # (n_samples, n_tested)
     adjusted[np.isnan(study.trait_values[:, tested])] = np.nan
-    if len(chosen):
-        index = fitted.design.sample_index
-        read = [study.source.read(row, row + 1, index) for row in chosen]
-        left = dosage_residuals(np.concatenate(read), model.q)  # (n_samples, n_chosen)
-        variants = study.source.variants.iloc[chosen]
-        rows = variants[VARIANT_COLUMNS].to_dict("records")
-        ids = variants["variant_id"].tolist()
-        write_residuals(dosages, "dosages", study.people, ids, left, {**about, "variants": rows})
-        log.info("%s: residual dosages of %d variants", dosages, len(ids))
+    dosage = np.empty((len(chosen), len(study.people)), dtype=study.source.dtype)
+    for own, row in zip(dosage, chosen, strict=True):
+        own[:] = study.source.read(row, row + 1, fitted.design.sample_index)[0]
+    left = dosage_residuals(dosage, model.q)  # (n_samples, n_chosen)
+    variants = study.source.variants.iloc[chosen]
+    rows = variants[VARIANT_COLUMNS].to_dict("records")
+    ids = variants["variant_id"].tolist()
+    write_residuals(dosages, "dosages", study.people, ids, left, {**about, "variants": rows})
     write_residuals(out, "traits", study.people, names, adjusted, about)
     log.info(
-        "%s: residuals of %d traits of %d people, %d covariates with the intercept; a value for "
-        "each person, not for sharing",
-        *(out, len(names), len(study.people), len(fitted.design.covariates)),
+        "%s, %s: residuals of %d traits and %d variants of %d people, %d covariates with the "
+        "intercept; a value for each person, not for sharing",
+        *(out, dosages, len(names), len(ids), len(study.people), len(about["covariates"])),
     )
 
 
@@ -127,7 +139,7 @@ def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -
     Raises
     ------
     InputError
-        A variant is not there, an id is of several, or none is on an autosome.
+        A variant is not there, or an id is of several.
     """
     variants = source.variants
     of_id = variants["variant_id"]
@@ -170,6 +182,4 @@ def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -
             ", ".join(others),
         )
         rows = rows[diploid]
-        if not len(rows):
-            raise InputError(f"{source.path}: none of the variants named is on an autosome")
     return rows

@@ -216,6 +216,32 @@ class PrepareGwas(RunGwas):
 
 
 @shell.define
+class ComputeResiduals(AnalysisInputs, shell.Task["ComputeResiduals.Outputs"]):
+    """What the covariates leave of the traits: a value for each person, not for sharing."""
+
+    executable = ["axoloci-gwas", "residuals"]
+
+    variant: list[str] | None = shell.arg(
+        argstr="--variant ...", default=None, help="variants whose dosages are adjusted as well"
+    )
+    loci: File | None = shell.arg(
+        argstr="--loci", default=None, help="table of loci, whose lead variants are as well"
+    )
+    out: str = shell.arg(argstr="--out", default="residuals.parquet", help="table of the traits")
+    dosages: str = shell.arg(
+        argstr="--dosages", default="dosages.parquet", help="table of the variants"
+    )
+
+    class Outputs(shell.Outputs):
+        """One row a person."""
+
+        residuals: File = shell.out(callable=made("{out}"), help="traits less their covariates")
+        adjusted_dosages: File = shell.out(
+            callable=made("{dosages}"), help="likewise the variants, if any is named"
+        )
+
+
+@shell.define
 class ExportSumstats(shell.Task["ExportSumstats.Outputs"]):
     """Summary statistics of one trait as text, for other programs."""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from plink_files import write_plink
 from safetensors.numpy import save_file
 from scipy import ndimage, stats
+from support import contents
 
 from axoloci.io.bases import read_basis
 from axoloci.io.genotypes import open_genotypes
@@ -243,9 +244,9 @@ def clusters(study: Path, out: Path, *more: object, **other: str) -> Result:
 
 
 def test_clusters__finds_the_planted_region_and_nothing_else(study: Path, tmp_path: Path) -> None:
-    done = clusters(study, tmp_path / "c.tsv", "--cluster-p", 1e-4)
+    done = clusters(study, tmp_path / "c", "--cluster-p", 1e-4)
     assert done.exit_code == 0, done.output
-    table = pd.read_csv(tmp_path / "c.tsv", sep="\t")
+    table = pd.read_csv(tmp_path / "c" / "clusters.tsv", sep="\t")
     found = table[table["p_fwe"] < 0.05]
     assert found["variant_id"].tolist() == ["rs2"]
     [row] = found.to_dict("records")
@@ -257,19 +258,19 @@ def test_clusters__finds_the_planted_region_and_nothing_else(study: Path, tmp_pa
         3 * row["peak_k"],
     ]
     assert row["volume_mm3"] == 12 * row["n_voxels"]
-    labels, affine = read_nifti(tmp_path / "c_rs2.nii.gz", ndim=3, dtype=np.int32)
+    labels, affine = read_nifti(tmp_path / "c" / "rs2_clusters.nii.gz", ndim=3, dtype=np.int32)
     np.testing.assert_array_equal(affine, AFFINE)
     assert (labels == 1).sum() == row["n_voxels"] > 10
     assert (labels[:4, :4, :4] == 1).sum() > 0.8 * row["n_voxels"]
-    images = {path.name for path in tmp_path.glob("*.nii.gz")}
-    assert images == {"c_rs1.nii.gz", "c_rs2.nii.gz", "c_rs4.nii.gz"}
-    about = json.loads((tmp_path / "c.json").read_text())
+    images = {path.name for path in (tmp_path / "c").glob("*.nii.gz")}
+    assert images == {f"{name}_clusters.nii.gz" for name in ("rs1", "rs2", "rs4")}
+    about = json.loads((tmp_path / "c" / "clusters.json").read_text())
     assert (about["variants"], about["cluster_p"]) == (["rs1", "rs2", "rs4"], 1e-4)
 
 
 def test_clusters__a_peak_is_the_regression_of_its_voxel(study: Path, tmp_path: Path) -> None:
-    assert clusters(study, tmp_path / "c.tsv", "--variant", "rs2").exit_code == 0
-    row = pd.read_csv(tmp_path / "c.tsv", sep="\t").iloc[0]
+    assert clusters(study, tmp_path / "c", "--variant", "rs2").exit_code == 0
+    row = pd.read_csv(tmp_path / "c" / "clusters.tsv", sep="\t").iloc[0]
     table = pd.read_parquet(study / "t.parquet").drop(columns="sample_id").to_numpy()
     basis = read_basis(study / "m.safetensors")
     column = basis.volume(np.arange(basis.n_voxels))[row["peak_i"], row["peak_j"], row["peak_k"]]
@@ -282,13 +283,14 @@ def test_clusters__a_peak_is_the_regression_of_its_voxel(study: Path, tmp_path: 
 
 def test_clusters__one_seed_gives_the_same_whichever_variants(study: Path, tmp_path: Path) -> None:
     lax = ("--cluster-p", 0.05, "--connectivity", 6)
-    assert clusters(study, tmp_path / "all.tsv", *lax).exit_code == 0
-    assert clusters(study, tmp_path / "again.tsv", *lax).exit_code == 0
-    assert clusters(study, tmp_path / "one.tsv", *lax, "--variant", "rs4").exit_code == 0
-    assert clusters(study, tmp_path / "other.tsv", *lax, "--seed", 1).exit_code == 0
-    assert (tmp_path / "all.tsv").read_bytes() == (tmp_path / "again.tsv").read_bytes()
+    assert clusters(study, tmp_path / "all", *lax).exit_code == 0
+    assert clusters(study, tmp_path / "again", *lax).exit_code == 0
+    assert clusters(study, tmp_path / "one", *lax, "--variant", "rs4").exit_code == 0
+    assert clusters(study, tmp_path / "other", *lax, "--seed", 1).exit_code == 0
+    assert contents(tmp_path / "all") == contents(tmp_path / "again")
     tables = {
-        name: pd.read_csv(tmp_path / f"{name}.tsv", sep="\t") for name in ("all", "one", "other")
+        name: pd.read_csv(tmp_path / name / "clusters.tsv", sep="\t")
+        for name in ("all", "one", "other")
     }
     of_one = tables["all"][tables["all"]["variant_id"] == "rs4"].reset_index(drop=True)
     pd.testing.assert_frame_equal(of_one, tables["one"])
@@ -298,12 +300,17 @@ def test_clusters__one_seed_gives_the_same_whichever_variants(study: Path, tmp_p
 
 
 def test_clusters__without_any_is_an_empty_table(study: Path, tmp_path: Path) -> None:
-    done = clusters(study, tmp_path / "c.tsv", "--variant", "rs4", "--cluster-p", 1e-12)
+    done = clusters(study, tmp_path / "c", "--variant", "rs4", "--cluster-p", 1e-12)
     assert done.exit_code == 0, done.output
-    table = pd.read_csv(tmp_path / "c.tsv", sep="\t")
+    table = pd.read_csv(tmp_path / "c" / "clusters.tsv", sep="\t")
     assert len(table) == 0
     assert "p_fwe" in table
-    assert not read_nifti(tmp_path / "c_rs4.nii.gz", ndim=3)[0].any()
+    assert not read_nifti(tmp_path / "c" / "rs4_clusters.nii.gz", ndim=3)[0].any()
+    dosages = read_residuals(study / "d.parquet", "dosages")
+    given = ("dosages", dosages.sample_id, [], dosages.left[:, :0], {"variants": []})
+    write_residuals(study / "none.parquet", *given)
+    assert clusters(study, tmp_path / "n", dosages="none.parquet").exit_code == 0
+    assert len(pd.read_csv(tmp_path / "n" / "clusters.tsv", sep="\t")) == 0
 
 
 @pytest.mark.parametrize(
@@ -330,7 +337,7 @@ def test_clusters__refuses_what_does_not_belong_together(
     about = {**dosages.about, "variants": variants + dosages.about["variants"][1:]}
     write_residuals(study / "unknown.parquet", *given, dosages.left, about)
     variant = ("--variant", other.pop("variant")) if "variant" in other else ()
-    done = clusters(study, tmp_path / "c.tsv", *variant, **other)
+    done = clusters(study, tmp_path / "c", *variant, **other)
     assert done.exit_code == 1
     assert said in done.output
     assert not list(tmp_path.iterdir())
@@ -341,6 +348,6 @@ def test_clusters__refuses_a_mixed_model(study: Path, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "s" / "sumstats.json").read_text())
     about["trait_correlation_of_chromosome"] = {"1": about["trait_correlation"]}
     (tmp_path / "s" / "sumstats.json").write_text(json.dumps(about))
-    done = clusters(study, tmp_path / "c.tsv", sumstats=str(tmp_path / "s"))
+    done = clusters(study, tmp_path / "c", sumstats=str(tmp_path / "s"))
     assert done.exit_code == 1
     assert "associate unrelated people without --loco" in done.output

@@ -12,6 +12,7 @@ from axoloci.pydra_task import beside
 from axoloci.tasks.genetics.task import (
     EstimateHeritability,
     FindLoci,
+    InferClusters,
     MapHeritability,
     MapVoxels,
     ReplicateLoci,
@@ -136,3 +137,28 @@ def test_map_heritability__every_field_is_an_option(
     assert params["covariance_path"] == folder / "c.npz"
     assert params["model_path"] == folder / "m.safetensors"
     assert params["out"] == Path("h2")
+
+
+def test_infer_clusters__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    files = {"model": "m.safetensors", "residuals": "r.parquet", "dosages": "d.parquet"}
+    for name in files.values():
+        (folder / name).write_text("")
+    choices = {"traits": "component_*", "n_bootstraps": 99, "cluster_p": 1e-3, "seed": 3}
+    task = InferClusters(
+        sumstats=folder / "sumstats",
+        variant=["rs1", "rs2"],
+        connectivity="18",
+        out="c",
+        image="x",
+        **{name: folder / file for name, file in files.items()},
+        **choices,
+    )
+    params = parsed(task)
+    assert {name: params[name] for name in choices} == choices
+    assert {name: params[f"{name}_path"] for name in files} == {
+        name: folder / file for name, file in files.items()
+    }
+    assert (params["variant"], params["connectivity"]) == (("rs1", "rs2"), "18")
+    assert (params["sumstats"], params["out"]) == (folder / "sumstats", Path("c"))

@@ -13,6 +13,7 @@ from axoloci.tasks.gwas.cli import main
 from axoloci.tasks.gwas.task import (
     CheckSamples,
     ComputePcs,
+    ComputeResiduals,
     ExportSumstats,
     FitMixedModel,
     PrepareGwas,
@@ -98,7 +99,7 @@ def test_check_samples__every_field_is_an_option(
     assert (params["out"], params["related"]) == (Path("o.tsv"), Path("r.tsv"))
 
 
-@pytest.mark.parametrize("task", [FitMixedModel, RunGwas])
+@pytest.mark.parametrize("task", [ComputeResiduals, FitMixedModel, RunGwas])
 def test_tasks_of_traits__every_choice_is_an_option(
     task: type[Any], folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
@@ -110,7 +111,8 @@ def test_tasks_of_traits__every_choice_is_an_option(
 
 
 @pytest.mark.parametrize(
-    "task", [CheckSamples, ComputePcs, ExportSumstats, FitMixedModel, PrepareGwas]
+    "task",
+    [CheckSamples, ComputePcs, ComputeResiduals, ExportSumstats, FitMixedModel, PrepareGwas],
 )
 def test_tasks__have_every_option_of_their_command(task: type[Any]) -> None:
     fields = {field.name: field for field in get_fields(task)}
@@ -127,6 +129,23 @@ def test_fit_mixed_model__every_field_is_an_option(
     )
     params = parsed(task)
     assert (params["seed"], params["out"]) == (3, Path("l"))
+
+
+def test_compute_residuals__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    task = ComputeResiduals(
+        genotypes=folder / "g.bed",
+        traits=folder / "t.parquet",
+        variant=["rs1", "rs2"],
+        loci=folder / "c.tsv",
+        out="r.parquet",
+        dosages="d.parquet",
+        image="x",
+    )
+    params = parsed(task)
+    assert (params["variant"], params["loci"]) == (("rs1", "rs2"), folder / "c.tsv")
+    assert (params["out"], params["dosages"]) == (Path("r.parquet"), Path("d.parquet"))
 
 
 def test_run_gwas__every_field_is_an_option(

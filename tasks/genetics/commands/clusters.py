@@ -93,10 +93,9 @@ CLUSTER_COLUMNS = [
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the signs that are drawn.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    default="clusters.tsv",
-    help="Table, one row a cluster; the settings go beside it as .json, and an image of each "
-    "variant, of the numbers of its clusters and 0 elsewhere, as clusters_VARIANT.nii.gz.",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="clusters",
+    help="Folder.",
 )
 def clusters(
     sumstats: Path,
@@ -121,6 +120,9 @@ def clusters(
     peak_neg_log10_p stands beside it.
 
     For people who are not related; where people lack the genotype the resamples take its mean.
+
+    OUT/clusters.tsv has one row a cluster, clusters.json the settings. <variant>_clusters.nii.gz
+    holds the number of each voxel's cluster, 0 in none, on the grid of the model.
     """
     opened = open_voxel_store(sumstats, model_path, traits)
     store, basis = opened.store, opened.basis
@@ -154,13 +156,13 @@ def clusters(
             observed["p_fwe"] = kernel.family_wise_p(observed["n_voxels"].to_numpy(), chance)
             tables.append(observed)
         name = file_name(dosages.names[chosen[row]])
-        image = out.with_name(f"{out.stem}_{name}.nii.gz")
-        write_nifti(image, basis.volume(labels), basis.affine)
+        write_nifti(out / f"{name}_clusters.nii.gz", basis.volume(labels), basis.affine)
     table = pd.concat(tables[1:] or tables, ignore_index=True)
-    write_text(out, table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
+    text = table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n")
+    write_text(out / "clusters.tsv", text)
     significant = table["p_fwe"] < 0.05
     write_json(
-        out.with_suffix(".json"),
+        out / "clusters.json",
         {
             "axoloci": __version__,
             "n_bootstraps": n_bootstraps,

@@ -110,6 +110,10 @@ def read_variants(
     InputError
         A variant is not in the store (the nearest are named), or several are called so.
     """
+    of_variant = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
+    if not wanted:  # of a study without loci
+        nothing = np.empty((0, len(columns)))
+        return VariantStatistics(pd.DataFrame(columns=of_variant), nothing, nothing, nothing[:, 0])
     found: list[list[tuple[dict[str, Any], int]]] = [[] for _ in wanted]
     for part, variants in _candidates(store, wanted):
         for rows, one in zip(found, wanted, strict=True):
