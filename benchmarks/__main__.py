@@ -13,6 +13,7 @@ CHECKS = (
     *("preflight", "faults", "quality", "driver", "images", "containers", "tensor"),
     *("registration", "distortion", "preprocess", "participant", "real_scans", "store"),
     *("encoder", "representations", "encoder_options", "pca", "joint", "heritability"),
+    "clusters",
 )
 
 for name in sys.argv[1:] or CHECKS:
