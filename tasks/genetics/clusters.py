@@ -7,10 +7,13 @@ people differ in variance, along with the variant or not, and where residuals ar
 effects on the traits are (s∘g)'E / g'g, for all resamples one product of matrices, and those on the
 voxels the same through B.
 
-Residuals are those without the variant (its effect is nothing, in the world that is resampled), and
-g is adjusted for the covariates, for the signs take from E that it is. Of the resampled residual
-sum of squares, E is adjusted for the covariates anew: they take from it the share p / n, on average
-over the signs, and that average stands for it. Signs squared being 1, it needs no resample.
+The residuals are those without the variant: what is resampled has no effect of it. The signs undo
+that E is adjusted for the covariates, so g is adjusted too, and the resampled sum of squares is
+less by what the covariates explain of s∘E: the share p / n on average over the signs, and this
+average stands for it. The rest of it is the same in every resample, signs squared being 1.
+
+A cluster is judged by its size alone, in voxels, and so in mm³: how strong the effect is in it, its
+peak's own p tells.
 
 References
 ----------
