@@ -38,6 +38,25 @@ def robust_z(values: ArrayLike) -> NDArray[np.float64]:
     return np.where(distance == 0, 0.0, np.copysign(np.inf, distance) + 0 * distance)
 
 
+def neg_log10_normal(z: ArrayLike) -> NDArray[np.float64]:
+    """−log10 of the two-sided p of normal scores, right far beyond the smallest float64.
+
+    Parameters
+    ----------
+    z : array-like
+        Scores, of either sign.
+
+    Returns
+    -------
+    float64, of the shape of `z`
+        NaN stays NaN.
+    """
+    from scipy import special
+
+    one_sided = special.log_ndtr(-np.abs(np.asarray(z, dtype=np.float64)))  # natural logarithm
+    return np.asarray(-(one_sided + np.log(2)) / np.log(10) + 0.0)  # + 0.0: no minus zero
+
+
 def neg_log10_f_tail(ratio: ArrayLike, df1: float, df2: ArrayLike) -> NDArray[np.float64]:
     """−log10 p of an F test, right far beyond the smallest float64.
 

@@ -1,0 +1,537 @@
+"""Summary statistics of one trait out of the text of other programs."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from axoloci.errors import InputError, raise_all
+from axoloci.io.files import unreadable
+from axoloci.io.genotype_files import canonical_chromosome
+from axoloci.io.sumstats_text import z_score
+from axoloci.statistics import neg_log10_normal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger("axoloci")
+
+COLUMNS = (
+    "chromosome",
+    "base_pair_location",
+    "variant_id",
+    "effect_allele",
+    "other_allele",
+    "effect_allele_frequency",
+    "n",
+    "beta",
+    "se",
+    "neg_log10_p",
+    "z",
+)
+_MISSING = ["", "NA", "#NA", "N/A", "n/a", "na", "NaN", "nan", "-nan", ".", "NULL"]
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2"}  # by the first bytes
+_SMALLEST_P = 1e-300  # below, float64 loses digits and then all
+_MOST_NAMED = 3
+
+
+class OutsideFormat(NamedTuple):
+    """How a program names its columns.
+
+    Attributes
+    ----------
+    needed
+        Columns by which the format is known.
+    names
+        For each of our columns, and for `p`, `odds_ratio`, `test`, `reference`, `alternative`: the
+        names it may have; of several in one file the first that is not missing counts.
+    chromosomes
+        Where its chromosomes are called otherwise than by PLINK.
+    """
+
+    needed: tuple[str, ...]
+    names: Mapping[str, tuple[str, ...]]
+    chromosomes: Mapping[str, str] = {}
+
+
+FORMATS = {
+    "GWAS-SSF": OutsideFormat(
+        ("chromosome", "base_pair_location", "effect_allele", "other_allele"),
+        {
+            "chromosome": ("chromosome",),
+            "base_pair_location": ("base_pair_location",),
+            "variant_id": ("rsid", "rs_id", "variant_id"),
+            "effect_allele": ("effect_allele",),
+            "other_allele": ("other_allele",),
+            "effect_allele_frequency": ("effect_allele_frequency",),
+            "n": ("n",),
+            "beta": ("beta",),
+            "odds_ratio": ("odds_ratio",),
+            "se": ("standard_error",),
+            "neg_log10_p": ("neg_log_10_p_value",),
+            "p": ("p_value",),
+        },
+        {"25": "MT"},
+    ),
+    "plink2": OutsideFormat(
+        ("#CHROM", "POS", "ID", "A1"),
+        {
+            "chromosome": ("#CHROM",),
+            "base_pair_location": ("POS",),
+            "variant_id": ("ID",),
+            "effect_allele": ("A1",),
+            "other_allele": ("OMITTED",),
+            "reference": ("REF",),
+            "alternative": ("ALT",),
+            "effect_allele_frequency": ("A1_FREQ",),
+            "test": ("TEST",),
+            "n": ("OBS_CT",),
+            "beta": ("BETA",),
+            "odds_ratio": ("OR",),
+            "se": ("SE", "LOG(OR)_SE"),
+            "neg_log10_p": ("LOG10_P", "NEG_LOG10_P"),
+            "p": ("P",),
+        },
+    ),
+    "REGENIE": OutsideFormat(
+        ("CHROM", "GENPOS", "ID", "ALLELE0", "ALLELE1"),
+        {
+            "chromosome": ("CHROM",),
+            "base_pair_location": ("GENPOS",),
+            "variant_id": ("ID",),
+            "effect_allele": ("ALLELE1",),
+            "other_allele": ("ALLELE0",),
+            "effect_allele_frequency": ("A1FREQ",),
+            "test": ("TEST",),
+            "n": ("N",),
+            "beta": ("BETA",),
+            "se": ("SE",),
+            "neg_log10_p": ("LOG10P",),
+        },
+    ),
+    "LDSC": OutsideFormat(
+        ("SNP", "A1", "A2", "Z"),
+        {
+            "variant_id": ("SNP",),
+            "effect_allele": ("A1",),
+            "other_allele": ("A2",),
+            "effect_allele_frequency": ("FRQ",),
+            "n": ("N",),
+            "p": ("P",),
+            "z": ("Z",),
+        },
+    ),
+}
+_TEXT = {"chromosome", "variant_id", "effect_allele", "other_allele", "test", "p"}
+_TEXT |= {"reference", "alternative"}
+
+
+def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE or LDSC.
+
+    The format is known by its columns, the text plain or compressed by gzip or bzip2. Of plink2 and
+    REGENIE only the additive test is read. Rows without a result are left out, and their number
+    logged. An odds ratio becomes its logarithm. p does not underflow: where there is no column of
+    −log10 p, the text of p is read by mantissa and exponent; a p of zero is computed from beta and
+    se by the normal law.
+
+    Parameters
+    ----------
+    path
+        The text.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `COLUMNS`, one row a variant, in the order of the file. Words are str with NaN where
+        missing, numbers float64 with NaN where missing, `base_pair_location` int64 unless the
+        format has none. Chromosomes are without "chr", as X, Y, XY and MT; alleles in capitals. `z`
+        is that of beta and se, else of p and the sign of beta.
+
+    Raises
+    ------
+    InputError
+        The columns are of no format; a row is ragged or has a word for a number; p is zero and
+        cannot be computed, or not between 0 and 1; se is not positive; an allele is missing or both
+        are one; a frequency is not between 0 and 1; a variant occurs twice, or an id at two
+        positions. With file, row, variant and what to do; faults of several kinds at once.
+
+    References
+    ----------
+    GWAS-SSF: Hayhurst et al. 2022, doi:10.1101/2022.07.15.500230. plink2: Chang et al. 2015,
+    doi:10.1186/s13742-015-0047-8. REGENIE: Mbatchou et al. 2021, doi:10.1038/s41588-021-00870-7.
+    LDSC: Bulik-Sullivan et al. 2015, doi:10.1038/ng.3211.
+    """
+    path = Path(path)
+    header, separator, compression = _header(path)
+    name = _format_of(path, header)
+    columns = _read_columns(path, FORMATS[name], header, separator, compression)
+    row = np.arange(2, 2 + len(next(iter(columns.values()))))  # as an editor counts them
+    if "test" in columns:
+        additive = _objects(columns.pop("test")) == "ADD"
+        if not additive.any():
+            raise InputError(f"{path}: no row of the additive test (ADD in the column TEST)")
+        columns, row = _taken(columns, additive), row[additive]
+    given = {key: column for key, column in columns.items() if key not in _TEXT}
+    numbers = {key: column.to_numpy().astype(np.float64) for key, column in given.items()}
+    if "odds_ratio" in numbers and "beta" not in numbers:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            numbers["beta"] = np.log(numbers.pop("odds_ratio"))
+    if "neg_log10_p" not in numbers and "p" in columns:
+        numbers["neg_log10_p"] = _neg_log10(path, columns["p"], row)
+
+    usable = _has_result(path, name, numbers)
+    if not usable.all():
+        log.warning("%s: %d rows without a result are left out", path, int((~usable).sum()))
+        columns, row = _taken(columns, usable), row[usable]
+        numbers = {key: values[usable] for key, values in numbers.items()}
+    if not len(row):
+        raise InputError(f"{path}: no row with a result")
+    if "base_pair_location" in numbers:
+        chromosomes = FORMATS[name].chromosomes
+        columns["chromosome"] = _mapped(
+            columns["chromosome"],
+            lambda text: canonical_chromosome(
+                chromosomes.get(_without_chr(text), _without_chr(text))
+            ),
+        )
+    table = pd.DataFrame(index=pd.RangeIndex(len(row)), columns=[])
+    words = {key: _objects(column) for key, column in _with_alleles(columns).items()}
+    for column in COLUMNS:
+        table[column] = words.get(column, numbers.get(column, np.nan))
+    problems = _faults(table)
+    _complete_p_and_z(path, table, problems)
+    _check_unique(table, problems)
+    raise_all(
+        [f"{path}: {_first(bad, row, table)}: {what}" for what, bad in problems.items()],
+        f"{path}: the summary statistics have faults:",
+    )
+    if "base_pair_location" in numbers:
+        table["base_pair_location"] = table["base_pair_location"].astype(np.int64)
+    return table
+
+
+# --- the text -----------------------------------------------------------------------------------
+
+
+def _header(path: Path) -> tuple[list[str], str, str | None]:
+    """Names of the columns, what separates them, and the compression."""
+    if problem := unreadable(path):
+        raise InputError(problem)
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic[:2] == b"PK" or magic == b"\x28\xb5\x2f\xfd":
+        raise InputError(f"{path}: compressed by zip or zstd; unpack it, or compress it by gzip")
+    known = [name for first, name in _COMPRESSIONS.items() if magic.startswith(first)]
+    compression = known[0] if known else None
+    opener: Any = {"gzip": gzip.open, "bz2": bz2.open}.get(compression or "", open)
+    try:
+        with opener(path, "rb") as file:
+            line = file.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
+    except (EOFError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: its first line is not text ({error}); is it whole?") from error
+    separator = next((mark for mark in "\t ," if mark in line), "\t")
+    header = line.split(separator)
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:
+        raise InputError(f"{path}: the column '{repeated[0]}' occurs twice")
+    return header, separator, compression
+
+
+def _format_of(path: Path, header: list[str]) -> str:
+    """The format whose columns these are."""
+    for name, form in FORMATS.items():
+        if set(form.needed) <= set(header):
+            return name
+    if {"CHROM", "GENPOS"} <= set(header) or any(name.startswith("BETA.Y") for name in header):
+        raise InputError(
+            f"{path}: REGENIE's results of several traits in one file; run it without --no-split"
+        )
+    needs = "; ".join(f"{name}: {', '.join(form.needed)}" for name, form in FORMATS.items())
+    raise InputError(
+        f"{path}: the columns are of no known format: {', '.join(header[:12])}"
+        f"{', …' if len(header) > 12 else ''}; rename them to those of one ({needs}, with effect, "
+        "standard error and p)"
+    )
+
+
+def _read_columns(
+    path: Path, form: OutsideFormat, header: list[str], separator: str, compression: str | None
+) -> dict[str, pa.ChunkedArray]:
+    """Columns of the text by our names: strings, or float64."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    there = {ours: [name for name in names if name in header] for ours, names in form.names.items()}
+    there = {ours: names for ours, names in there.items() if names}
+    if "neg_log10_p" in there:
+        there.pop("p", None)
+    types = {
+        name: pa.string() if ours in _TEXT else pa.float64()
+        for ours, names in there.items()
+        for name in names
+    }
+
+    def read(use_threads: bool) -> pa.Table:
+        with pa.input_stream(str(path), compression=compression) as stream:
+            return csv.read_csv(
+                stream,
+                csv.ReadOptions(
+                    use_threads=use_threads,
+                    column_names=header,
+                    skip_rows=1,
+                    block_size=1 << 23,
+                ),
+                csv.ParseOptions(delimiter=separator, quote_char=False),
+                csv.ConvertOptions(
+                    include_columns=list(types),
+                    column_types=types,
+                    null_values=_MISSING,
+                    strings_can_be_null=True,
+                ),
+            )
+
+    try:
+        table = read(use_threads=True)
+    except pa.ArrowInvalid:
+        try:
+            table = read(use_threads=False)  # only then the error tells the row
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path}: {_told(str(error), header)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be unpacked to its end ({error}); get it anew") from error
+    return {
+        ours: pc.coalesce(*(table[name] for name in names)) if len(names) > 1 else table[names[0]]
+        for ours, names in there.items()
+    }
+
+
+def _told(error: str, header: list[str]) -> str:
+    """An error of Arrow in words: row and column."""
+    number, column = re.search(r"Row #(\d+)", error), re.search(r"CSV column #(\d+)", error)
+    row = f"row {number[1]}" if number else "a row"
+    if column is None:
+        return f"{row}: has not {len(header)} fields as the header has"
+    value = re.search(r"invalid value '(.*)'", error)
+    return (
+        f"{row}, column '{header[int(column[1])]}': '{value[1] if value else ''}' is not a "
+        "number; write NA where it is missing"
+    )
+
+
+def _neg_log10(path: Path, p: pa.ChunkedArray, row: NDArray[np.int64]) -> NDArray[np.float64]:
+    """−log10 of p as text; inf of zero, and of what is not between 0 and 1 below zero."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        values = pc.cast(p, pa.float64()).to_numpy().astype(np.float64)
+    except pa.ArrowInvalid as error:
+        for number, text in zip(row, p.to_pylist(), strict=True):
+            if text is not None and not _is_number(text):
+                raise InputError(
+                    f"{path}: row {number}: '{text}' is not a p; write NA where it is missing"
+                ) from error
+        raise
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = np.asarray(-np.log10(values))
+    result[values < 0] = -1.0
+    tiny = np.flatnonzero((values >= 0) & (values < _SMALLEST_P))
+    for k, text in zip(tiny, p.take(pa.array(tiny)).to_pylist(), strict=True):
+        mantissa, _, exponent = text.lower().partition("e")
+        if float(mantissa) > 0:
+            result[k] = -np.log10(float(mantissa)) - int(exponent or 0)
+    return result
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _taken(
+    columns: Mapping[str, pa.ChunkedArray], rows: NDArray[np.bool_]
+) -> dict[str, pa.ChunkedArray]:
+    import pyarrow as pa
+
+    return {key: column.filter(pa.array(rows)) for key, column in columns.items()}
+
+
+def _mapped(column: pa.ChunkedArray, change: Any) -> pa.ChunkedArray:
+    """Words of a column changed; each different word once."""
+    import pyarrow as pa
+
+    coded = column.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    changed = pa.array([change(word) for word in coded.dictionary.to_pylist()], pa.string())
+    return changed.take(coded.indices)
+
+
+def _without_chr(name: str) -> str:
+    return name[3:] if name[:3].lower() == "chr" else name
+
+
+def _objects(column: Any) -> NDArray[np.object_]:
+    """Words as str, NaN where missing; equal words are one object."""
+    values = column.to_pandas().to_numpy(dtype=object)
+    values[pd.isna(values)] = np.nan
+    return np.asarray(values, dtype=object)
+
+
+def _with_alleles(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, Any]:
+    """The columns of words, with both alleles in capitals."""
+    import pyarrow.compute as pc
+
+    words = {key: column for key, column in columns.items() if key in _TEXT and key != "p"}
+    if {"reference", "alternative"} <= set(words):  # plink2: the other allele is the one not tested
+        reference, alternative = words.pop("reference"), words.pop("alternative")
+        several = pc.match_substring(alternative, ",")  # which one is the other, nobody knows
+        is_reference = pc.equal(words["effect_allele"], reference)
+        other = pc.if_else(is_reference, pc.if_else(several, None, alternative), reference)
+        words["other_allele"] = pc.coalesce(words.get("other_allele", other), other)
+    for name in ("effect_allele", "other_allele"):
+        if name in words:
+            words[name] = _mapped(words[name], str.upper)
+    return words
+
+
+# --- the numbers --------------------------------------------------------------------------------
+
+
+def _has_result(
+    path: Path, name: str, numbers: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.bool_]:
+    """Rows with an effect and what tests it."""
+    if "z" in numbers:
+        return np.isfinite(numbers["z"])
+    if "beta" not in numbers or not {"se", "neg_log10_p"} & set(numbers):
+        names = FORMATS[name].names
+        effect = [*names["beta"], *names.get("odds_ratio", ())]
+        tests = [*names["se"], *names["neg_log10_p"], *names.get("p", ())]
+        raise InputError(
+            f"{path}: {name} without an effect and its test; it needs {' or '.join(effect)}, and "
+            f"{' or '.join(tests)}"
+        )
+    se, p = (numbers.get(key) for key in ("se", "neg_log10_p"))
+    tested = np.zeros(len(numbers["beta"]), dtype=bool)
+    for values in (se, p):
+        if values is not None:
+            tested |= ~np.isnan(values)
+    return np.isfinite(numbers["beta"]) & tested
+
+
+def _faults(table: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    """What is wrong, and in which rows."""
+    effect, other = table["effect_allele"], table["other_allele"]
+    missing = (effect.isna() | other.isna()).to_numpy()
+    frequency = table["effect_allele_frequency"].to_numpy()
+    faults = {
+        "an allele is missing; give both, or remove such rows": missing,
+        "effect and other allele are the same": ((effect == other) & ~missing).to_numpy(),
+        "the standard error is not above 0; remove such rows": (table["se"] <= 0).to_numpy(),
+        "the frequency is not between 0 and 1": (frequency < 0) | (frequency > 1),
+        "n is not above 0; write NA where it is missing": (table["n"] <= 0).to_numpy(),
+        "p is not between 0 and 1": (table["neg_log10_p"] < 0).to_numpy(),
+    }
+    if table["base_pair_location"].notna().any():
+        position = table["base_pair_location"].to_numpy()
+        nowhere = table["chromosome"].isna().to_numpy() | ~(position == np.floor(position))
+        faults["no chromosome or no whole position; remove such rows"] = nowhere
+    elif table["variant_id"].isna().any():
+        faults["no variant id, by which alone this format knows a variant"] = (
+            table["variant_id"].isna().to_numpy()
+        )
+    return {what: bad for what, bad in faults.items() if bad.any()}
+
+
+def _complete_p_and_z(
+    path: Path, table: pd.DataFrame, problems: dict[str, NDArray[np.bool_]]
+) -> None:
+    """Compute z from beta and se, else from p; p from z where it is missing or zero."""
+    beta, se = table["beta"].to_numpy(), table["se"].to_numpy()
+    neg_log10_p = table["neg_log10_p"].to_numpy().copy()
+    z = table["z"].to_numpy().copy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(np.isnan(z), beta / se, z)
+        of_p = np.isnan(z) & np.isfinite(neg_log10_p) & (neg_log10_p >= 0)
+        z[of_p] = np.sign(beta[of_p]) * z_score(neg_log10_p[of_p])
+    zero = np.isposinf(neg_log10_p)
+    hopeless = zero & ~np.isfinite(z)
+    if hopeless.any():
+        problems[
+            "p is 0, smaller than what the program could write; give −log10 p, or beta and "
+            "standard error, from which p is computed"
+        ] = hopeless
+    elif zero.any():
+        log.warning(
+            "%s: p is 0 in %d rows and was computed from the effect and its standard error",
+            *(path, int(zero.sum())),
+        )
+    unknown = (zero | np.isnan(neg_log10_p)) & np.isfinite(z)
+    neg_log10_p[unknown] = neg_log10_normal(z[unknown])
+    table["neg_log10_p"], table["z"] = neg_log10_p, z
+
+
+def _check_unique(table: pd.DataFrame, problems: dict[str, NDArray[np.bool_]]) -> None:
+    """Note variants that occur twice, and ids at two positions."""
+    ids = table["variant_id"]
+    again = ids.duplicated(keep=False) & ids.notna()
+    if table["base_pair_location"].isna().all():
+        if again.any():
+            problems["the variant id occurs more than once; keep one row of each"] = (
+                ids.duplicated() & again
+            ).to_numpy()
+        return
+    code, _ = pd.factorize(table["chromosome"])
+    place = pd.Series(code * float(2**40) + table["base_pair_location"])  # exact: below 2**53
+    known = (table["base_pair_location"] > 0).to_numpy()
+    shared = np.flatnonzero(place.duplicated(keep=False).to_numpy() & known)
+    alleles = table[["effect_allele", "other_allele"]].iloc[shared].astype(str)
+    first, second = alleles.to_numpy().T
+    swapped = first > second
+    same = pd.DataFrame(
+        {
+            "place": place.iloc[shared].to_numpy(),
+            "first": np.where(swapped, second, first),
+            "second": np.where(swapped, first, second),
+        }
+    ).duplicated()
+    if same.any():
+        bad = np.zeros(len(table), dtype=bool)
+        bad[shared[same.to_numpy()]] = True
+        problems[
+            "chromosome, position and alleles occur more than once; keep one row of each variant"
+        ] = bad
+    rows = np.flatnonzero(again.to_numpy() & known)
+    pairs = pd.DataFrame({"id": ids.iloc[rows].to_numpy(), "place": place.iloc[rows].to_numpy()})
+    moved = ~pairs.duplicated() & pairs["id"].duplicated()
+    if moved.any():
+        bad = np.zeros(len(table), dtype=bool)
+        bad[rows[moved.to_numpy()]] = True
+        problems["the variant id occurs before at another position; each id has one"] = bad
+
+
+def _first(bad: NDArray[np.bool_], row: NDArray[np.int64], table: pd.DataFrame) -> str:
+    """The first rows where `bad` holds, and how many there are."""
+    where = np.flatnonzero(bad)
+    named = [
+        f"{row[k]}" + ("" if pd.isna(name := table["variant_id"].iloc[k]) else f" ({name})")
+        for k in where[:_MOST_NAMED]
+    ]
+    more = f" and {len(where) - len(named)} more" if len(where) > len(named) else ""
+    return f"row{'s' if len(where) > 1 else ''} {', '.join(named)}{more}"
