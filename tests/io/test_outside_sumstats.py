@@ -91,6 +91,18 @@ def test_read_outside__compressed_or_plain(tmp_path: Path, pack: Callable[[bytes
     )
 
 
+def test_read_outside__words_in_quotation_marks(tmp_path: Path) -> None:
+    """As R writes them."""
+    lines = [
+        "\t".join(word if word[0].isdigit() or word[0] == "-" else f'"{word}"' for word in row)
+        for row in (line.split("\t") for line in SSF.splitlines())
+    ]
+    pd.testing.assert_frame_equal(
+        read_outside(write(tmp_path / "quoted", "\n".join(lines))),
+        read_outside(write(tmp_path / "plain", SSF)),
+    )
+
+
 @pytest.mark.parametrize("text_format", FORMATS)
 def test_read_outside__gives_back_what_was_written(tmp_path: Path, text_format: str) -> None:
     rng = np.random.default_rng(0)

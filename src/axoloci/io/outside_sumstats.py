@@ -182,13 +182,13 @@ def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
         if not additive.any():
             raise InputError(f"{path}: no row of the additive test (ADD in the column TEST)")
         columns, row = _taken(columns, additive), row[additive]
-    given = {key: column for key, column in columns.items() if key not in _TEXT}
-    numbers = {key: column.to_numpy().astype(np.float64) for key, column in given.items()}
+    # of ten million rows each copy counts: what is converted is let go
+    numbers = {key: columns.pop(key).to_numpy() for key in [*columns] if key not in _TEXT}
     if "odds_ratio" in numbers and "beta" not in numbers:
         with np.errstate(divide="ignore", invalid="ignore"):
             numbers["beta"] = np.log(numbers.pop("odds_ratio"))
-    if "neg_log10_p" not in numbers and "p" in columns:
-        numbers["neg_log10_p"] = _neg_log10(path, columns["p"], row)
+    if "p" in columns:
+        numbers["neg_log10_p"] = _neg_log10(path, columns.pop("p"), row)
 
     usable = _has_result(path, name, numbers)
     if not usable.all():
@@ -205,10 +205,15 @@ def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
                 chromosomes.get(_without_chr(text), _without_chr(text))
             ),
         )
-    table = pd.DataFrame(index=pd.RangeIndex(len(row)), columns=[])
-    words = {key: _objects(column) for key, column in _with_alleles(columns).items()}
+    has_place = "base_pair_location" in numbers
+    words = _with_alleles(columns)
+    columns.clear()
+    table = pd.DataFrame(index=pd.RangeIndex(len(row)))
     for column in COLUMNS:
-        table[column] = words.get(column, numbers.get(column, np.nan))
+        if column in words:
+            table[column] = _objects(words.pop(column))
+        else:
+            table[column] = numbers.pop(column, np.nan)
     problems = _faults(table)
     _complete_p_and_z(path, table, problems)
     _check_unique(table, problems)
@@ -216,7 +221,7 @@ def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
         [f"{path}: {_first(bad, row, table)}: {what}" for what, bad in problems.items()],
         f"{path}: the summary statistics have faults:",
     )
-    if "base_pair_location" in numbers:
+    if has_place:
         table["base_pair_location"] = table["base_pair_location"].astype(np.int64)
     return table
 
@@ -241,7 +246,7 @@ def _header(path: Path) -> tuple[list[str], str, str | None]:
     except (EOFError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: its first line is not text ({error}); is it whole?") from error
     separator = next((mark for mark in "\t ," if mark in line), "\t")
-    header = line.split(separator)
+    header = [name.strip('"') for name in line.split(separator)]  # R quotes words
     repeated = [name for name in header if header.count(name) > 1]
     if repeated:
         raise InputError(f"{path}: the column '{repeated[0]}' occurs twice")
@@ -293,7 +298,7 @@ def _read_columns(
                     skip_rows=1,
                     block_size=1 << 23,
                 ),
-                csv.ParseOptions(delimiter=separator, quote_char=False),
+                csv.ParseOptions(delimiter=separator),
                 csv.ConvertOptions(
                     include_columns=list(types),
                     column_types=types,
@@ -336,7 +341,7 @@ def _neg_log10(path: Path, p: pa.ChunkedArray, row: NDArray[np.int64]) -> NDArra
     import pyarrow.compute as pc
 
     try:
-        values = pc.cast(p, pa.float64()).to_numpy().astype(np.float64)
+        values = pc.cast(p, pa.float64()).to_numpy()
     except pa.ArrowInvalid as error:
         for number, text in zip(row, p.to_pylist(), strict=True):
             if text is not None and not _is_number(text):
@@ -345,7 +350,7 @@ def _neg_log10(path: Path, p: pa.ChunkedArray, row: NDArray[np.int64]) -> NDArra
                 ) from error
         raise
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = np.asarray(-np.log10(values))
+        result = np.asarray(-np.log10(values) + 0.0)  # + 0.0: no minus zero
     result[values < 0] = -1.0
     tiny = np.flatnonzero((values >= 0) & (values < _SMALLEST_P))
     for k, text in zip(tiny, p.take(pa.array(tiny)).to_pylist(), strict=True):
@@ -397,7 +402,7 @@ def _with_alleles(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, Any]:
     """The columns of words, with both alleles in capitals."""
     import pyarrow.compute as pc
 
-    words = {key: column for key, column in columns.items() if key in _TEXT and key != "p"}
+    words = {key: column for key, column in columns.items() if key in _TEXT}
     if {"reference", "alternative"} <= set(words):  # plink2: the other allele is the one not tested
         reference, alternative = words.pop("reference"), words.pop("alternative")
         several = pc.match_substring(alternative, ",")  # which one is the other, nobody knows
