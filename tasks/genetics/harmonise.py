@@ -1,0 +1,230 @@
+"""Variants of two tables brought to the same effect alleles: swapped, other strand, palindromic.
+
+A variant is known by its position and alleles. Either allele may count in either table, and either
+strand may be named: A/G is G/A, T/C and C/T. Of a palindromic pair, A/T and C/G, the letters do not
+tell the strand, but the frequency does where it is clearly below or above one half in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from axoloci.errors import InputError
+from axoloci.io.genotype_files import canonical_chromosome
+
+CLEAR_FREQUENCY = 0.42
+"""Palindromic alleles are told apart where the rarer one has at most this frequency in both."""
+MOST_MOVED = 0.01
+"""Share of the variants at another position under the same id, above which builds differ."""
+
+_COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
+
+
+class Match(IntEnum):
+    """What became of a variant of the second table.
+
+    The last three are left out.
+    """
+
+    SAME = 0
+    """The alleles of the first table."""
+    SWAPPED = 1
+    """Effect and other allele in each other's place: sign and frequency turned."""
+    STRAND_FLIPPED = 2
+    """The alleles of the other strand."""
+    STRAND_FLIPPED_AND_SWAPPED = 3
+    """Both."""
+    AMBIGUOUS = 4
+    """Palindromic, and the frequencies do not tell the strand."""
+    INCOMPATIBLE = 5
+    """Other alleles at the same position."""
+    ABSENT = 6
+    """Not in the first table."""
+
+
+@dataclass(frozen=True)
+class Harmonised:
+    """Which variants of two tables are the same.
+
+    Attributes
+    ----------
+    first, second
+        [int64, shape: (n_pairs,)] Rows of the two tables, in the order of the first.
+    sign
+        [float64, shape: (n_pairs,)] 1 or −1: what the effects of the second are multiplied by to
+        be of the first's effect allele; its frequency f becomes 1 − f where −1.
+    match
+        [uint8, shape: (n_second,)] `Match` of each variant of the second table.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    sign: NDArray[np.float64]
+    match: NDArray[np.uint8]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Variants of the second table by what became of them; zeros are left out."""
+        numbers = np.bincount(self.match, minlength=len(Match))
+        return {kind.name.lower(): int(numbers[kind]) for kind in Match if numbers[kind]}
+
+
+def harmonise(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    clear_frequency: float | None = CLEAR_FREQUENCY,
+    names: tuple[str, str] = ("the first table", "the second table"),
+) -> Harmonised:
+    """Match the variants of two tables by position and alleles, or by id if one has no positions.
+
+    Strands are looked at only of single bases, and only where neither table has a second variant at
+    the position: insertions, deletions and sites of several alleles are matched by their letters.
+
+    Parameters
+    ----------
+    first, second
+        chromosome, base_pair_location, variant_id, effect_allele, other_allele and
+        effect_allele_frequency of each variant; alleles in capitals. Positions NaN where there are
+        none, frequencies where unknown.
+    clear_frequency
+        Palindromic alleles are matched where the frequency is at most this, or at least one minus
+        it, in both tables; 0.5 matches all. None: both tables are of one strand, so that letters
+        alone decide.
+    names
+        Of the tables, for an error.
+
+    Raises
+    ------
+    InputError
+        Of the variants, more than `MOST_MOVED` have another position in the other table under the
+        same id: the tables are of different genome builds.
+
+    References
+    ----------
+    Hartwig et al. 2016, doi:10.1093/ije/dyx028: palindromic alleles by frequency.
+    """
+    by_position = all(table["base_pair_location"].notna().any() for table in (first, second))
+    left, right = _keys(first, second) if by_position else _id_keys(first, second)
+    rows = pd.DataFrame({"key": left, "first": np.arange(len(first))})[left >= 0]
+    rows_2 = pd.DataFrame({"key": right, "second": np.arange(len(second))})[right >= 0]
+    pairs = rows.merge(rows_2, on="key")  # (n_candidates, 3)
+    i, j = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    if by_position:
+        _check_build(first, second, i, j, names)
+    match = np.full(len(second), Match.ABSENT, dtype=np.uint8)
+    if not len(pairs):
+        return Harmonised(i, j, np.empty(0), match)
+    alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)  # no second variant there
+    columns = ["effect_allele", "other_allele", "effect_allele_frequency"]
+    kind = _kinds(first[columns].iloc[i], second[columns].iloc[j], alone, clear_frequency)
+    np.minimum.at(match, j, kind)  # the best of the candidates
+    good = np.flatnonzero(kind < Match.AMBIGUOUS)
+    good = good[np.argsort(kind[good], kind="stable")]
+    good = good[~pd.Series(i[good]).duplicated().to_numpy()]  # a variant that a table has twice
+    good = good[~pd.Series(j[good]).duplicated().to_numpy()]
+    good = good[np.argsort(i[good], kind="stable")]
+    matched = np.zeros(len(second), dtype=bool)
+    matched[j[good]] = True
+    match[~matched & (match < Match.AMBIGUOUS)] = Match.INCOMPATIBLE
+    turned = (kind[good] == Match.SWAPPED) | (kind[good] == Match.STRAND_FLIPPED_AND_SWAPPED)
+    return Harmonised(i[good], j[good], np.where(turned, -1.0, 1.0), match)
+
+
+def _keys(first: pd.DataFrame, second: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A number for each chromosome and position, −1 where unknown."""
+    codes, names = pd.factorize(pd.concat([first["chromosome"], second["chromosome"]]))
+    canonical, _ = pd.factorize(
+        np.array([canonical_chromosome(str(name)) for name in names], dtype=object)
+    )
+    chromosome = np.where(codes >= 0, np.append(canonical, -1)[codes], -1)
+    position = np.concatenate(
+        [table["base_pair_location"].to_numpy(np.float64) for table in (first, second)]
+    )
+    known = (chromosome >= 0) & (position > 0)
+    key = np.full(len(codes), -1, dtype=np.int64)
+    key[known] = chromosome[known] * 2**40 + position[known].astype(np.int64)
+    return key[: len(first)], key[len(first) :]
+
+
+def _id_keys(
+    first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A number for each id, −1 where there is none."""
+    ids = pd.concat([first["variant_id"], second["variant_id"]])
+    codes, _ = pd.factorize(ids.mask(ids == "."))
+    return codes[: len(first)], codes[len(first) :]
+
+
+def _check_build(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    i: NDArray[np.int64],
+    j: NDArray[np.int64],
+    names: tuple[str, str],
+) -> None:
+    """Refuse tables in which many ids lie at other positions; rows i and j share positions."""
+    apart = []
+    for table, rows in ((first, i), (second, j)):
+        alone = np.ones(len(table), dtype=bool)
+        alone[rows] = False
+        placed = alone & (table["base_pair_location"] > 0).to_numpy()
+        ids = table["variant_id"][placed]
+        apart.append(pd.Index(ids[ids.notna() & (ids != ".")].unique()))
+    moved = apart[0].intersection(apart[1], sort=False)
+    n_same = len(np.unique(j))
+    if len(moved) > MOST_MOVED * (len(moved) + n_same):
+        raise InputError(
+            f"{names[1]}: {len(moved):,} variants, such as {moved[0]}, have another position than "
+            f"in {names[0]}, and {n_same:,} have the same: they are of different genome builds; "
+            "lift one over to the build of the other"
+        )
+
+
+def _kinds(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    alone: NDArray[np.bool_],
+    clear_frequency: float | None,
+) -> NDArray[np.uint8]:
+    """`Match` of variants at one position, row by row of two tables of as many rows."""
+    n = len(first)
+    codes, alleles = pd.factorize(
+        pd.concat(
+            [table[name] for table in (first, second) for name in ("effect_allele", "other_allele")]
+        )
+    )
+    number = {allele: code for code, allele in enumerate(alleles)}
+    # of each allele the code of its base on the other strand; −2 where there is none
+    complement = np.array([number.get(_COMPLEMENT.get(a, ""), -2) for a in alleles], dtype=np.int64)
+    effect, other, effect_2, other_2 = codes.reshape(4, n)
+    same = (effect == effect_2) & (other == other_2)
+    swapped = (effect == other_2) & (other == effect_2)
+    kind = np.full(n, Match.INCOMPATIBLE, dtype=np.uint8)
+    kind[swapped], kind[same] = Match.SWAPPED, Match.SAME
+    if clear_frequency is None:
+        return kind
+    may_flip = alone & ~same & ~swapped
+    flipped, other_flipped = complement[effect_2], complement[other_2]
+    kind[may_flip & (effect == flipped) & (other == other_flipped)] = Match.STRAND_FLIPPED
+    kind[may_flip & (effect == other_flipped) & (other == flipped)] = (
+        Match.STRAND_FLIPPED_AND_SWAPPED
+    )
+    palindromic = alone & (complement[effect] == other) & (same | swapped)
+    f = first["effect_allele_frequency"].to_numpy(np.float64)
+    f_2 = second["effect_allele_frequency"].to_numpy(np.float64)
+    # the effect alleles are one if both are the rarer or both the more frequent one
+    turned = (f < 0.5) != (f_2 < 0.5)
+    kind[palindromic & same & turned] = Match.STRAND_FLIPPED_AND_SWAPPED
+    kind[palindromic & swapped & ~turned] = Match.STRAND_FLIPPED
+    clear = _is_clear(f, clear_frequency) & _is_clear(f_2, clear_frequency)
+    kind[palindromic & ~clear] = Match.AMBIGUOUS
+    return kind
+
+
+def _is_clear(frequency: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
+    return np.asarray(np.minimum(frequency, 1 - frequency) <= limit)
