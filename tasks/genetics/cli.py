@@ -1,4 +1,4 @@
-"""`axoloci-genetics`: joint test of all traits, loci, replication, voxels."""
+"""`axoloci-genetics`: from associations to loci, heritability, correlations and maps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ from axoloci.tasks.genetics.commands.clusters import clusters
 from axoloci.tasks.genetics.commands.heritability import heritability_command
 from axoloci.tasks.genetics.commands.joint import joint
 from axoloci.tasks.genetics.commands.loci import loci
+from axoloci.tasks.genetics.commands.meta import meta
 from axoloci.tasks.genetics.commands.replicate import replicate
 from axoloci.tasks.genetics.commands.voxel_genetics import voxel_h2, voxel_rg
 from axoloci.tasks.genetics.commands.voxel_scan import voxel_scan
 from axoloci.tasks.genetics.commands.voxels import voxels
 
-main = step_group(__name__, "From associations to genetics: joint test of all traits, loci.")
+main = step_group(
+    __name__,
+    "From associations to genetics: joint tests, loci, heritability, genetic correlations, maps of "
+    "voxels, replication, meta-analysis.",
+)
 for command in (
-    *(joint, loci, replicate, heritability_command),
-    *(voxels, voxel_scan, voxel_h2, voxel_rg, clusters),
+    joint,
+    loci,
+    replicate,
+    meta,
+    heritability_command,
+    voxels,
+    voxel_h2,
+    voxel_rg,
+    clusters,
+    voxel_scan,
 ):
     main.add_command(command)
 

@@ -7,8 +7,10 @@ tell the strand, but the frequency does where it is clearly below or above one h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,8 @@ CLEAR_FREQUENCY = 0.42
 MOST_MOVED = 0.01
 """Share of the variants at another position under the same id, above which builds differ."""
 
+_WORDS = ["chromosome", "variant_id", "effect_allele", "other_allele"]
+_NUMBERS = ["base_pair_location", "effect_allele_frequency"]
 _COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 
 
@@ -135,9 +139,85 @@ def harmonise(
     return Harmonised(i[good], j[good], np.where(turned, -1.0, 1.0), match)
 
 
+@dataclass(frozen=True)
+class Union:
+    """The variants that any of several tables has.
+
+    Attributes
+    ----------
+    variants
+        Columns that `harmonise` needs, (n_variants,) rows by position, each as the first table has
+        it that holds the variant.
+    rows
+        [int64, shape: (n_tables, n_variants)] Row of each table, −1 where it lacks the variant.
+    sign
+        [float64, shape: (n_tables, n_variants)] As in `Harmonised`; NaN where it lacks the variant.
+    counts
+        Of each table, its variants by what became of them (`Harmonised.counts`): those that the
+        tables before lack are "absent" or "incompatible", and are added.
+    """
+
+    variants: pd.DataFrame
+    rows: NDArray[np.int64]
+    sign: NDArray[np.float64]
+    counts: list[dict[str, int]]
+
+
+def unite(
+    tables: Sequence[pd.DataFrame],
+    clear_frequency: float | None = CLEAR_FREQUENCY,
+    names: Sequence[str] = (),
+) -> Union:
+    """Bring the variants of several tables, of one chromosome, to the effect alleles of the first.
+
+    Variants that the tables before lack are added, but not palindromic ones that cannot be told.
+
+    Parameters
+    ----------
+    tables
+        As for `harmonise`, all with positions.
+    clear_frequency
+        As for `harmonise`.
+    names
+        Of the tables, for an error.
+
+    Raises
+    ------
+    InputError
+        As `harmonise`.
+    """
+    names = names or [f"table {k}" for k in range(1, len(tables) + 1)]
+    variants = _needed(tables[0].iloc[:0])
+    rows = np.empty((0, 0), dtype=np.int64)
+    sign = np.empty((0, 0))
+    counts = []
+    for name, table in zip(names, tables, strict=True):
+        found = harmonise(variants, table, clear_frequency, (names[0], name))
+        counts.append(found.counts)
+        added = np.flatnonzero(np.isin(found.match, (Match.ABSENT, Match.INCOMPATIBLE)))
+        own_rows = np.full(len(variants) + len(added), -1, dtype=np.int64)
+        own_sign = np.full(len(own_rows), np.nan)
+        own_rows[found.first], own_sign[found.first] = found.second, found.sign
+        own_rows[len(variants) :], own_sign[len(variants) :] = added, 1.0
+        wider = ((0, 0), (0, len(added)))
+        rows = np.vstack([np.pad(rows, wider, constant_values=-1), own_rows])
+        sign = np.vstack([np.pad(sign, wider, constant_values=np.nan), own_sign])
+        variants = pd.concat([variants, _needed(table.iloc[added])], ignore_index=True)
+    order = np.argsort(variants["base_pair_location"].to_numpy(), kind="stable")
+    ordered = variants.iloc[order].reset_index(drop=True)
+    return Union(ordered, rows[:, order], sign[:, order], counts)
+
+
+def _needed(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are matched, of the same types whatever a table has."""
+    return table[[*_WORDS, *_NUMBERS]].astype(
+        dict.fromkeys(_WORDS, object) | dict.fromkeys(_NUMBERS, float)
+    )
+
+
 def _keys(first: pd.DataFrame, second: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A number for each chromosome and position, −1 where unknown."""
-    codes, names = pd.factorize(pd.concat([first["chromosome"], second["chromosome"]]))
+    codes, names = pd.factorize(_both(first["chromosome"], second["chromosome"]))
     canonical, _ = pd.factorize(
         np.array([canonical_chromosome(str(name)) for name in names], dtype=object)
     )
@@ -151,12 +231,18 @@ def _keys(first: pd.DataFrame, second: pd.DataFrame) -> tuple[NDArray[np.int64],
     return key[: len(first)], key[len(first) :]
 
 
+def _both(*columns: pd.Series) -> NDArray[Any]:
+    """Columns one after the other; those without a value may be of another type."""
+    return np.concatenate([column.to_numpy(dtype=object) for column in columns])
+
+
 def _id_keys(
     first: pd.DataFrame, second: pd.DataFrame
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A number for each id, −1 where there is none."""
-    ids = pd.concat([first["variant_id"], second["variant_id"]])
-    codes, _ = pd.factorize(ids.mask(ids == "."))
+    ids = _both(first["variant_id"], second["variant_id"])
+    ids[ids == "."] = None
+    codes, _ = pd.factorize(ids)
     return codes[: len(first)], codes[len(first) :]
 
 
@@ -193,10 +279,9 @@ def _kinds(
 ) -> NDArray[np.uint8]:
     """`Match` of variants at one position, row by row of two tables of as many rows."""
     n = len(first)
+    names = ("effect_allele", "other_allele")
     codes, alleles = pd.factorize(
-        pd.concat(
-            [table[name] for table in (first, second) for name in ("effect_allele", "other_allele")]
-        )
+        _both(*(table[name] for table in (first, second) for name in names))
     )
     number = {allele: code for code, allele in enumerate(alleles)}
     # of each allele the code of its base on the other strand; −2 where there is none

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.tasks.genetics.harmonise import Match, harmonise
+from axoloci.tasks.genetics.harmonise import Match, harmonise, unite
 
 
 def table(*rows: tuple[Any, ...]) -> pd.DataFrame:
@@ -165,3 +165,24 @@ def test_harmonise__finds_what_was_planted() -> None:
     assert (order[found.second] == np.arange(n)).all()
     assert (found.match == planted[order]).all()
     assert (found.sign == np.where(planted % 2 == 1, -1, 1)).all()
+
+
+def test_unite__each_variant_once_by_position() -> None:
+    tables = [
+        table(("1", 20, "A", "G", 0.2), ("1", 30, "A", "T", 0.2)),
+        table(("1", 10, "A", "C", 0.2), ("1", 20, "G", "A", 0.8), ("1", 30, "A", "T", 0.5)),
+        table(("1", 10, "T", "G", 0.3), ("1", 20, "A", "C", 0.1), ("1", 40, "A", "C", np.nan)),
+    ]
+    found = unite(tables)
+    assert found.variants["base_pair_location"].tolist() == [10, 20, 20, 30, 40]
+    assert found.variants["other_allele"].tolist() == ["C", "G", "C", "T", "C"]
+    assert found.rows.tolist() == [[-1, 0, -1, 1, -1], [0, 1, -1, -1, -1], [0, -1, 1, -1, 2]]
+    nan = np.nan
+    np.testing.assert_array_equal(
+        found.sign, [[nan, 1, nan, 1, nan], [1, -1, nan, nan, nan], [1, nan, 1, nan, 1]]
+    )
+    assert found.counts == [
+        {"absent": 2},
+        {"swapped": 1, "ambiguous": 1, "absent": 1},
+        {"strand_flipped": 1, "incompatible": 1, "absent": 1},
+    ]

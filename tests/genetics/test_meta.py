@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from pathlib import Path
+
 import mpmath
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
+from axoloci.io.outside_sumstats import read_outside
+from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts, read_sumstats
+from axoloci.io.sumstats_text import write_sumstats_text
+from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.meta import combine_studies
+
+TRAITS = ["latent_000", "latent_001", "latent_002"]
 
 
 def test_combine_studies__by_hand() -> None:
@@ -95,3 +109,200 @@ def test_combine_studies__heterogeneity_is_uniform_without_any() -> None:
     assert stats.kstest(10**-found.neg_log10_q_p, "uniform").pvalue > 0.01
     z = (found.beta - 0.3) / found.se
     assert stats.kstest(z, "norm").pvalue > 0.01
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["meta", *(str(argument) for argument in arguments)])
+
+
+def write_store(
+    path: Path,
+    variants: pd.DataFrame,
+    beta: NDArray,
+    se: NDArray,
+    people: str,
+    traits: list[str] = TRAITS,
+) -> None:
+    """A store in float64; `variants` holds frequency and n too."""
+    parts = plan_parts(variants["chromosome"], 20_000)  # which makes parts of 256 variants
+    writer = SumstatsWriter(path, {"test": str(path)}, parts, precision="float64")
+    for part in parts:
+        rows = slice(part.start, part.stop)
+        writer.write(
+            part,
+            variants.iloc[rows][VARIANT_COLUMNS],
+            traits,
+            variants["effect_allele_frequency"].to_numpy()[rows],
+            variants["n"].to_numpy(np.int32)[rows],
+            beta[rows],
+            se[rows],
+            n_covariates=1,
+        )
+    ids = [f"{people}{i}" for i in range(5)]
+    k = len(traits)
+    writer.finish(traits, ids, np.eye(k), np.ones(k), {"n_covariates": 1})
+
+
+Study = tuple[pd.DataFrame, NDArray, NDArray]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Study]]:
+    """Stores a, b and c of the same 900 variants, each without some; b is swapped, c on the other
+    strand. The arrays returned are of all variants for the same allele, NaN where one is lacking.
+    """
+    folder = tmp_path_factory.mktemp("three")
+    rng = np.random.default_rng(0)
+    m = 900
+    sites = pd.DataFrame(
+        {
+            "chromosome": ["1"] * 600 + ["X"] * 300,
+            "base_pair_location": np.r_[:600, :300] * 50 + 10,
+            "variant_id": [f"rs{k}" for k in range(m)],
+            "effect_allele": rng.choice(["A", "T"], m),
+            "other_allele": rng.choice(["G", "C"], m),
+        }
+    )
+    other_strand = {"A": "T", "T": "A", "C": "G", "G": "C"}
+    studies = []
+    for name in "abc":
+        beta, se = rng.normal(size=(m, 3)), rng.uniform(0.2, 2, (m, 3))
+        f, n = rng.uniform(0.1, 0.9, m).astype(np.float32), rng.integers(100, 900, m)
+        has = rng.random(m) < 0.8
+        own = sites.assign(effect_allele_frequency=f, n=n)
+        written, sign = own.copy(), 1
+        if name == "b":
+            written[["effect_allele", "other_allele"]] = own[["other_allele", "effect_allele"]]
+            written["effect_allele_frequency"], sign = 1 - f, -1
+        if name == "c":
+            for column in ("effect_allele", "other_allele"):
+                written[column] = own[column].map(other_strand)
+            written["chromosome"] = own["chromosome"].replace("X", "23")
+        write_store(folder / name, written[has], sign * beta[has], se[has], name)
+        own.loc[~has, ["effect_allele_frequency", "n"]] = np.nan
+        beta[~has] = se[~has] = np.nan
+        studies.append((own, beta, se))
+    return folder, studies
+
+
+@pytest.mark.parametrize("model", ["fixed", "random"])
+def test_meta__of_stores_is_that_of_their_arrays(
+    three: tuple[Path, list[Study]], tmp_path: Path, model: str
+) -> None:
+    folder, studies = three
+    given = [word for name in "abc" for word in ("--study", folder / name)]
+    result = run(*given, "--model", model, "--out", tmp_path / "m.parquet")
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(tmp_path / "m.parquet")
+    beta, se = (np.stack([study[k] for study in studies]) for k in (1, 2))
+    any_has = np.isfinite(beta).any(axis=(0, 2))
+    sites = studies[0][0][any_has]
+    assert table["variant_id"].tolist() == sites["variant_id"].tolist()
+    assert table["base_pair_location"].tolist() == sites["base_pair_location"].tolist()
+    assert table["n_studies"].tolist() == np.isfinite(beta[..., 0]).sum(axis=0)[any_has].tolist()
+    n = np.stack([study[0]["n"] for study in studies])
+    assert table["n"].tolist() == np.nansum(n, axis=0)[any_has].tolist()
+    f = np.stack([study[0]["effect_allele_frequency"] for study in studies])
+    n, f = n[:, any_has], f[:, any_has]
+    mean_f = np.nansum(n * f, axis=0) / np.nansum(n, axis=0)
+    in_first = np.isfinite(beta[0, any_has, 0])
+    # without the first study, another's effect allele may stand
+    turned = table["effect_allele"].to_numpy() == sites["other_allele"].to_numpy()
+    assert not turned[in_first].any()
+    assert turned[~in_first].any()
+    np.testing.assert_allclose(
+        table["effect_allele_frequency"], np.where(turned, 1 - mean_f, mean_f), rtol=1e-5
+    )
+    truth = combine_studies(beta[:, any_has], se[:, any_has], model)
+    for k, trait in enumerate(TRAITS):
+        sign = np.where(turned, -1, 1)
+        np.testing.assert_allclose(table[f"beta_{trait}"], sign * truth.beta[:, k], rtol=1e-12)
+        for column in ("se", "neg_log10_p", "q", "neg_log10_q_p", "i2"):
+            expected = getattr(truth, column)[:, k]
+            np.testing.assert_allclose(table[f"{column}_{trait}"], expected, rtol=1e-9, atol=1e-12)
+        assert (f"tau2_{trait}" in table) == (model == "random")
+    summary = json.loads((tmp_path / "m.json").read_text())
+    assert (summary["model"], summary["studies"]) == (model, ["a", "b", "c"])
+    assert summary["n_variants"] == any_has.sum()
+    noted = json.loads(pq.read_schema(tmp_path / "m.parquet").metadata[b"axoloci"])
+    assert (noted["format"], noted["traits"]) == ("axoloci-meta", TRAITS)
+
+
+def test_meta__a_store_with_a_text_and_text_out(
+    three: tuple[Path, list[Study]], tmp_path: Path
+) -> None:
+    folder, _ = three
+    write_sumstats_text(tmp_path / "b.gz", read_sumstats(folder / "b").trait(TRAITS[1]), "plink2")
+    texts = ("--study", folder / "a", "--study", tmp_path / "b.gz", "--traits", TRAITS[1])
+    stores = ("--study", folder / "a", "--study", folder / "b", "--traits", TRAITS[1])
+    for given, out in ((texts, "t.tsv.gz"), (texts, "t.parquet"), (stores, "s.parquet")):
+        result = run(*given, "--out", tmp_path / out)
+        assert result.exit_code == 0, result.output
+    of_stores = pd.read_parquet(tmp_path / "s.parquet")
+    of_texts = pd.read_parquet(tmp_path / "t.parquet")
+    assert list(of_stores.columns) == list(of_texts.columns)
+    for column in ("beta", "se", "neg_log10_p", "i2"):
+        np.testing.assert_allclose(of_texts[column], of_stores[column], rtol=1e-4, atol=1e-5)
+    again = read_outside(tmp_path / "t.tsv.gz")
+    for column in ("variant_id", "n", "beta", "se", "neg_log10_p", "effect_allele"):
+        assert again[column].tolist() == of_texts[column].tolist()
+
+
+def test_meta__palindromic_variants_by_frequency(tmp_path: Path) -> None:
+    header = "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\t"
+    header += "effect_allele_frequency\tn\n"
+    (tmp_path / "a").write_text(header + "1\t9\tA\tT\t1\t1\t0.2\t10\n1\t19\tC\tG\t1\t1\t0.45\t10\n")
+    (tmp_path / "b").write_text(header + "1\t9\tA\tT\t-3\t1\t0.9\t30\n1\t19\tC\tG\t3\t1\t0.4\tNA\n")
+    given = ("--study", tmp_path / "a", "--study", tmp_path / "b", "--out", tmp_path / "m.parquet")
+    assert run(*given).exit_code == 0
+    table = pd.read_parquet(tmp_path / "m.parquet")
+    assert table["beta"].tolist() == [2, 1]
+    assert table["effect_allele_frequency"][0] == pytest.approx((0.2 * 10 + 0.1 * 30) / 40)
+    assert table["n_studies"].tolist() == [2, 1]
+    counts = json.loads((tmp_path / "m.json").read_text())["variants_of_study"][1]
+    assert counts == {"strand_flipped_and_swapped": 1, "ambiguous": 1}
+    assert run(*given, "--palindromic-frequency", 0.5).exit_code == 0
+    table = pd.read_parquet(tmp_path / "m.parquet")
+    assert table["beta"].tolist() == [2, 2]
+    assert table["n"].isna().tolist() == [False, True]
+
+
+def test_meta__bad_input_is_told(
+    three: tuple[Path, list[Study]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, studies = three
+
+    def told(*arguments: object) -> str:
+        result = run(*arguments, "--out", tmp_path / "m.parquet")
+        assert result.exit_code != 0
+        assert not (tmp_path / "m.parquet").exists()
+        return " ".join(result.output.split())
+
+    a = ("--study", folder / "a")
+    assert "give --study at least twice" in told(*a)
+    assert "a --study is given twice" in told(*a, *a)
+    sites, beta, se = studies[1]
+    has = np.isfinite(beta[:, 0])
+    moved = sites[has].assign(base_pair_location=sites["base_pair_location"] + 7)
+    write_store(tmp_path / "lifted", moved, beta[has], se[has], "d")
+    assert "different genome builds" in told(*a, "--study", tmp_path / "lifted")
+    nameless = moved.assign(variant_id=".")
+    write_store(tmp_path / "nameless", nameless, beta[has], se[has], "d")
+    assert "none of its variants is in another study" in told(*a, "--study", tmp_path / "nameless")
+    write_store(tmp_path / "other", sites[has], beta[has, :1], se[has, :1], "d", ["height"])
+    assert "none of its traits is in all" in told(*a, "--study", tmp_path / "other")
+    ldsc = tmp_path / "l.sumstats"
+    ldsc.write_text("SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t5\t2\n")
+    assert "by --traits, such as latent_000" in told(*a, "--study", ldsc)
+    one = (*a, "--traits", TRAITS[0])
+    assert "has no positions and no effects" in told(*one, "--study", ldsc)
+    ssf = "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tp_value\n"
+    (tmp_path / "p").write_text(ssf + "1\t10\tA\tG\t1\t0.1\n")
+    assert "1 of 1 variants have no beta or no standard" in told(*one, "--study", tmp_path / "p")
+    result = run(*a, "--study", folder / "b", "--out", tmp_path / "m.tsv")
+    assert "text holds one trait, and these are 3" in " ".join(result.output.split())
+    with caplog.at_level(logging.WARNING, logger="axoloci"):
+        write_store(tmp_path / "same", sites[has], beta[has], se[has], "a")
+        given = (*a, "--study", tmp_path / "same", "--out", tmp_path / "m.parquet")
+        assert run(*given).exit_code == 0
+    assert "5 people of the same id, such as a0, are in both" in caplog.text

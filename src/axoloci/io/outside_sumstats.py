@@ -213,7 +213,8 @@ def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
         if column in words:
             table[column] = _objects(words.pop(column))
         else:
-            table[column] = numbers.pop(column, np.nan)
+            lacking = pd.Series(np.nan, table.index, object if column in _TEXT else float)
+            table[column] = numbers.pop(column, lacking)
     problems = _faults(table)
     _complete_p_and_z(path, table, problems)
     _check_unique(table, problems)

@@ -1,0 +1,416 @@
+"""`axoloci-genetics meta`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import progress
+from axoloci.errors import InputError
+from axoloci.io.files import check_outputs, whole_file, write_json
+from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.outside_sumstats import read_outside
+from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.tasks.genetics import meta as kernel
+from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, traits_option
+from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Union, unite
+
+log = logging.getLogger("axoloci")
+
+FORMAT = "axoloci-meta"
+FORMAT_VERSION = 1
+_SITE = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
+_BLOCK_VALUES = 2**20  # effects of one study that are combined at once
+_TEXT_NAMES = {"se": "standard_error", "neg_log10_p": "neg_log_10_p_value"}  # as in GWAS-SSF
+
+
+@click.command()
+@click.option(
+    "--study",
+    "paths",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of a study's summary statistics, or text of one trait (GWAS-SSF, plink2, REGENIE; "
+    "plain, .gz or .bz2). Once for each study.",
+)
+@traits_option(
+    "that are combined; without it all that the folders share. Beside a text it is one trait, that "
+    "of the text."
+)
+@click.option(
+    "--model",
+    type=click.Choice(get_args(kernel.Model)),
+    default=kernel.MODEL,
+    help="fixed: one effect in all studies. random: effects that differ between studies "
+    "(DerSimonian and Laird), with fewer findings where they do.",
+)
+@click.option(
+    "--palindromic-frequency",
+    type=click.FloatRange(0, 0.5),
+    default=CLEAR_FREQUENCY,
+    help="Largest frequency of the rarer allele at which variants of the alleles A/T and C/G are "
+    "matched between studies; nearer to 0.5 nothing tells the strand, and they are left out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="meta.parquet",
+    help="Parquet table, one row a variant; of one trait also text, where the name ends in .tsv or "
+    ".tsv.gz. A summary goes beside it as .json.",
+)
+def meta(
+    paths: tuple[Path, ...],
+    traits: str | None,
+    model: kernel.Model,
+    palindromic_frequency: float,
+    out: Path,
+) -> None:
+    """Combine the effects of several studies, each weighted by the inverse of its variance.
+
+    A variant that some studies lack is combined over the others. Effect alleles are those of the
+    first study that has the variant. Cochran's Q and I² tell where studies disagree.
+    """
+    if len(paths) < 2:
+        raise click.UsageError("give --study at least twice: one study has nothing to combine")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("a --study is given twice; each counts once")
+    summary = out.with_name(out.name.removesuffix(".gz")).with_suffix(".json")
+    check_outputs({"--out": out, "the summary of --out": summary})
+    studies, names = _open(paths, traits)
+    is_text = out.name.endswith((".tsv", ".tsv.gz"))
+    if is_text and len(names) > 1:
+        raise InputError(
+            f"--out {out}: text holds one trait, and these are {len(names)}; name one by --traits, "
+            "or a .parquet file"
+        )
+    dtype = np.result_type(*(study.dtype for study in studies))
+    schema = _schema(names, model, dtype, is_text)
+    about = {
+        "axoloci": __version__,
+        "model": model,
+        "palindromic_frequency": palindromic_frequency,
+        "traits": names,
+        "studies": [study.path.name for study in studies],
+    }
+    n_variants = n_shared = 0
+    counts: list[dict[str, int]] = [{} for _ in studies]
+    chromosomes = list(dict.fromkeys(name for study in studies for name in study.chromosomes))
+    with whole_file(out) as temporary, ExitStack() as stack:
+        writer = _writer(stack, temporary, schema, is_text, about)
+        for chromosome in progress(chromosomes, "meta-analysis", len(chromosomes)):
+            tables = [study.variants(chromosome) for study in studies]
+            union = unite(tables, palindromic_frequency, [str(study.path) for study in studies])
+            n_variants += len(union.variants)
+            n_shared += int(((union.rows >= 0).sum(axis=0) > 1).sum())
+            for own, more in zip(counts, union.counts, strict=True):
+                own |= {name: own.get(name, 0) + number for name, number in more.items()}
+            size = max(1, _BLOCK_VALUES // len(names))
+            for start in range(0, len(union.variants), size):
+                block = slice(start, start + size)
+                columns = _combined(
+                    studies, tables, union, block, chromosome, len(names), model, dtype
+                )
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        if not n_shared:
+            raise InputError(
+                f"{paths[0]}: none of its variants is in another study with the same position and "
+                "alleles; are the studies of one genome build?"
+            )
+    write_json(
+        summary,
+        about
+        | {"n_variants": n_variants, "n_in_several_studies": n_shared, "variants_of_study": counts},
+    )
+    log.info(
+        "%d variants, %d of them in several studies, %d traits",
+        *(n_variants, n_shared, len(names)),
+    )
+    for path, own in zip(paths, counts, strict=True):
+        if "ambiguous" in own:
+            log.warning(
+                "%s: %d A/T and C/G variants are left out, for nothing tells their strand",
+                *(path, own["ambiguous"]),
+            )
+
+
+# --- the studies --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Store:
+    """The chosen traits of a store."""
+
+    store: Sumstats
+    traits: list[str]
+
+    @property
+    def path(self) -> Path:
+        return self.store.path
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        schema = pq.read_schema(self.path / self.store.info["parts"][0]["name"])
+        dtype: np.dtype[Any] = np.dtype(
+            schema.field(f"beta_{self.traits[0]}").type.to_pandas_dtype()
+        )
+        return dtype
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        files: dict[str, list[Path]] = {}
+        for part in self.store.info["parts"]:
+            name = canonical_chromosome(part["chromosome"])
+            files.setdefault(name, []).append(self.path / part["name"])
+        return files
+
+    @property
+    def chromosomes(self) -> list[str]:
+        return list(self._files)
+
+    def variants(self, chromosome: str) -> pd.DataFrame:
+        """Rows of `_SITE` in the order of the store."""
+        files = self._files.get(chromosome, [])
+        tables = [pq.read_table(file, columns=_SITE) for file in files]
+        if not tables:
+            return _no_variants()
+        rows: pd.DataFrame = pa.concat_tables(tables).to_pandas(ignore_metadata=True)
+        return rows
+
+    def effects(
+        self, chromosome: str, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Beta and se, (n_rows, n_traits), of rows of `variants`."""
+        files = self._files[chromosome]
+        edges = np.cumsum([0, *(pq.read_metadata(file).num_rows for file in files)])
+        part = np.searchsorted(edges, rows, side="right") - 1
+        beta, se = np.empty((2, len(rows), len(self.traits)))
+        for k in np.unique(part):
+            here = part == k
+            of_part = _effects_of(files[k], tuple(self.traits))
+            beta[here], se[here] = (values[rows[here] - edges[k]] for values in of_part)
+        return beta, se
+
+
+@lru_cache(maxsize=16)  # blocks of the union begin and end within parts
+def _effects_of(file: Path, traits: tuple[str, ...]) -> list[NDArray[np.floating]]:
+    """Beta and se of a part of a store, (n_variants, n_traits) each."""
+    columns = [[f"{statistic}_{name}" for name in traits] for statistic in ("beta", "se")]
+    table = pq.read_table(file, columns=[name for names in columns for name in names])
+    return [np.stack([table[name].to_numpy() for name in names], axis=1) for names in columns]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One trait of another program."""
+
+    path: Path
+    table: pd.DataFrame
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    @cached_property
+    def _rows(self) -> dict[str, NDArray[np.int64]]:
+        names = self.table["chromosome"]
+        groups = self.table.groupby(names, sort=False).indices
+        return {str(name): np.asarray(rows) for name, rows in groups.items()}
+
+    @property
+    def chromosomes(self) -> list[str]:
+        return list(self._rows)
+
+    def variants(self, chromosome: str) -> pd.DataFrame:
+        """Rows of `_SITE` in the order of the text."""
+        if chromosome not in self._rows:
+            return _no_variants()
+        return self.table[_SITE].iloc[self._rows[chromosome]].reset_index(drop=True)
+
+    def effects(
+        self, chromosome: str, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Beta and se, (n_rows, 1), of rows of `variants`."""
+        own = self._rows[chromosome][rows]
+        beta, se = (self.table[name].to_numpy()[own, None] for name in ("beta", "se"))
+        return beta, se
+
+
+_Study = _Store | _Text
+
+
+def _no_variants() -> pd.DataFrame:
+    """Of a chromosome that a study lacks."""
+    numbers = {"base_pair_location": float, "effect_allele_frequency": float, "n": float}
+    return pd.DataFrame({name: pd.Series(dtype=numbers.get(name, object)) for name in _SITE})
+
+
+def _open(paths: Sequence[Path], traits: str | None) -> tuple[list[_Study], list[str]]:
+    """The studies, and the traits that are combined."""
+    stores = {path: read_sumstats(path) for path in paths if path.is_dir()}
+    names: list[str] = []
+    if stores:
+        first = next(iter(stores.values()))
+        if traits is not None:
+            names = named_traits(first, traits)
+        else:
+            shared = set.intersection(*(set(store.traits) for store in stores.values()))
+            names = [name for name in first.traits if name in shared]
+        if not names:
+            raise InputError(f"{first.path}: none of its traits is in all the other studies")
+        for store in stores.values():
+            columns_of(store, names)  # which says what a store lacks
+    if len(stores) < len(paths):
+        if len(names) > 1:
+            raise InputError(
+                "a text holds one trait, and the folders share several: name the one that it "
+                f"belongs to by --traits, such as {names[0]}"
+            )
+        if traits is not None and not stores:
+            raise InputError("--traits names traits of folders; these studies are texts of one")
+    for one, other in combinations(stores.values(), 2):
+        both = set(one.sample_id) & set(other.sample_id)
+        if both:
+            log.warning(
+                "%s and %s: %d people of the same id, such as %s, are in both; if they are the "
+                "same people, combined errors are too small: leave them out of one study",
+                *(one.path, other.path, len(both), min(both)),
+            )
+    studies = [_Store(stores[path], names) if path in stores else _text(path) for path in paths]
+    return studies, names or ["trait"]
+
+
+def _text(path: Path) -> _Text:
+    """A text that can be combined."""
+    table = read_outside(path)
+    if table["base_pair_location"].isna().all():
+        raise InputError(
+            f"{path}: has no positions and no effects, as LDSC's format; give GWAS-SSF, plink2 or "
+            "REGENIE"
+        )
+    lacking = int((table["beta"].isna() | table["se"].isna()).sum())
+    if lacking:
+        raise InputError(
+            f"{path}: {lacking:,} of {len(table):,} variants have no beta or no standard error, by "
+            "which studies are combined; give both, or remove such rows"
+        )
+    if table["n"].isna().any():
+        log.warning(
+            "%s: n is missing for %d variants; it will be for those in the result",
+            *(path, int(table["n"].isna().sum())),
+        )
+    return _Text(path, table)
+
+
+# --- the result ---------------------------------------------------------------------------------
+
+
+def _statistics(model: kernel.Model) -> list[str]:
+    """Columns of each trait."""
+    columns = ["beta", "se", "neg_log10_p", "q", "neg_log10_q_p", "i2"]
+    return [*columns, "tau2"] if model == "random" else columns
+
+
+def _schema(
+    names: Sequence[str], model: kernel.Model, dtype: np.dtype[Any], is_text: bool
+) -> pa.Schema:
+    """Columns of the variant, then of each trait; of one trait without its name."""
+    types = {"base_pair_location": pa.int64(), "effect_allele_frequency": pa.float32()}
+    types |= {"n": pa.int64()}
+    fields = [pa.field(name, types.get(name, pa.string())) for name in _SITE]
+    fields.append(pa.field("n_studies", pa.int32()))
+    for name in names:
+        for column in _statistics(model):
+            written = _TEXT_NAMES.get(column, column) if is_text else column
+            suffix = f"_{name}" if len(names) > 1 else ""
+            fields.append(pa.field(f"{written}{suffix}", pa.from_numpy_dtype(dtype)))
+    return pa.schema(fields)
+
+
+def _writer(
+    stack: ExitStack, path: Path, schema: pa.Schema, is_text: bool, about: dict[str, Any]
+) -> Any:
+    """What writes tables of the schema, Parquet or text, and is closed with the stack."""
+    if is_text:
+        stream = stack.enter_context(pa.output_stream(str(path)))  # compressed if named .gz
+        options = pacsv.WriteOptions(delimiter="\t", quoting_style="none")
+        text = pacsv.CSVWriter(stream, schema, write_options=options)
+        return stack.enter_context(text)
+    noted = {"format": FORMAT, "format_version": FORMAT_VERSION, **about}
+    metadata = {"axoloci": json.dumps(noted, allow_nan=False)}
+    words = [field.name for field in schema if field.type == pa.string()]
+    numbers = [field.name for field in schema if pa.types.is_floating(field.type)]
+    return stack.enter_context(
+        pq.ParquetWriter(
+            path,
+            schema.with_metadata(metadata),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[name for name in words if name != "variant_id"],
+            use_byte_stream_split=numbers,
+        )
+    )
+
+
+def _combined(
+    studies: Sequence[_Study],
+    tables: Sequence[pd.DataFrame],
+    union: Union,
+    block: slice,
+    chromosome: str,
+    n_traits: int,
+    model: kernel.Model,
+    dtype: np.dtype[Any],
+) -> list[pa.Array]:
+    """Columns of the result for some variants of a chromosome, in the order of the schema."""
+    variants, rows, sign = union.variants.iloc[block], union.rows[:, block], union.sign[:, block]
+    there = rows >= 0  # (n_studies, n_variants)
+    beta, se = np.full((2, *rows.shape, n_traits), np.nan)
+    frequency, n = np.zeros((2, *rows.shape))
+    for k, (study, table) in enumerate(zip(studies, tables, strict=True)):
+        own, turned = rows[k, there[k]], sign[k, there[k]]
+        if len(own):
+            effect, error = study.effects(chromosome, own)  # (n_own, n_traits) each
+            beta[k, there[k]], se[k, there[k]] = turned[:, None] * effect, error
+            f = table["effect_allele_frequency"].to_numpy(np.float64)[own]
+            frequency[k, there[k]] = np.where(turned < 0, 1 - f, f)
+            n[k, there[k]] = table["n"].to_numpy(np.float64)[own]
+    combined = kernel.combine_studies(beta, se, model)  # of (n_variants, n_traits) each
+    people = n.sum(axis=0)
+    unknown = np.isnan(people)
+    with np.errstate(invalid="ignore"):
+        mean_frequency = (n * frequency).sum(axis=0) / people
+    return [
+        *(
+            pa.array(
+                variants[name].to_numpy(),
+                pa.int64() if name == "base_pair_location" else pa.string(),
+                from_pandas=True,
+            )
+            for name in VARIANT_COLUMNS
+        ),
+        pa.array(mean_frequency.astype(np.float32), from_pandas=True),
+        pa.array(np.where(unknown, 0, people).astype(np.int64), mask=unknown),
+        pa.array(there.sum(axis=0).astype(np.int32)),
+        *(
+            pa.array(getattr(combined, column)[:, k].astype(dtype), from_pandas=True)
+            for k in range(n_traits)
+            for column in _statistics(model)
+        ),
+    ]
