@@ -173,38 +173,37 @@ class _Store:
         return dtype
 
     @cached_property
-    def _files(self) -> dict[str, list[Path]]:
-        files: dict[str, list[Path]] = {}
+    def _parts(self) -> dict[str, list[dict[str, Any]]]:
+        parts: dict[str, list[dict[str, Any]]] = {}
         for part in self.store.info["parts"]:
-            name = canonical_chromosome(part["chromosome"])
-            files.setdefault(name, []).append(self.path / part["name"])
-        return files
+            parts.setdefault(canonical_chromosome(part["chromosome"]), []).append(part)
+        return parts
 
     @property
     def chromosomes(self) -> list[str]:
-        return list(self._files)
+        return list(self._parts)
 
     def variants(self, chromosome: str) -> pd.DataFrame:
         """Rows of `_SITE` in the order of the store."""
-        files = self._files.get(chromosome, [])
-        tables = [pq.read_table(file, columns=_SITE) for file in files]
-        if not tables:
+        if chromosome not in self._parts:
             return _no_variants()
-        rows: pd.DataFrame = pa.concat_tables(tables).to_pandas(ignore_metadata=True)
+        files = [self.path / part["name"] for part in self._parts[chromosome]]
+        table = pa.concat_tables(pq.read_table(file, columns=_SITE) for file in files)
+        rows: pd.DataFrame = table.to_pandas(ignore_metadata=True)
         return rows
 
     def effects(
         self, chromosome: str, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Beta and se, (n_rows, n_traits), of rows of `variants`."""
-        files = self._files[chromosome]
-        edges = np.cumsum([0, *(pq.read_metadata(file).num_rows for file in files)])
-        part = np.searchsorted(edges, rows, side="right") - 1
+        parts = self._parts[chromosome]
+        edges = np.cumsum([0, *(part["n_variants"] for part in parts)])
+        of_part = np.searchsorted(edges, rows, side="right") - 1
         beta, se = np.empty((2, len(rows), len(self.traits)))
-        for k in np.unique(part):
-            here = part == k
-            of_part = _effects_of(files[k], tuple(self.traits))
-            beta[here], se[here] = (values[rows[here] - edges[k]] for values in of_part)
+        for k in np.unique(of_part):
+            here = of_part == k
+            values = _effects_of(self.path / parts[k]["name"], tuple(self.traits))
+            beta[here], se[here] = (of_all[rows[here] - edges[k]] for of_all in values)
         return beta, se
 
 
