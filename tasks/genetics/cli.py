@@ -6,6 +6,8 @@ from axoloci.command import step_group
 from axoloci.tasks.genetics.commands.clusters import clusters
 from axoloci.tasks.genetics.commands.heritability import heritability_command
 from axoloci.tasks.genetics.commands.joint import joint
+from axoloci.tasks.genetics.commands.ld_scores import ld_scores
+from axoloci.tasks.genetics.commands.ldsc import ldsc
 from axoloci.tasks.genetics.commands.loci import loci
 from axoloci.tasks.genetics.commands.meta import meta
 from axoloci.tasks.genetics.commands.replicate import replicate
@@ -24,6 +26,8 @@ for command in (
     replicate,
     meta,
     heritability_command,
+    ld_scores,
+    ldsc,
     voxels,
     voxel_h2,
     voxel_rg,

@@ -222,3 +222,78 @@ class InferClusters(shell.Task["InferClusters.Outputs"]):
 
         clusters: File = shell.out(callable=made("{out}/clusters.tsv"), help="table of clusters")
         images: Directory = shell.out(callable=made("{out}"), help="where the clusters are")
+class ComputeLdScores(shell.Task["ComputeLdScores.Outputs"]):
+    """LD scores of a panel's variants."""
+
+    executable = ["axoloci-genetics", "ld-scores"]
+
+    genotypes: GenotypeData = shell.arg(
+        argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes of a panel"
+    )
+    keep: File | None = shell.arg(
+        argstr="--keep", default=None, help="table of the people to use; without it all"
+    )
+    window_kb: float | None = shell.arg(
+        argstr="--window-kb", default=None, help="farthest variant that counts, kb"
+    )
+    window_cm: float | None = shell.arg(
+        argstr="--window-cm", default=None, help="the same in centimorgan"
+    )
+    out: str = shell.arg(argstr="--out", default="ld_scores.parquet", help="table of LD scores")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """One row a variant."""
+
+        ld_scores: File = shell.out(callable=made("{out}"), help="LD scores")
+
+
+@shell.define
+class RunLdsc(shell.Task["RunLdsc.Outputs"]):
+    """Heritability and genetic correlation by LD score regression."""
+
+    executable = ["axoloci-genetics", "ldsc"]
+
+    ld_scores: File | Directory = shell.arg(
+        argstr="--ld-scores", help="table of LD scores, or the folder of published ones"
+    )
+    sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits to look at, such as latent_*"
+    )
+    outside: list[File] | None = shell.arg(
+        argstr="--with ...", default=None, help="summary statistics of other studies as text"
+    )
+    people: list[str] | None = shell.arg(
+        argstr="--n ...", default=None, help="people of those that do not say it, TRAIT=NUMBER"
+    )
+    min_maf: float | None = shell.arg(
+        argstr="--min-maf", default=None, help="least frequency of a variant"
+    )
+    max_chi2: float | None = shell.arg(
+        argstr="--max-chi2", default=None, help="largest χ² of a variant that is used"
+    )
+    fixed_intercept: bool = shell.arg(
+        argstr="--fixed-intercept", default=False, help="take the intercepts as known"
+    )
+    other_build: bool = shell.arg(
+        argstr="--other-build", default=False, help="match by id, positions may differ"
+    )
+    n_blocks: int | None = shell.arg(
+        argstr="--n-blocks", default=None, help="blocks of the jackknife"
+    )
+    out: str = shell.arg(argstr="--out", default="ldsc", help="folder of the results")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """Tables of traits and pairs, and the matrix."""
+
+        heritability: File = shell.out(
+            callable=made("{out}/heritability.tsv"), help="one row a trait"
+        )
+        genetic_correlation: File = shell.out(
+            callable=made("{out}/genetic_correlation.tsv"), help="one row a pair"
+        )
+        genetic_covariance: File = shell.out(
+            callable=made("{out}/genetic_covariance.npz"), help="of all traits, with its jackknife"
+        )

@@ -1,0 +1,396 @@
+"""`axoloci-genetics ldsc`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from axoloci import __version__
+from axoloci.command import progress
+from axoloci.errors import InputError
+from axoloci.io.files import whole_file, write_json, write_text
+from axoloci.io.sumstats import read_sumstats
+from axoloci.statistics import neg_log10_normal
+from axoloci.tasks.genetics import ldsc as kernel
+from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
+from axoloci.tasks.genetics.commands.ldsc_statistics import (
+    FEWEST_VARIANTS,
+    Finder,
+    Statistics,
+    read_other,
+    read_study,
+    shared,
+    trait_name,
+)
+from axoloci.tasks.genetics.commands.selection import (
+    SUMSTATS,
+    columns_of,
+    named_traits,
+    traits_option,
+)
+from axoloci.tasks.genetics.kernel import CHI2_MEDIAN
+
+log = logging.getLogger("axoloci")
+
+MIN_MAF = 0.01
+BLOCK_VARIANTS = 20  # fewest of a block of the jackknife
+
+
+@click.command()
+@click.option(
+    "--ld-scores",
+    "ld_scores_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Table of axoloci-genetics ld-scores; or the folder of published files *.l2.ldscore.gz "
+    "and *.l2.M_5_50, or what their names begin with.",
+)
+@SUMSTATS
+@traits_option("to look at; without it all.")
+@click.option(
+    "--with",
+    "outside",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Summary statistics of a trait of another study as text (GWAS-SSF, plink2, REGENIE, "
+    "LDSC), named by the file up to its first dot. Can be given several times.",
+)
+@click.option(
+    "--n",
+    "people",
+    multiple=True,
+    metavar="TRAIT=NUMBER",
+    help="People of a trait of --with whose file does not say n. Can be given several times.",
+)
+@click.option(
+    "--min-maf",
+    type=click.FloatRange(0, 0.5),
+    default=MIN_MAF,
+    help="Least minor allele frequency in the panel, where the LD scores tell it.",
+)
+@click.option(
+    "--max-chi2",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Largest χ² of a variant that is used; without it 80, or 0.001 n where that is more.",
+)
+@click.option(
+    "--fixed-intercept",
+    is_flag=True,
+    help="Take the intercepts as known: of heritabilities 1, of two traits of the study their "
+    "correlation, with those of --with 0. Smaller errors, but wrong if there is stratification, "
+    "or if some people are in both studies.",
+)
+@click.option(
+    "--other-build",
+    is_flag=True,
+    help="Let positions differ: LD scores or outside statistics are of another genome build than "
+    "the study, and variants are matched by id alone.",
+)
+@click.option(
+    "--n-blocks",
+    type=click.IntRange(min=2),
+    default=kernel.N_BLOCKS,
+    help="Blocks of neighbouring variants that the jackknife leaves out, one at a time.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="ldsc",
+    help="Folder of heritability.tsv, genetic_correlation.tsv, genetic_covariance.npz, ldsc.json.",
+)
+def ldsc(
+    ld_scores_path: Path,
+    sumstats: Path,
+    traits: str | None,
+    outside: Sequence[Path],
+    people: Sequence[str],
+    min_maf: float,
+    max_chi2: float | None,
+    fixed_intercept: bool,
+    other_build: bool,
+    n_blocks: int,
+    out: Path,
+) -> None:
+    """Heritability and genetic correlation by LD score regression, from statistics alone.
+
+    Of all traits and pairs, also with traits of other studies, whose people may be the same: the
+    overlap goes into the intercept. Heritabilities are of the observed scale, in two steps:
+    variants with χ² below 30 give the intercept. Genetic covariances and correlations come without
+    these steps.
+    """
+    store = read_sumstats(sumstats)
+    names = store.traits if traits is None else named_traits(store, traits)
+    columns = columns_of(store, names)
+    given_n = _given_people(people)
+    files = _named_files(outside, names, given_n)
+    scores = read_ld_scores(ld_scores_path)
+    table = _usable(scores.table, ld_scores_path, min_maf)
+    ld_score = table["ld_score"].to_numpy(np.float64)
+
+    def regressors(statistics: Statistics, edges: NDArray[np.int64]) -> kernel.Regressors:
+        own = ld_score[statistics.rows]
+        return kernel.Regressors(own, own, scores.n_common, edges)
+
+    finder = Finder(table, ld_scores_path, other_build)
+    study = read_study(store, columns, finder)
+    others = {name: read_other(file, given_n.get(name), finder) for name, file in files.items()}
+    sources = [(names, study), *(([name], own) for name, own in others.items())]
+    one = 1.0 if fixed_intercept else None
+    tables = []
+    for own_names, own in sources:
+        n_large = kernel.leave_out_large(own.z, own.n, max_chi2)
+        edges = kernel.block_edges(len(own.rows), _n_blocks(n_blocks, len(own.rows), own_names))
+        found = kernel.heritability(own.z, own.n, regressors(own, edges), intercept=one)
+        tables.append(_heritability_table(own_names, own, found).assign(n_large_chi2=n_large))
+    heritability = pd.concat(tables, ignore_index=True)
+
+    # blocks of all pairs are those of the study: the same stretches of the genome
+    edges = kernel.block_edges(len(study.rows), _n_blocks(n_blocks, len(study.rows), []))
+    genetic = _Genetic([*names, *others], len(edges) - 1)
+    of_study = regressors(study, edges)
+    h2 = kernel.heritability(study.z, study.n, of_study, two_step=None, intercept=one)
+    genetic.set_heritability(slice(0, len(names)), h2)
+    phenotypic = store.trait_correlation[np.ix_(columns, columns)]
+    for k in progress(range(len(names) - 1), "genetic correlations, traits", len(names) - 1):
+        this, rest = slice(k, k + 1), slice(k + 1, len(names))
+        covariance = kernel.genetic_covariance(
+            study.z[:, this],
+            study.z[:, rest],
+            _columns(study.n, this),
+            _columns(study.n, rest),
+            h2[this],
+            h2[rest],
+            of_study,
+            intercept=phenotypic[k, rest] if fixed_intercept else None,
+        )
+        genetic.set_covariance(k, rest, covariance, h2[this], h2[rest])
+    boundaries = np.array([0, *study.rows[edges[1:-1]], len(table)])  # rows of the LD scores
+    for k, (name, other) in enumerate(others.items(), start=len(names)):
+        column = 0
+        for partner_names, partner in sources[: 1 + k - len(names)]:
+            first, second = shared(other, partner)
+            if len(first.rows) < FEWEST_VARIANTS:
+                raise InputError(
+                    f"{files[name]}: {len(first.rows)} of its variants have alleles that fit those "
+                    f"of {', '.join(partner_names[:3])}, and {FEWEST_VARIANTS} are needed at least"
+                )
+            of_pair = regressors(first, np.searchsorted(first.rows, boundaries))
+            h2_first, h2_second = (
+                kernel.heritability(own.z, own.n, of_pair, two_step=None, intercept=one)
+                for own in (first, second)
+            )
+            covariance = kernel.genetic_covariance(
+                *(first.z, second.z, first.n, second.n, h2_first, h2_second, of_pair),
+                intercept=0.0 if fixed_intercept else None,
+            )
+            columns_of_partner = slice(column, column + len(partner_names))
+            if partner is study:
+                genetic.set_heritability(slice(k, k + 1), h2_first)
+            genetic.set_covariance(k, columns_of_partner, covariance, h2_first, h2_second)
+            column += len(partner_names)
+
+    unknown = heritability["trait"][~(heritability["h2"] > 0)].tolist()
+    if unknown:
+        log.warning(
+            "no genetic correlation with %s: the heritability is not above 0", ", ".join(unknown)
+        )
+    sd = np.append(store.trait_residual_sd[columns], np.ones(len(others)))
+    everyone = np.full((len(sd), len(sd)), np.nan)
+    everyone[: len(names), : len(names)] = phenotypic
+    everyone[range(len(names), len(sd)), range(len(names), len(sd))] = 1
+    _write_table(out / "heritability.tsv", heritability)
+    _write_table(out / "genetic_correlation.tsv", genetic.correlations(everyone))
+    units = np.outer(sd, sd)
+    with whole_file(out / "genetic_covariance.npz") as temporary:
+        np.savez(
+            temporary,
+            traits=np.array(genetic.traits),
+            genetic=genetic.covariance * units,
+            phenotypic=everyone * units,
+            leave_one_out=genetic.left_out * units,
+        )
+    write_json(
+        out / "ldsc.json",
+        {
+            "axoloci": __version__,
+            "ld_scores": ld_scores_path.name,
+            "n_common": scores.n_common,
+            "n_ld_scores": len(table),
+            "n_variants": len(study.rows),
+            "n_blocks": len(edges) - 1,
+            "min_maf": min_maf,
+            "max_chi2": max_chi2,
+            "fixed_intercept": fixed_intercept,
+            "other_build": other_build,
+        },
+    )
+    log.info(
+        "LD score regression of %d traits and %d variants in %d blocks",
+        *(len(genetic.traits), len(study.rows), len(edges) - 1),
+    )
+
+
+class _Genetic:
+    """Genetic covariances of all traits, filled in trait by trait.
+
+    Parameters
+    ----------
+    traits
+        Names.
+    n_blocks
+        Of the jackknife.
+    """
+
+    def __init__(self, traits: Sequence[str], n_blocks: int) -> None:
+        self.traits = list(traits)
+        self.covariance = np.full((len(traits), len(traits)), np.nan)
+        self.left_out = np.full((n_blocks, len(traits), len(traits)), np.nan)
+        self._pairs: list[pd.DataFrame] = []
+
+    def set_heritability(self, traits: slice, found: kernel.Estimate) -> None:
+        """Fill in the diagonal."""
+        for k, of_trait in enumerate(range(traits.start, traits.stop)):
+            self._set(of_trait, slice(of_trait, of_trait + 1), found[k : k + 1])
+
+    def set_covariance(
+        self,
+        trait: int,
+        others: slice,
+        found: kernel.Estimate,
+        h2: kernel.Estimate,
+        h2_others: kernel.Estimate,
+    ) -> None:
+        """Fill in the covariances of one trait with others."""
+        self._set(trait, others, found)
+        rg, rg_se = kernel.genetic_correlation(found, h2, h2_others)
+        self._pairs.append(
+            pd.DataFrame(
+                {
+                    "first": trait,
+                    "second": range(others.start, others.stop),
+                    "rg": rg,
+                    "rg_se": rg_se,
+                    "neg_log10_p": neg_log10_normal(rg / rg_se),
+                    "intercept": found.line.intercept,
+                    "intercept_se": found.intercept_se,
+                    "n_variants": found.n_variants,
+                }
+            )
+        )
+
+    def _set(self, trait: int, others: slice, found: kernel.Estimate) -> None:
+        value = found.line.covariance
+        # without a block that has no variants nothing changes
+        left_out = np.where(np.isnan(found.left_out.covariance), value, found.left_out.covariance)
+        self.covariance[trait, others] = self.covariance[others, trait] = value
+        self.left_out[:, trait, others] = self.left_out[:, others, trait] = left_out
+
+    def correlations(self, phenotypic: NDArray[np.float64]) -> pd.DataFrame:
+        """One row a pair, the trait that comes first in the study before the other."""
+        columns = ["first", "second", "rg", "rg_se", "neg_log10_p"]
+        columns += ["intercept", "intercept_se", "n_variants"]
+        pairs = pd.concat([pd.DataFrame(columns=columns), *self._pairs], ignore_index=True)
+        numbers = np.sort(pairs[["first", "second"]].to_numpy(dtype=np.int64), axis=1)  # (P, 2)
+        table = pairs.drop(columns=["first", "second"])
+        table.insert(0, "trait_1", np.array(self.traits, dtype=object)[numbers[:, 0]])
+        table.insert(1, "trait_2", np.array(self.traits, dtype=object)[numbers[:, 1]])
+        table.insert(5, "phenotypic_correlation", phenotypic[numbers[:, 0], numbers[:, 1]])
+        return table.iloc[np.lexsort((numbers[:, 1], numbers[:, 0]))]
+
+
+def _heritability_table(
+    traits: Sequence[str], statistics: Statistics, found: kernel.Estimate
+) -> pd.DataFrame:
+    excess = found.mean - 1  # (K,)
+    chi2 = np.square(statistics.z)
+    return pd.DataFrame(
+        {
+            "trait": traits,
+            "n": np.broadcast_to(statistics.n.mean(axis=0, dtype=np.float64), len(traits)),
+            "n_variants": found.n_variants,
+            "h2": found.line.covariance,
+            "h2_se": found.covariance_se,
+            "intercept": found.line.intercept,
+            "intercept_se": found.intercept_se,
+            # how much of the inflation is no heritability; without inflation no such share
+            "ratio": np.where(excess > 0, (found.line.intercept - 1) / excess, np.nan),
+            "ratio_se": np.where(excess > 0, found.intercept_se / excess, np.nan),
+            "mean_chi2": found.mean,
+            "lambda_gc": np.nanmedian(chi2, axis=0) / CHI2_MEDIAN,
+        }
+    )
+
+
+def _usable(table: pd.DataFrame, path: Path, min_maf: float) -> pd.DataFrame:
+    """LD scores of variants that are common enough and have an id of their own."""
+    named_once = ~table["variant_id"].duplicated(keep=False) & table["variant_id"].notna()
+    if not named_once.all():
+        log.warning(
+            "%s: %d variants have an id that is there more than once; left out",
+            *(path, int((~named_once).sum())),
+        )
+    common = table["maf"] >= min_maf if "maf" in table else True
+    return table[named_once & common].reset_index(drop=True)
+
+
+def _n_blocks(wanted: int, n_variants: int, traits: Sequence[str]) -> int:
+    """Blocks of the jackknife, fewer where they would be too small; told if there are traits."""
+    most = n_variants // BLOCK_VARIANTS
+    if most < wanted and traits:
+        log.warning(
+            "%d variants of %s are too few for %d blocks of the jackknife: %d",
+            *(n_variants, ", ".join(traits[:3]), wanted, most),
+        )
+    return min(wanted, most)
+
+
+def _columns(n: NDArray[np.float32], traits: slice) -> NDArray[np.float32]:
+    """Numbers of people of some traits, which may be one for all of them."""
+    return n if n.shape[1] == 1 else n[:, traits]
+
+
+def _given_people(people: Iterable[str]) -> dict[str, float]:
+    given = {}
+    for text in people:
+        name, _, number = text.partition("=")
+        try:
+            given[name] = float(number)
+        except ValueError:
+            given[name] = 0.0
+        if not 0 < given[name] < np.inf:
+            raise InputError(f"--n {text}: give the trait and its people, such as height=253000")
+    return given
+
+
+def _named_files(
+    paths: Sequence[Path], traits: Sequence[str], given_n: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Files of other studies by the names of their traits."""
+    files: dict[str, Path] = {}
+    for path in paths:
+        name = trait_name(path)
+        if name in files or name in traits:
+            raise InputError(f"{path}: there is a trait {name} already; rename the file")
+        files[name] = path
+    unknown = [name for name in given_n if name not in files]
+    if unknown:
+        raise InputError(
+            f"--n {unknown[0]}: no trait of --with has this name, which is that of its file up to "
+            f"the first dot: {', '.join(files) or 'there is none'}"
+        )
+    return files
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    text = table.to_csv(
+        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
+    )
+    write_text(path, text)
