@@ -106,7 +106,8 @@ def _unbiased_r2(
     """r² of each pair of variants less its bias, (len(first), len(second)); 0 beyond the window."""
     n_samples = first.shape[1]
     r2: NDArray[np.float64] = np.square((first @ second.T).astype(np.float64) / n_samples)
-    r2 -= (1 - r2) / (n_samples - 2)
+    # a variant that does not vary has no disequilibrium, and so no bias of it
+    r2 -= (1 - r2) / (n_samples - 2) * np.outer(first.any(axis=1), second.any(axis=1))
     if second_position[-1] - first_position[0] > window:
         r2[np.abs(first_position[:, None] - second_position) > window] = 0
     return r2

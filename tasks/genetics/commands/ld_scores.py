@@ -150,7 +150,7 @@ def ld_scores(
     content = pa.Table.from_pandas(table[varies], SCHEMA, preserve_index=False)
     content = content.replace_schema_metadata({"axoloci": json.dumps(about, allow_nan=False)})
     with whole_file(out) as temporary:
-        pq.write_table(content, temporary, compression="zstd", store_schema=False)
+        pq.write_table(content, temporary, compression="zstd")
     n_other = source.n_variants - len(table)
     log.info(
         "LD scores of %d variants, %d of them common, mean %.2f; left out: %d that do not vary, "
@@ -195,14 +195,13 @@ def _chromosomes(source: Genotypes, position: NDArray[np.float64]) -> list[tuple
     if not ranges:
         raise InputError(f"{source.path}: has no variant of an autosome, 1 to {LAST_AUTOSOME}")
     for start, stop in ranges:
-        falls = np.flatnonzero(np.diff(position[start:stop]) < 0)
-        again = name[start] in name[stop:]
-        if len(falls) or again:
-            row = stop if again else start + int(falls[0]) + 1
-            variant = source.variants["variant_id"].iloc[min(row, len(name) - 1)]
+        falls = start + 1 + np.flatnonzero(np.diff(position[start:stop]) < 0)
+        again = stop + np.flatnonzero(name[stop:] == name[start])
+        for row in [*falls[:1], *again[:1]]:
             raise InputError(
                 f"{source.path}: the variants are not sorted by chromosome and position, as from "
-                f"row {row + 1} on ({variant}); sort them by plink2 --sort-vars"
+                f"row {row + 1} on ({source.variants['variant_id'].iloc[row]}); sort them by "
+                "plink2 --sort-vars"
             )
     return ranges
 
