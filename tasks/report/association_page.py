@@ -1,0 +1,291 @@
+"""The sections on association: joint test, loci, replication, as sentences, tables and pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from axoloci.tasks.report import figures, kernel
+from axoloci.tasks.report.content import MAX_ROWS, Page, Part
+from axoloci.tasks.report.document import LAST, Cell, Table, number_cell, picture, plural
+from axoloci.tasks.report.inputs import (
+    Inputs,
+    Joint,
+    Results,
+    read_joint,
+    read_joint_about,
+    read_threshold,
+    read_tsv,
+)
+from axoloci.tasks.report.methods import power, trait_word
+from axoloci.tasks.report.sharing import SMALLEST, say_count
+
+SHOWN_LATENTS = 6
+MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
+
+
+def facts_of(given: Inputs) -> dict[str, Mapping[str, Any]]:
+    """What ran and how, with what the joint test noted: its inflation by representation if several.
+
+    Raises
+    ------
+    InputError
+        Not a table of the joint test.
+    """
+    facts: dict[str, Mapping[str, Any]] = dict(given.facts or {})
+    noted = {
+        name: read_joint_about(own.joint)
+        for name, own in given.parts.items()
+        if own.joint is not None
+    }
+    if noted:
+        facts["joint"] = dict(next(iter(noted.values())))
+    if len(noted) > 1:
+        inflation = {name: about.get("lambda_gc") for name, about in noted.items()}
+        facts["joint"] = {**facts["joint"], "lambda_gc": inflation}
+    return facts
+
+
+def add_association(page: Page, given: Inputs) -> None:
+    """Manhattan and quantile plots of the joint test, and the loci, of each representation."""
+    facts = facts_of(given)
+    _add_people(page, given, facts)
+    for name, own in given.parts.items():
+        _add_results(page, page.parts[name], given, own, trait_word(facts))
+
+
+def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str) -> None:
+    """Plots of one joint test, and its loci; `word` is what was tested."""
+    loci = read_tsv(own.loci, "loci") if own.loci is not None else None
+    threshold = read_threshold(own.loci)
+    reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    if own.joint is None:
+        part.sentences["joint"] = given.group or "No joint test was given."
+    else:
+        joint = read_joint(own.joint)
+        if joint.neg_log10_p.size == 0:
+            part.sentences["joint"] = "The joint test has no variant that could be tested."
+        else:
+            _add_joint(page, part, joint, loci, threshold, word)
+    if loci is None:
+        part.sentences["loci"] = given.group or "No table of loci was given."
+        return
+    page.tiles.append((f"{len(loci):,}", part.of(plural(len(loci), "locus", "loci")), reached))
+    if loci.empty:
+        part.sentences["loci"] = f"No variant reaches {reached}."
+        return
+    part.sentences["loci"] = (
+        f"Lead variant of each locus, most significant first; {word}s are those with p < 0.05 "
+        "divided by their number at the lead variant, ▲ where the effect allele raises them."
+        + ("" if word == "latent" else " Each trait is tested in the people who have it.")
+    )
+    ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
+    part.loci = Table(
+        ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
+         "leads", "in LD", f"{word}s"],
+        [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
+        len(loci),
+    )  # fmt: skip
+
+
+def add_samples(page: Page, given: Inputs) -> None:
+    """How many people's genotypes are flagged, by reason."""
+    if given.samples_qc is None:
+        return
+    facts = given.facts or {}
+    table = read_tsv(given.samples_qc, "samples_qc")
+    flags = table["flags"].dropna().astype(str).str.split(",")
+    counts = flags.explode().value_counts()
+    if page.shareable:
+        # The number checked would tell how few of those mapped were not; that of all flagged, how
+        # few have a flag that is not told, or several flags.
+        few = len(flags) < SMALLEST
+        said = say_count(len(flags)) if few or len(counts) == 1 else f"{SMALLEST} or more"
+        reasons = [] if few else [f"{say_count(n)} {flag}" for flag, n in counts.items()]
+        page.sentences["samples"] = f"Genotypes were checked: {said} people flagged"
+    else:
+        reasons = [f"{n:,} {flag}" for flag, n in counts.items()]
+        page.sentences["samples"] = (
+            f"Genotypes of {len(table):,} people were checked: {len(flags):,} flagged"
+        )
+    page.sentences["samples"] += (
+        (f" ({', '.join(reasons)})" if reasons else "")
+        + ". Nobody was left out for it; samples_qc.tsv and related.tsv tell who, and a study's "
+        "'keep' leaves people out."
+    )
+    unheeded = "related" in counts and "gwas" in facts and "mixed_model" not in facts
+    if unheeded and not page.shareable:
+        page.sentences["samples"] += (
+            " Relatives were tested as if they were unrelated; mixed_model = true in [gwas] "
+            "accounts for them."
+        )
+    if len(table) < MIN_TO_COMPARE:
+        page.sentences["samples"] += (
+            f" Heterozygosity, ancestry and relatives are not judged among fewer than "
+            f"{MIN_TO_COMPARE} people."
+        )
+
+
+def add_replication(page: Page, given: Inputs) -> None:
+    """The lead variants of each representation in other people."""
+    for name, own in given.parts.items():
+        if own.replication is not None:
+            _add_replicated(page, page.parts[name], own.replication)
+
+
+def _add_replicated(page: Page, part: Part, replication: Path) -> None:
+    """The lead variants of one representation in other people."""
+    table = read_tsv(replication, "replication")
+    if table.empty:
+        return
+    tested = table[table["replicated"].isin(["yes", "no"])]
+    n_yes = int((tested["replicated"] == "yes").sum())
+    n_same = int((tested["r"] > 0).sum())
+    page.tiles.append(
+        (f"{n_yes:,} of {len(tested):,}", part.of("loci replicated"), "one-sided, Bonferroni")
+    )
+    part.sentences["replication"] = (
+        "Each lead variant was tested in other people by the combination of traits that it changed "
+        f"in the discovery: {n_yes:,} of {len(tested):,} replicated, {n_same:,} had the same "
+        "direction. The correlation r is above 0 where the direction is the discovery's."
+    )
+    part.replication = Table(
+        ["variant", "place", "people", "r", "−log₁₀ p, one-sided", "replicated"],
+        [
+            [
+                Cell(str(row["variant_id"]), kind="name"),
+                Cell(f"{row['chromosome']}:{int(row['base_pair_location']):,}", kind="text"),
+                number_cell(row["n"], 0),
+                number_cell(row["r"], 3),
+                number_cell(row["neg_log10_p"], 2),
+                Cell(str(row["replicated"]), kind="text"),
+            ]
+            for row in table.head(MAX_ROWS).to_dict("records")
+        ],
+        len(table),
+    )
+
+
+def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """The number of people in the association, or whose genotypes were checked.
+
+    On a shared page it would tell, beside the number mapped, how few of them lack genotypes.
+    """
+    n = facts.get("gwas", {}).get("people")
+    tested = any(own.joint is not None for own in given.parts.values())
+    if n is None and tested and given.samples_qc is not None:
+        n = len(read_tsv(given.samples_qc, "samples_qc"))
+    if n is not None and not (page.shareable and page.images):
+        said = say_count(n) if page.shareable else f"{n:,}"
+        page.tiles.append((said, plural(n, "person", "people"), "in the association"))
+
+
+def _add_joint(
+    page: Page, part: Part, joint: Joint, loci: pd.DataFrame | None, threshold: float, word: str
+) -> None:
+    """Pictures and figures of a joint test with at least one variant."""
+    reached = f"p\u00a0≤\u00a0{power(threshold)}"
+    line = float(-np.log10(threshold))
+    names = kernel.order_chromosomes(joint.names)
+    rank = np.array([names.index(name) for name in joint.names])[joint.chromosome]
+    place, edges = kernel.place_variants(rank, joint.position)
+    kept = kernel.thin_points(place, joint.neg_log10_p)
+    leads = []
+    if loci is not None and not loci.empty:
+        first = np.full(len(names), np.inf)
+        np.minimum.at(first, rank, joint.position)
+        ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
+        for row in ordered.to_dict("records"):
+            if row["chromosome"] in names:
+                k = names.index(row["chromosome"])
+                x = float(edges[k, 0] + row["base_pair_location"] - first[k])
+                leads.append((x, float(row["neg_log10_p"]), str(row["variant_id"])))
+    n = joint.neg_log10_p.size
+    n_hits = int((joint.neg_log10_p >= line).sum())
+    inflation = joint.about.get("lambda_gc")
+    traits = len(joint.about.get("traits", []))
+    of_traits = f" over {traits} {plural(traits, word)}" if traits else ""
+    said = "" if inflation is None else f"inflation λ = {inflation:.3f}"
+    page.tiles.append((f"{n:,}", part.of(f"{plural(n, 'variant')} tested"), said))
+    test = "Exact F test of the canonical R²"
+    if joint.about.get("mixed_model"):
+        test = "Hotelling's T² of the statistics of a mixed model"
+    part.sentences["joint"] = (
+        f"{test} of each variant{of_traits}: {n:,} variants, {n_hits:,} "
+        f"with {reached}{f', genomic {said}' if said else ''}."
+    )
+    more = len(leads) - figures.MAX_LABELS
+    part.pictures["manhattan"] = picture(
+        figures.manhattan(
+            place[kept],
+            rank[kept],
+            joint.neg_log10_p[kept].astype(np.float64),
+            edges,
+            kernel.label_chromosomes(names),
+            leads,
+            line,
+        ),
+        f"Manhattan plot of the joint test: {n_hits:,} of {n:,} variants reach {reached}"
+        + (f"; lead variants {', '.join(lead[2] for lead in leads[:8])}." if leads else "."),
+        f"Joint test along the genome. Dashed line: p\u00a0=\u00a0{power(threshold)}"
+        + ("; lead variants are named" if leads else "")
+        + (f", the {figures.MAX_LABELS} most significant of {len(leads)}" if more > 0 else "")
+        + ". Every variant with p\u00a0<\u00a010⁻³ is drawn; the others one per pixel.",
+    )
+    part.pictures["quantiles"] = picture(
+        figures.quantiles(*kernel.quantile_points(joint.neg_log10_p)),
+        f"Quantile-quantile plot of the joint test{f', {said}' if said else ''}.",
+        "Quantiles against the null, with the 95% band of each rank for independent variants"
+        + (f"; {said}." if said else "."),
+        wide=False,
+    )
+
+
+def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
+    """One locus as cells; on a shared page no frequency that tells of fewer than 5 carriers."""
+    position = int(row["base_pair_location"])
+    start, end = row.get("start", position), row.get("end", position)
+    names, betas, ps = (
+        [part for part in str(row.get(column, "")).split(",") if part and part != "nan"]
+        for column in ("traits", "traits_beta", "traits_neg_log10_p")
+    )
+    shown = [
+        f"{re.sub('^(latent|component)_', '', name)} {'▼' if beta.startswith('-') else '▲'} "
+        f"{float(p):.1f}"
+        for name, beta, p in zip(names, betas, ps, strict=True)
+    ]
+    more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""
+    alleles = f"{_clip(row.get('effect_allele', ''))} / {_clip(row.get('other_allele', ''))}"
+    chromosome = str(row["chromosome"])
+    frequency = number_cell(row.get("effect_allele_frequency"), 3)
+    if shareable and {"effect_allele_frequency", "n"} <= row.keys():
+        rarer = min(row["effect_allele_frequency"], 1 - row["effect_allele_frequency"])
+        if round(2 * row["n"] * rarer) < SMALLEST:
+            frequency = Cell(f"<{SMALLEST} copies", LAST, "number")
+    place = 1e10 * (int(chromosome) if chromosome.isdigit() else 99) + position
+    return [
+        Cell(str(row["variant_id"]), kind="name"),
+        Cell(f"{chromosome}:{position:,}", place),
+        number_cell((end - start) / 1e3, 0),
+        Cell(alleles),
+        frequency,
+        Cell(say_count(int(row["n"])), float(row["n"]) if row["n"] >= SMALLEST else LAST, "number")
+        if shareable and "n" in row
+        else number_cell(row.get("n"), 0),
+        number_cell(row["neg_log10_p"], 1),
+        Cell(f"{100 * row['joint_r2']:.3g}", float(row["joint_r2"]), "number")
+        if "joint_r2" in row
+        else Cell("–"),
+        number_cell(row.get("n_leads"), 0),
+        number_cell(row.get("n_clumped"), 0),
+        Cell(", ".join(shown[:SHOWN_LATENTS]) + more if shown else "several, weakly", kind="text"),
+    ]
+
+
+def _clip(allele: Any) -> str:
+    return str(allele) if len(str(allele)) <= 6 else f"{str(allele)[:5]}…"
