@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from axoloci.tasks.report import figures, kernel
+from axoloci.tasks.report import figures, genetics_figures, kernel
 from axoloci.tasks.report.content import MAX_ROWS, Page, Part
 from axoloci.tasks.report.document import LAST, Cell, Table, number_cell, picture, plural
+from axoloci.tasks.report.genetics_inputs import genetics_facts
 from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
@@ -30,7 +32,7 @@ MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 
 
 def facts_of(given: Inputs) -> dict[str, Mapping[str, Any]]:
-    """What ran and how, with what the joint test noted: its inflation by representation if several.
+    """What ran and how, with what its results tell: the joint test's inflation among others.
 
     Raises
     ------
@@ -45,6 +47,7 @@ def facts_of(given: Inputs) -> dict[str, Mapping[str, Any]]:
     }
     if noted:
         facts["joint"] = dict(next(iter(noted.values())))
+    facts = genetics_facts(given) | facts
     if len(noted) > 1:
         inflation = {name: about.get("lambda_gc") for name, about in noted.items()}
         facts["joint"] = {**facts["joint"], "lambda_gc": inflation}
@@ -54,9 +57,10 @@ def facts_of(given: Inputs) -> dict[str, Mapping[str, Any]]:
 def add_association(page: Page, given: Inputs) -> None:
     """Manhattan and quantile plots of the joint test, and the loci, of each representation."""
     facts = facts_of(given)
+    page.word = trait_word(facts)
     _add_people(page, given, facts)
     for name, own in given.parts.items():
-        _add_results(page, page.parts[name], given, own, trait_word(facts))
+        _add_results(page, page.parts[name], given, own, page.word)
 
 
 def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str) -> None:
@@ -85,12 +89,16 @@ def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str)
         + ("" if word == "latent" else " Each trait is tested in the people who have it.")
     )
     ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
+    head = ["locus", "variant", "place", "nearest gene", "span, kb", "alleles", "frequency"]
+    head += ["people", "−log₁₀ p", "R², %", "leads", "in LD", f"{word}s"]
+    rows = [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")]
+    known = {"locus": "locus" in loci, "nearest gene": "nearest_gene" in loci}
+    shown = [k for k, name in enumerate(head) if known.get(name, True)]
     part.loci = Table(
-        ["variant", "place", "span, kb", "alleles", "frequency", "people", "−log₁₀ p", "R², %",
-         "leads", "in LD", f"{word}s"],
-        [_locus_row(row, page.shareable) for row in ordered.head(MAX_ROWS).to_dict("records")],
+        [head[k] for k in shown],
+        [[row[k] for k in shown] for row in rows],
         len(loci),
-    )  # fmt: skip
+    )
 
 
 def add_samples(page: Page, given: Inputs) -> None:
@@ -135,10 +143,10 @@ def add_replication(page: Page, given: Inputs) -> None:
     """The lead variants of each representation in other people."""
     for name, own in given.parts.items():
         if own.replication is not None:
-            _add_replicated(page, page.parts[name], own.replication)
+            _add_replicated(page, page.parts[name], own.replication, own.loci)
 
 
-def _add_replicated(page: Page, part: Part, replication: Path) -> None:
+def _add_replicated(page: Page, part: Part, replication: Path, loci: Path | None) -> None:
     """The lead variants of one representation in other people."""
     table = read_tsv(replication, "replication")
     if table.empty:
@@ -169,6 +177,42 @@ def _add_replicated(page: Page, part: Part, replication: Path) -> None:
         ],
         len(table),
     )
+    if loci is not None:
+        _add_scatter(part, table, read_tsv(loci, "loci"))
+
+
+def _add_scatter(part: Part, table: pd.DataFrame, loci: pd.DataFrame) -> None:
+    """Correlations of the leads with the traits in the discovery and in other people."""
+    if "joint_r2" not in loci:
+        return
+    both = table.merge(
+        loci[["chromosome", "base_pair_location", "variant_id", "joint_r2"]],
+        on=["chromosome", "base_pair_location", "variant_id"],
+    )
+    both = both[np.isfinite(both["r"]) & (both["n"] > 2) & (both["joint_r2"] >= 0)]
+    if both.empty:
+        return
+    discovery = np.sqrt(both["joint_r2"].to_numpy(np.float64))  # (n_leads,)
+    r, n = both["r"].to_numpy(np.float64), both["n"].to_numpy(np.float64)
+    se = np.sqrt((1 - np.minimum(r * r, 1)) / (n - 2))
+    n_same, p = int((r > 0).sum()), sign_test(r)
+    part.pictures["replication"] = picture(
+        genetics_figures.replication(discovery, r, se, (both["replicated"] == "yes").to_numpy()),
+        f"Correlation of {len(both):,} leads with the traits in other people against that in the "
+        f"discovery: {n_same:,} in the same direction.",
+        f"Each lead's correlation with its combination of traits: the discovery's, which chose the "
+        f"combination and so is too high, against that of other people. Dashed line: equal. "
+        f"{n_same:,} of {len(both):,} have the same direction (sign test, p\u00a0=\u00a0"
+        f"{power(p)}).",
+        wide=False,
+    )
+
+
+def sign_test(r: NDArray[np.float64]) -> float:
+    """One-sided p of as many positive effects or more, if signs were random."""
+    from scipy import stats
+
+    return float(stats.binomtest(int((r > 0).sum()), len(r), alternative="greater").pvalue)
 
 
 def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -269,8 +313,10 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
             frequency = Cell(f"<{SMALLEST} copies", LAST, "number")
     place = 1e10 * (int(chromosome) if chromosome.isdigit() else 99) + position
     return [
+        number_cell(row.get("locus"), 0),
         Cell(str(row["variant_id"]), kind="name"),
         Cell(f"{chromosome}:{position:,}", place),
+        Cell(nearest_gene(row) or "–"),
         number_cell((end - start) / 1e3, 0),
         Cell(alleles),
         frequency,
@@ -289,3 +335,12 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
 
 def _clip(allele: Any) -> str:
     return str(allele) if len(str(allele)) <= 6 else f"{str(allele)[:5]}…"
+
+
+def nearest_gene(row: Mapping[Any, Any]) -> str:
+    """Nearest gene and its distance; empty where none is known."""
+    gene = row.get("nearest_gene")
+    if gene is None or pd.isna(gene):
+        return ""
+    distance = row.get("nearest_gene_kb", np.nan)
+    return f"{gene}" + ("" if pd.isna(distance) else f" ({distance:,.0f} kb)" if distance else "")

@@ -42,6 +42,7 @@ class Picture:
     alt: str
     caption: str
     wide: bool = True  # keeps its size on a narrow screen, where it scrolls
+    cells: str = ""  # JSON: a matrix's place within it and its values, to be read by pointing
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,20 @@ def render(template: str, **content: Any) -> str:
     return TEMPLATES.get_template(template).render(version=__version__, **content)
 
 
-def picture(figure: Figure, alt: str, caption: str, *, wide: bool = True) -> Picture:
+def picture(
+    figure: Figure, alt: str, caption: str, *, wide: bool = True, cells: str = ""
+) -> Picture:
     """A matplotlib figure within the page, as PNG; the same bytes each time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return Picture(_src("png", buffer.getvalue()), alt, caption, wide)
+    return Picture(_src("png", buffer.getvalue()), alt, caption, wide, cells)
+
+
+def photo_of_figure(figure: Figure, alt: str, caption: str) -> Picture:
+    """A matplotlib figure that is mostly slices of a brain, as JPEG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return photo(Image.open(buffer).convert("RGB"), alt, caption)
 
 
 def photo(image: Image.Image, alt: str, caption: str) -> Picture:

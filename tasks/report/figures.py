@@ -67,35 +67,11 @@ def manhattan(
     """
     figure = empty_figure(11, 4.6 if leads else 3.9)
     axes = figure.subplots()
-    highest = max([line, *neg_log10_p[np.isfinite(neg_log10_p)]])
-    significant = neg_log10_p >= line
-    style: dict[str, Any] = {"linewidths": 0, "rasterized": True}
-    for tone in (0, 1):
-        here = ~significant & (chromosome % 2 == tone)
-        axes.scatter(place[here], neg_log10_p[here], s=4, c=TONES[tone], **style)
-    axes.scatter(place[significant], neg_log10_p[significant], s=9, c=ACCENT, **style)
-    axes.axhline(line, color=ACCENT, linewidth=0.8, linestyle=(0, (5, 4)))
+    significant = draw_genome(axes, place, chromosome, neg_log10_p, edges, names, line)
+    axes.scatter(
+        place[significant], neg_log10_p[significant], s=9, c=ACCENT, linewidths=0, rasterized=True
+    )
     span = max(float(edges[:, 1].max()), 1.0)  # base pairs; one variant alone spans none
-    axes.set_xlim(-0.012 * span, 1.012 * span)
-    top = 1.06 * highest
-    if highest > 2 * LINEAR_UP_TO:
-        axes.set_yscale("function", functions=(_compress, _expand))
-        marks = [0, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000]
-        axes.set_yticks([mark for mark in marks if mark <= top])
-    axes.set_ylim(0, top)
-    centres, width = edges.mean(axis=1), np.diff(edges, axis=1)[:, 0]
-    half = [(0.0038 * len(name) + 0.001) * span for name in names]  # of a label at this size
-    shown: list[int] = []
-    for k in range(len(names)):
-        if not shown or centres[k] - centres[shown[-1]] > half[k] + half[shown[-1]]:
-            shown.append(k)
-    axes.set_xticks(centres[shown], [names[k] for k in shown])
-    axes.tick_params(axis="x", length=0)
-    for start, end in edges[width > 0]:
-        axes.plot([start, end], [0, 0], color=MUTED, linewidth=1.4, clip_on=False)
-    axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("Chromosome")
-    axes.set_ylabel("−log₁₀ p")
     chosen = sorted(leads[:MAX_LABELS])
     across = axes.get_xaxis_transform()  # x in data, y from 0 to 1
     texts = kernel.spread_labels(
@@ -115,6 +91,67 @@ def manhattan(
     return figure
 
 
+def draw_genome(
+    axes: Axes,
+    place: NDArray[np.float64],
+    chromosome: NDArray[np.integer[Any]],
+    neg_log10_p: NDArray[Any],
+    edges: NDArray[np.float64],
+    names: Sequence[str],
+    line: float,
+) -> NDArray[np.bool_]:
+    """The axes of a Manhattan plot, its line, and the variants below that.
+
+    Parameters
+    ----------
+    axes
+        To draw on.
+    place, chromosome, neg_log10_p, edges, names, line
+        As for `manhattan`.
+
+    Returns
+    -------
+    [bool, shape: (n_points,)] The variants from the line on, which are left to be drawn.
+    """
+    highest = max([line, *neg_log10_p[np.isfinite(neg_log10_p)]])
+    significant = np.asarray(neg_log10_p >= line)
+    for tone in (0, 1):
+        here = ~significant & (chromosome % 2 == tone)
+        axes.scatter(
+            place[here], neg_log10_p[here], s=4, c=TONES[tone], linewidths=0, rasterized=True
+        )
+    axes.axhline(line, color=ACCENT, linewidth=0.8, linestyle=(0, (5, 4)))
+    span = max(float(edges[:, 1].max()), 1.0)  # base pairs; one variant alone spans none
+    axes.set_xlim(-0.012 * span, 1.012 * span)
+    axes.set_ylim(0, 1.06 * highest)
+    compress_axis(axes, highest)
+    centres, width = edges.mean(axis=1), np.diff(edges, axis=1)[:, 0]
+    half = [(0.0038 * len(name) + 0.001) * span for name in names]  # of a label at this size
+    shown: list[int] = []
+    for k in range(len(names)):
+        if not shown or centres[k] - centres[shown[-1]] > half[k] + half[shown[-1]]:
+            shown.append(k)
+    axes.set_xticks(centres[shown], [names[k] for k in shown])
+    axes.tick_params(axis="x", length=0)
+    for start, end in edges[width > 0]:
+        axes.plot([start, end], [0, 0], color=MUTED, linewidth=1.4, clip_on=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel("Chromosome")
+    axes.set_ylabel("−log₁₀ p")
+    return significant
+
+
+def compress_axis(axes: Axes, highest: float) -> None:
+    """Make the axis of −log10 p logarithmic from 20 on, where it goes far beyond."""
+    if highest <= 2 * LINEAR_UP_TO:
+        return
+    limits = axes.get_ylim()
+    axes.set_yscale("function", functions=(_compress, _expand))
+    marks = [0, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000]
+    axes.set_yticks([mark for mark in marks if mark <= limits[1]])
+    axes.set_ylim(limits)
+
+
 def quantiles(
     expected: NDArray[np.float64], observed: NDArray[np.float64], band: NDArray[np.float64]
 ) -> Figure:
@@ -127,10 +164,7 @@ def quantiles(
     axes.scatter(expected, observed, s=9, c=TONES[0], linewidths=0, rasterized=True, zorder=3)
     axes.set_xlim(0, limit)
     axes.set_ylim(0, 1.05 * max(limit, float(observed.max(initial=1))))
-    if observed.max(initial=0) > 2 * LINEAR_UP_TO:
-        axes.set_yscale("function", functions=(_compress, _expand))
-        marks = [0, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000]
-        axes.set_yticks([mark for mark in marks if mark <= 1.05 * observed.max()])
+    compress_axis(axes, float(observed.max(initial=0)))
     axes.set_xlabel("Expected −log₁₀ p")
     axes.set_ylabel("Observed −log₁₀ p")
     return figure

@@ -28,7 +28,20 @@ TABLES: dict[str, set[str]] = {  # and the columns that each needs
     "samples_qc": {"IID", "flags"},
     "replication": {"variant_id", "neg_log10_p", "replicated", "n", "r"},
     "seconds": {"step", "jobs", "seconds"},
+    "signals": {
+        *("locus", "round", "chromosome", "base_pair_location", "variant_id", "neg_log10_p"),
+    },
+    "heritability": {"trait", "h2", "h2_se"},
+    "genetic_correlation": {"trait_1", "trait_2", "rg"},
+    "voxels": {"locus", "variant_id", "prefix", "peak_x", "peak_y", "peak_z"},
 }
+NUMBERS = {  # columns that hold numbers where they are there
+    *("h2", "h2_se", "h2_ldsc", "h2_ldsc_se", "lambda_gc", "intercept", "intercept_se"),
+    *("rg", "rg_se", "phenotypic_correlation", "peak_x", "peak_y", "peak_z"),
+    *("peak_neg_log10_p", "nearest_gene_kb", "joint_r2", "neg_log10_p", "r", "round"),
+    *("base_pair_location", "n"),
+}
+NAMES = ("scan", "sample_id", "trait", "trait_1", "trait_2")  # somebody may be called NA
 
 
 class Results(BaseModel):
@@ -43,6 +56,14 @@ class Results(BaseModel):
     joint: Path | None = None  # Parquet: the joint test
     loci: Path | None = None  # TSV: the loci; their settings lie beside it as .json
     replication: Path | None = None  # TSV: the loci in other people; a summary lies beside it
+    sumstats: Path | None = None  # store of summary statistics, for plots of single traits
+    regions: Path | None = None  # Parquet: variants around each locus, with r² to its lead
+    signals: Path | None = None  # TSV: what is left at each locus given its leads
+    heritability: Path | None = None  # TSV: h² of each trait, by one estimator or two
+    genetic_correlation: Path | None = None  # TSV: a row a pair of traits
+    voxels: Path | None = None  # folder: index.tsv and maps of variants' effects
+    voxel_h2: Path | None = None  # NIfTI: h² of each voxel,
+    voxel_h2_se: Path | None = None  # and its standard error
     seconds_learnt: float | None = None  # seconds of learning and encoding
     n_planted: int | None = None  # of a simulated cohort: its loci,
     n_found: int | None = None  # those of them that were found,
@@ -121,14 +142,14 @@ def read_tsv(path: Path, kind: str) -> pd.DataFrame:
     Raises
     ------
     InputError
-        It is no table, or lacks columns.
+        It is no table, lacks columns, or has something else where numbers belong.
     """
     try:
         table: pd.DataFrame = pd.read_csv(
             path,
             sep="\t",
-            dtype=dict.fromkeys(["chromosome", "variant_id"], str),
-            converters=dict.fromkeys(["scan", "sample_id"], str),  # somebody may be called NA
+            dtype=dict.fromkeys(["chromosome", "variant_id", "nearest_gene"], str),
+            converters=dict.fromkeys(NAMES, str),
             keep_default_na=False,
             na_values=MISSING,
         )
@@ -139,7 +160,23 @@ def read_tsv(path: Path, kind: str) -> pd.DataFrame:
     lacking = TABLES[kind] - set(table.columns)
     if lacking:
         raise InputError(f"{path}: has no column {', '.join(sorted(lacking))}")
+    for name in sorted(NUMBERS & set(table.columns)):
+        _check_numbers(table[name], path)
     return table
+
+
+def _check_numbers(column: pd.Series[Any], path: Path) -> None:
+    """Raise InputError for a column that is not of finite numbers, or for a negative SE."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    wrong = column.notna().to_numpy() & ~np.isfinite(numbers)
+    if str(column.name).endswith("_se"):
+        wrong |= numbers < 0
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"{path}: row {row + 2}: {column.name} is '{column.iloc[row]}', which cannot be; mend "
+            "it, or write n/a where it is not known"
+        )
 
 
 def read_threshold(loci: Path | None) -> float:

@@ -71,24 +71,28 @@ def place_variants(
     return place, np.stack([start, start + length], axis=1)
 
 
-def thin_points(place: NDArray[np.float64], neg_log10_p: NDArray[Any]) -> NDArray[np.int64]:
+def thin_points(
+    place: NDArray[np.float64], neg_log10_p: NDArray[Any], keep_above: float = KEEP_ABOVE
+) -> NDArray[np.int64]:
     """Variants that a Manhattan plot needs: all with p < 1e-3, and one per pixel of the others.
 
     Parameters
     ----------
     place, neg_log10_p
         [float, shape: (n_variants,)] Without NaN.
+    keep_above
+        −log10 p from which every variant is kept: more than 3 where each p is the smallest of many.
 
     Returns
     -------
     [int64] Rows, ascending.
     """
-    low = np.flatnonzero(neg_log10_p < KEEP_ABOVE)
+    low = np.flatnonzero(neg_log10_p < keep_above)
     across = place[low] - (place.min() if place.size else 0)
     column = (across / max(float(across.max(initial=0)), 1e-12) * (GRID[0] - 1)).astype(np.int64)
-    row = (neg_log10_p[low] / KEEP_ABOVE * GRID[1]).astype(np.int64)
-    _, first = np.unique(column * (GRID[1] + 1) + row, return_index=True)
-    return np.sort(np.concatenate([low[first], np.flatnonzero(neg_log10_p >= KEEP_ABOVE)]))
+    row = (neg_log10_p[low] / KEEP_ABOVE * GRID[1]).astype(np.int64)  # as high a pixel for any
+    _, first = np.unique(column + GRID[0] * row, return_index=True)
+    return np.sort(np.concatenate([low[first], np.flatnonzero(neg_log10_p >= keep_above)]))
 
 
 def quantile_points(
@@ -109,16 +113,33 @@ def quantile_points(
         [float64, shape: (n,)] twice, largest first; [float64, shape: (n, 2)] low and high, for
         independent variants.
     """
-    from scipy import special  # takes longer to load than a scan's page, which needs slices alone
-
     n = len(neg_log10_p)
     ordered = np.sort(np.asarray(neg_log10_p, dtype=np.float64))[::-1]
     rank = np.unique(np.round(np.geomspace(1, n, n_points)).astype(np.int64)) if n else np.empty(0)
     rank = np.union1d(rank, np.arange(1, min(n, 100) + 1)).astype(np.int64)
     expected = -np.log10((rank - 0.5) / n) if n else np.empty(0)
+    return expected, ordered[rank - 1], null_band(rank, n)
+
+
+def null_band(rank: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    """The 95% band of −log10 p of some ranks among n independent variants without an effect.
+
+    Parameters
+    ----------
+    rank
+        [int64, shape: (n_ranks,)] From 1, the most significant, to n.
+    n
+        Variants.
+
+    Returns
+    -------
+    [float64, shape: (n_ranks, 2)] Low and high.
+    """
+    from scipy import special  # takes longer to load than a scan's page, which needs slices alone
+
     # the p of a rank follows a beta distribution: (rank, n − rank + 1)
     low, high = (-np.log10(special.betaincinv(rank, n - rank + 1, tail)) for tail in (0.975, 0.025))
-    return expected, ordered[rank - 1], np.stack([low, high], axis=1)
+    return np.stack([low, high], axis=1)
 
 
 def spread_labels(

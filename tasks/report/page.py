@@ -34,6 +34,13 @@ from axoloci.tasks.report.document import (
     value_cell,
     voxel_size,
 )
+from axoloci.tasks.report.genetics_page import (
+    add_correlations,
+    add_heritability,
+    add_regions,
+    add_traits,
+    add_voxels,
+)
 from axoloci.tasks.report.inputs import (
     Inputs,
     LooseMaps,
@@ -82,7 +89,8 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
         given = given.model_copy(update={"group": "The group stage has not finished."})
     sections = (
         *(add_scans, add_qc, add_cohort, add_comparison, add_encoder, add_samples),
-        *(add_association, add_replication, add_methods, add_about),
+        *(add_association, add_traits, add_regions, add_replication, add_heritability),
+        *(add_correlations, add_voxels, add_methods, add_about),
     )
     for add in sections:
         add(page, given)
@@ -292,6 +300,7 @@ def add_cohort(page: Page, given: Inputs) -> None:
     parts = {"mean": mean} if page.shareable else {"mean": mean, "SD": spread}
     group = np.zeros((len(parts), *cohort.mask.shape), dtype=np.float32)
     group[:, cohort.mask] = np.stack(list(parts.values()))
+    page.background, page.measure = (group[0], cohort.affine), cohort.measure.upper()
     white = [max(float(np.percentile(part, 99.5)), 1e-6) for part in parts.values()]
     labels = [f"{name}\nwhite {value:.2g}" for name, value in zip(parts, white, strict=True)]
     volumes = [*group]
@@ -302,7 +311,7 @@ def add_cohort(page: Page, given: Inputs) -> None:
         white += [white[0]] * len(people)
     canonical = [to_ras(volume, cohort.affine) for volume in volumes]
     mask = to_ras(cohort.mask, cohort.affine)
-    measure = cohort.measure.upper()
+    measure = page.measure
     of = f"{len(chosen)} of the {n_people:,}" if len(chosen) < n_people else "all"
     page.pictures["cohort"] = photo(
         figures.brains(np.stack(canonical), labels, white, mask, voxel_size(cohort.affine)),

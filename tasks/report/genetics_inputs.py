@@ -1,0 +1,215 @@
+"""Tables and maps of the genetics step, checked as they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from axoloci.errors import InputError
+from axoloci.io.nifti import read_header, read_nifti
+from axoloci.tasks.report.inputs import Inputs, read_tsv
+
+OF_HERITABILITY = ("n_probes", "n_blocks")  # settings that the methods section tells
+REGION_COLUMNS = ("locus", "base_pair_location", "variant_id", "neg_log10_p", "r2")
+
+
+def read_regions(path: Path, loci: Sequence[int]) -> dict[int, pd.DataFrame]:
+    """Variants around some loci, by locus; without those that could not be tested.
+
+    Raises
+    ------
+    InputError
+        Not such a table, or r² outside 0 to 1.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table: pd.DataFrame = pq.read_table(
+            path, columns=list(REGION_COLUMNS), filters=[("locus", "in", list(loci))]
+        ).to_pandas()
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a table of regions (columns {', '.join(REGION_COLUMNS)}): {error}"
+        ) from error
+    lacking = set(REGION_COLUMNS) - set(table.columns)
+    if lacking:
+        raise InputError(f"{path}: has no column {', '.join(sorted(lacking))}")
+    wrong = (table["r2"] < 0) | (table["r2"] > 1 + 1e-6)
+    if wrong.any():
+        one = table[wrong].iloc[0]
+        raise InputError(f"{path}: locus {one['locus']}: {one['variant_id']} has r² {one['r2']:g}")
+    table = table[np.isfinite(table["neg_log10_p"])]
+    return {locus: table[table["locus"] == locus] for locus in loci}
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Correlations of all pairs of traits as matrices.
+
+    Attributes
+    ----------
+    traits
+        In the order in which they occur.
+    genetic, phenotypic
+        [float64, shape: (n_traits, n_traits)] Symmetric, 1 on the diagonal, NaN where not known.
+    significant
+        [bool, shape: (n_traits, n_traits)] Genetic correlations with p < 0.05 over the number of
+        pairs.
+    table
+        The pairs, the most significant first.
+    """
+
+    traits: list[str]
+    genetic: NDArray[np.float64]
+    phenotypic: NDArray[np.float64]
+    significant: NDArray[np.bool_]
+    table: pd.DataFrame
+
+
+def read_correlations(path: Path) -> Correlations:
+    """Read a table of pairs of traits.
+
+    Raises
+    ------
+    InputError
+        Not such a table, a pair that is there twice, or a trait with itself.
+    """
+    table = read_tsv(path, "genetic_correlation")
+    for name in ("rg_se", "neg_log10_p", "phenotypic_correlation"):
+        if name not in table:
+            table[name] = np.nan
+    traits = list(dict.fromkeys(pd.concat([table["trait_1"], table["trait_2"]])))
+    place = {name: k for k, name in enumerate(traits)}
+    first, second = (
+        table[name].map(place).to_numpy(np.int64) for name in ("trait_1", "trait_2")
+    )  # (n_pairs,) each
+    same = first == second
+    if same.any():
+        row = int(np.argmax(same))
+        raise InputError(f"{path}: row {row + 2}: {traits[first[row]]} is paired with itself")
+    pairs = pd.Series(np.minimum(first, second) * len(traits) + np.maximum(first, second))
+    if pairs.duplicated().any():
+        row = int(np.argmax(pairs.duplicated()))
+        raise InputError(
+            f"{path}: row {row + 2}: the pair {traits[first[row]]}, {traits[second[row]]} occurs "
+            "twice"
+        )
+    least = -np.log10(0.05 / max(1, len(table)))
+
+    def matrix(column: str, diagonal: float) -> NDArray[np.float64]:
+        filled = np.full((len(traits), len(traits)), np.nan)
+        filled[first, second] = filled[second, first] = table[column].to_numpy(np.float64)
+        np.fill_diagonal(filled, diagonal)
+        return filled
+
+    ordered = table.sort_values("neg_log10_p", ascending=False, kind="stable")
+    return Correlations(
+        traits,
+        matrix("rg", 1.0),
+        matrix("phenotypic_correlation", 1.0),
+        matrix("neg_log10_p", 0.0) >= least,
+        ordered,
+    )
+
+
+@dataclass(frozen=True)
+class VariantMap:
+    """A variant's effect on each voxel.
+
+    Attributes
+    ----------
+    signed
+        [float32, shape: (x, y, z)] −log10 p, below 0 where the effect allele lowers; 0 where
+        nothing is known.
+    affine
+        [float64, shape: (4, 4)] Voxel to world, mm.
+    peak
+        Voxel of the peak.
+    """
+
+    signed: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    peak: tuple[int, int, int]
+
+
+def read_variant_map(folder: Path, row: pd.Series) -> VariantMap:
+    """The maps of a row of `index.tsv`.
+
+    Raises
+    ------
+    InputError
+        A map that is not there or of another grid than the other, or a peak outside of it.
+    """
+    files = [folder / f"{row['prefix']}_{kind}.nii.gz" for kind in ("beta", "neg_log10_p")]
+    absent = [str(file) for file in files if not file.is_file()]
+    if absent:
+        raise InputError(f"{folder / 'index.tsv'}: no such file {', '.join(absent)}")
+    (beta, affine), (strength, other) = (read_map(file) for file in files)
+    if beta.shape != strength.shape or not np.allclose(affine, other):
+        raise InputError(f"{files[0]} and {files[1]} are of different grids")
+    where = np.array([row[name] for name in ("peak_x", "peak_y", "peak_z")], dtype=np.float64)
+    voxel = np.round(np.linalg.inv(affine) @ [*where, 1.0])[:3]
+    if not (np.isfinite(voxel).all() and (voxel >= 0).all() and (voxel < beta.shape).all()):
+        raise InputError(
+            f"{folder / 'index.tsv'}: the peak of {row['variant_id']}, {where.tolist()} mm, lies "
+            f"outside of {files[0].name}"
+        )
+    x, y, z = map(int, voxel)
+    return VariantMap(np.sign(beta) * strength, affine, (x, y, z))
+
+
+def read_map(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A map and its affine; voxels that are not finite, as outside of the mask, become 0.
+
+    Raises
+    ------
+    InputError
+        Not a NIfTI image of three dimensions.
+    """
+    volume, affine = read_nifti(path, ndim=3, within=np.zeros(read_header(path).shape, bool))
+    return np.nan_to_num(volume, nan=0.0, posinf=0.0, neginf=0.0), affine
+
+
+def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
+    """What the results of the genetics step say was done, for the methods section.
+
+    Returns
+    -------
+    facts
+        Of what is there: `heritability` (`ldsc`: by LD score regression too; settings of the
+        estimator), `genetic_correlation`, `signals`, and `voxels` (`effects`, `h2`).
+
+    Raises
+    ------
+    InputError
+        A table that is malformed.
+    """
+    facts: dict[str, dict[str, Any]] = {}
+    for own in given.parts.values():
+        if own.heritability is not None:
+            table = read_tsv(own.heritability, "heritability")
+            beside = own.heritability.with_suffix(".json")
+            about = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+            facts["heritability"] = {
+                "ldsc": "h2_ldsc" in table and bool(table["h2_ldsc"].notna().any()),
+                **{name: about[name] for name in OF_HERITABILITY if name in about},
+            }
+        if own.genetic_correlation is not None:
+            facts["genetic_correlation"] = {}
+        if own.signals is not None:
+            facts["signals"] = {}
+        if own.voxels is not None or own.voxel_h2 is not None:
+            before = facts.get("voxels", {})
+            facts["voxels"] = {
+                "effects": bool(before.get("effects")) or own.voxels is not None,
+                "h2": bool(before.get("h2")) or own.voxel_h2 is not None,
+            }
+    return facts
