@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.nifti import read_header, read_nifti
-from axoloci.tasks.report.inputs import Inputs, read_tsv
+from axoloci.tasks.report.inputs import Inputs, Results, read_tsv
 
 OF_HERITABILITY = ("n_probes", "n_blocks")  # settings that the methods section tells
+HERITABILITY_COLUMNS = (
+    *("trait", "h2", "h2_se", "lambda_gc", "h2_ldsc", "h2_ldsc_se", "intercept", "intercept_se"),
+)
+OF_PAIRS = ("rg_se", "neg_log10_p", "phenotypic_correlation")  # where they are known
 REGION_COLUMNS = ("locus", "base_pair_location", "variant_id", "neg_log10_p", "r2")
 
 
@@ -50,6 +54,45 @@ def read_regions(path: Path, loci: Sequence[int]) -> dict[int, pd.DataFrame]:
     return {locus: table[table["locus"] == locus] for locus in loci}
 
 
+def read_heritability(own: Results) -> pd.DataFrame:
+    """Heritability of each trait, that of LD score regression in columns of its own.
+
+    Traits that have only the latter, as those of other studies, come last.
+
+    Returns
+    -------
+    pandas.DataFrame
+        trait, and as far as known h2, h2_se, lambda_gc, h2_ldsc, h2_ldsc_se, intercept,
+        intercept_se; empty where there is no such table.
+
+    Raises
+    ------
+    InputError
+        A malformed table, or one that has a trait twice.
+    """
+    tables = []
+    for file, renamed in (
+        (own.heritability, {}),
+        (
+            None if own.ldsc is None else own.ldsc / "heritability.tsv",
+            {"h2": "h2_ldsc", "h2_se": "h2_ldsc_se"},
+        ),
+    ):
+        if file is None:
+            continue
+        table = read_tsv(file, "heritability")
+        if (twice := table["trait"][table["trait"].duplicated()]).size:
+            raise InputError(f"{file}: the trait {twice.iloc[0]} occurs twice")
+        known = [name for name in HERITABILITY_COLUMNS if name in table]
+        tables.append(table[known].rename(columns=renamed).set_index("trait"))
+    if not tables:
+        return pd.DataFrame(columns=["trait"])
+    both = tables[0]
+    for other in tables[1:]:
+        both = both.combine_first(other).reindex([*both.index, *other.index.difference(both.index)])
+    return both.reset_index()
+
+
 @dataclass(frozen=True)
 class Correlations:
     """Correlations of all pairs of traits as matrices.
@@ -74,35 +117,33 @@ class Correlations:
     table: pd.DataFrame
 
 
-def read_correlations(path: Path) -> Correlations:
-    """Read a table of pairs of traits.
+def read_correlations(own: Results) -> Correlations | None:
+    """The pairs of traits; those that the association pass does not give by LD score regression.
+
+    None where there is no such table, or no pair.
 
     Raises
     ------
     InputError
         Not such a table, a pair that is there twice, or a trait with itself.
     """
-    table = read_tsv(path, "genetic_correlation")
-    for name in ("rg_se", "neg_log10_p", "phenotypic_correlation"):
-        if name not in table:
-            table[name] = np.nan
+    found = []
+    if own.genetic_correlation is not None:
+        found.append(_read_pairs(own.genetic_correlation))
+    if own.ldsc is not None:
+        others = _read_pairs(own.ldsc / "genetic_correlation.tsv")
+        there = {name for table in found for name in (*table["trait_1"], *table["trait_2"])}
+        own_pair = others["trait_1"].isin(there) & others["trait_2"].isin(there)
+        found.append(others[~own_pair])
+    if not any(len(table) for table in found):
+        return None
+    table = pd.concat([table for table in found if len(table)], ignore_index=True)
     traits = list(dict.fromkeys(pd.concat([table["trait_1"], table["trait_2"]])))
     place = {name: k for k, name in enumerate(traits)}
     first, second = (
         table[name].map(place).to_numpy(np.int64) for name in ("trait_1", "trait_2")
     )  # (n_pairs,) each
-    same = first == second
-    if same.any():
-        row = int(np.argmax(same))
-        raise InputError(f"{path}: row {row + 2}: {traits[first[row]]} is paired with itself")
-    pairs = pd.Series(np.minimum(first, second) * len(traits) + np.maximum(first, second))
-    if pairs.duplicated().any():
-        row = int(np.argmax(pairs.duplicated()))
-        raise InputError(
-            f"{path}: row {row + 2}: the pair {traits[first[row]]}, {traits[second[row]]} occurs "
-            "twice"
-        )
-    least = -np.log10(0.05 / max(1, len(table)))
+    least = -np.log10(0.05 / len(table))
 
     def matrix(column: str, diagonal: float) -> NDArray[np.float64]:
         filled = np.full((len(traits), len(traits)), np.nan)
@@ -118,6 +159,23 @@ def read_correlations(path: Path) -> Correlations:
         matrix("neg_log10_p", 0.0) >= least,
         ordered,
     )
+
+
+def _read_pairs(path: Path) -> pd.DataFrame:
+    """A table of pairs, all columns of it there, each pair once."""
+    table = read_tsv(path, "genetic_correlation")
+    for name in OF_PAIRS:
+        if name not in table:
+            table[name] = np.nan
+    pairs = pd.DataFrame(np.sort(table[["trait_1", "trait_2"]].to_numpy(dtype=str), axis=1))
+    for wrong, said in (
+        (pairs[0] == pairs[1], "a trait is paired with itself"),
+        (pairs.duplicated(), "the pair occurs twice"),
+    ):
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise InputError(f"{path}: row {row + 2}: {' and '.join(pairs.iloc[row])}: {said}")
+    return table[["trait_1", "trait_2", "rg", *OF_PAIRS]]
 
 
 @dataclass(frozen=True)
@@ -184,26 +242,21 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
     Returns
     -------
     facts
-        Of what is there: `heritability` (`ldsc`: by LD score regression too; settings of the
-        estimator), `genetic_correlation`, `signals`, and `voxels` (`effects`, `h2`).
-
-    Raises
-    ------
-    InputError
-        A table that is malformed.
+        Of what is there: `heritability` (`pairs`: with genetic correlations; settings of the
+        estimator), `ldsc` (`pairs`), `signals`, and `voxels` (`effects`,
+        `h2`, `linearised`).
     """
     facts: dict[str, dict[str, Any]] = {}
-    for own in given.parts.values():
+    for name, own in given.parts.items():
         if own.heritability is not None:
-            table = read_tsv(own.heritability, "heritability")
             beside = own.heritability.with_suffix(".json")
             about = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
             facts["heritability"] = {
-                "ldsc": "h2_ldsc" in table and bool(table["h2_ldsc"].notna().any()),
-                **{name: about[name] for name in OF_HERITABILITY if name in about},
+                "pairs": own.genetic_correlation is not None,
+                **{key: about[key] for key in OF_HERITABILITY if key in about},
             }
-        if own.genetic_correlation is not None:
-            facts["genetic_correlation"] = {}
+        if own.ldsc is not None:
+            facts["ldsc"] = {"pairs": (own.ldsc / "genetic_correlation.tsv").is_file()}
         if own.signals is not None:
             facts["signals"] = {}
         if own.voxels is not None or own.voxel_h2 is not None:
@@ -211,5 +264,6 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
             facts["voxels"] = {
                 "effects": bool(before.get("effects")) or own.voxels is not None,
                 "h2": bool(before.get("h2")) or own.voxel_h2 is not None,
+                "linearised": bool(before.get("linearised")) or name == "autoencoder",
             }
     return facts

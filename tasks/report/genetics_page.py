@@ -33,6 +33,7 @@ from axoloci.tasks.report.document import (
 from axoloci.tasks.report.genetics_inputs import (
     Correlations,
     read_correlations,
+    read_heritability,
     read_map,
     read_regions,
     read_variant_map,
@@ -241,25 +242,33 @@ def _add_regions(part: Part, own: Results, signals: pd.DataFrame | None) -> None
 def add_heritability(page: Page, given: Inputs) -> None:
     """Heritability of the traits of each representation."""
     for name, own in given.parts.items():
-        if own.heritability is not None:
-            table = read_tsv(own.heritability, "heritability")
-            if not table.empty:
-                _add_heritability(page.parts[name], table, page.word)
+        table = read_heritability(own)
+        if not table.empty:
+            _add_heritability(page.parts[name], table, page.word)
 
 
 def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
     """Bars and table of one representation, the most heritable trait first."""
-    table = table.sort_values("h2", ascending=False, kind="stable")
-    by_ldsc = "h2_ldsc" in table and bool(table["h2_ldsc"].notna().any())
-    estimates = [("from the association pass", *_values(table, "h2", "h2_se"))]
-    if by_ldsc:
-        estimates.append(("LD score regression", *_values(table, "h2_ldsc", "h2_ldsc_se")))
+    estimates = [
+        (label, *_values(table, value, f"{value}_se"))
+        for label, value in (
+            ("Haseman–Elston regression", "h2"),
+            ("LD score regression", "h2_ldsc"),
+        )
+        if value in table
+    ]
+    order = np.argsort(-np.nan_to_num(estimates[0][1], nan=-np.inf), kind="stable")
+    table = table.iloc[order]
+    estimates = [(label, value[order], error[order]) for label, value, error in estimates]
     h2, se = estimates[0][1:]
-    n_clear = int((h2 > 1.96 * se).sum())
+    known = h2[np.isfinite(h2)]
+    if not known.size:
+        return
+    n_clear, last = int((h2 > 1.96 * se).sum()), known.size - 1
     part.sentences["heritability"] = (
-        f"SNP heritability of {len(table):,} {plural(len(table), word)}: mean h² "
-        f"{np.nanmean(h2):.3f}, from {np.nanmin(h2):.3f} to {np.nanmax(h2):.3f}; {n_clear:,} are "
-        "more than 1.96 standard errors above 0."
+        f"SNP heritability of {len(table):,} {plural(len(table), word)}, {estimates[0][0]}: "
+        f"mean h² {known.mean():.3f}, from {known[-1]:.3f} to {known[0]:.3f}; {n_clear:,} are more "
+        "than 1.96 standard errors above 0."
         + (
             " λ and the intercept of LD score regression stand side by side: an intercept near 1 "
             "says that λ is polygenicity, not confounding."
@@ -271,9 +280,9 @@ def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
     part.pictures["heritability"] = picture(
         genetics_figures.heritability(names, estimates),
         f"Bars of SNP heritability with standard errors: highest for {names[0]} ({h2[0]:.2f} ± "
-        f"{se[0]:.2f}), lowest for {names[-1]} ({h2[-1]:.2f} ± {se[-1]:.2f}).",
+        f"{se[0]:.2f}), lowest for {names[last]} ({h2[last]:.2f} ± {se[last]:.2f}).",
         f"SNP heritability of each {word} ± standard error"
-        + (", by both estimators." if by_ldsc else "."),
+        + (", by both estimators." if len(estimates) > 1 else "."),
     )
     shown = {
         "h2": "h²",
@@ -296,18 +305,17 @@ def _values(
     table: pd.DataFrame, value: str, error: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Estimates and standard errors, NaN where there is none."""
-    missing = pd.Series(np.nan, index=table.index)
-    h2, se = (table.get(name, missing).to_numpy(np.float64) for name in (value, error))
+    h2 = np.asarray(table[value], dtype=np.float64)
+    se = np.asarray(table[error], dtype=np.float64) if error in table else np.full(len(h2), np.nan)
     return h2, se
 
 
 def add_correlations(page: Page, given: Inputs) -> None:
     """Genetic correlations of the traits of each representation."""
     for name, own in given.parts.items():
-        if own.genetic_correlation is not None:
-            found = read_correlations(own.genetic_correlation)
-            if found.traits:
-                _add_correlations(page.parts[name], found)
+        found = read_correlations(own)
+        if found is not None:
+            _add_correlations(page.parts[name], found)
 
 
 def _add_correlations(part: Part, found: Correlations) -> None:
@@ -390,25 +398,25 @@ def add_voxels(page: Page, given: Inputs) -> None:
     for name, own in given.parts.items():
         part = page.parts[name]
         if own.voxels is not None:
-            _add_variant_maps(page, part, own, linearised=name == "autoencoder")
+            _add_variant_maps(page, part, own)
         if own.voxel_h2 is not None:
             part.pictures["voxel_h2"] = _heritability_map(page, own.voxel_h2, own.voxel_h2_se)
 
 
-def _add_variant_maps(page: Page, part: Part, own: Results, *, linearised: bool) -> None:
+def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
     """Three planes through the peak of each lead's map."""
     assert own.voxels is not None
     table = read_tsv(own.voxels / "index.tsv", "voxels")
-    few = set() if own.loci is None or not page.shareable else _few_carriers(own.loci)
-    table = table[~table["variant_id"].isin(few)]
+    if page.shareable:
+        table = table[table["variant_id"].isin(_carried_by_enough(own.loci))]
     shown = table.head(MAX_LOCI)
-    alleles = {} if own.loci is None else _effect_alleles(own.loci)
     for _, row in shown.iterrows():
         found = read_variant_map(own.voxels, row)
         where = np.array([row[axis] for axis in ("peak_x", "peak_y", "peak_z")], dtype=np.float64)
         strength = float(abs(found.signed[found.peak]))
         told = ", ".join(f"{value:.0f}" for value in where).replace("-", "−")
-        allele = alleles.get(str(row["variant_id"]), "the effect allele")
+        locus = "" if pd.isna(row["locus"]) else f"Locus {row['locus']:.0f}: "
+        allele = str(row.get("effect_allele", "the effect allele"))[:16]
         figure = genetics_figures.voxel_planes(
             *_canonical(page, found.signed, found.affine, found.peak),
             voxel_size(found.affine),
@@ -422,7 +430,7 @@ def _add_variant_maps(page: Page, part: Part, own: Results, *, linearised: bool)
                 figure,
                 f"Effect of {row['variant_id']} on {page.measure} in three planes through its "
                 f"peak at ({told}) mm, −log10 p {strength:.1f}.",
-                f"Locus {row['locus']}: {row['variant_id']}; peak at ({told}) mm, −log₁₀ p "
+                f"{locus}{row['variant_id']}; peak at ({told}) mm, −log₁₀ p "
                 f"{strength:.1f}. Red: {allele} raises {page.measure}, blue: it lowers it.",
             )
         )
@@ -434,29 +442,21 @@ def _add_variant_maps(page: Page, part: Part, own: Results, *, linearised: bool)
         + (
             " The decoder was taken as linear around the mean latents, so these maps are an "
             "approximation."
-            if linearised
+            if "linearised" in table and (table["linearised"] == "yes").any()
             else ""
         )
         + (f" The first {MAX_LOCI} are drawn; the folder has {more:,} others." if more > 0 else "")
     )
 
 
-def _few_carriers(loci: Path) -> set[str]:
-    """Leads with fewer copies of the rarer allele than may be told of."""
-    table = read_tsv(loci, "loci")
+def _carried_by_enough(loci: Path | None) -> set[str]:
+    """Leads with so many copies of the rarer allele that a map of them is no single person's."""
+    table = pd.DataFrame() if loci is None else read_tsv(loci, "loci")
     if not {"effect_allele_frequency", "n"} <= set(table.columns):
         return set()
     frequency = table["effect_allele_frequency"]
     copies = (2 * table["n"] * np.minimum(frequency, 1 - frequency)).round()
-    return set(table["variant_id"][copies < SMALLEST])
-
-
-def _effect_alleles(loci: Path) -> dict[str, str]:
-    """Effect allele by variant."""
-    table = read_tsv(loci, "loci")
-    if "effect_allele" not in table:
-        return {}
-    return dict(zip(table["variant_id"], table["effect_allele"].astype(str).str[:12], strict=True))
+    return set(table["variant_id"][copies >= SMALLEST])
 
 
 def _canonical(

@@ -59,8 +59,9 @@ class Results(BaseModel):
     sumstats: Path | None = None  # store of summary statistics, for plots of single traits
     regions: Path | None = None  # Parquet: variants around each locus, with r² to its lead
     signals: Path | None = None  # TSV: what is left at each locus given its leads
-    heritability: Path | None = None  # TSV: h² of each trait, by one estimator or two
+    heritability: Path | None = None  # TSV: h² of each trait; its settings lie beside it
     genetic_correlation: Path | None = None  # TSV: a row a pair of traits
+    ldsc: Path | None = None  # folder: the same two tables by LD score regression
     voxels: Path | None = None  # folder: index.tsv and maps of variants' effects
     voxel_h2: Path | None = None  # NIfTI: h² of each voxel,
     voxel_h2_se: Path | None = None  # and its standard error

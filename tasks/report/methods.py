@@ -57,7 +57,7 @@ REFERENCES = {
     "zhao": "Zhao X, et al. Genetic architecture of white matter microstructure captured by "
     "unsupervised deep representation learning of fractional anisotropy maps. Nature "
     "Communications 2026.",
-    "fang": "Fang et al. (RVGA). Nature Communications 2026.",
+    "fang": "Fang et al. (RVGA). Nature Communications 2026. doi:10.1038/s41467-026-69816-z",
     "golub": "Golub GH, Heath M, Wahba G. Generalized cross-validation as a method for choosing a "
     "good ridge parameter. Technometrics 1979;21:215–223. doi:10.1080/00401706.1979.10489751",
     "price": "Price AL, Patterson NJ, Plenge RM, Weinblatt ME, Shadick NA, Reich D. Principal "
@@ -87,6 +87,19 @@ REFERENCES = {
     "gaunt": "Gaunt TR, Rodríguez S, Day INM. Cubic exact solutions for the estimation of pairwise "
     "haplotype frequencies: implications for linkage disequilibrium analyses and a web tool "
     "'CubeX'. BMC Bioinformatics 2007;8:428. doi:10.1186/1471-2105-8-428",
+    "van-der-meer": "van der Meer D, Frei O, Kaufmann T, et al. Understanding the genetic "
+    "determinants of the brain with MOSTest. Nature Communications 2020;11:3512. "
+    "doi:10.1038/s41467-020-17368-1",
+    "haseman": "Haseman JK, Elston RC. The investigation of linkage between a quantitative trait "
+    "and a marker locus. Behavior Genetics 1972;2:3–19. doi:10.1007/BF01066731",
+    "wu": "Wu Y, Sankararaman S. A scalable estimator of SNP heritability for biobank-scale data. "
+    "Bioinformatics 2018;34:i187–i194. doi:10.1093/bioinformatics/bty253",
+    "bulik-sullivan": "Bulik-Sullivan BK, Loh PR, Finucane HK, et al. LD Score regression "
+    "distinguishes confounding from polygenicity in genome-wide association studies. Nature "
+    "Genetics 2015;47:291–295. doi:10.1038/ng.3211",
+    "bulik-sullivan-rg": "Bulik-Sullivan B, Finucane HK, Anttila V, et al. An atlas of genetic "
+    "correlations across human diseases and traits. Nature Genetics 2015;47:1236–1241. "
+    "doi:10.1038/ng.3406",
     "pydra": "Jarecka D, Goncalves M, Markiewicz CJ, et al. Pydra: a flexible and lightweight "
     "dataflow engine for scientific analyses. Proceedings of the 19th Python in Science Conference "
     "2020. doi:10.25080/Majora-342d178e-012",
@@ -141,9 +154,10 @@ def methods_text(
     ----------
     facts
         By part: `scans`, `preprocess`, `dti`, `normalize`, `outside`, `cohort`, `encoder`,
-        `linear`, `gwas`, `mixed_model`, `joint`, `loci`, as
-        `axoloci.workflows.provenance.study_facts` and the joint test give them; `lambda_gc` of the
-        joint test and `replication` by representation, where there are several. Lengths in mm,
+        `linear`, `gwas`, `mixed_model`, `joint`, `loci`, `heritability`, `ldsc`, `signals`,
+        `voxels`, as `axoloci.workflows.provenance.study_facts`, the joint test and
+        `axoloci.tasks.report.genetics_inputs.genetics_facts` give them; `lambda_gc` of the joint
+        test and `replication` by representation, where there are several. Lengths in mm,
         b-values in s/mm², distances along the genome in kb.
     versions
         Of packages; without them no version is told.
@@ -174,6 +188,8 @@ def methods_text(
         *_joint_test(facts, cite),
         *_loci(facts, cite),
         *_replication(facts, cite),
+        *_heritability(facts, cite),
+        *_voxels(facts, cite),
     ]
     parts = [" ".join(sentences) for sentences in (imaging, representation, genetics) if sentences]
     if parts:
@@ -497,6 +513,16 @@ def _joint_test(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
             "and variants for which traits or genotypes of too many people are missing were not "
             "tested jointly."
         )
+    if "mostest" in done.get("also", {}):
+        sentences.append(
+            f"They were also tested by MOSTest {cite('van-der-meer')}, with a gamma distribution "
+            "fitted to the statistics of permuted genotypes as null."
+        )
+    if "minp" in done.get("also", {}):
+        sentences.append(
+            f"The smallest p over {word}s was tested too, with a beta distribution fitted to that "
+            "of permuted genotypes as null."
+        )
     if inflation is not None:
         by_name = inflation if several else {"": inflation}
         told = _list(
@@ -522,7 +548,12 @@ def _loci(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         f"{cite('purcell')} (r² ≥ {done['clump_r2']:g} within {done['clump_kb']:g} kb, "
         f"p ≤ {power(done['secondary_p'])} of the variants that belong to a lead), with r² of "
         f"haplotype frequencies at maximum likelihood {cite('gaunt')} in the people analysed; "
-        f"clumps at most {done['merge_kb']:g} kb apart were joined to loci."
+        f"clumps at most {done['merge_kb']:g} kb apart were joined to loci.",
+        *[
+            "At each locus its leads were added as covariates one after the other, and the joint "
+            "test repeated, until no variant was left below that p."
+        ]
+        * ("signals" in facts),
     ]
 
 
@@ -544,6 +575,59 @@ def _replication(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]
         f"{word}s that it changed in the discovery (the regression of the genotype on the {word}s "
         "there), one-sided in the direction of the discovery, at a family-wise error rate of 0.05 "
         f"(Bonferroni): {told}."
+    ]
+
+
+def _heritability(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    """SNP heritability and genetic correlation, by either estimator."""
+    word = trait_word(facts)
+    sentences = []
+    done = facts.get("heritability")
+    if done is not None:
+        pairs = f" and genetic correlations of all pairs of {word}s" * bool(done["pairs"])
+        probes = f" {done['n_probes']:,}" if done.get("n_probes") else ""
+        blocks = f" over {done['n_blocks']:,} blocks of variants" if done.get("n_blocks") else ""
+        sentences.append(
+            f"SNP heritabilities{pairs} were estimated by Haseman–Elston regression "
+            f"{cite('haseman')} from moments: the associations give the products of {word}s and "
+            f"relationships, and{probes} random probes {cite('wu')} in the same reading of the "
+            "genotypes the trace of the squared relationships. Standard errors are those of a "
+            f"block jackknife{blocks}."
+        )
+    done = facts.get("ldsc")
+    if done is not None:
+        pairs = (
+            f", and genetic correlations by its cross-trait form {cite('bulik-sullivan-rg')}, whose "
+            "intercept takes people that two studies share"
+        ) * bool(done["pairs"])
+        also = " also" * ("heritability" in facts)
+        sentences.append(
+            f"SNP heritabilities were{also} estimated from summary statistics alone by LD score "
+            f"regression with an intercept {cite('bulik-sullivan')}{pairs}."
+        )
+    return sentences
+
+
+def _voxels(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
+    """Maps of voxels out of the statistics of the few traits."""
+    done = facts.get("voxels")
+    if done is None:
+        return []
+    what = [
+        name
+        for name, there in (
+            ("effects of lead variants on each voxel", done["effects"]),
+            ("the SNP heritability of each voxel", done["h2"]),
+        )
+        if there
+    ]
+    linear = "a linear representation's basis"
+    if done.get("linearised"):
+        linear += ", or the tangent of the autoencoder's decoder at the mean latents,"
+    told = _list(what)
+    return [
+        f"{told[0].upper()}{told[1:]} were computed from those of the latents and {linear} as in "
+        f"RVGA {cite('fang')}, with exact standard errors in place of its approximation."
     ]
 
 
