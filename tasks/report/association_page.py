@@ -171,7 +171,7 @@ def _add_replicated(page: Page, part: Part, replication: Path, loci: Path | None
                 number_cell(row["n"], 0),
                 number_cell(row["r"], 3),
                 number_cell(row["neg_log10_p"], 2),
-                Cell(str(row["replicated"]), kind="text"),
+                Cell("–" if pd.isna(row["replicated"]) else row["replicated"], kind="text"),
             ]
             for row in table.head(MAX_ROWS).to_dict("records")
         ],

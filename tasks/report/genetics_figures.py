@@ -70,7 +70,9 @@ def strongest_traits(
     if others.any():
         axes.scatter(place[others], neg_log10_p[others], s=9, c=INK, label="others", **style)
     if len(shown):
-        figure.legend(loc="outside upper left", ncols=7, handletextpad=0.1, fontsize=8.5)
+        figure.legend(
+            loc="outside upper left", ncols=7, handletextpad=0, columnspacing=1.0, markerscale=2.0
+        )
     return figure
 
 
@@ -141,7 +143,7 @@ def region(
     chromosome
         Name, for the axis.
     """
-    figure = empty_figure(5.6, 3.6)
+    figure = empty_figure(4.8, 3.2)
     axes = figure.subplots()
     megabases = np.asarray(position, dtype=np.float64) / 1e6
     level = np.digitize(r2, LD_EDGES)  # (n_variants,) class of r²
@@ -161,7 +163,7 @@ def region(
     top = 1.12 * max(line, float(np.max(neg_log10_p)))
     for where, label in signals:
         axes.plot([where / 1e6] * 2, [0, top], color=SECOND, linewidth=0.9, linestyle=(0, (1, 2)))
-        axes.text(where / 1e6, top, label, color=SECOND, fontsize=8, ha="center", va="bottom")
+        axes.text(where / 1e6, top, label, color=SECOND, fontsize=8.5, ha="center", va="bottom")
     axes.set_ylim(0, top)
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.locator_params(axis="x", nbins=5)
@@ -211,7 +213,7 @@ def heritability(
     axes.set_ylabel("h² ± standard error")
     _name_traits(axes, traits)
     if len(estimates) > 1:
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -240,11 +242,11 @@ def correlations(
     n = len(traits)
     shown = np.where(np.tri(n, dtype=bool), genetic, phenotypic)  # (n, n)
     np.fill_diagonal(shown, np.nan)
-    figure = empty_figure(8.2, 7.0)
+    figure = empty_figure(6.2, 5.6)
     axes = figure.subplots()
     image = axes.imshow(shown, cmap=CORRELATION, vmin=-1, vmax=1, interpolation="nearest")
     marked = np.argwhere(np.tri(n, k=-1, dtype=bool) & significant)
-    size = max(0.4, min(14.0, (190 / n) ** 2 / 9))
+    size = max(0.4, min(14.0, (150 / n) ** 2 / 9))
     axes.scatter(marked[:, 1], marked[:, 0], s=size, c=INK, linewidths=0)
     axes.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=RULE, linewidth=1)
     for axis in (axes.xaxis, axes.yaxis):
@@ -343,7 +345,7 @@ def replication(
     replicated
         [bool, shape: (n_leads,)]
     """
-    figure = empty_figure(5.6, 4.8)
+    figure = empty_figure(5.0, 4.4)
     axes = figure.subplots()
     end = 1.08 * max(float(discovery.max()), float((found + 2 * se).max()))
     low = min(0.0, 1.08 * float((found - 2 * se).min()))

@@ -232,7 +232,7 @@ def read_map(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     InputError
         Not a NIfTI image of three dimensions.
     """
-    volume, affine = read_nifti(path, ndim=3, within=np.zeros(read_header(path).shape, bool))
+    volume, affine = read_nifti(path, ndim=3, within=np.zeros(read_header(path, 3).shape, bool))
     return np.nan_to_num(volume, nan=0.0, posinf=0.0, neginf=0.0), affine
 
 

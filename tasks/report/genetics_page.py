@@ -110,8 +110,8 @@ def _add_traits(part: Part, own: Results, word: str) -> None:
         + ", ".join(f"{scan.lead[k]} for {traits[k]}" for k in top[:4])
         + ".",
         f"Of each variant the {word} with the smallest p, coloured for the {word}s with the most "
-        f"significant ones. Dashed line: {reached}; dotted line: that divided by the number of "
-        f"{word}s.",
+        f"significant ones. Dashed line: p\u00a0=\u00a0{power(threshold)}; dotted line: that divided "
+        f"by the number of {word}s.",
     )
     curves = [trait_quantiles(scan, k) for k in range(len(traits))]
     n = int(
@@ -202,7 +202,7 @@ def _add_regions(part: Part, own: Results, signals: pd.DataFrame | None) -> None
         if signals is not None:
             mine = signals[(signals["locus"] == row["locus"]) & (signals["variant_id"] != name)]
             left = [
-                (float(one["base_pair_location"]), str(int(one["round"])))
+                (float(one["base_pair_location"]), f"round {one['round']:.0f}")
                 for one in mine.to_dict("records")
             ]
         position = rows["base_pair_location"].to_numpy()
@@ -266,7 +266,7 @@ def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
         return
     n_clear, last = int((h2 > 1.96 * se).sum()), known.size - 1
     part.sentences["heritability"] = (
-        f"SNP heritability of {len(table):,} {plural(len(table), word)}, {estimates[0][0]}: "
+        f"SNP heritability of {known.size:,} {plural(known.size, word)}, {estimates[0][0]}: "
         f"mean h² {known.mean():.3f}, from {known[-1]:.3f} to {known[0]:.3f}; {n_clear:,} are more "
         "than 1.96 standard errors above 0."
         + (
@@ -485,6 +485,7 @@ def _heritability_map(page: Page, h2_file: Path, se_file: Path | None) -> Pictur
             raise InputError(f"{h2_file} and {se_file} are of different grids")
         told = f" ± {se[x, y, z]:.2f}"
     where = (affine @ [x, y, z, 1])[:3]
+    floor = 0.05 * float(h2.max())
     place = ", ".join(f"{value:.0f}" for value in where).replace("-", "−")
     figure = genetics_figures.voxel_planes(
         *_canonical(page, h2, affine, (x, y, z)),
@@ -492,11 +493,12 @@ def _heritability_map(page: Page, h2_file: Path, se_file: Path | None) -> Pictur
         where.tolist(),
         label="SNP heritability h²",
         signed=False,
-        floor=0.05 * float(h2.max()),
+        floor=floor,
     )
     return photo_of_figure(
         figure,
         f"Heritability of each voxel's {page.measure} in three planes through its highest value, "
         f"{h2[x, y, z]:.2f} at ({place}) mm.",
-        f"SNP heritability of each voxel; the highest is {h2[x, y, z]:.2f}{told} at ({place}) mm.",
+        f"SNP heritability of each voxel; the highest is {h2[x, y, z]:.2f}{told} at ({place}) mm. "
+        f"Values below {floor:.2g} are not coloured.",
     )

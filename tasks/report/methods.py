@@ -188,10 +188,10 @@ def methods_text(
         *_joint_test(facts, cite),
         *_loci(facts, cite),
         *_replication(facts, cite),
-        *_heritability(facts, cite),
-        *_voxels(facts, cite),
     ]
-    parts = [" ".join(sentences) for sentences in (imaging, representation, genetics) if sentences]
+    later = [*_heritability(facts, cite), *_voxels(facts, cite)]
+    every = (imaging, representation, genetics, later)
+    parts = [" ".join(sentences) for sentences in every if sentences]
     if parts:
         parts.append(_software(facts, versions or {}, cite))
     return Methods(tuple(parts), tuple(REFERENCES[name] for name in cited))
@@ -596,15 +596,17 @@ def _heritability(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str
         )
     done = facts.get("ldsc")
     if done is not None:
-        pairs = (
-            f", and genetic correlations by its cross-trait form {cite('bulik-sullivan-rg')}, whose "
-            "intercept takes people that two studies share"
-        ) * bool(done["pairs"])
         also = " also" * ("heritability" in facts)
-        sentences.append(
+        told = (
             f"SNP heritabilities were{also} estimated from summary statistics alone by LD score "
-            f"regression with an intercept {cite('bulik-sullivan')}{pairs}."
+            f"regression with an intercept {cite('bulik-sullivan')}"
         )
+        if done["pairs"]:
+            told += (
+                f", and genetic correlations by its cross-trait form {cite('bulik-sullivan-rg')}, "
+                "whose intercept takes people that two studies share"
+            )
+        sentences.append(f"{told}.")
     return sentences
 
 
@@ -627,7 +629,8 @@ def _voxels(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     told = _list(what)
     return [
         f"{told[0].upper()}{told[1:]} were computed from those of the latents and {linear} as in "
-        f"RVGA {cite('fang')}, with exact standard errors in place of its approximation."
+        f"RVGA {cite('fang')}"
+        + (", with exact standard errors in place of its approximation." * done["effects"] or ".")
     ]
 
 
@@ -664,5 +667,5 @@ def power(p: float) -> str:
     """5e-08 as 5 × 10⁻⁸, 0.01 as it is."""
     if p >= 1e-3:
         return f"{p:g}"
-    number, power = f"{p:.3g}".split("e")
-    return f"{number} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    number, power = f"{p:.2e}".split("e")
+    return f"{float(number):g} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
