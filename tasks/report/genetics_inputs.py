@@ -245,12 +245,17 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
         Of what is there: `heritability` (`pairs`: with genetic correlations; settings of the
         estimator), `ldsc` (`pairs`), `signals`, and `voxels` (`effects`,
         `h2`, `linearised`).
+
+    Raises
+    ------
+    InputError
+        Settings that are not JSON.
     """
     facts: dict[str, dict[str, Any]] = {}
     for name, own in given.parts.items():
         if own.heritability is not None:
             beside = own.heritability.with_suffix(".json")
-            about = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+            about = _settings(beside) if beside.is_file() else {}
             facts["heritability"] = {
                 "pairs": own.genetic_correlation is not None,
                 **{key: about[key] for key in OF_HERITABILITY if key in about},
@@ -267,3 +272,20 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
                 "linearised": bool(before.get("linearised")) or name == "autoencoder",
             }
     return facts
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises
+    ------
+    InputError
+        The file holds something else.
+    """
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return about

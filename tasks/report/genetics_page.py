@@ -110,8 +110,8 @@ def _add_traits(part: Part, own: Results, word: str) -> None:
         + ", ".join(f"{scan.lead[k]} for {traits[k]}" for k in top[:4])
         + ".",
         f"Of each variant the {word} with the smallest p, coloured for the {word}s with the most "
-        f"significant ones. Dashed line: p\u00a0=\u00a0{power(threshold)}; dotted line: that divided "
-        f"by the number of {word}s.",
+        f"significant ones. Dashed line: p\u00a0=\u00a0{power(threshold)}; dotted line: that "
+        f"divided by the number of {word}s.",
     )
     curves = [trait_quantiles(scan, k) for k in range(len(traits))]
     n = int(

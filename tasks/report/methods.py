@@ -626,9 +626,9 @@ def _voxels(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     linear = "a linear representation's basis"
     if done.get("linearised"):
         linear += ", or the tangent of the autoencoder's decoder at the mean latents,"
-    told = _list(what)
+    told, were = _list(what), "were" if done["effects"] else "was"
     return [
-        f"{told[0].upper()}{told[1:]} were computed from those of the latents and {linear} as in "
+        f"{told[0].upper()}{told[1:]} {were} computed from those of the latents and {linear} as in "
         f"RVGA {cite('fang')}"
         + (", with exact standard errors in place of its approximation." * done["effects"] or ".")
     ]
@@ -664,8 +664,13 @@ def _list(items: Sequence[str], word: str = "and") -> str:
 
 
 def power(p: float) -> str:
-    """5e-08 as 5 × 10⁻⁸, 0.01 as it is."""
+    """A p-value as people write it.
+
+    >>> power(5e-8), power(0.00042839), power(0.01)
+    ('5 × 10⁻⁸', '4.28 × 10⁻⁴', '0.01')
+    """
     if p >= 1e-3:
         return f"{p:g}"
     number, power = f"{p:.2e}".split("e")
-    return f"{float(number):g} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{float(number):g} × 10{raised}"

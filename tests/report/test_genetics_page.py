@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from html import unescape
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
+from scipy import stats
 
 from axoloci.io.nifti import write_nifti
 from axoloci.io.packing import write_cohort
-from axoloci.io.sumstats import SumstatsWriter, plan_parts
+from axoloci.io.sumstats import SumstatsBlock, SumstatsWriter, plan_parts, read_sumstats
+from axoloci.tasks.report import genetics_figures, genetics_page
 from axoloci.tasks.report.cli import main
+from axoloci.tasks.report.trait_scan import scan_traits, trait_quantiles
 
 N = 1000  # people
 N_LOCI = 23
 SHAPE, AFFINE = (20, 24, 20), np.array([[-4.0, 0, 0, 40], [0, 4, 0, -60], [0, 0, 4, -30], [0] * 4])
 AFFINE[3, 3] = 1
 PEAK = (5, 15, 9)  # voxel
-HELD = dict.fromkeys(("lambda_gc", "h2", "h2_se"))
+INDEX = "locus\tvariant_id\tprefix\tpeak_x\tpeak_y\tpeak_z"
 
 
 def write_genetics(
-    folder: Path, n_traits: int = 8, n_variants: int = 4000, per_region: int = 200, seed: int = 0
+    folder: Path, n_traits: int = 8, n_variants: int = 4000, per_region: int = 300, seed: int = 0
 ) -> Path:
     """A study of latents with loci, regions, signals, h², rg, maps and replication; its inputs."""
     rng = np.random.default_rng(seed)
@@ -141,17 +150,17 @@ def write_genetics(
     blob[PEAK] = 1
     world = (AFFINE @ [*PEAK, 1])[:3]
     index = []
-    for k, row in enumerate(loci.head(3).to_dict("records")):
-        prefix = f"{row['locus']}_{row['variant_id']}"
+    for k in range(3):
         write_nifti(
-            folder / "voxels" / f"{prefix}_beta.nii.gz",
+            folder / "voxels" / f"map{k}_beta.nii.gz",
             np.where(mask, (-1) ** k * 0.01 * (blob - 0.05), np.nan).astype(np.float32),
             AFFINE,
         )
         strong = np.where(mask, 15 * blob + 0.1, np.nan).astype(np.float32)
-        write_nifti(folder / "voxels" / f"{prefix}_neg_log10_p.nii.gz", strong, AFFINE)
+        write_nifti(folder / "voxels" / f"map{k}_neg_log10_p.nii.gz", strong, AFFINE)
+    for k, row in enumerate(loci.to_dict("records")):
         at = dict(zip(("peak_x", "peak_y", "peak_z"), world, strict=True))
-        told = {"locus": row["locus"], "variant_id": row["variant_id"], "prefix": prefix}
+        told = {"locus": row["locus"], "variant_id": row["variant_id"], "prefix": f"map{k % 3}"}
         index.append({**told, **at, "peak_neg_log10_p": 15.1, "effect_allele": "A"})
     pd.DataFrame(index).assign(linearised="no").to_csv(
         folder / "voxels" / "index.tsv", sep="\t", index=False
@@ -183,9 +192,319 @@ def make(inputs: Path, out: Path, *options: str) -> Result:
     return CliRunner().invoke(main, ["make", "--inputs", str(inputs), "--out", str(out), *options])
 
 
+def made(inputs: Path, out: Path, *options: str) -> str:
+    result = make(inputs, out, *options)
+    assert result.exit_code == 0, result.output
+    return out.read_text()
+
+
+def with_only(inputs: Path, to: str, **values: Any) -> Path:
+    """Other inputs beside the same files, which are told apart by name."""
+    path = inputs.parent / to
+    path.write_text(json.dumps({"title": "Some", **values}))
+    return path
+
+
+def rows_of(html: str, label: str) -> list[list[str]]:
+    """Cells of a table of the page."""
+    found = re.search(rf'aria-label="{label}".*?</table>', html, flags=re.DOTALL)
+    assert found is not None
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in found[0].split("<tr>")[2:]]
+
+
+def pictures_of(html: str) -> list[str]:
+    """Alternative texts."""
+    return re.findall(r'<img src="data:image/[^"]+" alt="([^"]+)"', html)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_genetics(tmp_path_factory.mktemp("genetics"))
+
+
+@pytest.fixture(scope="module")
+def html(inputs: Path) -> str:
+    return made(inputs, inputs.parent / "report.html")
+
+
+def test_make__every_picture_has_alternative_text_and_needs_no_network(html: str) -> None:
+    alts = pictures_of(html)
+    assert len(alts) == html.count("<img ")
+    # maps; joint and single traits: Manhattan, quantiles; regions; replication; h², rg; voxels
+    assert len(alts) == 1 + 4 + genetics_page.MAX_LOCI + 1 + 2 + genetics_page.MAX_LOCI + 1
+    assert min(map(len, alts)) > 40
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert len(html.encode()) < 7e6  # with as many regions and maps as there may be: twice for two
+
+
+def test_make__single_traits_tell_their_strongest_variant(html: str) -> None:
+    rows = rows_of(html, "Single latents")
+    assert [row[0] for row in rows[:5]] == [f"latent_{k:03d}" for k in range(5)]
+    assert [row[2] for row in rows] == ["5", "5", "5", "4", "4", "0", "0", "0"]
+    assert [row[3] for row in rows[:2]] == ["rs50", "rs227"]
+    assert float(rows[0][4]) == pytest.approx(-np.log10(2 * stats.t.sf(12, N - 6)), abs=0.06)
+    assert all(0.85 < float(row[1]) < 1.15 for row in rows)
+    assert "most significant are rs50 for latent_000, rs227 for latent_001" in html
+
+
+def test_make__single_traits_of_another_store_are_refused(inputs: Path, tmp_path: Path) -> None:
+    table = pq.read_table(inputs.parent / "joint.parquet")
+    about = {"axoloci": json.dumps({"traits": ["latent_000", "height"]})}
+    pq.write_table(table.replace_schema_metadata(about), inputs.parent / "other.parquet")
+    given = with_only(inputs, "other.json", joint="other.parquet", sumstats="sumstats")
+    result = make(given, tmp_path / "r.html")
+    assert result.exit_code == 1
+    assert "has no trait height" in result.output
+
+
+def test_make__draws_twenty_regions_and_tells_the_rest(html: str) -> None:
+    alts = [alt for alt in pictures_of(html) if alt.startswith("Regional plot")]
+    assert len(alts) == genetics_page.MAX_LOCI
+    assert "locus 1: rs50 with −log10 p 31.0, 299 variants" in alts[0]  # one was not tested
+    assert "The 20 most significant loci; 3 others are in the tables." in html
+    assert "Locus 1: rs50, nearest gene NUAK1 (12 kb)<" in html
+    assert "Locus 2: rs227<" in html
+    assert [row[3] for row in rows_of(html, "Loci")[:3]] == ["NUAK1 (12 kb)", "–", "A,B"]
+
+
+def test_make__signals_are_told_with_their_round(html: str) -> None:
+    assert "24 signals at 23 loci, 1 of them with more than one" in html
+    assert rows_of(html, "Signals after conditioning")[-1][:3] == ["1", "2", "rs_second"]
+    assert rows_of(html, "Signals after conditioning")[-1][5] == "9.9"
+
+
+def test_make__heritability_of_both_estimators_side_by_side(html: str) -> None:
+    rows = rows_of(html, "Heritability")
+    assert rows[0] == ["latent_000", "0.450", "0.060", "0.405", "0.090", "1.095", "1.013", "0.008"]
+    assert rows[-1][:5] == ["height", "–", "–", "0.510", "0.090"]
+    assert rows[-2][0] == "latent_007"
+    assert "highest for latent_000 (0.45 ± 0.06), lowest for latent_007 (-0.02 ± 0.06)" in html
+    assert "SNP heritability of 8 latents, Haseman–Elston regression: mean h² 0.215" in html
+
+
+def test_make__correlations_are_clustered_and_can_be_read(inputs: Path, html: str) -> None:
+    cells = json.loads(unescape(re.search(r'data-cells="([^"]+)"', html)[1]))  # type: ignore[index]
+    names, below, above = cells["names"], cells["below"], cells["above"]
+    assert sorted(names) == sorted([*(f"latent_{k:03d}" for k in range(8)), "height"])
+    table = pd.read_csv(inputs.parent / "genetic_correlation.tsv", sep="\t")
+    for row in table.to_dict("records"):
+        i, j = names.index(row["trait_1"]), names.index(row["trait_2"])
+        assert below[i][j] == pytest.approx(row["rg"], abs=0.0051)
+        assert above[i][j] == pytest.approx(row["phenotypic_correlation"], abs=0.0051)
+    assert below[names.index("height")][names.index("latent_000")] == -0.78
+    assert above[names.index("height")][names.index("latent_000")] is None
+    assert below[names.index("height")][names.index("latent_003")] is None
+    left, top, right, bottom = cells["box"]
+    assert 0 < left < right < 1
+    assert 0 < top < bottom < 1
+    assert "Genetic correlations of 29 pairs" in html  # of 28, and one of another study
+    assert ["latent_000", "height", "-0.777"] in [r[:3] for r in rows_of(html, "Genetic corr.*?")]
+
+
+def test_cluster_order__brings_groups_together_whatever_the_sign() -> None:
+    rng = np.random.default_rng(1)
+    group = np.arange(12) % 3
+    sign = rng.choice([-1, 1], 12)
+    correlation = np.where(group[:, None] == group, 0.8, 0.05) * np.outer(sign, sign)
+    np.fill_diagonal(correlation, 1)
+    correlation[0, 5] = correlation[5, 0] = np.nan
+    ordered = group[genetics_page.cluster_order(correlation)]
+    assert (np.diff(ordered) != 0).sum() == 2
+    np.testing.assert_array_equal(genetics_page.cluster_order(np.eye(2)), [0, 1])
+
+
+def test_correlations__box_is_where_the_matrix_is_drawn() -> None:
+    """A red cell below the diagonal is red in the picture where the box says it is."""
+    genetic = np.eye(4)
+    genetic[3, 0] = genetic[0, 3] = 1
+    figure, (left, top, right, bottom) = genetics_figures.correlations(
+        genetic, np.eye(4), np.zeros((4, 4), dtype=bool), list("abcd")
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    pixels = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+    height, width = pixels.shape[:2]
+
+    def colour(row: int, column: int) -> list[int]:
+        x = left + (column + 0.5) / 4 * (right - left)
+        y = top + (row + 0.5) / 4 * (bottom - top)
+        return list(pixels[int(y * height), int(x * width)])
+
+    np.testing.assert_allclose(colour(3, 0), [178, 24, 43], atol=2)
+    np.testing.assert_allclose(colour(0, 3), [247, 247, 247], atol=2)
+
+
+def test_make__maps_are_marked_at_their_peak(html: str) -> None:
+    alts = [alt for alt in pictures_of(html) if "three planes" in alt]
+    assert len(alts) == genetics_page.MAX_LOCI + 1
+    assert "The first 20 are drawn; the folder has 3 others." in html
+    assert "rs50 on FA in three planes through its peak at (20, 0, 6) mm, −log10 p 15.1" in alts[0]
+    assert "highest value, 0.40 at (20, 0, 6) mm" in alts[-1]
+    assert "the highest is 0.40 ± 0.05" in html
+    assert "decoder" not in html.split('id="methods"')[0]
+
+
+def test_voxel_planes__colour_the_peak_in_all_planes_by_its_sign() -> None:
+    values = np.zeros((10, 12, 14))
+    values[7, 3, 9] = -20
+    figure = genetics_figures.voxel_planes(
+        np.ones(values.shape), values, (7, 3, 9), (1, 1, 1), (7, 3, 9), label="p", signed=True,
+        floor=2,
+    )  # fmt: skip
+    planes = figure.axes[:3]
+    assert [axes.get_title() for axes in planes] == ["z = 9 mm", "y = 3 mm", "x = 7 mm"]
+    for axes, (across, up) in zip(planes, ((7, 3), (7, 9), (3, 9)), strict=True):
+        drawn = axes.images[-1].get_array()
+        assert drawn[up, across] == -20
+        assert drawn.mask.sum() == drawn.size - 1
+        assert axes.lines[0].get_xdata()[0] == across
+
+
+def test_make__maps_of_an_image_turned_round_are_the_same(inputs: Path, tmp_path: Path) -> None:
+    """Axes to the right in place of to the left, with the affine that says so."""
+    folder = inputs.parent
+    h2 = nib.load(folder / "voxel_h2.nii.gz").get_fdata().astype(np.float32)[::-1]
+    turned = AFFINE.copy()
+    turned[:3, 0], turned[0, 3] = [4, 0, 0], 40 - 4 * 19
+    write_nifti(tmp_path / "turned.nii.gz", np.ascontiguousarray(h2), turned)
+    sources = []
+    for name in ("voxel_h2.nii.gz", str(tmp_path / "turned.nii.gz")):
+        page = made(with_only(inputs, "turned.json", voxel_h2=name), tmp_path / "page.html")
+        sources.append(re.findall(r'<img src="([^"]+)"', page))
+    assert sources[0] == sources[1]
+    assert len(sources[0]) == 1
+
+
+def test_make__replication_leaves_out_what_was_not_tested(html: str) -> None:
+    assert "Correlation of 22 leads with the traits in other people" in html
+    assert "19 of 22 have the same direction" in html
+    p = stats.binomtest(19, 22, alternative="greater").pvalue
+    assert f"{p * 1e4:.2f} × 10⁻⁴" in html
+    assert rows_of(html, "Replication")[0][3:] == ["–", "–", "–"]
+
+
+def test_make__methods_tell_what_was_done(html: str) -> None:
+    text = html.split('id="methods-text"')[1]
+    for words in (
+        "MOSTest", "smallest p over latents", "10 random probes", "jackknife over 200 blocks",
+        "also estimated from summary statistics alone by LD score regression",
+        "doi:10.1007/BF01066731", "doi:10.1093/bioinformatics/bty253", "doi:10.1038/ng.3211",
+        "doi:10.1038/ng.3406", "doi:10.1038/s41467-026-69816-z", "doi:10.1038/s41467-020-17368-1",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_make__without_them_nothing_is_said_of_genetics(inputs: Path, tmp_path: Path) -> None:
+    page = made(with_only(inputs, "none.json", loci="loci.tsv", facts={}), tmp_path / "r.html")
+    for word in ("Heritability", "Genetic", "voxel", "Signals", "Regions", "#voxels", "probes"):
+        assert word not in page
+    assert pictures_of(page) == []
+
+
+def test_make__shareable_shows_no_map_of_few_carriers(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loci = pd.read_csv(inputs.parent / "loci.tsv", sep="\t")
+    loci.loc[1, "effect_allele_frequency"] = 2 / (2 * N)
+    loci.to_csv(inputs.parent / "rare.tsv", sep="\t", index=False)
+    given = with_only(inputs, "of_few.json", loci="rare.tsv", voxels="voxels")
+    monkeypatch.setattr(genetics_page, "MAX_LOCI", 3)  # the rest is as quick to leave out
+    for options, drawn in (
+        ((), ["rs50", "rs227", "rs404"]),
+        (("--shareable",), ["rs50", "rs404", "rs581"]),
+    ):
+        alts = pictures_of(made(given, tmp_path / "r.html", *options))
+        assert [re.findall(r"rs\d+", alt)[0] for alt in alts] == drawn
+
+
+def test_make__many_traits_are_drawn_without_names(tmp_path: Path) -> None:
+    inputs = write_genetics(tmp_path, n_traits=60, n_variants=500, per_region=10)
+    names = {"heritability": "heritability.tsv", "genetic_correlation": "genetic_correlation.tsv"}
+    names |= {"sumstats": "sumstats", "joint": "joint.parquet", "ldsc": "ldsc"}
+    page = made(with_only(inputs, "many.json", **names), tmp_path / "report.html")
+    assert len(page.encode()) < 2e6
+    assert "The first 1,000 of 1,771 rows" in page  # pairs of 60 traits, and one more
+    assert len(rows_of(page, "Single latents")) == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("heritability", "trait\th2\na\t0.2\n", "has no column h2_se"),
+        ("heritability", "trait\th2\th2_se\na\tlow\t0.1\n", "row 2: h2 is 'low'"),
+        ("heritability", "trait\th2\th2_se\na\t0.1\t-0.1\n", "row 2: h2_se is '-0.1'"),
+        ("heritability", "trait\th2\th2_se\na\t1\t1\na\t1\t1\n", "trait a occurs twice"),
+        ("genetic_correlation", "trait_1\ttrait_2\trg\na\tb\t1\nb\ta\t1\n",
+         "row 3: a and b: the pair occurs twice"),
+        ("genetic_correlation", "trait_1\ttrait_2\trg\na\ta\t1\n", "paired with itself"),
+        ("signals", "locus\tround\n1\t1\n", "has no column base_pair_location, chromosome"),
+        ("voxels", f"{INDEX}\n1\trs1\tno\t0\t0\t0\n",
+         "no such file .*no_beta.nii.gz"),
+        ("voxels", f"{INDEX}\n1\trs50\tmap0\t999\t0\t0\n",
+         "peak of rs50, .*lies outside"),
+        ("voxel_h2", "not an image", "cannot be read as a NIfTI"),
+        ("regions", "no table", "not a table of regions"),
+    ],
+)  # fmt: skip
+def test_make__names_the_file_that_is_malformed(
+    inputs: Path, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    file = tmp_path / {"voxel_h2": "h2.nii.gz", "voxels": "index.tsv"}.get(name, f"{name}.tsv")
+    file.write_text(content)
+    if name == "voxels":
+        for map_ in (inputs.parent / "voxels").glob("*.nii.gz"):
+            (tmp_path / map_.name).symlink_to(map_)
+        file = tmp_path
+    given = with_only(inputs, "wrong.json", **{"loci": "loci.tsv", name: str(file)})
+    result = make(given, tmp_path / "r.html")
+    assert result.exit_code == 1
+    assert str(file) in result.output
+    assert re.search(message, result.output), result.output
+
+
+def test_make__regions_without_their_lead_are_refused(inputs: Path, tmp_path: Path) -> None:
+    table = pd.read_parquet(inputs.parent / "regions.parquet")
+    for changed, message in (
+        (table[table["variant_id"] != "rs404"], "locus 3 lacks its lead rs404"),
+        (table.assign(r2=table["r2"] * 2), "has r² "),
+        (table.drop(columns="r2"), "r2"),
+    ):
+        changed.to_parquet(tmp_path / "regions.parquet")
+        given = with_only(
+            inputs, "wrong.json", loci="loci.tsv", regions=str(tmp_path / "regions.parquet")
+        )
+        result = make(given, tmp_path / "r.html")
+        assert result.exit_code == 1
+        assert message in result.output
+
+
+def test_scan_traits__condenses_to_what_all_results_say(inputs: Path) -> None:
+    store = read_sumstats(inputs.parent / "sumstats")
+    scan = scan_traits(store.blocks(), [2, 6])
+    p = np.stack([store.trait(store.traits[k])["neg_log10_p"].to_numpy() for k in (2, 6)])
+    np.testing.assert_allclose(scan.neg_log10_p, p.max(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(scan.strongest, p.argmax(axis=0))
+    np.testing.assert_allclose(scan.lead_neg_log10_p, p.max(axis=1), rtol=1e-6)
+    for k in range(2):
+        ordered = np.sort(p[k])[::-1]
+        expected, observed = trait_quantiles(scan, k)
+        rank = np.round(10**-expected * p.shape[1] + 0.5).astype(int)
+        np.testing.assert_allclose(observed, ordered[rank - 1], atol=0.012)
+        assert scan.tails[k].size + scan.counts[k].sum() == p.shape[1]
+
+
+def test_scan_traits__leaves_out_what_was_not_tested() -> None:
+    """Traits of different people: the strongest is that of the smallest p, not of the largest t."""
+    variants = pd.DataFrame({"variant_id": list("abc"), "base_pair_location": [1, 2, 3]})
+    beta = np.array([[9.0, 8.0], [np.nan, np.nan], [0.5, np.nan]])
+    df = np.array([[10.0, 500.0]] * 3)
+    scan = scan_traits([SumstatsBlock("7", variants, beta, np.ones((3, 2)), df)], [0, 1])
+    np.testing.assert_array_equal(scan.position, [1, 3])
+    np.testing.assert_array_equal(scan.strongest, [1, 0])
+    exact = -np.log10(2 * stats.t.sf([8.0, 0.5], [500, 10]))
+    np.testing.assert_allclose(scan.neg_log10_p, exact, rtol=1e-6)
+    assert scan.lead == ["a", "a"]
+    assert scan.counts.sum(axis=1).tolist() == [1, 0]
 
 
 if __name__ == "__main__":

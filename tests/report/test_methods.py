@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from axoloci.tasks.report.methods import REFERENCES, methods_text
+from axoloci.tasks.report.methods import REFERENCES, methods_text, power
 
 FACTS: dict[str, Any] = {
     "scans": {"finished": 29, "people": 29},
@@ -58,6 +58,13 @@ OF_BOTH = FACTS | {
 }
 NOTHING_FOUND = {"slices_replaced": False, "eddy_corrected": False}
 OF_TRACTS = FACTS | {"linear": {"n_latents": 0, "bandwidth": None, "atlas": "tracts.nii.gz"}}
+OF_GENETICS = {name: FACTS[name] for name in ("encoder", "gwas", "loci")} | {
+    "joint": FACTS["joint"] | {"also": {"mostest": {}, "minp": {}}},
+    "signals": {},
+    "heritability": {"pairs": True, "n_probes": 10, "n_blocks": 200},
+    "ldsc": {"pairs": True},
+    "voxels": {"effects": True, "h2": True, "linearised": True},
+}
 OTHERWISE = FACTS | {"dti": FACTS["dti"] | {"method": "RESTORE"}}
 VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
 CLAIMS = {  # words that only the part of this name may bring
@@ -200,7 +207,7 @@ def test_methods_text__is_empty_where_nothing_ran(parts: dict[str, Any]) -> None
 
 def test_methods_text__numbers_each_reference_once_and_in_order() -> None:
     cited = set()
-    for facts in (FACTS, OF_RELATIVES, OTHERWISE, OF_BOTH):
+    for facts in (FACTS, OF_RELATIVES, OTHERWISE, OF_BOTH, OF_GENETICS):
         section = methods_text(facts, VERSIONS)
         body = " ".join(section.paragraphs)
         numbers = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(",")]
@@ -217,7 +224,7 @@ def test_methods_text__references_only_what_is_cited() -> None:
 
 def test_references__have_dois_but_for_those_that_are_not_known() -> None:
     lacking = [name for name, entry in REFERENCES.items() if "doi:10." not in entry]
-    assert lacking == ["zhao", "fang"]
+    assert lacking == ["zhao"]
     dois = [re.search(r"doi:(\S+)", entry) for entry in REFERENCES.values()]
     assert all(not doi[1].endswith(".") for doi in dois if doi)
 
@@ -294,3 +301,43 @@ def test_methods_text__says_by_what_scans_were_left_out() -> None:
         rule=3, user=1
     )
     assert not re.search(r"\b[31] scans", told(rule=3, user=1))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "there", "gone"),
+    [
+        ("heritability", None, "by LD score regression", "Haseman"),
+        ("heritability", {"pairs": False}, "SNP heritabilities were estimated by", "all pairs"),
+        ("heritability", {"n_probes": None}, "and random probes", "10 random"),
+        ("ldsc", None, "Haseman–Elston regression [", "LD score regression"),
+        ("ldsc", {"pairs": False}, "LD score regression with an intercept [", "cross-trait"),
+        ("signals", None, "were joined to loci", "added as covariates"),
+        ("joint", {"also": {"minp": {}}}, "The smallest p over latents", "MOSTest"),
+        ("joint", {"also": {}}, "exact F test", "permuted"),
+        ("voxels", None, "Haseman", "voxel"),
+        ("voxels", {"h2": False}, "Effects of lead variants on each voxel were", "ity of each"),
+        ("voxels", {"effects": False}, "The SNP heritability of each voxel was", "exact standard"),
+        ("voxels", {"linearised": False}, "a linear representation's basis", "tangent"),
+    ],
+)  # fmt: skip
+def test_methods_text__tells_the_genetics_that_was_done(
+    part: str, changes: dict[str, Any] | None, there: str, gone: str
+) -> None:
+    every = methods_text(OF_GENETICS).text
+    facts = {name: own for name, own in OF_GENETICS.items() if name != part}
+    if changes is not None:
+        facts[part] = OF_GENETICS[part] | changes
+    text = methods_text(facts).text
+    assert gone in every
+    assert gone not in text
+    assert there in text
+
+
+def test_power__of_any_p() -> None:
+    for p, said in (
+        (5e-8, "5 × 10⁻⁸"),
+        (4.28e-4, "4.28 × 10⁻⁴"),
+        (1e-300, "1 × 10⁻³⁰⁰"),
+        (0.05, "0.05"),
+    ):
+        assert power(p) == said
