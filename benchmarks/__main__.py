@@ -14,6 +14,7 @@ CHECKS = (
     *("registration", "distortion", "preprocess", "participant", "real_scans", "store"),
     *("encoder", "representations", "encoder_options", "pca", "joint", "heritability"),
     "clusters",
+    *("encoder", "representations", "encoder_options", "pca", "joint", "heritability", "voxels"),
 )
 
 for name in sys.argv[1:] or CHECKS:

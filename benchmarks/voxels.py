@@ -44,7 +44,7 @@ COMPONENTS = (50, 100)
 FEW_OF_COMPONENTS, MANY_OF_COMPONENTS = 40_000, 240_000
 FEW_OF_VOXELS, MANY_OF_VOXELS = 1_024, 9_216
 REPEATS = 3  # of the runs of components; those of voxels are long
-N_HERITABILITY, SHARE = 2_000, 0.4  # variants that carry it, and how much of each component
+N_CAUSAL, SHARE = 4_000, 0.4  # variants that carry it, and how much of each component
 MISSING, SOME = 0.01, 1_000  # voxels, where a part of them is enough
 STORAGE_BAR, TIME_BAR = 0.9, 0.5  # times V / r
 MAX_DIFFERENCE = 1e-4  # of z, both from float32 stores
@@ -72,11 +72,18 @@ class Images:
         return Images(self.latents[:, :r], self.basis[:r])
 
 
+def draw_causal() -> NDArray[np.int8]:
+    """Independent variants of 5 to 50% frequency, (m, n)."""
+    rng = np.random.default_rng(12)
+    frequency = rng.uniform(0.05, 0.5, (N_CAUSAL, 1))
+    return rng.binomial(2, frequency, (N_CAUSAL, PEOPLE)).astype(np.int8)
+
+
 def simulate(dosage: NDArray[np.int8]) -> Images:
     """Components with a share of heritability and falling variance, smooth patterns of them."""
     rng = np.random.default_rng(11)
     r = max(COMPONENTS)
-    z = dosage[:N_HERITABILITY].astype(np.float64)  # (m, n)
+    z = dosage.astype(np.float64)  # (m, n)
     z -= z.mean(axis=1, keepdims=True)
     z /= z.std(axis=1, keepdims=True)
     genetic = z.T @ rng.standard_normal((len(z), r)) / np.sqrt(len(z))
@@ -213,9 +220,9 @@ def exactness(folder: Path, images: Images) -> tuple[list[dict[str, str]], float
 def heritability(folder: Path, images: Images, dosage: NDArray[np.int8]) -> tuple[str, float]:
     """Voxel h² beside Haseman and Elston's regression of every voxel, y'Ay."""
     r = len(images.basis)
-    write_genotypes(folder / f"g{N_HERITABILITY}", dosage, N_HERITABILITY)
+    write_genotypes(folder / f"g{N_CAUSAL}", dosage, N_CAUSAL)
     kept = ("--device", "cpu", "--n-permuted", "0")
-    run_association(folder, N_HERITABILITY, f"components{r}", kept)
+    run_association(folder, N_CAUSAL, f"components{r}", kept)
     store = folder / f"components{r}-sumstats"
     genetics("heritability", "--sumstats", store, "--out", folder / "heritability.tsv")
     given = ("--genetic-covariance", folder / "genetic_covariance.npz", "--out", folder / "h2")
@@ -225,7 +232,7 @@ def heritability(folder: Path, images: Images, dosage: NDArray[np.int8]) -> tupl
 
     covariates = pd.read_csv(folder / "c.tsv", sep="\t").drop(columns="#IID").to_numpy()
     q = np.linalg.qr(np.column_stack([np.ones(PEOPLE), covariates]))[0]  # (n, p)
-    x = dosage[:N_HERITABILITY].T.astype(np.float64)  # (n, m)
+    x = dosage.T.astype(np.float64)  # (n, m)
     x -= q @ (q.T @ x)
     x /= np.linalg.norm(x, axis=0)
     relationship = x @ x.T  # (n, n)
@@ -240,7 +247,7 @@ def heritability(folder: Path, images: Images, dosage: NDArray[np.int8]) -> tupl
     by_probes, exact = ((df / m * explained - 1) / (df * t / m**2 - 1) for t in traces)
     apart = float(np.abs(h2 - by_probes).max())
     return (
-        f"{r} components, {N_VOXELS:,} voxels, {N_HERITABILITY:,} variants: the map of h² took "
+        f"{r} components, {N_VOXELS:,} voxels, {N_CAUSAL:,} variants: the map of h² took "
         f"{mapped.seconds:.1f} s. Largest difference from Haseman and Elston's regression of each "
         f"voxel (y'Ay of the {PEOPLE:,} × {PEOPLE:,} relationships): {apart:.1e} with the "
         f"association's tr A² (10 probes), {np.abs(h2 - exact).max():.1e} with the exact one. Mean "
@@ -274,7 +281,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         dosage = draw_genotypes(PEOPLE)
-        images = simulate(dosage)
+        causal = draw_causal()
+        images = simulate(causal)
         write_normals(folder / "c.tsv", PEOPLE, N_COVARIATES)
         of_components = (FEW_OF_COMPONENTS, MANY_OF_COMPONENTS)
         sizes = (*of_components, *(n // 8 for n in of_components), FEW_OF_VOXELS, MANY_OF_VOXELS)
@@ -282,6 +290,7 @@ def main() -> None:
             write_genotypes(folder / f"g{n_variants}", dosage, n_variants)
         for r in COMPONENTS:
             write_images(folder, images.first(r), f"components{r}")
+        run_association(folder, FEW_OF_VOXELS, f"components{r}")  # compiles what is not yet
         costs = {r: cost(folder, f"components{r}", *of_components, REPEATS) for r in COMPONENTS}
         scans = {r: scan_cost(folder, r) for r in COMPONENTS}
         maps = {
@@ -293,7 +302,7 @@ def main() -> None:
             for r in COMPONENTS
         }
         differing, largest = exactness(folder, images)
-        of_h2, h2_apart = heritability(folder, images, dosage)
+        of_h2, h2_apart = heritability(folder, images, causal)
         write_images(folder, images, "voxels", N_VOXELS)
         dense = cost(folder, "voxels", FEW_OF_VOXELS, MANY_OF_VOXELS, 1)
     rows, missed = [], []
@@ -335,8 +344,9 @@ def main() -> None:
         f"{dense.start:.0f} s of voxels, with the correlation of all pairs of them.\n\n"
         f"{markdown_table(rows)}\n{verdict}\n"
         "The scan makes the product of every variant with every voxel, and keeps pairs with p up "
-        f"to 5e-8 ({about['n_pairs']:,} of {about['n_tested'] * N_VOXELS:,}); the dense store holds "
-        "all of them. A map of one variant is the command with all that it reads and writes.\n\n"
+        f"to 5e-8 ({about['n_pairs']:,} of {about['n_tested'] * N_VOXELS:,}); the dense store "
+        "holds all of them. A map of one variant is the command with all that it reads and "
+        "writes.\n\n"
         f"## Exactness\n\n{max(COMPONENTS)} components and the first {SOME:,} voxels, 2,000 "
         f"variants, float32 stores on both sides.\n\n{markdown_table(differing)}\n"
         f"## Heritability\n\n{of_h2}\n"

@@ -112,11 +112,10 @@ def read_basis(path: str | os.PathLike[str]) -> Basis:
             "axoloci-encoder linearise, and give what that writes"
         )
     mask, basis = arrays["mask"].astype(bool), arrays["basis"]  # (x, y, z), (r, n_voxels)
-    latent_mean = arrays["latent_mean"].astype(np.float64)  # (r,)
     return Basis(
         mask,
         np.array(about["affine"], dtype=np.float64),
-        arrays["mean"].astype(np.float64) - latent_mean @ basis,
+        arrays["mean"].astype(np.float64) - arrays["latent_mean"] @ basis,
         basis,
         about["latents"] if linearised else [f"{COMPONENT}_{k:03d}" for k in range(len(basis))],
         ZSCORE if linearised else about["measure"],
