@@ -74,23 +74,27 @@ def clump_variants(
     """Clumps of associated variants, as plink 1.9's `--clump` forms them.
 
     From the smallest p upwards, each variant that no clump has taken opens one, and takes what is
-    free, on its chromosome, within the window, associated and in linkage disequilibrium with it.
+    free, on its chromosome, within the window and in linkage disequilibrium with it. Of equal p the
+    first in the order of the rows comes first. Only the limit of an index variant's p includes the
+    limit itself.
 
     Parameters
     ----------
     neg_log10_p, chromosome, position
-        [shape: (n_variants,)] Of variants that pass `secondary_p` at least; position in base pairs.
+        [shape: (n_variants,)] Of variants up to the larger of the two limits of p at least;
+        position in base pairs.
     read
         Rows, ascending, to their genotypes [int8, shape: (rows, n_samples)]: 0, 1, 2, and −9 where
         missing.
     index_p
         Largest p of an index variant.
     secondary_p
-        Largest p of the others.
+        Limit of the p of members, which are below it.
     min_r2
-        Smallest r² with the index variant.
+        Limit of r² with the index variant, above which a variant is taken.
     window_kb
-        Largest distance from the index variant, thousands of base pairs.
+        Limit of the distance from the index variant, below which a variant is taken, thousands of
+        base pairs.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def clump_variants(
     """
     neg_log10_p = np.asarray(neg_log10_p, dtype=np.float64)
     position = np.asarray(position, dtype=np.int64)
-    free = neg_log10_p >= -np.log10(secondary_p)
+    free = np.ones(len(position), dtype=bool)
     opens = np.flatnonzero(neg_log10_p >= -np.log10(index_p))
     clumps = []
     for index in opens[np.argsort(-neg_log10_p[opens], kind="stable")].tolist():
@@ -113,13 +117,14 @@ def clump_variants(
         near = np.flatnonzero(
             free
             & (chromosome == chromosome[index])
-            & (np.abs(position - position[index]) <= 1000 * window_kb)
+            & (np.abs(position - position[index]) < 1000 * window_kb)
         )
         rows = np.union1d(near, [index])
         genotypes = read(rows)  # (rows, N)
         r2 = haplotype_r2(genotypes[np.searchsorted(rows, index)], genotypes)  # (rows,)
-        members = rows[(r2 >= min_r2) & (rows != index)]
-        free[members] = False
+        like_index = rows[(r2 > min_r2) & (rows != index)]
+        free[like_index] = False  # whatever their p, or one of `secondary_p` would open a clump
+        members = like_index[neg_log10_p[like_index] > -np.log10(secondary_p)]
         clumps.append(Clump(index, tuple(members.tolist())))
     return clumps
 

@@ -1,22 +1,16 @@
-"""The joint test and the loci: against regression, mpmath, plink 1.9, and planted truth."""
+"""The joint test: against regression, mpmath, and planted truth."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
-
 import mpmath
 import numpy as np
-import pandas as pd
 import pytest
 import statsmodels.api as sm
-from bed_reader import open_bed
 from numpy.typing import NDArray
 from scipy import stats
 
 from axoloci.errors import InputError
-from axoloci.tasks.genetics import kernel, loci
+from axoloci.tasks.genetics import kernel
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -212,129 +206,3 @@ def test_lambda_gc__is_the_inflation_of_the_median() -> None:
     chi2 = 1.3 * stats.chi2.ppf(np.linspace(0, 1, 10_001)[1:-1], 1)
     observed = np.append(-np.log10(stats.chi2.sf(chi2, 1)), np.nan)
     assert kernel.lambda_gc(observed) == pytest.approx(1.3, rel=1e-6)
-
-
-def test_haplotype_r2__equals_the_phased_frequencies_when_no_phase_is_hidden() -> None:
-    haplotypes = np.random.default_rng(8).integers(0, 2, (2, 200))  # variant, haplotype
-    haplotypes[1, :120] = haplotypes[0, :120]
-    genotypes = (2 * haplotypes).astype(np.int8)  # all homozygous: haplotypes are seen
-    r = np.corrcoef(haplotypes)[0, 1]
-    assert loci.haplotype_r2(genotypes[0], genotypes)[1] == pytest.approx(r * r, abs=1e-12)
-    assert loci.haplotype_r2(genotypes[0], genotypes)[0] == pytest.approx(1, abs=1e-9)
-
-
-def test_haplotype_r2__is_the_maximum_of_the_likelihood() -> None:
-    rng = np.random.default_rng(9)
-    for _ in range(30):
-        counts = rng.integers(0, 12, (3, 3))
-        pairs = np.repeat(np.array([(i, j) for i in range(3) for j in range(3)]), counts.ravel(), 0)
-        a, b = pairs.T.astype(np.int8)
-        n = 2 * len(a)
-        p, q = (2 - a).sum() / n, (2 - b).sum() / n
-        x = np.linspace(max(0, p + q - 1), min(p, q), 20_001)[1:-1]  # frequency of 0-0
-        table = {(0, 0): x, (0, 1): p - x, (1, 0): q - x, (1, 1): 1 - p - q + x}
-        likelihood = np.zeros_like(x)
-        for (i, j), count in np.ndenumerate(counts):
-            first, second = ((0, 0), (0, 1), (1, 1))[i], ((0, 0), (0, 1), (1, 1))[j]
-            of_phases = table[first[0], second[0]] * table[first[1], second[1]]
-            if i == j == 1:
-                of_phases = of_phases + table[0, 1] * table[1, 0]
-            likelihood += count * np.log(of_phases)
-        truth = (x[likelihood.argmax()] - p * q) ** 2 / (p * (1 - p) * q * (1 - q))
-        assert loci.haplotype_r2(a, b[None])[0] == pytest.approx(truth, abs=2e-3)
-
-
-def test_haplotype_r2__is_nan_where_a_variant_does_not_vary() -> None:
-    index = np.array([0, 1, 2, 1], dtype=np.int8)
-    others = np.array([[1, 1, 1, 1], [0, 0, 0, 0], [-9, -9, -9, -9]], dtype=np.int8)
-    assert np.isnan(loci.haplotype_r2(index, others)).tolist() == [False, True, True]
-
-
-@pytest.fixture(scope="module")
-def real(
-    tmp_path_factory: pytest.TempPathFactory, data_dir: Path, tool: Callable[[str], str]
-) -> dict[str, Path]:
-    """Real genotypes as bed, each with p-values of a polygenic trait, as plink's .assoc."""
-    folder = tmp_path_factory.mktemp("real")
-    source = data_dir / "genotypes"
-    vcfs = {
-        "geuvadis": [source / "geuvadis-chr22/genotypes.vcf.gz", "dosage=DS", "--chr", "22",
-                     "--from-bp", "20000000", "--to-bp", "24000000", "--maf", "0.02"],
-        "thousand": [source / "1kg-chr20-vcf/unphased.vcf.gz", "--maf", "0.01"],
-    }  # fmt: skip
-    for seed, (name, vcf) in enumerate(vcfs.items()):
-        out = folder / name
-        command = [tool("plink2"), "--vcf", *vcf, "--set-all-var-ids", "@:#:$r:$a",
-                   "--new-id-max-allele-len", "400", "--rm-dup", "force-first",
-                   "--make-bed", "--threads", "1", "--out", out]  # fmt: skip
-        subprocess.run([str(part) for part in command], check=True, capture_output=True)
-        rng = np.random.default_rng(seed)
-        genotypes = pd.DataFrame(open_bed(out.with_suffix(".bed")).read())
-        z = ((genotypes - genotypes.mean()) / genotypes.std()).fillna(0).to_numpy()  # (N, M)
-        n, m = z.shape
-        y = z[:, rng.choice(m, 6, replace=False)].sum(axis=1) + 1.2 * rng.standard_normal(n)
-        r2 = np.square(z.T @ (y - y.mean()) / n / y.std())
-        p = 10 ** -kernel.neg_log10_p(np.minimum(r2, 0.999), 1, n - 2)
-        variants = pd.read_csv(out.with_suffix(".bim"), sep="\t", header=None)[1]
-        pd.DataFrame({"SNP": variants, "P": p}).to_csv(
-            folder / f"{name}.assoc", sep="\t", index=False
-        )
-    return {name: folder / name for name in vcfs}
-
-
-@pytest.mark.parametrize("name", ["geuvadis", "thousand"])
-@pytest.mark.parametrize(
-    ("index_p", "secondary_p", "min_r2", "window_kb"),
-    [(5e-8, 0.01, 0.1, 250), (1e-4, 0.01, 0.5, 250), (1e-3, 0.05, 0.2, 50), (0.01, 0.01, 0.8, 100)],
-)
-def test_clump_variants__equals_plink_clump(
-    real: dict[str, Path],
-    tool: Callable[[str], str],
-    tmp_path: Path,
-    name: str,
-    index_p: float,
-    secondary_p: float,
-    min_r2: float,
-    window_kb: float,
-) -> None:
-    prefix = real[name]
-    command = [tool("plink1.9"), "--bfile", prefix, "--clump", f"{prefix}.assoc",
-               "--clump-p1", index_p, "--clump-p2", secondary_p, "--clump-r2", min_r2,
-               "--clump-kb", window_kb, "--out", tmp_path / "plink"]  # fmt: skip
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
-    plink = pd.read_csv(tmp_path / "plink.clumped", sep=r"\s+")
-    truth = {
-        row.SNP: {entry.rsplit("(", 1)[0] for entry in row.SP2.split(",")} - {"NONE"}
-        for row in plink.itertuples()
-    }
-    bim = pd.read_csv(f"{prefix}.bim", sep="\t", header=None)
-    genotypes = open_bed(f"{prefix}.bed").read(dtype="int8").T.copy()
-    genotypes[genotypes == -127] = -9
-    clumps = loci.clump_variants(
-        -np.log10(pd.read_csv(f"{prefix}.assoc", sep="\t").P.to_numpy()),
-        bim[0].to_numpy(),
-        bim[3].to_numpy(),
-        lambda rows: genotypes[rows],
-        index_p,
-        secondary_p,
-        min_r2,
-        window_kb,
-    )
-    found = {bim[1][clump.index]: set(bim[1][list(clump.members)]) for clump in clumps}
-    assert len(truth) >= 3
-    assert found == truth
-
-
-def test_merge_clumps__joins_by_distance_within_a_chromosome() -> None:
-    chromosome = np.array(["2", "2", "2", "2", "10", "10"])
-    position = np.array([100_000, 200_000, 400_000, 900_000, 300_000, 310_000])
-    clumps = [loci.Clump(2, ()), loci.Clump(4, (5,)), loci.Clump(0, (1,)), loci.Clump(3, ())]
-    merged = loci.merge_clumps(clumps, chromosome, position, merge_kb=250)
-    assert [(locus.lead, locus.start, locus.end) for locus in merged] == [
-        (2, 100_000, 400_000),
-        (3, 900_000, 900_000),
-        (4, 300_000, 310_000),
-    ]
-    assert merged[0].leads == (2, 0)
-    assert merged[0].members == (0, 1, 2)
-    assert len(loci.merge_clumps(clumps, chromosome, position, merge_kb=199)) == 4
