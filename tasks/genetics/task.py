@@ -65,11 +65,17 @@ class FindLoci(shell.Task["FindLoci.Outputs"]):
 
     joint: File = shell.arg(argstr="--joint", help="table of the joint test")
     sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")
-    genotypes: GenotypeData = shell.arg(
-        argstr="--genotypes", help="PLINK 1, PLINK 2 or BGEN genotypes, for LD"
+    genotypes: GenotypeData | None = shell.arg(
+        argstr="--genotypes", default=None, help="genotypes of the study, for LD"
+    )
+    reference: GenotypeData | None = shell.arg(
+        argstr="--reference", default=None, help="genotypes of a panel instead, for LD"
     )
     p_threshold: float | None = shell.arg(
         argstr="--p-threshold", default=None, help="p that makes a lead variant"
+    )
+    secondary_p: float | None = shell.arg(
+        argstr="--secondary-p", default=None, help="p below which a variant belongs to a lead"
     )
     clump_r2: float | None = shell.arg(
         argstr="--clump-r2", default=None, help="LD above which a variant belongs to a lead"
@@ -77,13 +83,28 @@ class FindLoci(shell.Task["FindLoci.Outputs"]):
     clump_kb: float | None = shell.arg(
         argstr="--clump-kb", default=None, help="farthest distance to a lead, kb"
     )
+    merge_kb: float | None = shell.arg(
+        argstr="--merge-kb", default=None, help="largest gap between clumps of one locus, kb"
+    )
+    genes: File | None = shell.arg(
+        argstr="--genes", default=None, help="table of genes: chromosome, start, end, gene"
+    )
+    regions: str = shell.arg(
+        argstr="--regions", default="regions.parquet", help="table for regional pictures"
+    )
+    region_kb: float | None = shell.arg(
+        argstr="--region-kb", default=None, help="how far regions reach beyond a locus, kb"
+    )
     out: str = shell.arg(argstr="--out", default="loci.tsv", help="table of loci")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
-        """One row a locus."""
+        """One row a locus, and the variants about each."""
 
         loci: File = shell.out(callable=made("{out}"), help="lead variants")
+        region_variants: File = shell.out(
+            callable=made("{regions}"), help="−log10 p of variants, r² with the lead"
+        )
 
 
 @shell.define

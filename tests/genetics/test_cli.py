@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +130,12 @@ def test_joint__names_an_unknown_trait(study: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def joint_of(study: Path) -> tuple[object, ...]:
+    return ("--joint", study / "joint.parquet", "--sumstats", study / "sumstats")
+
+
 def loci(study: Path, out: Path, *more: object) -> Result:
-    given = ("--joint", study / "joint.parquet", "--sumstats", study / "sumstats")
-    return run("loci", *given, "--genotypes", study / "genotypes", "--out", out, *more)
+    return run("loci", *joint_of(study), "--genotypes", study / "genotypes", "--out", out, *more)
 
 
 def test_loci__finds_the_planted_loci_and_the_traits_that_carry_them(
@@ -223,6 +227,148 @@ def test_loci__refuses_a_table_that_is_no_joint_test(study: Path, tmp_path: Path
     result = loci(study, tmp_path / "loci.tsv", "--joint", tmp_path / "other.parquet")
     assert result.exit_code == 1
     assert "not a table of axoloci-genetics joint" in result.output
+
+
+def test_loci__of_a_reference_are_those_of_the_study_if_it_is_the_study(
+    study: Path, tmp_path: Path
+) -> None:
+    """Alleles the other way round, other ids, another order; people with parents do not count."""
+    dosage = open_genotypes(study / "genotypes").read(0, 100)  # (M, N)
+    strangers = np.random.default_rng(2).binomial(2, 0.3, (100, 2 * N)).astype(np.int8)
+    order = np.random.default_rng(3).permutation(50)
+    rows = np.concatenate([order, 50 + order])
+    everybody = np.concatenate([dosage, strangers], axis=1)[rows]
+    write_plink(tmp_path / "panel", 2 - everybody)
+    bim = pd.read_csv(study / "genotypes.bim", sep="\t", header=None).iloc[rows]
+    bim[1] = [f"panel{row}" for row in rows]
+    bim[0] = "chr" + bim[0].astype(str)
+    bim[[0, 1, 2, 3, 5, 4]].to_csv(tmp_path / "panel.bim", sep="\t", index=False, header=False)
+    fam = pd.read_csv(tmp_path / "panel.fam", sep="\t", header=None, dtype=str)
+    fam.loc[N:, [2, 3]] = ["i0", "i1"]
+    fam.to_csv(tmp_path / "panel.fam", sep="\t", index=False, header=False)
+    ours, theirs = tmp_path / "ours.tsv", tmp_path / "theirs.tsv"
+    assert loci(study, ours, "--regions", tmp_path / "ours.parquet").exit_code == 0
+    inputs = ("--reference", tmp_path / "panel", "--regions", tmp_path / "theirs.parquet")
+    result = run("loci", *joint_of(study), *inputs, "--out", theirs)
+    assert result.exit_code == 0, result.output
+    assert theirs.read_text() == ours.read_text()
+    one, other = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("ours", "theirs"))
+    pd.testing.assert_frame_equal(one, other, rtol=1e-9)
+    about = json.loads(theirs.with_suffix(".json").read_text())
+    assert (about["n_samples_ld"], about["not_in_reference"]) == (N, [])
+
+
+def test_loci__leaves_out_what_a_reference_lacks_and_tells_it(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lead of the first locus is not in the panel: the next best variant leads, as in plink."""
+    dosage = open_genotypes(study / "genotypes").read(0, 100)
+    kept = np.delete(np.arange(100), [20, 40])
+    write_plink(tmp_path / "panel", dosage[kept])
+    bim = (study / "genotypes.bim").read_text().splitlines(keepends=True)
+    (tmp_path / "panel.bim").write_text("".join(bim[row] for row in kept))
+    out = tmp_path / "loci.tsv"
+    given = ("--reference", tmp_path / "panel", "--regions", tmp_path / "r.parquet", "--out", out)
+    result = run("loci", *joint_of(study), *given)
+    assert result.exit_code == 0, result.output
+    assert "lacks 1 variants with p up to 5e-08, which are in no clump, such as rs20" in caplog.text
+    assert json.loads(out.with_suffix(".json").read_text())["not_in_reference"] == ["rs20"]
+    table = pd.read_csv(out, sep="\t")
+    joint = pd.read_parquet(study / "joint.parquet").set_index("variant_id")["neg_log10_p"]
+    assert table["variant_id"].tolist() == [joint[["rs21", "rs22"]].idxmax(), "rs70"]
+    assert "rs20" not in ",".join(table["clumped"].fillna(""))
+    regions = pd.read_parquet(tmp_path / "r.parquet").set_index("variant_id")
+    assert regions.index[regions["r2"].isna()].tolist() == ["rs20", "rs40"]
+
+
+def test_loci__refuses_a_reference_of_another_build(study: Path, tmp_path: Path) -> None:
+    dosage = open_genotypes(study / "genotypes").read(0, 100)
+    chromosome, place = ["1"] * 50 + ["2"] * 50, np.arange(1000, 1100)
+    joint = pd.read_parquet(study / "joint.parquet")
+    n = int((joint["neg_log10_p"] >= 2).sum())
+    for shift, ids, said in (
+        (60, "rs", f"{n} of the {n} variants that it and .* have by id have other positions"),
+        (
+            200,
+            "x",
+            f"has 0 of {n} associated variants .* none of their positions: .* another build",
+        ),
+    ):
+        write_plink(tmp_path / "panel", dosage, chromosome, list(place + shift))
+        bim = tmp_path / "panel.bim"
+        bim.write_text(bim.read_text().replace("rs", ids))
+        out = tmp_path / "loci.tsv"
+        given = ("--reference", tmp_path / "panel", "--out", out)
+        result = run("loci", *joint_of(study), *given)
+        assert result.exit_code == 1
+        assert re.search(said, " ".join(result.output.split())), result.output
+        assert not out.exists()
+    write_plink(tmp_path / "panel", dosage, chromosome)
+    bim.write_text(bim.read_text().replace("rs", "x").replace("\tA\t", "\tG\t"))
+    result = run("loci", *joint_of(study), *given)
+    assert f"it has {n} of their positions, with other alleles" in " ".join(result.output.split())
+
+
+def test_loci__takes_one_source_of_disequilibrium(study: Path, tmp_path: Path) -> None:
+    panel = ("--genotypes", study / "genotypes", "--reference", study / "genotypes")
+    for given in ((), panel):
+        result = run("loci", *joint_of(study), *given, "--out", tmp_path / "loci.tsv")
+        assert result.exit_code == 2
+        assert "--genotypes or of --reference" in result.output
+
+
+def test_loci__names_the_genes_nearest_to_the_leads(study: Path, tmp_path: Path) -> None:
+    """Leads at 1:1020 and 2:1070."""
+    genes = tmp_path / "genes.tsv"
+    genes.write_text(
+        "gene\tchromosome\tstrand\tstart\tend\n"
+        "FAR\tchr1\t+\t5000\t9000\nHERE\tchr1\t-\t1020\t1030\nOVER\tchr1\t+\t100\t1020\n"
+        "NEAR\tchr2\t+\t2570\t2600\n"
+    )
+    result = loci(study, tmp_path / "loci.tsv", "--genes", genes)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "loci.tsv", sep="\t", keep_default_na=False)
+    assert table["nearest_gene"].tolist() == ["HERE,OVER", "NEAR"]
+    assert table["nearest_gene_kb"].tolist() == [0, 1.5]
+    genes.write_text("chromosome\tstart\tend\tgene\n1\t10\t20\tONE\n")
+    assert loci(study, tmp_path / "loci.tsv", "--genes", genes).exit_code == 0
+    table = pd.read_csv(tmp_path / "loci.tsv", sep="\t", keep_default_na=False)
+    assert table["nearest_gene"].tolist() == ["ONE", "n/a"]
+    assert table["nearest_gene_kb"].tolist() == ["1", "n/a"]
+
+
+def test_loci__refuses_genes_of_other_chromosomes(study: Path, tmp_path: Path) -> None:
+    genes = tmp_path / "genes.tsv"
+    genes.write_text("chromosome\tstart\tend\tgene\nX\t10\t20\tONE\n")
+    result = loci(study, tmp_path / "loci.tsv", "--genes", genes)
+    assert result.exit_code == 1
+    assert "has no gene on a chromosome of" in " ".join(result.output.split())
+
+
+def test_loci__regions_hold_all_tested_variants_with_r2_to_the_lead(
+    study: Path, tmp_path: Path
+) -> None:
+    regions = tmp_path / "regions.parquet"
+    given = ("--regions", regions, "--region-kb", 0.005)  # 5 base pairs
+    assert loci(study, tmp_path / "loci.tsv", *given).exit_code == 0
+    table, found = pd.read_csv(tmp_path / "loci.tsv", sep="\t"), pd.read_parquet(regions)
+    joint = pd.read_parquet(study / "joint.parquet").dropna(subset="neg_log10_p")
+    dosage = open_genotypes(study / "genotypes").read(0, 100)
+    for locus in table.itertuples():
+        inside = joint["base_pair_location"].between(locus.start - 5, locus.end + 5)
+        truth = joint[inside & (joint["chromosome"] == str(locus.chromosome))]
+        of_locus = found[found["locus"] == locus.locus].reset_index(drop=True)
+        columns = ["chromosome", "base_pair_location", "variant_id", "neg_log10_p"]
+        pd.testing.assert_frame_equal(of_locus[columns], truth[columns].reset_index(drop=True))
+        lead = joint.index[joint["variant_id"] == locus.variant_id][0]
+        r = np.corrcoef(dosage[lead], dosage[truth.index])[0, 1:]
+        # in Hardy-Weinberg equilibrium that of the genotypes is nearly that of the haplotypes
+        np.testing.assert_allclose(of_locus["r2"], r * r, atol=0.05)
+        of_lead = of_locus.set_index("variant_id")["r2"][locus.variant_id]
+        assert of_lead == pytest.approx(1, abs=1e-12)
+    assert loci(study, tmp_path / "none.tsv", *given, "--p-threshold", 1e-200).exit_code == 0
+    assert pd.read_parquet(regions).columns.tolist() == found.columns.tolist()
+    assert len(pd.read_parquet(regions)) == 0
 
 
 def test_replicate__follows_alleles_and_counts_what_is_absent(study: Path, tmp_path: Path) -> None:

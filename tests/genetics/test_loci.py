@@ -13,7 +13,8 @@ from bed_reader import open_bed
 from numpy.typing import NDArray
 from plink_files import write_plink
 
-from axoloci.tasks.genetics import kernel, loci
+from axoloci.errors import InputError
+from axoloci.tasks.genetics import genes, kernel, loci
 
 Clumps = dict[str, set[str]]
 
@@ -190,3 +191,42 @@ def test_merge_clumps__joins_by_distance_within_a_chromosome() -> None:
     assert merged[0].leads == (2, 0)
     assert merged[0].members == (0, 1, 2)
     assert len(loci.merge_clumps(clumps, chromosome, position, merge_kb=199)) == 4
+
+
+def test_nearest_gene__is_the_one_with_the_nearer_end() -> None:
+    start, end = np.array([100, 150, 400]), np.array([200, 160, 500])
+    for position, nearest, distance in (
+        (155, [0, 1], 0),
+        (200, [0], 0),
+        (201, [0], 1),
+        (300, [0, 2], 100),
+        (301, [2], 99),
+        (50, [0], 50),
+        (900, [2], 400),
+    ):
+        found, away = genes.nearest_gene(position, start, end)
+        assert (found.tolist(), away) == (nearest, distance)
+
+
+def test_possible_builds__are_those_whose_chromosomes_are_long_enough() -> None:
+    """Chromosome 1 is longer in GRCh37, 17 in GRCh38."""
+    assert genes.possible_builds({"1": 249_000_000}) == {"GRCh37"}
+    assert genes.possible_builds({"17": 83_000_000}) == {"GRCh38"}
+    assert genes.possible_builds({"1": 1000, "scaffold": 10**9}) == {"GRCh37", "GRCh38"}
+    assert genes.possible_builds({"1": 195_000_000, "19": 61_400_000}) == set()  # of a mouse
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("chrom\tstart\tend\tgene\n1\t1\t2\tA\n", "no column chromosome"),
+        ("chromosome\tstart\tend\tgene\n", "has no gene"),
+        ("chromosome\tstart\tend\tgene\n1\t1\t2\tA\n1\t1.5\t2\tB\n", "row 3: start '1.5'"),
+        ("chromosome\tstart\tend\tgene\n1\t9\t2\tA\n", "row 2: start '9' and end '2' of A"),
+        ("chromosome\tstart\tend\tgene\n1\tNA\t2\tA\n", "row 2: start 'NA'"),
+    ],
+)
+def test_read_genes__names_the_fault(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "genes.tsv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        genes.read_genes(tmp_path / "genes.tsv")

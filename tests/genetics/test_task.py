@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydra.utils.general import get_fields
 
 from axoloci.pydra_task import beside
 from axoloci.tasks.genetics.task import (
@@ -19,6 +20,8 @@ from axoloci.tasks.genetics.task import (
     RunJointTest,
     ScanVoxels,
 )
+from axoloci.tasks.genetics.cli import main
+from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 
 
 @pytest.fixture
@@ -64,20 +67,28 @@ def test_estimate_heritability__every_field_is_an_option(
 def test_find_loci__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
+    (folder / "genes.tsv").write_text("")
+    numbers = {"p_threshold": 1e-6, "secondary_p": 0.02, "clump_r2": 0.3, "clump_kb": 100.0}
+    numbers |= {"merge_kb": 50.0, "region_kb": 10.0}
+    inputs = {"joint": folder / "joint.parquet", "sumstats": folder / "sumstats"}
     task = FindLoci(
-        joint=folder / "joint.parquet",
-        sumstats=folder / "sumstats",
         genotypes=folder / "g.bed",
-        p_threshold=1e-6,
-        clump_r2=0.3,
-        clump_kb=100.0,
+        genes=folder / "genes.tsv",
+        regions="r.parquet",
         out="l.tsv",
         image="x",
+        **inputs,
+        **numbers,
     )
     params = parsed(task)
-    assert params["p_threshold"] == 1e-6
-    assert params["clump_r2"] == 0.3
-    assert params["clump_kb"] == 100.0
+    assert {name: params[name] for name in numbers} == numbers
+    assert (params["genotypes"], params["reference"]) == (folder / "g.bed", None)
+    assert params["genes_path"] == folder / "genes.tsv"
+    assert (params["regions_path"], params["out"]) == (Path("r.parquet"), Path("l.tsv"))
+    params = parsed(FindLoci(reference=folder / "g.bed", image="x", **inputs))
+    assert (params["genotypes"], params["reference"]) == (None, folder / "g.bed")
+    options = {field.argstr for field in get_fields(FindLoci) if field.argstr}
+    assert {param.opts[0] for param in main.commands["loci"].params} == options
 
 
 def test_replicate_loci__every_field_is_an_option(

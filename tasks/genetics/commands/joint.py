@@ -245,3 +245,24 @@ def read_associated(path: Path, p: float) -> pd.DataFrame:
     found = [frame for frame in frames if len(frame)] or frames[:1]
     result: pd.DataFrame = pd.concat(found, ignore_index=True)
     return result
+
+
+def read_regions(path: Path, ranges: Sequence[tuple[str, int, int]]) -> list[pd.DataFrame]:
+    """Tested variants of some ranges: chromosome, first and last position.
+
+    The table is read once; one row group is in memory at a time.
+    """
+    frames: list[list[pd.DataFrame]] = [[JOINT_SCHEMA.empty_table().to_pandas()] for _ in ranges]
+    file = pq.ParquetFile(path)
+    for group in range(file.num_row_groups):
+        frame = file.read_row_group(group).to_pandas()
+        frame = frame[frame["neg_log10_p"].notna()]
+        there = set(frame["chromosome"].unique())
+        for found, (chromosome, first, last) in zip(frames, ranges, strict=True):
+            if chromosome in there:
+                inside = frame["base_pair_location"].between(first, last)
+                found.append(frame[inside & (frame["chromosome"] == chromosome)])
+    return [
+        pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
+        for found in frames
+    ]

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from axoloci import __version__
 from axoloci.errors import InputError
-from axoloci.io.files import write_json, write_text
-from axoloci.io.genotype_files import VARIANT_COLUMNS
-from axoloci.io.genotypes import Genotypes, open_genotypes
+from axoloci.io.files import whole_file, write_json, write_text
+from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import loci as clumping
-from axoloci.tasks.genetics.commands.joint import read_about, read_associated
+from axoloci.tasks.genetics.commands.joint import read_about, read_associated, read_regions
+from axoloci.tasks.genetics.commands.panel import (
+    Panel,
+    open_reference,
+    open_study,
+    refuse_other_genotypes,
+)
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, columns_of
+from axoloci.tasks.genetics.genes import nearest_gene, possible_builds, read_genes
 
 log = logging.getLogger("axoloci")
 
-READ_GAP = 64  # variants that are read and dropped sooner than a new read is begun
+REGION_KB = 250.0  # to each side of a locus in its regional picture
+REGIONS_SCHEMA = pa.schema(
+    [
+        ("locus", pa.int32()),
+        ("chromosome", pa.string()),
+        ("base_pair_location", pa.int64()),
+        ("variant_id", pa.string()),
+        ("neg_log10_p", pa.float64()),
+        ("r2", pa.float64()),
+    ]
+)
 
 
 @click.command()
@@ -39,10 +56,17 @@ READ_GAP = 64  # variants that are read and dropped sooner than a new read is be
 @SUMSTATS
 @click.option(
     "--genotypes",
-    required=True,
+    default=None,
     type=click.Path(path_type=Path),
-    help="PLINK 1 bed/bim/fam of the study, for linkage disequilibrium among the people analysed: "
-    "the .bed, or no suffix.",
+    help="Genotypes of the study (PLINK 1, PLINK 2 or BGEN), for linkage disequilibrium among the "
+    "people analysed. This or --reference.",
+)
+@click.option(
+    "--reference",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="Genotypes of a reference panel instead, such as 1000 Genomes of the study's ancestry and "
+    "build; its founders count. What it lacks is left out, and told.",
 )
 @click.option(
     "--p-threshold",
@@ -54,25 +78,48 @@ READ_GAP = 64  # variants that are read and dropped sooner than a new read is be
     "--secondary-p",
     type=click.FloatRange(0, 1, min_open=True),
     default=clumping.SECONDARY_P,
-    help="Largest p of a variant that belongs to a lead.",
+    help="Limit of p, below which a variant belongs to a lead.",
 )
 @click.option(
     "--clump-r2",
-    type=click.FloatRange(0, 1),
+    type=click.FloatRange(0, 1, max_open=True),
     default=clumping.MIN_R2,
-    help="Smallest r² with its lead. Smaller: fewer leads, less dependent on each other.",
+    help="Limit of r² with its lead, above which it belongs to it. Smaller: fewer leads, less "
+    "dependent on each other.",
 )
 @click.option(
     "--clump-kb",
     type=click.FloatRange(min=0),
     default=clumping.WINDOW_KB,
-    help="Farthest distance to its lead, kb.",
+    help="Limit of the distance to its lead, kb.",
 )
 @click.option(
     "--merge-kb",
     type=click.FloatRange(min=0),
     default=clumping.MERGE_KB,
     help="Largest gap between clumps of one locus, kb.",
+)
+@click.option(
+    "--genes",
+    "genes_path",
+    default=None,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Table of genes of the study's build, separated by tabs, with the header chromosome start "
+    "end gene (positions from 1 on, both included): adds the genes nearest to each lead.",
+)
+@click.option(
+    "--regions",
+    "regions_path",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="Parquet table of all variants in and about each locus, with r² to its lead: for regional "
+    "pictures.",
+)
+@click.option(
+    "--region-kb",
+    type=click.FloatRange(min=0),
+    default=REGION_KB,
+    help="How far --regions reaches to each side of a locus, kb.",
 )
 @click.option(
     "--out",
@@ -83,30 +130,49 @@ READ_GAP = 64  # variants that are read and dropped sooner than a new read is be
 def loci(
     joint_path: Path,
     sumstats: Path,
-    genotypes: Path,
+    genotypes: Path | None,
+    reference: Path | None,
     p_threshold: float,
     secondary_p: float,
     clump_r2: float,
     clump_kb: float,
     merge_kb: float,
+    genes_path: Path | None,
+    regions_path: Path | None,
+    region_kb: float,
     out: Path,
 ) -> None:
-    """Lead variants by clumping as in plink, joined to loci by distance, and their traits."""
+    """Lead variants by clumping as in plink, joined to loci by distance, and their traits.
+
+    A clump is what plink1.9 --clump finds with the same people; limits that a variant may not reach
+    (p of members, r², kb) and ties are plink's. Variants that a reference panel lacks are in no
+    clump, as in plink, however small their p: those that could be leads are told.
+    """
     about = read_about(joint_path)
     store = read_sumstats(sumstats)
-    source = open_genotypes(genotypes)
-    people = np.sort(source.sample_index(store.sample_id))  # LD is theirs, not of all in the files
     candidates = read_associated(joint_path, max(p_threshold, secondary_p))
-    associated = (candidates["neg_log10_p"] >= -np.log10(p_threshold)).any()
-    if not associated:
+    genes = None if genes_path is None else _genes_of_build(genes_path, candidates, joint_path)
+    if not (candidates["neg_log10_p"] >= -np.log10(p_threshold)).any():
         candidates = candidates.iloc[:0]
+    panel = _panel(genotypes, reference, store)
+    panel_rows = panel.rows_of(candidates)
+    refuse_other_genotypes(panel, panel_rows, candidates, joint_path)
+    lacking = candidates[panel_rows < 0]
+    lost = lacking.loc[lacking["neg_log10_p"] >= -np.log10(p_threshold), "variant_id"].tolist()
+    if lost:
+        log.warning(
+            "%s: lacks %d variants with p up to %g, which are in no clump, such as %s",
+            *(panel.source.path, len(lost), p_threshold, ", ".join(lost[:5])),
+        )
+    candidates = candidates[panel_rows >= 0].reset_index(drop=True)
+    panel_rows = panel_rows[panel_rows >= 0]
     chromosome = candidates["chromosome"].to_numpy()
     position = candidates["base_pair_location"].to_numpy()
     clumps = clumping.clump_variants(
         candidates["neg_log10_p"].to_numpy(),
         chromosome,
         position,
-        _reader(source, people, candidates, joint_path),
+        lambda rows: panel.read(panel_rows[rows]),
         p_threshold,
         secondary_p,
         clump_r2,
@@ -114,31 +180,12 @@ def loci(
     )
     merged = clumping.merge_clumps(clumps, chromosome, position, merge_kb)
     leads = candidates.iloc[[locus.lead for locus in merged]]
-    traits = _traits_of(store, leads, about["traits"])
-    ids = candidates["variant_id"].to_numpy()
-    rows = [
-        {
-            "locus": number,
-            "chromosome": lead.chromosome,
-            "start": locus.start,
-            "end": locus.end,
-            **{name: getattr(lead, name) for name in VARIANT_COLUMNS[1:]},
-            "effect_allele_frequency": lead.effect_allele_frequency,
-            "n": lead.n,
-            "neg_log10_p": lead.neg_log10_p,
-            "joint_r2": lead.r2,
-            "n_leads": len(locus.leads),
-            "leads": ",".join(ids[list(locus.leads)]),
-            "n_clumped": len(locus.members) - 1,
-            "clumped": ",".join(ids[[row for row in locus.members if row != locus.lead]]),
-            **of_lead,
-        }
-        for number, (locus, lead, of_lead) in enumerate(
-            zip(merged, leads.itertuples(), traits, strict=True), start=1
-        )
-    ]
-    table = pd.DataFrame(rows, columns=LOCI_COLUMNS)
+    table = _table_of(merged, candidates, _traits_of(store, leads, about["traits"]))
+    if genes is not None:
+        table = table.assign(**_nearest_genes(table, genes))
     write_text(out, table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
+    if regions_path is not None:
+        _write_regions(regions_path, joint_path, table, panel, region_kb)
     write_json(
         out.with_suffix(".json"),
         {
@@ -153,8 +200,10 @@ def loci(
             "n_leads": len(clumps),
             "joint": joint_path.name,
             "sumstats": sumstats.name,
-            "genotypes": source.path.name,
-            "n_samples_ld": len(people),
+            "genotypes" if panel.of_study else "reference": panel.source.path.name,
+            "n_samples_ld": len(panel.people),
+            "not_in_reference": lost,
+            "genes": None if genes_path is None else genes_path.name,
         },
     )
     log.info("%d loci, %d lead variants", len(merged), len(clumps))
@@ -180,32 +229,97 @@ LOCI_COLUMNS = [
 ]
 
 
-def _reader(
-    source: Genotypes, people: NDArray[np.int64], candidates: pd.DataFrame, joint_path: Path
-) -> Callable[[NDArray[np.int64]], NDArray[np.int8]]:
-    """From rows of `candidates` to the genotypes of `people`, read in runs of neighbours."""
-    variants = source.variants
-    near = variants[variants["base_pair_location"].isin(candidates["base_pair_location"])]
-    near = near[~near.duplicated(VARIANT_COLUMNS)]
-    keys = pd.MultiIndex.from_frame(near[VARIANT_COLUMNS])
-    found = keys.get_indexer(pd.MultiIndex.from_frame(candidates[VARIANT_COLUMNS]))
-    absent = candidates.loc[found < 0, "variant_id"].tolist()
-    if absent:
-        raise InputError(
-            f"{source.path}: lacks {len(absent)} variants of {joint_path} or has other alleles or "
-            f"positions for them, such as {', '.join(absent[:5])}; give the genotypes of the study"
+def _table_of(
+    merged: Sequence[clumping.Locus], candidates: pd.DataFrame, traits: Sequence[dict[str, str]]
+) -> pd.DataFrame:
+    """One row a locus; `traits` are those of its lead."""
+    leads = candidates.iloc[[locus.lead for locus in merged]]
+    ids = candidates["variant_id"].to_numpy()
+    rows = [
+        {
+            "locus": number,
+            "chromosome": lead.chromosome,
+            "start": locus.start,
+            "end": locus.end,
+            **{name: getattr(lead, name) for name in VARIANT_COLUMNS[1:]},
+            "effect_allele_frequency": lead.effect_allele_frequency,
+            "n": lead.n,
+            "neg_log10_p": lead.neg_log10_p,
+            "joint_r2": lead.r2,
+            "n_leads": len(locus.leads),
+            "leads": ",".join(ids[list(locus.leads)]),
+            "n_clumped": len(locus.members) - 1,
+            "clumped": ",".join(ids[[row for row in locus.members if row != locus.lead]]),
+            **of_lead,
+        }
+        for number, (locus, lead, of_lead) in enumerate(
+            zip(merged, leads.itertuples(), traits, strict=True), start=1
         )
-    rows_in_file = near.index.to_numpy()[found]
+    ]
+    return pd.DataFrame(rows, columns=LOCI_COLUMNS)
 
-    def read(rows: NDArray[np.int64]) -> NDArray[np.int8]:
-        wanted, back = np.unique(rows_in_file[rows], return_inverse=True)
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > READ_GAP) + 1)
-        blocks = [
-            source.read_calls(int(run[0]), int(run[-1]) + 1, people)[run - run[0]] for run in runs
-        ]
-        return np.asarray(np.concatenate(blocks)[back], dtype=np.int8)
 
-    return read
+def _panel(genotypes: Path | None, reference: Path | None, store: Sumstats) -> Panel:
+    """Those of the two options."""
+    if reference is not None and genotypes is None:
+        return open_reference(reference)
+    if genotypes is not None and reference is None:
+        return open_study(genotypes, store.sample_id)
+    raise click.UsageError("linkage disequilibrium is that of --genotypes or of --reference")
+
+
+def _genes_of_build(path: Path, candidates: pd.DataFrame, joint_path: Path) -> pd.DataFrame:
+    """The table of genes, which is of the study's chromosomes and build."""
+    genes = read_genes(path)
+    chromosome = candidates["chromosome"].map(canonical_chromosome)
+    if len(candidates) and not chromosome.isin(genes["chromosome"]).any():
+        raise InputError(
+            f"{path}: has no gene on a chromosome of {joint_path}: there "
+            f"{', '.join(chromosome.unique()[:5])}, here {', '.join(genes.chromosome.unique()[:5])}"
+        )
+    of_study = possible_builds(candidates.groupby(chromosome)["base_pair_location"].max().to_dict())
+    of_genes = possible_builds(genes.groupby("chromosome")["end"].max().to_dict())
+    if of_study and of_genes and not of_study & of_genes:
+        raise InputError(
+            f"{path}: its genes are of {of_genes.pop()}, and the variants of {joint_path} of "
+            f"{of_study.pop()}, by how far they reach on the chromosomes; give genes of that build"
+        )
+    return genes
+
+
+def _nearest_genes(leads: pd.DataFrame, genes: pd.DataFrame) -> dict[str, list[str]]:
+    """Columns: the genes nearest to each lead, and how far they are; n/a without one."""
+    of_chromosome = dict(list(genes.groupby("chromosome")))
+    names, distances = [], []
+    for chromosome, position in zip(leads["chromosome"], leads["base_pair_location"], strict=True):
+        near = of_chromosome.get(canonical_chromosome(chromosome))
+        if near is None:
+            names.append("n/a")
+            distances.append("n/a")
+            continue
+        start, end = near["start"].to_numpy(), near["end"].to_numpy()
+        nearest, distance = nearest_gene(position, start, end)
+        names.append(",".join(dict.fromkeys(near["gene"].iloc[nearest])))
+        distances.append(f"{distance / 1000:.7g}")
+    return {"nearest_gene": names, "nearest_gene_kb": distances}
+
+
+def _write_regions(
+    path: Path, joint_path: Path, loci: pd.DataFrame, panel: Panel, region_kb: float
+) -> None:
+    """All tested variants in and about each locus, with r² to its lead; NaN where none is known."""
+    margin = round(1000 * region_kb)
+    start, end = loci["start"] - margin, loci["end"] + margin
+    regions = read_regions(joint_path, list(zip(loci["chromosome"], start, end, strict=True)))
+    lead_rows = panel.rows_of(loci)
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, REGIONS_SCHEMA) as writer:
+        for locus, lead_row, region in zip(loci["locus"], lead_rows, regions, strict=True):
+            rows = panel.rows_of(region)
+            genotypes = panel.read(np.append(rows[rows >= 0], lead_row))  # (n_known + 1, N)
+            r2 = np.full(len(region), np.nan)
+            r2[rows >= 0] = clumping.haplotype_r2(genotypes[-1], genotypes[:-1])
+            frame = region.assign(locus=locus, r2=r2)
+            writer.write_table(pa.Table.from_pandas(frame, REGIONS_SCHEMA, preserve_index=False))
 
 
 def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> list[dict[str, str]]:
