@@ -12,9 +12,8 @@ CHECKS = (
     *("demo", "gwas", "gwas_growth", "accuracy", "families", "mice", "exports", "kills"),
     *("preflight", "faults", "quality", "driver", "images", "containers", "tensor"),
     *("registration", "distortion", "preprocess", "participant", "real_scans", "store"),
-    *("encoder", "representations", "encoder_options", "pca", "joint", "heritability"),
-    "clusters",
     *("encoder", "representations", "encoder_options", "pca", "joint", "heritability", "voxels"),
+    "clusters",
 )
 
 for name in sys.argv[1:] or CHECKS:

@@ -223,7 +223,10 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             store = (trained["pack"], "cohort.zarr")
             lazy.append("cohort" if name == teacher else "like")
             sources[lazy[-1]] = store
-        for key, path in cohort.gwas.variant_lists.items():
+        given = dict(cohort.gwas.variant_lists)
+        if name == "discovery":
+            given |= cohort.genetics.files
+        for key, path in given.items():
             lazy.append(key)
             sources[key] = (graph.give(path, key), "")
         if name == "replication":
@@ -238,6 +241,7 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             Group(
                 out_dir="", log_dir="", settings=step_settings(cohort), n_pcs=cohort.gwas.n_pcs,
                 export=list(cohort.gwas.export), export_format=cohort.gwas.export_format,
+                follows=cohort.follows,
             ),
             tuple(lazy),
             sources,
@@ -252,6 +256,14 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
                 continue
             graph.connect(jobs[f"loci{end}"], report, "loci.tsv")
             graph.connect(jobs[f"joint{end}"], report, "joint.parquet")
+            for job, file in (
+                ("signals", "signals.tsv"),
+                ("heritability", "heritability.tsv"),
+                ("voxels", "voxels"),
+                ("voxelh2", "voxel_h2.nii.gz"),
+            ):
+                if f"{job}{end}" in jobs:
+                    graph.connect(jobs[f"{job}{end}"], report, file)
             found = jobs
     for name, job in last.items():
         graph.jobs[name][f"{name}_qc"] = "qc\naxoloci-report group"

@@ -13,11 +13,19 @@ from pydra.compose import workflow
 from axoloci.environments import StepEnvironment, image_identity
 from axoloci.formats import CohortStore, GenotypeData, Nifti, SumstatsStore
 from axoloci.study import REPRESENTATIONS
-from axoloci.tasks.encoder.task import EncodeFa, FitLinear, TrainEncoder
-from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
+from axoloci.tasks.encoder.task import EncodeFa, FitLinear, LinearizeEncoder, TrainEncoder
+from axoloci.tasks.genetics.task import (
+    EstimateHeritability,
+    FindLoci,
+    MapHeritability,
+    MapVoxels,
+    ReplicateLoci,
+    RunJointTest,
+)
 from axoloci.tasks.gwas.task import (
     CheckSamples,
     ComputePcs,
+    ConditionLoci,
     ExportSumstats,
     FitMixedModel,
     PrepareGwas,
@@ -139,6 +147,9 @@ def Group(
     extract: File | None = None,
     exclude: File | None = None,
     mixed_model_extract: File | None = None,
+    genes: File | None = None,
+    reference: GenotypeData | None = None,
+    follows: list[str] = [],  # noqa: B006
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006
     n_pcs: int = 0,
     export: list[str] = [],  # noqa: B006
@@ -184,6 +195,10 @@ def Group(
         Tables of covariates.
     extract, exclude, mixed_model_extract
         Lists of variants: those that are tested, that are not, and that predict in a mixed model.
+    genes, reference
+        Table of genes; genotypes of a panel, for linkage disequilibrium. Both of the loci.
+    follows
+        What follows the association and its loci: "signals", "heritability", "voxels".
     settings
         Settings by step; what is left out, the step decides. `mixed_model`, even if empty, asks
         for a mixed model.
@@ -255,6 +270,7 @@ def Group(
     else:
         tables = [Path(out_dir, name, "latents.parquet") for name in models]
     tested_traits = dict(zip(("traits", "traits_beside"), tables, strict=False))
+    table_of = dict(zip(models or ("",), tables, strict=True))
     # whom the encoding drops is not in the association
     dropped = settings.get("encode", {}).get("training_people") == "drop"
     people = tables[0] if traits is not None or dropped else maps
@@ -281,12 +297,8 @@ def Group(
     if mixed_model is not None and part == "prepare":
         return checked.samples_qc
 
-    inputs = {
-        "genotypes": genotypes,
-        **tested_traits,
-        "covariates": covariates,
-        "pcs": pcs,
-    }
+    adjusted = {"genotypes": genotypes, "covariates": covariates, "pcs": pcs}
+    inputs = {**adjusted, **tested_traits}
     loco = None if mixed_model is None else Path(out_dir, "loco")
     if mixed_model is not None and part in ("all", "ridge"):
         fitting = FitMixedModel(
@@ -342,6 +354,7 @@ def Group(
             RunJointTest(
                 sumstats=associated.sumstats,
                 **of,
+                **settings.get("joint", {}),
                 **shared("genetics", str(Path(name, "joint.parquet"))),
             ),
         )
@@ -350,9 +363,58 @@ def Group(
             FindLoci(
                 joint=tested.joint,
                 sumstats=associated.sumstats,
-                genotypes=genotypes,
+                **({"genotypes": genotypes} if reference is None else {"reference": reference}),
+                genes=genes,
+                regions=str(Path(out_dir, name, "regions.parquet")),
                 **settings.get("genetics", {}),
                 **shared("genetics", str(Path(name, "loci.tsv"))),
             ),
         ).loci
+        if "signals" in follows:
+            conditioning = ConditionLoci(
+                traits=table_of[name],
+                **adjusted,
+                loci=result,
+                extract=extract,
+                exclude=exclude,
+                **settings.get("signals", {}),
+                **shared("gwas", str(Path(name, "signals.tsv"))),
+            )
+            add(f"signals{end}", conditioning)
+        estimated = None
+        if "heritability" in follows:
+            estimated = add(
+                f"heritability{end}",
+                EstimateHeritability(
+                    sumstats=associated.sumstats,
+                    if_possible=True,
+                    **of,
+                    **shared("genetics", str(Path(name, "heritability.tsv"))),
+                ),
+            )
+        if "voxels" in follows and name:
+            basis = models[name]
+            if name == "autoencoder":
+                linearising = LinearizeEncoder(
+                    model=basis,
+                    latents=table_of[name],
+                    threads=settings.get("encode", {}).get("threads"),
+                    **shared("encoder", str(Path(name, "linearised.safetensors"))),
+                )
+                basis = add(f"linearise{end}", linearising).linearised
+            mapping = MapVoxels(
+                sumstats=associated.sumstats,
+                model=basis,
+                loci=result,
+                **shared("genetics", str(Path(name, "voxels"))),
+            )
+            add(f"voxels{end}", mapping)
+            if estimated is not None:
+                of_voxels = MapHeritability(
+                    genetic_covariance=estimated.covariance,
+                    model=basis,
+                    if_possible=True,
+                    **shared("genetics", name),
+                )
+                add(f"voxelh2{end}", of_voxels)
     return result

@@ -238,6 +238,27 @@ def loci_cost(variants: int) -> Cost:
     return Cost(1.7 + 1e-6 * variants, 220, 2000)
 
 
+def signals_cost(people: int, traits: int) -> Cost:
+    """More signals of 20 loci, a few thousand variants each."""
+    return Cost(4.0 + 1e-6 * people * traits, 300 + 290e-6 * people * traits, 4000)
+
+
+def heritability_cost(variants: int, traits: int) -> Cost:
+    """Heritability and genetic correlation from the store, with a jackknife of 200 blocks."""
+    squares = 200 * traits**2
+    return Cost(2.0 + 1e-8 * variants * traits + 1e-7 * squares, 250 + 32e-6 * squares, 8 * squares)
+
+
+def linearise_cost(voxels: int, latents: int) -> Cost:
+    """The tangent of a decoder at the latents of a few people."""
+    return Cost(3.0 + 2e-5 * voxels * latents, 600 + 1e-3 * voxels, 4.0 * voxels * latents)
+
+
+def voxels_cost(voxels: int) -> Cost:
+    """Maps of about 20 lead variants, or of the heritability of each voxel."""
+    return Cost(2.0 + 4e-6 * voxels, 250 + 1e-3 * voxels, 60.0 * voxels)
+
+
 def report_cost(people: int) -> Cost:
     """The page: 3.2 s + 2 ms a person, 250 MB, 2 MB on disk. Measured with 60 and 150 people."""
     return Cost(3.2 + 2e-3 * people, 250, 2e6)
@@ -548,6 +569,11 @@ def _plan_job(
         "joint": lambda: joint_cost(variants, own),
         "loci": lambda: loci_cost(variants),
         "replicate": lambda: loci_cost(variants),
+        "signals": lambda: signals_cost(people, own),
+        "heritability": lambda: heritability_cost(variants, own),
+        "linearise": lambda: linearise_cost(template, own),
+        "voxels": lambda: voxels_cost(template),
+        "voxelh2": lambda: voxels_cost(template),
         "qc": lambda: qc_cost(people),
         "report": lambda: report_cost(people),
     }  # fmt: skip

@@ -206,6 +206,10 @@ def check(
     for key, path in settings.gwas.variant_lists.items():
         if why := unreadable(path):
             found.problems.append(f"gwas.{key}: {why}")
+    if (genes := settings.genetics.genes) is not None and (why := unreadable(genes)):
+        found.problems.append(f"genetics.genes: {why}")
+    if (panel := settings.genetics.reference) is not None:
+        found.collect(genotype_set, panel, where="genetics.reference: ")
     gwas = settings.gwas
     if gwas.model and gwas.pcs and not gwas.mixed_model and not _names_pcs(gwas):
         found.warnings.append(
@@ -416,6 +420,9 @@ def _overwritten(settings: StudySettings) -> list[str]:
     if (atlas := settings.atlas()) is not None:
         inputs[atlas] = "linear.atlas"
     inputs |= {path: f"gwas.{key}" for key, path in settings.gwas.variant_lists.items()}
+    for key, path in settings.genetics.files.items():
+        files = _genotype_files(path) if key == "reference" else [path]
+        inputs |= dict.fromkeys(files, f"genetics.{key}")
     problems = []
     for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
         paths = StudyPaths(out)

@@ -86,6 +86,15 @@ RESULTS: dict[str, tuple[str, bool, str]] = {
     "joint.parquet": ("Joint test of all latents or traits, one row a variant", False, "joint"),
     "loci.tsv": ("Loci of the joint test", False, "loci"),
     "loci.json": ("Settings of the loci", False, "loci"),
+    "regions.parquet": ("The variants about each locus", False, "loci"),
+    "signals.tsv": ("Signals of each locus, each given those before it", False, "signals"),
+    "heritability.tsv": ("SNP heritability of each latent or trait", False, "heritability"),
+    "genetic_correlation.tsv": ("Genetic correlation of each pair", False, "heritability"),
+    "genetic_covariance.npz": ("Genetic covariances, with their jackknife", False, "heritability"),
+    "linearised.safetensors": ("The tangent of the decoder", False, "linearise"),
+    "voxels/index.tsv": ("Where each locus changes the maps most", False, "voxels"),
+    "voxel_h2.nii.gz": ("SNP heritability of each voxel", False, "voxelh2"),
+    "voxel_h2_se.nii.gz": ("Its standard error", False, "voxelh2"),
     "replication.tsv": ("Lead variants of the discovery, tested again", False, "replicate"),
     "replication.json": ("Summary of the replication", False, "replicate"),
 }
@@ -110,6 +119,11 @@ USES = {  # outputs that a job reads; {of} is the folder of its representation, 
     "joint": ("group/sumstats/",),
     "loci": ("group/{of}joint.parquet", "group/sumstats/"),
     "replicate": ("group/sumstats/",),
+    "signals": ("group/{of}loci.tsv", "group/{of}latents.parquet", "group/pcs.tsv"),
+    "heritability": ("group/sumstats/",),
+    "linearise": ("group/{of}model.safetensors", "group/{of}latents.parquet"),
+    "voxels": ("group/sumstats/", "group/{of}loci.tsv"),
+    "voxelh2": ("group/{of}genetic_covariance.npz",),
     "qc": ("scans.tsv", "qc.tsv"),
     "report": (
         "scans.tsv",
@@ -521,6 +535,8 @@ class _Crate:
         for key, job, name in VARIANT_LISTS:
             if (path := given.gwas.variant_lists.get(key)) is not None:
                 give(path, name, job)
+        if given.genetics.genes is not None:
+            give(given.genetics.genes, "Genes", "loci")
         if given.genotypes is not None:
             for files in genotype_set(given.genotypes).parts:
                 for path, name in (
@@ -529,7 +545,7 @@ class _Crate:
                     (files.samples, "People"),
                 ):
                     if path is not None:
-                        jobs = ("pca", "samples", "ridge", "gwas", "loci")
+                        jobs = ("pca", "samples", "ridge", "gwas", "loci", "signals")
                         give(path, name, *jobs, digest=path != files.data)
         return inputs
 

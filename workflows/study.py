@@ -203,7 +203,8 @@ def group_settings(settings: StudySettings, tables: Sequence[Path]) -> dict[str,
         used = tuple(str(name) for table in tables for name in read_table(table))
     named = settings.gwas.categorical
     if categories := [*named, *(n for n in TOLD_BY if n in used and n not in named)]:
-        for options in (chosen[name] for name in ("gwas", "mixed_model") if name in chosen):
+        of_analyses = ("gwas", "mixed_model", "signals")
+        for options in (chosen[name] for name in of_analyses if name in chosen):
             options["categorical"] = categories
     return chosen
 
@@ -407,6 +408,8 @@ def run_group(
             traits=_kept_traits(settings, write=write),
             covariates=tables or None,
             **{key: followed(path) for key, path in settings.gwas.variant_lists.items()},
+            **loci_files(settings),
+            follows=settings.follows,
             settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
             export=list(settings.gwas.export),
@@ -420,6 +423,14 @@ def run_group(
         ),
         paths,
     )
+
+
+def loci_files(settings: StudySettings) -> dict[str, Path]:
+    """What the loci are looked for with, as `Group` takes it."""
+    return {
+        key: genotype_set(path).data if key == "reference" else followed(path)
+        for key, path in settings.genetics.files.items()
+    }
 
 
 def step_seconds(settings: StudySettings) -> list[dict[str, Any]]:
@@ -459,6 +470,12 @@ def _results(
         "examples": found / "examples.npz",
         "joint": found / "joint.parquet",
         "loci": found / "loci.tsv",
+        "signals": found / "signals.tsv",
+        "regions": found / "regions.parquet",
+        "heritability": found / "heritability.tsv",
+        "genetic_correlation": found / "genetic_correlation.tsv",
+        "voxels": found / "voxels",
+        "voxel_h2": found / "voxel_h2.nii.gz",
     }
     if "replication" in cohorts:
         files["replication"] = cohorts["replication"].paths.results(name) / "replication.tsv"

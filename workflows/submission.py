@@ -33,6 +33,10 @@ from axoloci.workflows.graph import group_parts, group_programs
 from axoloci.workflows.participant import PAGE, resources_of, step_of
 from axoloci.workflows.participants import steps_of
 
+CONCLUDING = (  # jobs that follow the association
+    *("export", "joint", "loci", "replicate", "signals", "heritability"),
+    *("linearise", "voxels", "voxelh2"),
+)
 OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs
 WORKER_MB = 200  # of each of its processes that work on a scan
 MEMORY_MARGIN, TIME_MARGIN = 2.0, 4.0  # over the plan, which is right within a factor of three
@@ -176,7 +180,7 @@ class Submission(Section):
                 **dict.fromkeys(("encode", "pca", "samples"), ("prepare",)),
                 "ridge": ("ridge",),
                 "gwas": (planned, "associate", "conclude"),
-                **dict.fromkeys(("export", "joint", "loci", "replicate"), ("conclude",)),
+                **dict.fromkeys(CONCLUDING, ("conclude",)),
             }.get(kind, ())
             if action in parts:
                 cost = self.costs.get(f"{cohort}/{job}", nothing)

@@ -39,6 +39,11 @@ COLOURS = {
     "export": "#f0d9b5",
     "joint": "#e6bf6a",
     "loci": "#8c5a3c",
+    "signals": "#a9746e",
+    "heritability": "#5b6fa8",
+    "linearise": "#d2c1de",
+    "voxels": "#4f9d8f",
+    "voxelh2": "#9fc7bf",
     "replicate": "#5f7f3f",
     "report": "#66717d",
 }

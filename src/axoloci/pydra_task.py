@@ -30,6 +30,17 @@ def made(template: str) -> Callable[[dict[str, Any], Path], Path]:
     return resolve
 
 
+def if_made(template: str) -> Callable[[dict[str, Any], Path], Path | None]:
+    """As `made`, of an output that need not be there."""
+    path = made(template)
+
+    def resolve(inputs: dict[str, Any], cache_dir: Path) -> Path | None:
+        there = path(inputs, cache_dir)
+        return there if there.exists() else None
+
+    return resolve
+
+
 def beside(template: str, name: str) -> Callable[[dict[str, Any], Path], Path]:
     """The path of an output that lies beside another.
 

@@ -390,7 +390,7 @@ def _variables(formula: str) -> list[str]:
 
 
 class GeneticsSettings(Section):
-    """`[genetics]`: joint test and loci."""
+    """`[genetics]`: joint test, loci, and what follows from them."""
 
     p_threshold: float | None = Field(
         None, gt=0, lt=1, description="p of the joint test that makes a lead variant"
@@ -399,6 +399,33 @@ class GeneticsSettings(Section):
         None, gt=0, lt=1, description="LD above which a variant belongs to a lead"
     )
     clump_kb: float | None = Field(None, gt=0, description="farthest distance to a lead, kb")
+    also: tuple[Literal["minp", "mostest"], ...] = Field(
+        (), description="joint tests beside the F test, by permuted genotypes: minp, mostest"
+    )
+    genes: Path | None = Field(
+        None,
+        description="table of genes, chromosome, start, end, gene (TSV): the nearest of each locus",
+    )
+    reference: Path | None = Field(
+        None,
+        description="genotypes of a panel, whose linkage disequilibrium is taken for the loci in "
+        "place of the study's own, given as `genotypes` is",
+    )
+    signals: bool = Field(
+        True, description="look for more signals in each locus, adjusted for its lead variants"
+    )
+    heritability: bool = Field(
+        True, description="SNP heritability and genetic correlation of the latents"
+    )
+    voxels: bool = Field(
+        True, description="map what each locus changes, and the heritability of each voxel"
+    )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files that the loci are looked for with, by key."""
+        keys = ("genes", "reference")
+        return {key: path for key in keys if (path := getattr(self, key)) is not None}
 
 
 class Inputs(Section):
@@ -452,6 +479,7 @@ class Inputs(Section):
         return {name for name, sources in MADE_COVARIATES.items() if self.sources[0] in sources}
 
 
+FOLLOWING = ("signals", "heritability", "voxels")
 # Step at which a cohort's data enter, by the source that it names.
 DOORS = {
     "bids": "preprocess",
@@ -533,6 +561,16 @@ class StudySettings(Inputs):
     def representations(self) -> tuple[str, ...]:
         """What makes the phenotypes; none where traits are given."""
         return self.encoder.representations if self.teacher() else ()
+
+    @property
+    def follows(self) -> list[str]:
+        """What follows the association and its loci, by keys of `[genetics]`.
+
+        What a mixed model leaves of the traits is no phenotype of its own, so nothing is regressed
+        on more variants.
+        """
+        possible = ("heritability", "voxels") if self.gwas.mixed_model else FOLLOWING
+        return [name for name in possible if getattr(self.genetics, name)]
 
     def atlas(self) -> Path | None:
         """The atlas whose labels make the linear representation, if they do."""
@@ -657,6 +695,9 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
             "linear": settings.linear.model_copy(update={"atlas": resolve(settings.linear.atlas)}),
             "gwas": settings.gwas.model_copy(
                 update={name: resolve(path) for name, path in settings.gwas.variant_lists.items()}
+            ),
+            "genetics": settings.genetics.model_copy(
+                update={name: resolve(path) for name, path in settings.genetics.files.items()}
             ),
         }
     )
@@ -803,7 +844,10 @@ NOT_OPTIONS = {
         *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),
         *("mixed_model_extract", "export", "export_format"),
     },
+    "genetics": {"also", "genes", "reference", "signals", "heritability", "voxels"},
 }
+# Options of the association that the search for more signals of a locus does not have.
+ONLY_OF_ASSOCIATION = {"device", "precision", "traits_at_once"}
 # Options of the association that its mixed model shares: which variants predict, it says itself.
 OF_MIXED_MODEL = (
     *("trait", "covariate", "model", "categorical"),
@@ -816,7 +860,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
 
     Those of the mixed model, a job of its own within the step gwas, stand under `mixed_model`,
     which is there only if the study has one. Those of the step encoder stand under `encoder` (the
-    autoencoder), `linear` and `encode`, those of the cohort's store under `pack`.
+    autoencoder), `linear` and `encode`, those of the cohort's store under `pack`; those of the
+    joint test under `joint`, of the search for more signals of each locus under `signals`.
     """
     chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
     for step in ("preprocess", "dti", "normalize", "encoder", "linear", "gwas", "genetics"):
@@ -839,6 +884,10 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
         gwas["covariate"] = names
     if settings.gwas.mixed_model:
         chosen["mixed_model"] = {key: gwas[key] for key in OF_MIXED_MODEL if key in gwas}
+    chosen["joint"] = {"also": list(settings.genetics.also)} if settings.genetics.also else {}
+    chosen["signals"] = {key: gwas[key] for key in gwas if key not in ONLY_OF_ASSOCIATION}
+    if settings.genetics.p_threshold is not None:
+        chosen["signals"]["p_threshold"] = settings.genetics.p_threshold
     return chosen
 
 

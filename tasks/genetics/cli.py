@@ -29,10 +29,10 @@ for command in (
     ld_scores,
     ldsc,
     voxels,
+    voxel_scan,
     voxel_h2,
     voxel_rg,
     clusters,
-    voxel_scan,
 ):
     main.add_command(command)
 

@@ -4,7 +4,7 @@ from fileformats.generic import Directory, File
 from pydra.compose import shell
 
 from axoloci.formats import GenotypeData, Nifti, SumstatsStore
-from axoloci.pydra_task import IMAGE_HELP, beside, made
+from axoloci.pydra_task import IMAGE_HELP, beside, if_made, made
 
 
 @shell.define
@@ -197,14 +197,21 @@ class MapHeritability(shell.Task["MapHeritability.Outputs"]):
         argstr="--genetic-covariance", help="genetic covariance of the latents"
     )
     model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    if_possible: bool = shell.arg(
+        argstr="--if-possible", default=False, help="no maps where nothing was estimated"
+    )
     out: str = shell.arg(argstr="--out", default=".", help="folder of the maps")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
-        """Heritability and its standard error."""
+        """Heritability and its standard error, if they could be estimated."""
 
-        h2: File = shell.out(callable=made("{out}/voxel_h2.nii.gz"), help="heritability")
-        se: File = shell.out(callable=made("{out}/voxel_h2_se.nii.gz"), help="standard error")
+        h2: File | None = shell.out(
+            callable=if_made("{out}/voxel_h2.nii.gz"), help="heritability"
+        )
+        se: File | None = shell.out(
+            callable=if_made("{out}/voxel_h2_se.nii.gz"), help="standard error"
+        )
 
 
 @shell.define
@@ -243,6 +250,8 @@ class InferClusters(shell.Task["InferClusters.Outputs"]):
 
         clusters: File = shell.out(callable=made("{out}/clusters.tsv"), help="table of clusters")
         images: Directory = shell.out(callable=made("{out}"), help="where the clusters are")
+
+
 class ComputeLdScores(shell.Task["ComputeLdScores.Outputs"]):
     """LD scores of a panel's variants."""
 

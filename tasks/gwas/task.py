@@ -182,6 +182,12 @@ class RunGwas(AnalysisInputs, shell.Task["RunGwas.Outputs"]):
         default=None,
         help="most traits that are tested together; without it as many as memory holds",
     )
+    n_probes: int | None = shell.arg(
+        argstr="--n-probes", default=None, help="random probes, for heritability"
+    )
+    n_permuted: int | None = shell.arg(
+        argstr="--n-permuted", default=None, help="variants that are permuted, for MOSTest and minP"
+    )
     out: str = shell.arg(argstr="--out", default="sumstats", help="folder of the store")
     replace: bool = shell.arg(
         argstr="--replace",

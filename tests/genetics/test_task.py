@@ -10,6 +10,7 @@ import pytest
 from pydra.utils.general import get_fields
 
 from axoloci.pydra_task import beside
+from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.task import (
     EstimateHeritability,
     FindLoci,
@@ -20,8 +21,6 @@ from axoloci.tasks.genetics.task import (
     RunJointTest,
     ScanVoxels,
 )
-from axoloci.tasks.genetics.cli import main
-from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 
 
 @pytest.fixture

@@ -60,13 +60,21 @@ def read_latents_covariance(
 @click.command("voxel-h2")
 @COVARIANCE
 @MODEL
+@click.option(
+    "--if-possible",
+    is_flag=True,
+    help="Write nothing, and say so, where nothing was estimated (heritability --if-possible).",
+)
 @OUT
-def voxel_h2(covariance_path: Path, model_path: Path, out: Path) -> None:
+def voxel_h2(covariance_path: Path, model_path: Path, if_possible: bool, out: Path) -> None:
     """Map the SNP heritability of every voxel, out of the genetic covariance of the latents.
 
     OUT/voxel_h2.nii.gz and voxel_h2_se.nii.gz, the standard error by block jackknife. They are
     estimates, which are below 0 here and there where the heritability is small.
     """
+    if if_possible and not read_covariance(covariance_path)[0]:
+        log.warning("%s: holds no trait, so there is no map of heritability", covariance_path)
+        return
     basis = read_basis(model_path)
     _, covariance = read_latents_covariance(covariance_path, basis.latents, model_path)
     r = len(basis.latents)
