@@ -33,6 +33,7 @@ from axoloci.io.sumstats import (
 from axoloci.io.sumstats_text import FORMATS, p_text, write_sumstats_text
 from axoloci.tasks.gwas import engine, kernel, memory, pca, sample_qc
 from axoloci.tasks.gwas.engine import Beside
+from axoloci.tasks.gwas.commands.condition import condition
 from axoloci.tasks.gwas.inputs import (
     AnalysisInputs,
     examples,
@@ -54,6 +55,7 @@ main = step_group(
     __name__, "Genome-wide association of all traits in one reading of the genotypes."
 )
 main.add_command(residuals)
+main.add_command(condition)
 
 MOST_NAMED = 6  # traits, in a line
 SHARED_WITH_RIDGE = {  # fields of its inputs, by their options

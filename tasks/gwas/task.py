@@ -245,6 +245,26 @@ class ComputeResiduals(AnalysisInputs, shell.Task["ComputeResiduals.Outputs"]):
         adjusted_dosages: File = shell.out(
             callable=made("{dosages}"), help="likewise the variants, if any is named"
         )
+class ConditionLoci(AnalysisInputs, shell.Task["ConditionLoci.Outputs"]):
+    """The independent signals of each locus: its lead, and what is left given it."""
+
+    executable = ["axoloci-gwas", "condition"]
+
+    loci: File = shell.arg(
+        argstr="--loci", help="table of loci, found with the same people, traits and covariates"
+    )
+    window_kb: float | None = shell.arg(
+        argstr="--window-kb", default=None, help="how far beyond a locus variants are tested, kb"
+    )
+    p_threshold: float | None = shell.arg(
+        argstr="--p-threshold", default=None, help="p below which a further signal is one"
+    )
+    out: str = shell.arg(argstr="--out", default="signals.tsv", help="table of signals")
+
+    class Outputs(shell.Outputs):
+        """One row a signal."""
+
+        signals: File = shell.out(callable=made("{out}"), help="in the order they were found")
 
 
 @shell.define

@@ -122,6 +122,7 @@ def test_replicate__of_relatives_finds_the_effect_again(related: Path) -> None:
         *("loci", "--joint", related / "joint.parquet", "--sumstats", related / "first" / "s"),
         *("--genotypes", related / "first" / "g", "--out", related / "loci.tsv"),
     )
+    assert json.loads((related / "loci.json").read_text())["mixed_model"] is True
     run(
         genetics,
         *("replicate", "--loci", related / "loci.tsv", "--discovery", related / "first" / "s"),

@@ -14,6 +14,7 @@ from axoloci.tasks.gwas.task import (
     CheckSamples,
     ComputePcs,
     ComputeResiduals,
+    ConditionLoci,
     ExportSumstats,
     FitMixedModel,
     PrepareGwas,
@@ -113,6 +114,7 @@ def test_tasks_of_traits__every_choice_is_an_option(
 @pytest.mark.parametrize(
     "task",
     [CheckSamples, ComputePcs, ComputeResiduals, ExportSumstats, FitMixedModel, PrepareGwas],
+    [CheckSamples, ComputePcs, ConditionLoci, ExportSumstats, FitMixedModel, PrepareGwas],
 )
 def test_tasks__have_every_option_of_their_command(task: type[Any]) -> None:
     fields = {field.name: field for field in get_fields(task)}
@@ -180,6 +182,29 @@ def test_prepare_gwas__every_field_is_an_option(
     assert (tested["genotypes"], tested["traits"]) == (folder / "g.bed", (folder / "t.parquet",))
     several = parsed(PrepareGwas(traits_beside=folder / "p.tsv", **inputs))
     assert several["traits"] == (folder / "t.parquet", folder / "p.tsv")
+
+
+def test_condition_loci__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    (folder / "loci.tsv").write_text("")
+    files = {name: folder / file for name, file in FILES.items()}
+    task = ConditionLoci(
+        loci=folder / "loci.tsv",
+        covariates=[folder / "c.tsv"],
+        pcs=folder / "p.tsv",
+        window_kb=100.0,
+        p_threshold=1e-6,
+        out="s.tsv",
+        image="x",
+        **files,
+        **CHOICES,
+    )
+    params = parsed(task)
+    check_choices(folder, params)
+    assert params["loci_path"] == folder / "loci.tsv"
+    assert (params["window_kb"], params["p_threshold"]) == (100.0, 1e-6)
+    assert (params["threads"], params["out"]) == (2, Path("s.tsv"))
 
 
 def test_export_sumstats__every_field_is_an_option(

@@ -198,6 +198,7 @@ def loci(
             "trait_p_threshold": clumping.TRAIT_P / len(about["traits"]),
             "n_loci": len(merged),
             "n_leads": len(clumps),
+            "mixed_model": store.of_mixed_model,
             "joint": joint_path.name,
             "sumstats": sumstats.name,
             "genotypes" if panel.of_study else "reference": panel.source.path.name,

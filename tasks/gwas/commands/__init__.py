@@ -1,0 +1,1 @@
+"""The commands of `axoloci-gwas` that have a module of their own."""
