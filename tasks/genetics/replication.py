@@ -30,12 +30,15 @@ class Replication:
         combination of traits; above 0 if the effect has the discovery's direction.
     neg_log10_p
         [float64, shape: (n_leads,)] One-sided.
+    p_threshold
+        Largest p of a lead that is replicated.
     replicated
-        [bool, shape: (n_leads,)] p below `LEVEL` divided by the number of leads tested.
+        [bool, shape: (n_leads,)] p of at most `p_threshold`.
     """
 
     r: NDArray[np.float64]
     neg_log10_p: NDArray[np.float64]
+    p_threshold: float
     replicated: NDArray[np.bool_]
 
 
@@ -82,8 +85,10 @@ def combined_correlation(
     return np.asarray((weight * r_replication).sum(axis=1) / np.sqrt(variance))
 
 
-def replicate(r: NDArray[np.float64], df: NDArray[Any]) -> Replication:
-    """Test each lead in the direction of the discovery, all of them at `LEVEL`.
+def replicate(
+    r: NDArray[np.float64], df: NDArray[Any], p_threshold: float | None = None
+) -> Replication:
+    """Test each lead in the direction of the discovery.
 
     Parameters
     ----------
@@ -91,13 +96,30 @@ def replicate(r: NDArray[np.float64], df: NDArray[Any]) -> Replication:
         (n_leads,) from `combined_correlation`.
     df
         (n_leads,) residual degrees of freedom in the replication.
+    p_threshold
+        Of each lead; None is `LEVEL` divided by the number of leads that can be tested.
     """
     df = np.asarray(df, dtype=np.float64)
     t = r * np.sqrt(df / np.maximum(1 - r * r, 1e-300))
     neg_log10_p = -stats.t.logsf(t, df) / np.log(10)
     tested = np.isfinite(neg_log10_p)
-    replicated = tested & (neg_log10_p > -np.log10(LEVEL / max(1, int(tested.sum()))))
-    return Replication(r, neg_log10_p, replicated)
+    if p_threshold is None:
+        p_threshold = LEVEL / max(1, int(tested.sum()))
+    replicated = tested & (neg_log10_p >= -np.log10(p_threshold))
+    return Replication(r, neg_log10_p, p_threshold, replicated)
+
+
+def rate_interval(n_replicated: int, n_tested: int) -> tuple[float, float]:
+    """95% confidence interval of the replication rate; of no leads it is 0 to 1.
+
+    References
+    ----------
+    Wilson 1927, doi:10.1080/01621459.1927.10502953
+    """
+    if not n_tested:
+        return 0.0, 1.0
+    interval = stats.binomtest(n_replicated, n_tested).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def sign_test(r: NDArray[np.float64]) -> float:

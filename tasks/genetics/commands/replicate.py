@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,13 +14,17 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
-from axoloci.io.genotype_files import VARIANT_COLUMNS
+from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
 from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, traits_option
+from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Match, harmonise
 
 log = logging.getLogger("axoloci")
+
+_SITE = [*VARIANT_COLUMNS, "effect_allele_frequency"]
 
 
 @click.command()
@@ -33,16 +38,38 @@ log = logging.getLogger("axoloci")
 @click.option(
     "--discovery",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the discovery's summary statistics.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of the discovery's summary statistics, or text of one trait (GWAS-SSF, plink2, "
+    "REGENIE or LDSC).",
 )
 @click.option(
     "--replication",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the summary statistics of the same traits in other people.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Summary statistics of the same traits in other people, a folder or a text.",
 )
-@traits_option("of which the loci are those; without it all of the discovery.")
+@traits_option(
+    "of which the loci are those; without it all of the discovery. Beside a text it is one, that "
+    "of the text."
+)
+@click.option(
+    "--p-threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Largest one-sided p of a lead that is replicated.  [default: 0.05 divided by the number "
+    "of leads that can be tested]",
+)
+@click.option(
+    "--palindromic-frequency",
+    type=click.FloatRange(0, 0.5),
+    default=CLEAR_FREQUENCY,
+    help="Largest frequency of the rarer allele at which leads of the alleles A/T and C/G are "
+    "tested; nearer to 0.5 nothing tells the strand.",
+)
+@click.option(
+    "--replication-n",
+    type=click.IntRange(min=3),
+    help="People in the replication, where its text does not tell n.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -50,36 +77,45 @@ log = logging.getLogger("axoloci")
     help="Table, one row a locus; a summary goes beside it as .json.",
 )
 def replicate(
-    loci_path: Path, discovery: Path, replication: Path, traits: str | None, out: Path
+    loci_path: Path,
+    discovery: Path,
+    replication: Path,
+    traits: str | None,
+    p_threshold: float | None,
+    palindromic_frequency: float,
+    replication_n: int | None,
+    out: Path,
 ) -> None:
     """Test each lead variant in other people, by the combination of traits that it changed.
 
     The test is one-sided: an effect in the other direction does not replicate. Variants are matched
-    by chromosome, position and alleles; where effect and other allele are swapped, so is the sign.
+    by chromosome, position and alleles, on either strand; where effect and other allele are
+    swapped, so is the sign. Texts hold one trait, which is tested by itself.
     """
-    first, second = read_sumstats(discovery), read_sumstats(replication)
-    leads = pd.read_csv(loci_path, sep="\t", dtype={"chromosome": str, "variant_id": str})
-    names = first.traits if traits is None else named_traits(first, traits)
-    columns_first, columns = columns_of(first, names), columns_of(second, names)
-    r_first, _, _ = _correlations(first, leads, columns_first)
-    r_second, df, frequency = _correlations(second, leads, columns)
-    if len(leads) and np.isnan(r_first).all(axis=1).any():
-        row = int(np.argmax(np.isnan(r_first).all(axis=1)))
+    leads = _read_leads(loci_path)
+    first, second = _open(discovery), _open(replication)
+    names = _shared_traits(first, second, traits)
+    found_first = _find(first, names, leads)
+    if len(leads) and found_first.absent.any():
         raise InputError(
-            f"{discovery}: has no variant {leads['variant_id'][row]} of {loci_path}; give the "
-            "summary statistics in which these loci were found"
+            f"{discovery}: has no variant {leads['variant_id'][np.argmax(found_first.absent)]} of "
+            f"{loci_path}; give the summary statistics in which these loci were found"
         )
-    r = _combined(first, second, columns_first, columns, leads["chromosome"], r_first, r_second)
-    found = replication_kernel.replicate(r, df)
+    told = leads.assign(effect_allele_frequency=found_first.frequency)
+    if isinstance(second, _Text):
+        second = second.with_n(replication_n)
+    found = _find(second, names, told, palindromic_frequency)
+    r = _combined(first, second, names, leads["chromosome"], found_first.r, found.r)
+    result = replication_kernel.replicate(r, found.df, p_threshold)
+    tested = np.isfinite(result.neg_log10_p)
     table = leads[["locus", *VARIANT_COLUMNS]].assign(
         neg_log10_p_discovery=leads["neg_log10_p"],
-        effect_allele_frequency=frequency,
-        n=df + second.n_covariates_of(leads["chromosome"]) + 1,
-        r=found.r,
-        neg_log10_p=found.neg_log10_p,
-        replicated=np.where(found.replicated, "yes", "no"),
+        effect_allele_frequency=found.frequency,
+        n=found.n,
+        r=result.r,
+        neg_log10_p=result.neg_log10_p,
+        replicated=np.where(result.replicated, "yes", "no"),
     )
-    tested = np.isfinite(found.neg_log10_p)
     table.loc[~tested, "replicated"] = "n/a"
     text = table.to_csv(
         sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
@@ -88,87 +124,222 @@ def replicate(
     absent = leads["variant_id"][~tested].tolist()
     if absent:
         log.warning(
-            "%s: %d of %d lead variants cannot be tested, such as %s",
-            *(replication, len(absent), len(leads), ", ".join(absent[:3])),
+            "%s: %d of %d lead variants cannot be tested, such as %s%s",
+            *(replication, len(absent), len(leads), ", ".join(map(str, absent[:3]))),
+            f"; of {found.n_ambiguous} A/T and C/G variants nothing tells the strand"
+            if found.n_ambiguous
+            else "",
         )
+    n_tested, n_replicated = int(tested.sum()), int(result.replicated.sum())
     write_json(
         out.with_suffix(".json"),
         {
             "axoloci": __version__,
             "n_leads": len(leads),
-            "n_tested": int(tested.sum()),
-            "n_replicated": int(found.replicated.sum()),
-            "p_threshold": replication_kernel.LEVEL / max(1, int(tested.sum())),
-            "n_same_direction": int((found.r > 0).sum()),
-            "p_sign_test": replication_kernel.sign_test(found.r),
-            "n_samples": second.n_samples,
+            "n_tested": n_tested,
+            "n_replicated": n_replicated,
+            "p_threshold": result.p_threshold,
+            "replication_rate": n_replicated / n_tested if n_tested else None,
+            "replication_rate_ci": replication_kernel.rate_interval(n_replicated, n_tested),
+            "n_same_direction": int((result.r > 0).sum()),
+            "p_sign_test": replication_kernel.sign_test(result.r),
+            "n_ambiguous_strand": found.n_ambiguous,
+            "n_samples": found.n_samples,
         },
     )
-    log.info("%d of %d lead variants replicated", int(found.replicated.sum()), len(leads))
+    log.info("%d of %d lead variants replicated", n_replicated, len(leads))
+
+
+def _read_leads(path: Path) -> pd.DataFrame:
+    """Lead variants; locus and −log10 p of the discovery where the table tells them."""
+    words = dict.fromkeys(["chromosome", "variant_id", "effect_allele", "other_allele"], str)
+    leads = pd.read_csv(path, sep="\t", dtype=words)
+    lacking = [name for name in VARIANT_COLUMNS if name not in leads]
+    if lacking:
+        raise InputError(f"{path}: no column {', '.join(lacking)}; is it a table of loci?")
+    if "locus" not in leads:
+        leads["locus"] = np.arange(1, len(leads) + 1)
+    if "neg_log10_p" not in leads:
+        leads["neg_log10_p"] = np.nan
+    return leads.assign(effect_allele_frequency=np.nan)
+
+
+# --- a study, store or text ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One trait of another program."""
+
+    path: Path
+    table: pd.DataFrame
+
+    def with_n(self, n: int | None) -> _Text:
+        """The same with n where the text does not tell it."""
+        unknown = int(self.table["n"].isna().sum())
+        if unknown and n is None:
+            raise InputError(
+                f"{self.path}: n is missing for {unknown:,} of {len(self.table):,} variants; give "
+                "it by --replication-n"
+            )
+        return _Text(self.path, self.table.fillna({"n": n}) if unknown else self.table)
+
+
+_Study = Sumstats | _Text
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a study has on the leads, for their effect alleles; NaN where it lacks one.
+
+    Attributes
+    ----------
+    r
+        (n_leads, n_traits) partial correlations.
+    df, n, frequency
+        (n_leads,) smallest residual degrees of freedom of a trait, the people of these, and the
+        frequency of the effect allele.
+    n_samples
+        People in the study.
+    n_ambiguous
+        Leads whose strand nothing tells.
+    """
+
+    r: NDArray[np.float64]
+    df: NDArray[np.float64]
+    n: NDArray[np.float64]
+    frequency: NDArray[np.float64]
+    n_samples: int
+    n_ambiguous: int
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Leads without any trait's result."""
+        return np.asarray(np.isnan(self.r).all(axis=1))
+
+
+def _open(path: Path) -> _Study:
+    return read_sumstats(path) if path.is_dir() else _Text(path, read_outside(path))
+
+
+def _shared_traits(first: _Study, second: _Study, traits: str | None) -> list[str]:
+    """Names of the traits in the stores; of two texts one that has no name."""
+    stores = [study for study in (first, second) if isinstance(study, Sumstats)]
+    if not stores:
+        if traits is not None:
+            raise InputError("--traits names traits of folders; these studies are texts of one")
+        return [""]
+    names = stores[0].traits if traits is None else named_traits(stores[0], traits)
+    if len(stores) == 1 and len(names) != 1:
+        raise InputError(
+            f"{stores[0].path}: holds {len(names)} traits, and the text of the other study one; "
+            f"name it by --traits, such as {names[0]}"
+        )
+    return names
+
+
+def _find(
+    study: _Study, names: list[str], leads: pd.DataFrame, clear_frequency: float | None = None
+) -> _Found:
+    """Look up the leads; without a `clear_frequency` they are of the study's own strand."""
+    ids = leads["variant_id"] if clear_frequency is not None else leads["variant_id"].iloc[:0]
+    if isinstance(study, Sumstats):
+        near, r = _near_in_store(study, columns_of(study, names), leads, ids)
+        n_samples = study.n_samples
+    else:
+        near, r = _near_in_text(study, leads, ids)
+        n_samples = int(np.nan_to_num(study.table["n"].max()))
+    found = harmonise(leads, near, clear_frequency, ("the loci", str(study.path)))
+    i, j = found.first, found.second
+    of_leads = np.full((len(leads), r.shape[1]), np.nan)
+    of_leads[i] = found.sign[:, None] * r[j]
+    numbers = np.full((3, len(leads)), np.nan)
+    numbers[:, i] = near[["df", "n", "effect_allele_frequency"]].to_numpy(np.float64)[j].T
+    df, n, frequency = numbers
+    frequency[i] = np.where(found.sign > 0, frequency[i], 1 - frequency[i])
+    ambiguous = int((found.match == Match.AMBIGUOUS).sum())
+    return _Found(of_leads, df, n, frequency, n_samples, ambiguous)
+
+
+def _is_near(variants: pd.DataFrame, leads: pd.DataFrame, ids: pd.Series) -> NDArray[np.bool_]:
+    """Variants at the position of a lead, or with one of the ids."""
+    near = variants["base_pair_location"].isin(leads["base_pair_location"])
+    return np.asarray(near | variants["variant_id"].isin(ids))
+
+
+def _near_in_store(
+    store: Sumstats, columns: list[int], leads: pd.DataFrame, ids: pd.Series
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Variants that may be leads, with the smallest df and its n, and their r, (n, n_traits)."""
+    wanted = {canonical_chromosome(name) for name in leads["chromosome"]}
+    there = dict.fromkeys(part["chromosome"] for part in store.info["parts"])
+    frames, correlations = [], [np.empty((0, len(columns)))]
+    for chromosome in (name for name in there if canonical_chromosome(name) in wanted):
+        for block in store.blocks(chromosome):
+            near = np.flatnonzero(_is_near(block.variants, leads, ids))
+            if not len(near):
+                continue
+            beta, se, df = (values[near][:, columns] for values in (block.beta, block.se, block.df))
+            variants, smallest = block.variants.iloc[near], df.min(axis=1)
+            n = smallest + store.n_covariates_of(variants["chromosome"]) + 1
+            frames.append(variants.assign(df=smallest, n=n))
+            correlations.append(kernel.partial_correlation(beta, se, df))
+    near_all = pd.concat(frames, ignore_index=True) if frames else _no_variants()
+    return near_all, np.concatenate(correlations)
+
+
+def _near_in_text(
+    text: _Text, leads: pd.DataFrame, ids: pd.Series
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """As `_near_in_store`, of one trait; r is z / √(z² + df) with df = n − 2."""
+    by_id = text.table["base_pair_location"].isna().all()
+    table = text.table[_is_near(text.table, leads, leads["variant_id"] if by_id else ids)]
+    z, n = table["z"].to_numpy(), table["n"].to_numpy()
+    df = np.where(np.isnan(n), 1.0, n - 2)  # of the discovery only the sign matters
+    near = table.assign(df=df).reset_index(drop=True)
+    return near, (z / np.sqrt(np.square(z) + df))[:, None]
+
+
+def _no_variants() -> pd.DataFrame:
+    return pd.DataFrame(columns=[*_SITE, "df", "n"])
 
 
 def _combined(
-    first: Sumstats,
-    second: Sumstats,
-    columns_first: list[int],
-    columns: list[int],
+    first: _Study,
+    second: _Study,
+    names: list[str],
     chromosome: pd.Series,
     r_first: NDArray[np.float64],
     r_second: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Correlation (n,) of each lead with the discovery's combination of traits.
-
-    The traits have the places `columns_first` in the first store and `columns` in the second.
-    """
-    if second.of_mixed_model:  # t/√df: only these have the correlation of its traits
+    """Correlation (n,) of each lead with the discovery's combination of traits."""
+    of_mixed_model = isinstance(second, Sumstats) and second.of_mixed_model
+    if of_mixed_model:  # t/√df: only these have the correlation of its traits
         r_second = r_second / np.sqrt(np.maximum(1 - np.square(r_second), 1e-300))
     r = np.full(len(chromosome), np.nan)
     known = ~np.isnan(r_second).all(axis=1)
-    names = chromosome.to_numpy(dtype=str)
-    for name in np.unique(names[known]):
-        rows = known & (names == name)
+    of_leads = chromosome.to_numpy(dtype=str)
+    for name in np.unique(of_leads[known]):
+        rows = known & (of_leads == name)
         r[rows] = replication_kernel.combined_correlation(
             r_first[rows],
-            first.correlation_of(name)[np.ix_(columns_first, columns_first)],
-            first.trait_residual_sd[columns_first],
+            *_law(first, names, name),
             r_second[rows],
-            second.correlation_of(name)[np.ix_(columns, columns)],
-            second.trait_residual_sd[columns],
+            *_law(second, names, name),
         )
-    return r / np.sqrt(1 + np.square(r)) if second.of_mixed_model else r
+    return r / np.sqrt(1 + np.square(r)) if of_mixed_model else r
 
 
-def _correlations(
-    store: Sumstats, leads: pd.DataFrame, columns: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Partial correlations (n, K) of the leads for their effect allele, smallest df, frequency.
-
-    NaN where the store lacks the variant.
-    """
-    r = np.full((len(leads), len(columns)), np.nan)
-    df, frequency = np.full(len(leads), np.nan), np.full(len(leads), np.nan)
-    place = {
-        (str(lead.chromosome), lead.base_pair_location, *sorted(alleles)): (row, alleles[0])
-        for row, lead in enumerate(leads.itertuples())
-        for alleles in [(str(lead.effect_allele), str(lead.other_allele))]
+def _law(
+    study: _Study, names: list[str], chromosome: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlation and standard deviations of the traits; of a text 1."""
+    if not isinstance(study, Sumstats):
+        return np.ones((1, 1)), np.ones(1)
+    columns = columns_of(study, names)
+    own = {
+        canonical_chromosome(part["chromosome"]): part["chromosome"] for part in study.info["parts"]
     }
-    there = {part["chromosome"] for part in store.info["parts"]}
-    for chromosome in sorted(there & set(leads["chromosome"])):
-        for block in store.blocks(chromosome):
-            near = block.variants["base_pair_location"].isin(leads["base_pair_location"])
-            for i in np.flatnonzero(near):
-                variant = block.variants.iloc[i]
-                alleles = sorted((str(variant.effect_allele), str(variant.other_allele)))
-                key = (str(variant.chromosome), variant.base_pair_location, *alleles)
-                if key not in place:
-                    continue
-                row, effect_allele = place[key]
-                sign = 1.0 if variant.effect_allele == effect_allele else -1.0
-                beta, se, of_df = (
-                    part[i : i + 1, columns] for part in (block.beta, block.se, block.df)
-                )
-                r[row] = sign * kernel.partial_correlation(beta, se, of_df)[0]
-                df[row] = of_df.min()
-                p = float(variant.effect_allele_frequency)
-                frequency[row] = p if sign > 0 else 1 - p
-    return r, df, frequency
+    chromosome = own.get(canonical_chromosome(chromosome), chromosome)
+    correlation = study.correlation_of(chromosome)[np.ix_(columns, columns)]
+    return correlation, study.trait_residual_sd[columns]
