@@ -42,7 +42,7 @@ PEOPLE, SHAPE = 2_000, (40, 25, 20)
 N_VOXELS = 20_000
 COMPONENTS = (50, 100)
 FEW_OF_COMPONENTS, MANY_OF_COMPONENTS = 40_000, 240_000
-FEW_OF_VOXELS, MANY_OF_VOXELS = 1_024, 9_216
+FEW_OF_VOXELS, MANY_OF_VOXELS = 1_024, 5_120
 REPEATS = 3  # of the runs of components; those of voxels are long
 N_CAUSAL, SHARE = 4_000, 0.4  # variants that carry it, and how much of each component
 MISSING, SOME = 0.01, 1_000  # voxels, where a part of them is enough
@@ -79,6 +79,17 @@ def draw_causal() -> NDArray[np.int8]:
     return rng.binomial(2, frequency, (N_CAUSAL, PEOPLE)).astype(np.int8)
 
 
+def write_distinct(prefix: Path, dosage: NDArray[np.int8], n_variants: int) -> None:
+    """Write genotypes that do not repeat, of 50% frequency: repeats would be compressed away."""
+    write_genotypes(prefix, dosage, n_variants)
+    rng = np.random.default_rng(13)
+    allowed = np.array([0, 2, 2, 3], dtype=np.uint8)  # 1 is a missing genotype
+    byte = np.arange(256, dtype=np.uint8)
+    of_byte = sum(allowed[(byte >> shift) & 3] << np.uint8(shift) for shift in (0, 2, 4, 6))
+    codes = np.asarray(of_byte)[rng.integers(0, 256, (n_variants, PEOPLE // 4), dtype=np.uint8)]
+    prefix.with_suffix(".bed").write_bytes(b"\x6c\x1b\x01" + codes.tobytes())
+
+
 def simulate(dosage: NDArray[np.int8]) -> Images:
     """Components with a share of heritability and falling variance, smooth patterns of them."""
     rng = np.random.default_rng(11)
@@ -91,7 +102,7 @@ def simulate(dosage: NDArray[np.int8]) -> Images:
     latents *= np.geomspace(10, 1, r)
     patterns = np.linalg.qr(rng.standard_normal((N_VOXELS, r)))[0].T
     table = latents.astype(np.float32).astype(np.float64)  # as encode writes them
-    return Images(table, patterns.astype(np.float32))
+    return Images(table, np.ascontiguousarray(patterns, dtype=np.float32))
 
 
 def write_images(folder: Path, images: Images, name: str, n_voxels: int = 0) -> None:
@@ -269,7 +280,7 @@ def extrapolated(costs: dict[int, Cost], dense: Cost) -> list[dict[str, str]]:
         rows.append(
             {
                 "association of": name,
-                "store": f"{variants * n_bytes * more / 1e9:,.0f} GB",
+                "store": f"{variants * n_bytes * more / 1e12:,.4g} TB",
                 "products, FLOP": f"{2.0 * variants * people * n_traits:.1e}",
                 "days on this machine, at most": f"{days:,.1f}",
             }
@@ -287,7 +298,7 @@ def main() -> None:
         of_components = (FEW_OF_COMPONENTS, MANY_OF_COMPONENTS)
         sizes = (*of_components, *(n // 8 for n in of_components), FEW_OF_VOXELS, MANY_OF_VOXELS)
         for n_variants in sizes:
-            write_genotypes(folder / f"g{n_variants}", dosage, n_variants)
+            write_distinct(folder / f"g{n_variants}", dosage, n_variants)
         for r in COMPONENTS:
             write_images(folder, images.first(r), f"components{r}")
         run_association(folder, FEW_OF_VOXELS, f"components{r}")  # compiles what is not yet
