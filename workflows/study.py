@@ -427,10 +427,10 @@ def run_group(
 
 def loci_files(settings: StudySettings) -> dict[str, Path]:
     """What the loci are looked for with, as `Group` takes it."""
-    return {
-        key: genotype_set(path).data if key == "reference" else followed(path)
-        for key, path in settings.genetics.files.items()
-    }
+    found = {key: followed(path) for key, path in settings.genetics.files.items()}
+    if settings.genetics.reference is not None:
+        found["reference"] = genotype_set(settings.genetics.reference).data
+    return {key: path for key, path in found.items() if path is not None}
 
 
 def step_seconds(settings: StudySettings) -> list[dict[str, Any]]:

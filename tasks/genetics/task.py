@@ -206,9 +206,7 @@ class MapHeritability(shell.Task["MapHeritability.Outputs"]):
     class Outputs(shell.Outputs):
         """Heritability and its standard error, if they could be estimated."""
 
-        h2: File | None = shell.out(
-            callable=if_made("{out}/voxel_h2.nii.gz"), help="heritability"
-        )
+        h2: File | None = shell.out(callable=if_made("{out}/voxel_h2.nii.gz"), help="heritability")
         se: File | None = shell.out(
             callable=if_made("{out}/voxel_h2_se.nii.gz"), help="standard error"
         )

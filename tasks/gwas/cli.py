@@ -32,8 +32,8 @@ from axoloci.io.sumstats import (
 )
 from axoloci.io.sumstats_text import FORMATS, p_text, write_sumstats_text
 from axoloci.tasks.gwas import engine, kernel, memory, pca, sample_qc
-from axoloci.tasks.gwas.engine import Beside
 from axoloci.tasks.gwas.commands.condition import condition
+from axoloci.tasks.gwas.engine import Beside
 from axoloci.tasks.gwas.inputs import (
     AnalysisInputs,
     examples,

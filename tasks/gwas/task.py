@@ -245,6 +245,8 @@ class ComputeResiduals(AnalysisInputs, shell.Task["ComputeResiduals.Outputs"]):
         adjusted_dosages: File = shell.out(
             callable=made("{dosages}"), help="likewise the variants, if any is named"
         )
+
+
 class ConditionLoci(AnalysisInputs, shell.Task["ConditionLoci.Outputs"]):
     """The independent signals of each locus: its lead, and what is left given it."""
 

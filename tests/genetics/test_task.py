@@ -21,8 +21,6 @@ from axoloci.tasks.genetics.task import (
     RunJointTest,
     ScanVoxels,
 )
-from axoloci.tasks.genetics.cli import main
-from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest
 
 
 @pytest.fixture
