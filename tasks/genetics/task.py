@@ -250,6 +250,7 @@ class InferClusters(shell.Task["InferClusters.Outputs"]):
         images: Directory = shell.out(callable=made("{out}"), help="where the clusters are")
 
 
+@shell.define
 class ComputeLdScores(shell.Task["ComputeLdScores.Outputs"]):
     """LD scores of a panel's variants."""
 

@@ -247,6 +247,7 @@ class ComputeResiduals(AnalysisInputs, shell.Task["ComputeResiduals.Outputs"]):
         )
 
 
+@shell.define
 class ConditionLoci(AnalysisInputs, shell.Task["ConditionLoci.Outputs"]):
     """The independent signals of each locus: its lead, and what is left given it."""
 

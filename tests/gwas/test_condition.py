@@ -222,6 +222,18 @@ def test_condition__of_no_locus_is_an_empty_table(folder: Path) -> None:
     assert len(pd.read_csv(folder / "signals.tsv", sep="\t")) == 0
 
 
+def test_condition__leaves_out_traits_that_someone_lacks(folder: Path) -> None:
+    """As the joint test does."""
+    write_loci(folder, [(1, 4)])
+    table = pd.read_csv(folder / "t.tsv", sep="\t")
+    table.loc[3, NAMES[1]] = np.nan
+    table.to_csv(folder / "t.tsv", sep="\t", index=False, na_rep="NA")
+    assert run(folder).exit_code == 0
+    about = json.loads((folder / "signals.json").read_text())
+    assert NAMES[1] not in about["traits"]
+    assert NAMES[0] in about["traits"]
+
+
 def test_condition__refuses_what_it_cannot_test(folder: Path) -> None:
     def said(*more: object) -> str:
         result = run(folder, *more)
@@ -233,9 +245,5 @@ def test_condition__refuses_what_it_cannot_test(folder: Path) -> None:
     write_loci(folder, [(1, 4)], mixed_model=True)
     assert "these loci are of a mixed model (associate --loco)" in said()
     write_loci(folder, [(1, 4)])
-    table = pd.read_csv(folder / "t.tsv", sep="\t")
-    table.loc[3, NAMES[1]] = np.nan
-    table.to_csv(folder / "t.tsv", sep="\t", index=False, na_rep="NA")
-    assert f"some lack 1 traits, {NAMES[1]}; give --complete-traits" in said()
     (folder / "loci.tsv").write_text("locus\tchromosome\n1\t1\n")
     assert "no column start, end" in said()

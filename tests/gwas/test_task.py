@@ -113,8 +113,10 @@ def test_tasks_of_traits__every_choice_is_an_option(
 
 @pytest.mark.parametrize(
     "task",
-    [CheckSamples, ComputePcs, ComputeResiduals, ExportSumstats, FitMixedModel, PrepareGwas],
-    [CheckSamples, ComputePcs, ConditionLoci, ExportSumstats, FitMixedModel, PrepareGwas],
+    [
+        *(CheckSamples, ComputePcs, ComputeResiduals, ConditionLoci),
+        *(ExportSumstats, FitMixedModel, PrepareGwas),
+    ],
 )
 def test_tasks__have_every_option_of_their_command(task: type[Any]) -> None:
     fields = {field.name: field for field in get_fields(task)}

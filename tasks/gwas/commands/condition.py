@@ -140,20 +140,24 @@ def _read_loci(path: Path) -> pd.DataFrame:
 
 
 def _with_complete_traits(study: Study, inputs: AnalysisInputs) -> Study:
-    """The study without constant traits, where no one lacks one of the others."""
+    """The study without traits that are constant or that someone lacks."""
     table = pd.DataFrame(study.trait_values, columns=study.traits)
     varies = table.min() < table.max()
     for name in table.columns[~varies]:
         log.warning("trait %s is left out: it is constant", name)
     table = table.loc[:, varies]
-    lacked = [str(name) for name in table.columns[table.isna().any()]]
-    if lacked:
-        raise InputError(
-            f"{inputs.named_traits}: the joint test needs traits of the same people, and some lack "
-            f"{examples(lacked, 'traits')}; give --complete-traits, or name others by --trait"
+    lacked = table.isna().any()
+    if lacked.any():  # as the joint test leaves them out
+        log.warning(
+            "left out of the joint test, for some people lack them: %s",
+            ", ".join(table.columns[lacked]),
         )
+        table = table.loc[:, ~lacked]
     if table.empty:
-        raise InputError(f"{inputs.named_traits}: no trait can be tested; all are constant")
+        raise InputError(
+            f"{inputs.named_traits}: no trait can be tested; each is constant, or lacked by "
+            "someone: see --complete-traits"
+        )
     return replace(study, traits=list(table.columns), trait_values=table.to_numpy())
 
 
