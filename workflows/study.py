@@ -458,6 +458,13 @@ def representation_seconds(settings: StudySettings) -> dict[str, float]:
     }
 
 
+MADE_BY = {  # what the report shows by what a study can do without
+    "signals": ("signals",),
+    "heritability": ("heritability", "genetic_correlation", "voxel_h2", "voxel_h2_se"),
+    "voxels": ("voxels", "voxel_h2", "voxel_h2_se"),
+}
+
+
 def _results(
     cohorts: Mapping[str, Cohort], settings: StudySettings, name: str, truth: Truth | None
 ) -> dict[str, Any]:
@@ -470,15 +477,20 @@ def _results(
         "examples": found / "examples.npz",
         "joint": found / "joint.parquet",
         "loci": found / "loci.tsv",
+        "sumstats": discovery.paths.group / "sumstats",
         "signals": found / "signals.tsv",
         "regions": found / "regions.parquet",
         "heritability": found / "heritability.tsv",
         "genetic_correlation": found / "genetic_correlation.tsv",
         "voxels": found / "voxels",
         "voxel_h2": found / "voxel_h2.nii.gz",
+        "voxel_h2_se": found / "voxel_h2_se.nii.gz",
     }
     if "replication" in cohorts:
         files["replication"] = cohorts["replication"].paths.results(name) / "replication.tsv"
+    for kind, made in MADE_BY.items():  # an older run may have left them
+        if kind not in settings.follows:
+            files = {key: path for key, path in files.items() if key not in made}
     results: dict[str, Any] = {key: str(path) for key, path in files.items() if path.exists()}
     if name:
         results["seconds_learnt"] = representation_seconds(settings)[name]

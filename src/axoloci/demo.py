@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from axoloci.environments import StepEnvironment, StepError, image_identity
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotypes import open_genotypes
+from axoloci.io.nifti import read_nifti
 from axoloci.study import StudyPaths, read_study
 from axoloci.tasks.simulate.task import SimulateCohort
 from axoloci.workflows.engine import study_lock, submit
@@ -94,6 +95,39 @@ def compare(cohort: Path, results: Path) -> dict[str, Any]:
     }
 
 
+def voxel_peaks(cohort: Path, results: Path) -> dict[str, bool]:
+    """Whether the map of each planted locus is strongest in the region that it changes.
+
+    Parameters
+    ----------
+    cohort
+        Folder written by `axoloci simulate`.
+    results
+        Folder of the representation's results.
+
+    Returns
+    -------
+    dict
+        By the planted variants that were found, through the lead that stands for each.
+    """
+    truth = json.loads((cohort / "truth.json").read_text(encoding="utf-8"))
+    index = pd.read_csv(results / "voxels" / "index.tsv", sep="\t", dtype={"chromosome": str})
+    labels, affine = read_nifti(cohort / "regions.nii.gz", ndim=3)
+    found = {}
+    for planted in truth["loci"]:
+        near = index[
+            (index["chromosome"] == str(planted["chromosome"]))
+            & ((index["base_pair_location"] - planted["base_pair_location"]).abs() <= NEAR_BP)
+        ]
+        if near.empty:
+            continue
+        strongest = near.loc[near["peak_neg_log10_p"].idxmax()]
+        peak = strongest[["peak_x", "peak_y", "peak_z"]].to_numpy(dtype=np.float64)
+        voxel = np.rint(np.linalg.solve(affine[:3, :3], peak - affine[:3, 3])).astype(int)
+        found[planted["variant_id"]] = bool(labels[tuple(voxel)] == planted["region_label"])
+    return found
+
+
 def _simulate(
     cohort: Path, paths: StudyPaths, *, n_subjects: int, seed: int, env: str, n_procs: int
 ) -> None:
@@ -133,8 +167,8 @@ def _simulate(
 def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -> dict[str, Any]:
     """Simulate a cohort, run the study on it, and write `summary.json`.
 
-    What it says of loci and inflation is of the first representation, the autoencoder; under
-    `representations` it is of each.
+    What it says of loci, inflation and voxels is of the first representation, the autoencoder;
+    under `representations` it is of each.
 
     Parameters
     ----------
@@ -176,9 +210,10 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
     if result.group_error:
         raise StepError(result.group_error)
     seconds = representation_seconds(settings)
-    compared, joint = {}, {}
+    compared, joint, peaks = {}, {}, {}
     for name in settings.representations():
         compared[name] = compare(cohort, paths.results(name))
+        peaks[name] = voxel_peaks(cohort, paths.results(name))
         schema = pq.read_schema(paths.results(name) / "joint.parquet")
         joint[name] = json.loads(schema.metadata[b"axoloci"])
     first = next(iter(compared))
@@ -187,12 +222,14 @@ def run_demo(out: Path, *, n_subjects: int, seed: int, env: str, n_procs: int) -
         "seed": seed,
         **compared[first],
         "lambda_gc": joint[first]["lambda_gc"],
+        "voxel_peak_in_region": peaks[first],
         "representations": {
             name: {
                 "n_latents": len(joint[name]["traits"]),
                 "found": compared[name]["found"],
                 "false_positive": compared[name]["false_positive"],
                 "lambda_gc": joint[name]["lambda_gc"],
+                "voxel_peak_in_region": peaks[name],
                 "seconds": seconds[name],
             }
             for name in compared

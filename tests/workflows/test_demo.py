@@ -26,6 +26,10 @@ def test_demo__finds_the_planted_loci(tmp_path: Path) -> None:
         assert own["false_positive"] == []
         assert 0.9 < own["lambda_gc"] < 1.1
         assert own["seconds"] > 0
+        # the map of each locus, out of the associations of the latents, is strongest where it acts
+        assert own["voxel_peak_in_region"] == dict.fromkeys(summary["planted"], True)
     page = (tmp_path / "demo" / "study" / "report.html").read_text()
     assert page.count("3 of 3") == 2  # the planted loci of each representation
-    assert (tmp_path / "demo" / "study" / "report.html").stat().st_size > 100_000
+    for part in ("Heritability", "voxel maps"):
+        assert part.lower() in page.lower()
+    assert 100_000 < (tmp_path / "demo" / "study" / "report.html").stat().st_size < 15e6
