@@ -114,12 +114,25 @@ class ReplicateLoci(shell.Task["ReplicateLoci.Outputs"]):
     executable = ["axoloci-genetics", "replicate"]
 
     loci: File = shell.arg(argstr="--loci", help="loci of the discovery")
-    discovery: SumstatsStore = shell.arg(argstr="--discovery", help="its summary statistics")
-    replication: SumstatsStore = shell.arg(
+    discovery: SumstatsStore | File = shell.arg(
+        argstr="--discovery", help="its summary statistics, or text of one trait"
+    )
+    replication: SumstatsStore | File = shell.arg(
         argstr="--replication", help="summary statistics of the same traits in other people"
     )
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits whose loci these are, such as latent_*"
+    )
+    p_threshold: float | None = shell.arg(
+        argstr="--p-threshold", default=None, help="largest p of a lead that is replicated"
+    )
+    palindromic_frequency: float | None = shell.arg(
+        argstr="--palindromic-frequency",
+        default=None,
+        help="largest frequency at which A/T and C/G leads are tested",
+    )
+    replication_n: int | None = shell.arg(
+        argstr="--replication-n", default=None, help="people in a replication that does not tell"
     )
     out: str = shell.arg(argstr="--out", default="replication.tsv", help="table, one row a locus")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
@@ -269,6 +282,24 @@ class ComputeLdScores(shell.Task["ComputeLdScores.Outputs"]):
         argstr="--window-cm", default=None, help="the same in centimorgan"
     )
     out: str = shell.arg(argstr="--out", default="ld_scores.parquet", help="table of LD scores")
+class RunMetaAnalysis(shell.Task["RunMetaAnalysis.Outputs"]):
+    """Effects of several studies combined by the inverse of their variances."""
+
+    executable = ["axoloci-genetics", "meta"]
+
+    study: list[SumstatsStore | File] = shell.arg(
+        argstr="--study ...", help="summary statistics of each study, or text of one trait"
+    )
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits to combine, such as latent_*"
+    )
+    model: str | None = shell.arg(argstr="--model", default=None, help="fixed or random effects")
+    palindromic_frequency: float | None = shell.arg(
+        argstr="--palindromic-frequency",
+        default=None,
+        help="largest frequency at which A/T and C/G variants are matched",
+    )
+    out: str = shell.arg(argstr="--out", default="meta.parquet", help="table of the combination")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
@@ -326,3 +357,4 @@ class RunLdsc(shell.Task["RunLdsc.Outputs"]):
         genetic_covariance: File = shell.out(
             callable=made("{out}/genetic_covariance.npz"), help="of all traits, with its jackknife"
         )
+        table: File = shell.out(callable=made("{out}"), help="effects, errors, heterogeneity")

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import statsmodels.api as sm
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from axoloci.errors import InputError
+from axoloci.io.sumstats import SumstatsWriter, plan_parts, read_sumstats
+from axoloci.io.sumstats_text import write_sumstats_text
+from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.kernel import partial_correlation
-from axoloci.tasks.genetics.replication import combined_correlation, replicate, sign_test
+from axoloci.tasks.genetics.replication import (
+    combined_correlation,
+    rate_interval,
+    replicate,
+    sign_test,
+)
 
 
 def cohort(n: int, effect: float, seed: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -85,6 +99,22 @@ def test_replicate__what_is_absent_is_not_counted() -> None:
     assert found.replicated.tolist() == [True, False]  # the level is not halved: one was tested
 
 
+def test_replicate__the_threshold_can_be_given() -> None:
+    r = np.array([0.3, 0.15, -0.3])
+    p = stats.t.sf(0.15 * np.sqrt(98 / (1 - 0.15**2)), 98)
+    assert replicate(r, np.full(3, 98)).p_threshold == pytest.approx(0.05 / 3)
+    assert replicate(r, np.full(3, 98)).replicated.tolist() == [True, False, False]
+    assert replicate(r, np.full(3, 98), p * 1.01).replicated.tolist() == [True, True, False]
+    assert replicate(r, np.full(3, 98), p * 0.99).replicated.tolist() == [True, False, False]
+
+
+def test_rate_interval__is_that_of_statsmodels() -> None:
+    for n_replicated, n_tested in ((0, 5), (3, 7), (90, 90)):
+        truth = proportion_confint(n_replicated, n_tested, method="wilson")
+        assert rate_interval(n_replicated, n_tested) == pytest.approx(truth)
+    assert rate_interval(0, 0) == (0, 1)
+
+
 def test_combined_correlation__dependent_traits_are_refused() -> None:
     with pytest.raises(InputError, match="linearly dependent"):
         combined_correlation(
@@ -96,3 +126,132 @@ def test_combined_correlation__dependent_traits_are_refused() -> None:
 def test_sign_test__is_the_binomial_one() -> None:
     assert sign_test(np.array([1.0, 1, 1, np.nan])) == pytest.approx(0.125)
     assert sign_test(np.array([np.nan])) == 1.0
+
+
+COLUMNS = ["chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele"]
+LEADS = pd.DataFrame(
+    [
+        ("1", 100, "rs1", "A", "G"),
+        ("1", 200, "rs2", "A", "C"),
+        ("2", 300, "rs3", "A", "T"),
+        ("2", 400, "rs4", "C", "G"),
+        ("X", 500, "rs5", "AT", "A"),
+        ("X", 600, "rs6", "A", "G"),
+    ],
+    columns=COLUMNS,
+)
+FREQUENCY = np.array([0.2, 0.3, 0.2, 0.46, 0.1, 0.3])
+BETA = np.array([1.0, 2, -2, 2, 1, 2])
+
+
+def write_store(path: Path, variants: pd.DataFrame, beta: NDArray, frequency: NDArray) -> None:
+    """A store of two traits, height and weight, of 200 people; the second has no effects."""
+    parts = plan_parts(variants["chromosome"], 2)
+    writer = SumstatsWriter(path, {"test": 1}, parts)
+    values = np.column_stack([beta, np.zeros(len(beta))])
+    for part in parts:
+        rows = slice(part.start, part.stop)
+        n = np.full(part.stop - part.start, 200, dtype=np.int32)
+        se = np.full((len(n), 2), 0.3)
+        own = variants.iloc[rows]
+        traits = ["height", "weight"]
+        writer.write(part, own, traits, frequency[rows], n, values[rows], se, n_covariates=1)
+    people = [f"i{i}" for i in range(200)]
+    writer.finish(traits, people, np.eye(2), np.ones(2), {"n_covariates": 1})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Leads; a discovery; a replication with every flip and without the last lead."""
+    LEADS.assign(locus=range(1, 7), neg_log10_p=9.0).to_csv(
+        tmp_path / "loci.tsv", sep="\t", index=False
+    )
+    write_store(tmp_path / "first", LEADS, BETA, FREQUENCY)
+    again = LEADS.copy()
+    again.loc[0, ["effect_allele", "other_allele"]] = "G", "A"  # swapped
+    again.loc[1, ["effect_allele", "other_allele"]] = "G", "T"  # both
+    again.loc[4, ["effect_allele", "other_allele"]] = "A", "AT"  # swapped
+    beta = BETA * [-1, -1, -1, 1, -1, 1]  # rs3 by its frequency counts the other allele
+    f = np.where(beta == BETA, FREQUENCY, 1 - FREQUENCY)
+    write_store(tmp_path / "second", again.iloc[:5], beta[:5], f[:5])
+    return tmp_path
+
+
+def run(folder: Path, first: str, second: str, *more: object) -> Result:
+    given = ["replicate", "--loci", folder / "loci.tsv", "--discovery", folder / first]
+    given += ["--replication", folder / second, "--out", folder / "out.tsv", *more]
+    return CliRunner().invoke(main, [str(word) for word in given])
+
+
+T = {1: 1 / 0.3, 2: 2 / 0.3}
+
+
+def expected_p(df: int) -> list[float]:
+    """−log10 p of the leads: all of the discovery's direction; rs4 ambiguous, rs6 absent."""
+    t = np.array([T[1], T[2], T[2], np.nan, T[1], np.nan])
+    return list(-np.log10(stats.t.sf(t, df)))
+
+
+def test_replicate__of_stores_follows_every_flip(folder: Path) -> None:
+    result = run(folder, "first", "second", "--traits", "height")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(folder / "out.tsv", sep="\t")
+    np.testing.assert_allclose(table["neg_log10_p"], expected_p(198), rtol=1e-4)
+    has = [0, 1, 2, 4]
+    np.testing.assert_allclose(table["effect_allele_frequency"][has], FREQUENCY[has], rtol=1e-5)
+    assert table["replicated"].isna().tolist() == [False, False, False, True, False, True]
+    summary = json.loads((folder / "out.json").read_text())
+    assert (summary["n_tested"], summary["n_replicated"]) == (4, 4)
+    assert summary["replication_rate"] == 1
+    assert summary["replication_rate_ci"] == pytest.approx(rate_interval(4, 4))
+    assert (summary["n_ambiguous_strand"], summary["p_sign_test"]) == (1, 1 / 16)
+    assert run(folder, "first", "second", "--p-threshold", 1e-6).exit_code == 0
+    summary = json.loads((folder / "out.json").read_text())
+    assert (summary["n_replicated"], summary["p_threshold"]) == (2, 1e-6)
+    given = ("--traits", "height", "--palindromic-frequency", 0.5)
+    assert run(folder, "first", "second", *given).exit_code == 0
+    assert pd.read_csv(folder / "out.tsv", sep="\t")["r"][3] > 0
+
+
+@pytest.mark.parametrize("text_format", ["gwas-ssf", "plink2", "ldsc"])
+def test_replicate__a_text_stands_for_either_study(folder: Path, text_format: str) -> None:
+    for name in ("first", "second"):
+        trait = read_sumstats(folder / name).trait("height")
+        write_sumstats_text(folder / f"{name}.gz", trait, text_format)
+    for first, second in (
+        ("first", "second.gz"),
+        ("first.gz", "second"),
+        ("first.gz", "second.gz"),
+    ):
+        more = () if first == "first.gz" and second == "second.gz" else ("--traits", "height")
+        result = run(folder, first, second, *more)
+        assert result.exit_code == 0, result.output
+        table = pd.read_csv(folder / "out.tsv", sep="\t")
+        # LDSC's z is the normal score of p, here taken for a t of 198 degrees of freedom
+        tolerance = 0.1 if text_format == "ldsc" and second == "second.gz" else 1e-4
+        np.testing.assert_allclose(table["neg_log10_p"], expected_p(198), rtol=tolerance)
+        assert json.loads((folder / "out.json").read_text())["n_samples"] == 200
+
+
+def test_replicate__bad_input_is_told(folder: Path) -> None:
+    def told(*arguments: object) -> str:
+        result = run(folder, *arguments)  # type: ignore[arg-type]
+        assert result.exit_code == 1
+        return " ".join(result.output.split())
+
+    text = "SNP\tA1\tA2\tN\tZ\n" + "".join(f"rs{k}\tA\tG\tNA\t5\n" for k in (1, 6, 7))
+    (folder / "noname").write_text(text)
+    assert "holds 2 traits, and the text" in told("first", "noname")
+    height = ("--traits", "height")
+    assert "n is missing for 3 of 3 variants; give it by --replication-n" in told(
+        "first", "noname", *height
+    )
+    assert run(folder, "first", "noname", *height, "--replication-n", 102).exit_code == 0
+    table = pd.read_csv(folder / "out.tsv", sep="\t")
+    assert table["n"][0] == 102
+    assert table["neg_log10_p"][0] == pytest.approx(-np.log10(stats.t.sf(5, 100)), rel=1e-5)
+    lifted = LEADS.assign(base_pair_location=LEADS["base_pair_location"] + 50)
+    write_store(folder / "lifted", lifted, BETA, FREQUENCY)
+    assert "6 variants, such as rs1, have another position" in told("first", "lifted", *height)
+    LEADS.drop(columns="other_allele").to_csv(folder / "loci.tsv", sep="\t", index=False)
+    assert "no column other_allele; is it a table of loci?" in told("first", "second")

@@ -21,6 +21,7 @@ from axoloci.tasks.genetics.task import (
     RunJointTest,
     ScanVoxels,
 )
+from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest, RunMetaAnalysis
 
 
 @pytest.fixture
@@ -96,12 +97,21 @@ def test_replicate_loci__every_field_is_an_option(
     (folder / "loci.tsv").write_text("")
     stores = {"discovery": folder / "sumstats", "replication": folder / "sumstats"}
     task = ReplicateLoci(
-        loci=folder / "loci.tsv", **stores, traits="component_*", out="r.tsv", image="x"
+        loci=folder / "loci.tsv",
+        **stores,
+        traits="component_*",
+        p_threshold=0.01,
+        palindromic_frequency=0.4,
+        replication_n=500,
+        out="r.tsv",
+        image="x",
     )
     params = parsed(task)
     assert params["traits"] == "component_*"
     assert params["loci_path"] == folder / "loci.tsv"
     assert params["discovery"] == params["replication"] == folder / "sumstats"
+    assert (params["p_threshold"], params["palindromic_frequency"]) == (0.01, 0.4)
+    assert params["replication_n"] == 500
     assert params["out"] == Path("r.tsv")
 
 
@@ -172,3 +182,20 @@ def test_infer_clusters__every_field_is_an_option(
     }
     assert (params["variant"], params["connectivity"]) == (("rs1", "rs2"), "18")
     assert (params["sumstats"], params["out"]) == (folder / "sumstats", Path("c"))
+def test_run_meta_analysis__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    (folder / "other.tsv").write_text("")
+    task = RunMetaAnalysis(
+        study=[folder / "sumstats", folder / "other.tsv"],
+        traits="latent_000",
+        model="random",
+        palindromic_frequency=0.4,
+        out="m.parquet",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["paths"] == (folder / "sumstats", folder / "other.tsv")
+    assert (params["traits"], params["model"]) == ("latent_000", "random")
+    assert params["palindromic_frequency"] == 0.4
+    assert params["out"] == Path("m.parquet")
