@@ -118,9 +118,10 @@ def se_error(n: NDArray[Any], n_all: int) -> NDArray[np.float64]:
 
     A sum of squares over n of n_all people varies about its share of the whole by
     √(2 (1/n − 1/n_all)) where residuals are normal, and se by half of that: this is one standard
-    deviation over variants and voxels. Measured beside direct regression: 0.8 to 1.1 times this in
-    root mean square. At 1% missing it is 2e-3 with 2,000 people and 3e-4 with 53,000; a z of 6
-    changes by as much of itself.
+    deviation over variants and voxels. At 1% missing it is 1.6e-3 with 2,000 people and 3e-4 with
+    53,000, and z changes by as much of itself. Measured beside direct regression of 2,000 people:
+    1.6e-3 in root mean square, at most 1.2e-2 of two million pairs, where z was off by 0.03 at
+    most (benchmarks/results/voxels.md).
 
     Parameters
     ----------
