@@ -42,6 +42,11 @@ n_latents = 2
 [gwas]
 n_pcs = 1
 export = ["latent_000"]
+
+[genetics]
+signals = false
+heritability = false
+voxels = false
 """
 
 

@@ -282,24 +282,6 @@ class ComputeLdScores(shell.Task["ComputeLdScores.Outputs"]):
         argstr="--window-cm", default=None, help="the same in centimorgan"
     )
     out: str = shell.arg(argstr="--out", default="ld_scores.parquet", help="table of LD scores")
-class RunMetaAnalysis(shell.Task["RunMetaAnalysis.Outputs"]):
-    """Effects of several studies combined by the inverse of their variances."""
-
-    executable = ["axoloci-genetics", "meta"]
-
-    study: list[SumstatsStore | File] = shell.arg(
-        argstr="--study ...", help="summary statistics of each study, or text of one trait"
-    )
-    traits: str | None = shell.arg(
-        argstr="--traits", default=None, help="traits to combine, such as latent_*"
-    )
-    model: str | None = shell.arg(argstr="--model", default=None, help="fixed or random effects")
-    palindromic_frequency: float | None = shell.arg(
-        argstr="--palindromic-frequency",
-        default=None,
-        help="largest frequency at which A/T and C/G variants are matched",
-    )
-    out: str = shell.arg(argstr="--out", default="meta.parquet", help="table of the combination")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
@@ -357,4 +339,31 @@ class RunLdsc(shell.Task["RunLdsc.Outputs"]):
         genetic_covariance: File = shell.out(
             callable=made("{out}/genetic_covariance.npz"), help="of all traits, with its jackknife"
         )
+        table: File = shell.out(callable=made("{out}"), help="effects, errors, heterogeneity")
+
+
+@shell.define
+class RunMetaAnalysis(shell.Task["RunMetaAnalysis.Outputs"]):
+    """Effects of several studies combined by the inverse of their variances."""
+
+    executable = ["axoloci-genetics", "meta"]
+
+    study: list[SumstatsStore | File] = shell.arg(
+        argstr="--study ...", help="summary statistics of each study, or text of one trait"
+    )
+    traits: str | None = shell.arg(
+        argstr="--traits", default=None, help="traits to combine, such as latent_*"
+    )
+    model: str | None = shell.arg(argstr="--model", default=None, help="fixed or random effects")
+    palindromic_frequency: float | None = shell.arg(
+        argstr="--palindromic-frequency",
+        default=None,
+        help="largest frequency at which A/T and C/G variants are matched",
+    )
+    out: str = shell.arg(argstr="--out", default="meta.parquet", help="table of the combination")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """One row a variant."""
+
         table: File = shell.out(callable=made("{out}"), help="effects, errors, heterogeneity")

@@ -19,9 +19,9 @@ from axoloci.tasks.genetics.task import (
     MapVoxels,
     ReplicateLoci,
     RunJointTest,
+    RunMetaAnalysis,
     ScanVoxels,
 )
-from axoloci.tasks.genetics.task import FindLoci, ReplicateLoci, RunJointTest, RunMetaAnalysis
 
 
 @pytest.fixture
@@ -182,6 +182,8 @@ def test_infer_clusters__every_field_is_an_option(
     }
     assert (params["variant"], params["connectivity"]) == (("rs1", "rs2"), "18")
     assert (params["sumstats"], params["out"]) == (folder / "sumstats", Path("c"))
+
+
 def test_run_meta_analysis__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
