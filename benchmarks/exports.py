@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from axoloci.io.sumstats import read_sumstats
-from axoloci.io.sumstats_text import FORMATS, z_score
+from axoloci.io.sumstats_text import FORMATS
+from axoloci.statistics import z_score
 from axoloci.tasks.simulate.genotypes import BED_MAGIC, pack_bed
 from benchmarks.results_file import markdown_table, write_result
 

@@ -97,6 +97,20 @@ def neg_log10_f_tail(ratio: ArrayLike, df1: float, df2: ArrayLike) -> NDArray[np
     return result
 
 
+def z_score(neg_log10_p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The normal score, not negative, of a two-sided p-value, however small.
+
+    Parameters
+    ----------
+    neg_log10_p : (n,)
+        −log10 p.
+    """
+    from scipy import special
+
+    half = -neg_log10_p * np.log(10) - np.log(2)
+    return np.asarray(np.abs(special.ndtri_exp(half)))
+
+
 def neg_log10_gamma_tail(x: ArrayLike, shape: float) -> NDArray[np.float64]:
     """−log10 of the upper tail of a gamma distribution, right far beyond the smallest float64.
 

@@ -15,7 +15,8 @@ from plink_files import write_plink
 from scipy.stats import norm
 
 from axoloci.errors import InputError
-from axoloci.io.sumstats_text import FORMATS, p_text, write_sumstats_text, z_score
+from axoloci.io.sumstats_text import FORMATS, p_text, write_sumstats_text
+from axoloci.statistics import z_score
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError, raise_all
 from axoloci.io.files import unreadable
 from axoloci.io.genotype_files import canonical_chromosome
-from axoloci.io.sumstats_text import z_score
-from axoloci.statistics import neg_log10_normal
+from axoloci.statistics import neg_log10_normal, z_score
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +38,7 @@ COLUMNS = (
     "neg_log10_p",
     "z",
 )
+
 _MISSING = ["", "NA", "#NA", "N/A", "n/a", "na", "NaN", "nan", "-nan", ".", "NULL"]
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2"}  # by the first bytes
 _SMALLEST_P = 1e-300  # below, float64 loses digits and then all

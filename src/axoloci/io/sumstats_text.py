@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
+from axoloci.statistics import z_score
 
 # From plink's names and numbers, where 25 and XY are the pseudo-autosomal region of X.
 _SSF_CHROMOSOMES = {str(k): k for k in range(1, 25)} | {"X": 23, "XY": 23, "25": 23, "Y": 24}
@@ -137,20 +138,6 @@ def p_text(neg_log10_p: NDArray[np.float64]) -> NDArray[np.object_]:
     mantissa = np.power(10.0, -neg_log10_p - exponent)
     words = [f"{m:.6g}e{int(e):+03d}" for m, e in zip(mantissa, exponent, strict=True)]
     return np.array(words, dtype=object)
-
-
-def z_score(neg_log10_p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The normal score, not negative, of a two-sided p-value, however small.
-
-    Parameters
-    ----------
-    neg_log10_p : (n,)
-        −log10 p.
-    """
-    from scipy import special
-
-    half = -neg_log10_p * np.log(10) - np.log(2)
-    return np.asarray(np.abs(special.ndtri_exp(half)))
 
 
 def write_sumstats_text(
