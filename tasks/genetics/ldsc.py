@@ -327,8 +327,11 @@ class _Products:
             Only products below this are used.
         """
         line = begin
-        for _ in range(N_ROUNDS):
-            sums = self.sums(first or line, second or line, line, below)  # (n_blocks, 5, P)
+        for k in range(N_ROUNDS):
+            # LDSC weights by n l / mean n instead of l where not all variants are used
+            by_people = k > 0 and np.isfinite(below)
+            lines = first or line, second or line, line
+            sums = self.sums(*lines, below, by_people=bool(by_people))  # (n_blocks, 5, P)
             line = self._solve(sums.sum(axis=0), intercept)
         left_out = self._solve(sums.sum(axis=0) - sums, intercept)
         for values in (left_out.covariance, left_out.intercept):
@@ -341,6 +344,8 @@ class _Products:
         second: Line | None = None,
         cross: Line | None = None,
         below: float = np.inf,
+        *,
+        by_people: bool = False,
     ) -> NDArray[np.float64]:
         """Σw, Σwx, Σwx², Σwy and Σwxy of each block, x = n l / M, y = z_1 z_2.
 
@@ -351,6 +356,8 @@ class _Products:
             them each is 1.
         below
             Weights of other products are 0.
+        by_people
+            Weights take LD scores times the number of people over its mean.
 
         Returns
         -------
@@ -358,6 +365,7 @@ class _Products:
         """
         edges = self.regressors.edges
         sums = np.zeros((len(edges) - 1, 5, self.n_pairs))
+        mean_n = self.n1.mean(axis=0, dtype=np.float64) if by_people else None
         for block, (start, stop) in enumerate(pairwise(edges.tolist())):
             for rows in _chunks(start, stop, self.n_pairs):
                 z1, z2 = (z[rows].astype(np.float64, copy=False) for z in (self.z1, self.z2))
@@ -369,7 +377,7 @@ class _Products:
                 x = self.regressors.ld_score[rows, None] / self.regressors.n_common * n
                 w = used.astype(np.float64)
                 if first is not None and second is not None and cross is not None:
-                    w /= self._variance(rows, n1, n2, n, first, second, cross)
+                    w /= self._variance(rows, n1, n2, n, first, second, cross, mean_n)
                 wx = w * x
                 of_chunk = (w.sum(axis=0), wx.sum(axis=0), (wx * x).sum(axis=0))
                 sums[block] += (*of_chunk, (w * y).sum(axis=0), (wx * y).sum(axis=0))
@@ -384,10 +392,14 @@ class _Products:
         first: Line,
         second: Line,
         cross: Line,
+        mean_n: NDArray[np.float64] | None,
     ) -> NDArray[np.float64]:
         """Variance of z_1 z_2 times how often what a variant tags is counted, (rows, P)."""
+        ld_score = self.regressors.ld_score[rows, None]
+        if mean_n is not None:
+            ld_score = ld_score * n / mean_n
         # an LD score below 1 is noise: each variant tags itself
-        ld_score = np.maximum(self.regressors.ld_score[rows, None], 1) / self.regressors.n_common
+        ld_score = np.maximum(ld_score, 1) / self.regressors.n_common
         square1 = n1 * ld_score * np.clip(first.covariance, 0, 1) + first.intercept  # E z_1²
         square2 = n2 * ld_score * np.clip(second.covariance, 0, 1) + second.intercept
         both = n * ld_score * np.clip(cross.covariance, -1, 1) + cross.intercept  # E z_1 z_2

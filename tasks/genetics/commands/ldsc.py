@@ -41,6 +41,10 @@ log = logging.getLogger("axoloci")
 
 MIN_MAF = 0.01
 BLOCK_VARIANTS = 20  # fewest of a block of the jackknife
+PAIR = (
+    *("trait_1", "trait_2", "rg", "rg_se", "neg_log10_p"),
+    *("intercept", "intercept_se", "n_variants"),
+)
 
 
 @click.command()
@@ -253,7 +257,7 @@ class _Genetic:
         self.traits = list(traits)
         self.covariance = np.full((len(traits), len(traits)), np.nan)
         self.left_out = np.full((n_blocks, len(traits), len(traits)), np.nan)
-        self._pairs: list[pd.DataFrame] = []
+        self._pairs: dict[str, list[Any]] = {name: [[]] for name in PAIR}
 
     def set_heritability(self, traits: slice, found: kernel.Estimate) -> None:
         """Fill in the diagonal."""
@@ -271,20 +275,14 @@ class _Genetic:
         """Fill in the covariances of one trait with others."""
         self._set(trait, others, found)
         rg, rg_se = kernel.genetic_correlation(found, h2, h2_others)
-        self._pairs.append(
-            pd.DataFrame(
-                {
-                    "first": trait,
-                    "second": range(others.start, others.stop),
-                    "rg": rg,
-                    "rg_se": rg_se,
-                    "neg_log10_p": neg_log10_normal(rg / rg_se),
-                    "intercept": found.line.intercept,
-                    "intercept_se": found.intercept_se,
-                    "n_variants": found.n_variants,
-                }
-            )
+        columns = (
+            np.full(len(rg), trait),
+            np.arange(others.start, others.stop),
+            *(rg, rg_se, neg_log10_normal(rg / rg_se)),
+            *(found.line.intercept, found.intercept_se, found.n_variants),
         )
+        for values, column in zip(self._pairs.values(), columns, strict=True):
+            values.append(column)
 
     def _set(self, trait: int, others: slice, found: kernel.Estimate) -> None:
         value = found.line.covariance
@@ -295,13 +293,11 @@ class _Genetic:
 
     def correlations(self, phenotypic: NDArray[np.float64]) -> pd.DataFrame:
         """One row a pair, the trait that comes first in the study before the other."""
-        columns = ["first", "second", "rg", "rg_se", "neg_log10_p"]
-        columns += ["intercept", "intercept_se", "n_variants"]
-        pairs = pd.concat([pd.DataFrame(columns=columns), *self._pairs], ignore_index=True)
-        numbers = np.sort(pairs[["first", "second"]].to_numpy(dtype=np.int64), axis=1)  # (P, 2)
-        table = pairs.drop(columns=["first", "second"])
-        table.insert(0, "trait_1", np.array(self.traits, dtype=object)[numbers[:, 0]])
-        table.insert(1, "trait_2", np.array(self.traits, dtype=object)[numbers[:, 1]])
+        table = pd.DataFrame({name: np.concatenate(v) for name, v in self._pairs.items()})
+        table = table.astype(dict.fromkeys(("trait_1", "trait_2", "n_variants"), np.int64))
+        numbers = np.sort(table[["trait_1", "trait_2"]].to_numpy(), axis=1)  # (P, 2)
+        for column, numbers_of_trait in zip(("trait_1", "trait_2"), numbers.T, strict=True):
+            table[column] = np.array(self.traits, dtype=object)[numbers_of_trait]
         table.insert(5, "phenotypic_correlation", phenotypic[numbers[:, 0], numbers[:, 1]])
         return table.iloc[np.lexsort((numbers[:, 1], numbers[:, 0]))]
 
