@@ -229,14 +229,12 @@ def _add_regions(part: Part, own: Results, signals: pd.DataFrame | None) -> None
             )
         )
     more = len(loci) - len(shown)
-    part.sentences["regions"] = (
-        "Diamond: lead variant; colour: r² with it in the people analysed, open circles where it "
-        "is not known."
-        + (" Dotted lines: further signals given the lead, with their round." * bool(signals is not
-            None))
-        + (f" The {MAX_LOCI} most significant loci; {more:,} others are in the tables." if more > 0
-            else "")
-    )  # fmt: skip
+    said = ["Diamond: lead variant; colour: r² with it, open circles where that is not known."]
+    if signals is not None:
+        said.append("Dotted lines: further signals given the lead, with their round.")
+    if more > 0:
+        said.append(f"The {MAX_LOCI} most significant loci; {more:,} others are in the tables.")
+    part.sentences["regions"] = " ".join(said)
 
 
 def add_heritability(page: Page, given: Inputs) -> None:
