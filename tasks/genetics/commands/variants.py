@@ -136,8 +136,7 @@ def read_variants(
             frames[k] = own.select(of_variant).to_pandas(ignore_metadata=True)
             beta[k] = [own[f"beta_{trait}"][0].as_py() for trait in names]
             se[k] = [own[f"se_{trait}"][0].as_py() for trait in names]
-    variants = pd.concat(frames) if frames else pd.DataFrame(columns=of_variant)
-    variants = variants.reset_index(drop=True)
+    variants = pd.concat(frames, ignore_index=True)
     covariates = store.n_covariates_of(variants["chromosome"])
     return VariantStatistics(variants, beta, se, variants["n"].to_numpy() - covariates - 1.0)
 
