@@ -44,9 +44,9 @@ n_pcs = 1
 export = ["latent_000"]
 
 [genetics]
-signals = false
-heritability = false
-voxels = false
+signals = {follows}
+heritability = {follows}
+voxels = {follows}
 """
 
 
@@ -98,12 +98,16 @@ def write_study(
     cohort: Path,
     min_participants: int = 10,
     representations: Sequence[str] = ("autoencoder",),
+    *,
+    follows: bool = False,
 ) -> Path:
     """Write a study of `cohort` into `folder`; it puts its output beside itself.
 
-    Both representations are for the tests of these, the fewer jobs the shorter is CI.
+    Both representations, and what follows the loci, are for the tests of these: the fewer jobs the
+    shorter is CI.
     """
     path = folder / "study.toml"
     given = {"cohort": cohort, "min_participants": min_participants}
+    given["follows"] = str(follows).lower()
     path.write_text(STUDY.format(out="out", **given, representations=json.dumps(representations)))
     return path

@@ -545,7 +545,7 @@ def _loci(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         return []
     return [
         f"Lead variants (p ≤ {power(done['p_threshold'])}) were found by clumping as in PLINK "
-        f"{cite('purcell')} (r² ≥ {done['clump_r2']:g} within {done['clump_kb']:g} kb, "
+        f"{cite('purcell')} (r² > {done['clump_r2']:g} within {done['clump_kb']:g} kb, "
         f"p ≤ {power(done['secondary_p'])} of the variants that belong to a lead), with r² of "
         f"haplotype frequencies at maximum likelihood {cite('gaunt')} in the people analysed; "
         f"clumps at most {done['merge_kb']:g} kb apart were joined to loci.",

@@ -37,7 +37,7 @@ def env(request: pytest.FixtureRequest, engine_of: Callable[[str], Engine]) -> s
 @pytest.fixture(scope="module")
 def native(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of the study on this machine."""
-    study = write_study(tmp_path_factory.mktemp("native"), cohort)
+    study = write_study(tmp_path_factory.mktemp("native"), cohort, follows=True)
     axoloci("run", study, "--n-procs", 2)
     return study.parent / "out"
 
@@ -45,7 +45,7 @@ def native(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def inside(env: str, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of the study in containers; its path has a space and a letter beyond ASCII."""
-    study = write_study(tmp_path_factory.mktemp(f"in {env} ä"), cohort)
+    study = write_study(tmp_path_factory.mktemp(f"in {env} ä"), cohort, follows=True)
     axoloci("run", study, "--n-procs", 2, "--env", env)
     return study.parent / "out"
 
