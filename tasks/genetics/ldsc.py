@@ -25,7 +25,7 @@ N_BLOCKS = 200
 TWO_STEP = 30.0  # χ² below which variants give the intercept of a heritability
 MAX_CHI2 = 80.0  # or 0.001 n, where that is more: beyond it single variants decide the slope
 N_ROUNDS = 3  # of weighted regression; each takes its weights from the one before
-CHUNK = 65_536  # numbers that are worked on at a time, as many as a processor's cache holds
+CHUNK = 16_384  # numbers that are worked on at a time, as many as a processor's cache holds
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,12 @@ def leave_out_large(
     [int64, shape: (n_traits,)] Variants left out of each trait.
     """
     limit = np.maximum(MAX_CHI2, 0.001 * n.max(axis=0)) if max_chi2 is None else max_chi2
-    too_large = np.square(z) > limit  # (M, K)
-    z[too_large] = np.nan
-    return np.asarray(too_large.sum(axis=0))
+    n_large = np.zeros(z.shape[1], dtype=np.int64)
+    for column, largest in enumerate(np.broadcast_to(limit, z.shape[1])):  # no copy of all
+        too_large = np.square(z[:, column]) > largest  # (M,)
+        z[too_large, column] = np.nan
+        n_large[column] = too_large.sum()
+    return n_large
 
 
 def heritability(

@@ -21,6 +21,12 @@ from axoloci.tasks.genetics.task import (
     RunJointTest,
     RunMetaAnalysis,
     ScanVoxels,
+from axoloci.tasks.genetics.task import (
+    ComputeLdScores,
+    FindLoci,
+    ReplicateLoci,
+    RunJointTest,
+    RunLdsc,
 )
 
 
@@ -201,3 +207,52 @@ def test_run_meta_analysis__every_field_is_an_option(
     assert (params["traits"], params["model"]) == ("latent_000", "random")
     assert params["palindromic_frequency"] == 0.4
     assert params["out"] == Path("m.parquet")
+def test_compute_ld_scores__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    (folder / "keep").write_text("")
+    task = ComputeLdScores(
+        genotypes=folder / "g.bed",
+        keep=folder / "keep",
+        window_kb=500.0,
+        window_cm=0.5,
+        out="l.parquet",
+        image="x",
+    )
+    params = parsed(task)
+    assert params["genotypes"] == folder / "g.bed"
+    assert params["keep"] == folder / "keep"
+    assert (params["window_kb"], params["window_cm"]) == (500, 0.5)
+    assert params["out"] == Path("l.parquet")
+
+
+def test_run_ldsc__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]]
+) -> None:
+    (folder / "published").mkdir()
+    for name in ("l.parquet", "height.txt", "weight.txt"):
+        (folder / name).write_text("")
+    options = {
+        "traits": "latent_*",
+        "min_maf": 0.05,
+        "max_chi2": 100.0,
+        "fixed_intercept": True,
+        "other_build": True,
+        "n_blocks": 50,
+    }
+    for ld_scores in (folder / "l.parquet", folder / "published"):
+        task = RunLdsc(
+            ld_scores=ld_scores,
+            sumstats=folder / "sumstats",
+            outside=[folder / "height.txt", folder / "weight.txt"],
+            people=["height=5", "weight=6"],
+            **options,
+            out="results",
+            image="x",
+        )
+        params = parsed(task)
+        assert params["ld_scores_path"] == ld_scores
+        assert params["outside"] == (folder / "height.txt", folder / "weight.txt")
+        assert params["people"] == ("height=5", "weight=6")
+        assert {name: params[name] for name in options} == options
+        assert params["out"] == Path("results")

@@ -306,7 +306,7 @@ def _heritability_table(
     traits: Sequence[str], statistics: Statistics, found: kernel.Estimate
 ) -> pd.DataFrame:
     excess = found.mean - 1  # (K,)
-    chi2 = np.square(statistics.z)
+    median = [np.nanmedian(np.square(z)) for z in statistics.z.T]
     return pd.DataFrame(
         {
             "trait": traits,
@@ -320,7 +320,7 @@ def _heritability_table(
             "ratio": np.where(excess > 0, (found.line.intercept - 1) / excess, np.nan),
             "ratio_se": np.where(excess > 0, found.intercept_se / excess, np.nan),
             "mean_chi2": found.mean,
-            "lambda_gc": np.nanmedian(chi2, axis=0) / CHI2_MEDIAN,
+            "lambda_gc": np.array(median, dtype=np.float64) / CHI2_MEDIAN,
         }
     )
 
