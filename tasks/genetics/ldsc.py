@@ -303,7 +303,7 @@ class _Products:
         """The line that the means alone give."""
         sums = self.sums().sum(axis=0)  # (5, P)
         self.n_variants, self.mean = sums[0].astype(np.int64), _ratio(sums[3], sums[0])
-        covariance = (sums[3] - intercept * sums[0]) / sums[1]
+        covariance = _ratio(sums[3] - intercept * sums[0], sums[1])
         return Line(covariance, np.broadcast_to(np.float64(intercept), covariance.shape))
 
     def regress(

@@ -510,3 +510,24 @@ def test_ldsc__names_an_n_of_no_trait_and_a_name_that_is_taken(study: Path, tmp_
     assert "--n height: no trait of --with has this name" in result.output
     result = ldsc(study, tmp_path / "out", "--n", "height")
     assert "give the trait and its people" in result.output
+
+
+def test_ldsc__names_traits_that_hardly_any_variant_is_left_of(study: Path, tmp_path: Path) -> None:
+    result = ldsc(study, tmp_path / "out", "--max-chi2", 1e-6)
+    assert result.exit_code == 1
+    assert "a, b, c: " in result.output
+    assert "200 are needed at least" in result.output
+
+
+def test_ldsc__with_known_intercepts(study: Path, results: Path, tmp_path: Path) -> None:
+    outside(study, "b", tmp_path / "height.txt")
+    options = ("--fixed-intercept", "--with", tmp_path / "height.txt")
+    assert ldsc(study, tmp_path / "out", *options).exit_code == 0
+    h2, rg = tables(tmp_path / "out")
+    assert h2["intercept"].tolist() == [1] * 4
+    assert (h2["h2_se"][:3] < tables(results)[0]["h2_se"]).all()
+    of_study = rg["trait_2"] != "height"
+    np.testing.assert_allclose(
+        rg["intercept"][of_study], rg["phenotypic_correlation"][of_study], rtol=1e-6
+    )
+    assert (rg["intercept"][~of_study] == 0).all()

@@ -151,6 +151,7 @@ def ldsc(
     tables = []
     for own_names, own in sources:
         n_large = kernel.leave_out_large(own.z, own.n, max_chi2)
+        _check_enough(own_names, own, sumstats if own is study else files[own_names[0]])
         edges = kernel.block_edges(len(own.rows), _n_blocks(n_blocks, len(own.rows), own_names))
         found = kernel.heritability(own.z, own.n, regressors(own, edges), intercept=one)
         tables.append(_heritability_table(own_names, own, found).assign(n_large_chi2=n_large))
@@ -159,23 +160,9 @@ def ldsc(
     # blocks of all pairs are those of the study: the same stretches of the genome
     edges = kernel.block_edges(len(study.rows), _n_blocks(n_blocks, len(study.rows), []))
     genetic = _Genetic([*names, *others], len(edges) - 1)
-    of_study = regressors(study, edges)
-    h2 = kernel.heritability(study.z, study.n, of_study, two_step=None, intercept=one)
-    genetic.set_heritability(slice(0, len(names)), h2)
     phenotypic = store.trait_correlation[np.ix_(columns, columns)]
-    for k in progress(range(len(names) - 1), "genetic correlations, traits", len(names) - 1):
-        this, rest = slice(k, k + 1), slice(k + 1, len(names))
-        covariance = kernel.genetic_covariance(
-            study.z[:, this],
-            study.z[:, rest],
-            _columns(study.n, this),
-            _columns(study.n, rest),
-            h2[this],
-            h2[rest],
-            of_study,
-            intercept=phenotypic[k, rest] if fixed_intercept else None,
-        )
-        genetic.set_covariance(k, rest, covariance, h2[this], h2[rest])
+    known = phenotypic if fixed_intercept else None
+    _correlate_study(genetic, study, regressors(study, edges), known)
     boundaries = np.array([0, *study.rows[edges[1:-1]], len(table)])  # rows of the LD scores
     for k, (name, other) in enumerate(others.items(), start=len(names)):
         column = 0
@@ -186,22 +173,13 @@ def ldsc(
                     f"{files[name]}: {len(first.rows)} of its variants have alleles that fit those "
                     f"of {', '.join(partner_names[:3])}, and {FEWEST_VARIANTS} are needed at least"
                 )
-            of_pair = regressors(first, np.searchsorted(first.rows, boundaries))
-            h2_first, h2_second = (
-                kernel.heritability(own.z, own.n, of_pair, two_step=None, intercept=one)
-                for own in (first, second)
-            )
-            covariance = kernel.genetic_covariance(
-                *(first.z, second.z, first.n, second.n, h2_first, h2_second, of_pair),
-                intercept=0.0 if fixed_intercept else None,
-            )
-            columns_of_partner = slice(column, column + len(partner_names))
-            if partner is study:
-                genetic.set_heritability(slice(k, k + 1), h2_first)
-            genetic.set_covariance(k, columns_of_partner, covariance, h2_first, h2_second)
-            column += len(partner_names)
-
-    unknown = heritability["trait"][~(heritability["h2"] > 0)].tolist()
+            of_both = regressors(first, np.searchsorted(first.rows, boundaries))
+            with_ = slice(column, column + len(partner_names))
+            _correlate_outside(genetic, k, with_, first, second, of_both, fixed_intercept)
+            column = with_.stop
+    unknown = [
+        n for n, h2 in zip(genetic.traits, np.diag(genetic.covariance), strict=True) if not h2 > 0
+    ]
     if unknown:
         log.warning(
             "no genetic correlation with %s: the heritability is not above 0", ", ".join(unknown)
@@ -300,6 +278,63 @@ class _Genetic:
             table[column] = np.array(self.traits, dtype=object)[numbers_of_trait]
         table.insert(5, "phenotypic_correlation", phenotypic[numbers[:, 0], numbers[:, 1]])
         return table.iloc[np.lexsort((numbers[:, 1], numbers[:, 0]))]
+
+
+def _correlate_study(
+    genetic: _Genetic,
+    study: Statistics,
+    regressors: kernel.Regressors,
+    phenotypic: NDArray[np.float64] | None,
+) -> None:
+    """Fill in the traits of the study; their correlation gives the intercepts, if it is given."""
+    n_traits = study.z.shape[1]
+    one = None if phenotypic is None else 1.0
+    h2 = kernel.heritability(study.z, study.n, regressors, two_step=None, intercept=one)
+    genetic.set_heritability(slice(0, n_traits), h2)
+    for k in progress(range(n_traits - 1), "genetic correlations, traits", n_traits - 1):
+        this, rest = slice(k, k + 1), slice(k + 1, n_traits)
+        covariance = kernel.genetic_covariance(
+            *(study.z[:, this], study.z[:, rest]),
+            *(_columns(study.n, this), _columns(study.n, rest)),
+            *(h2[this], h2[rest], regressors),
+            intercept=None if phenotypic is None else phenotypic[k, rest],
+        )
+        genetic.set_covariance(k, rest, covariance, h2[this], h2[rest])
+
+
+def _correlate_outside(
+    genetic: _Genetic,
+    trait: int,
+    partners: slice,
+    first: Statistics,
+    second: Statistics,
+    regressors: kernel.Regressors,
+    fixed_intercept: bool,
+) -> None:
+    """Fill in a trait of another study with others, of the variants that both have."""
+    one, zero = (1.0, 0.0) if fixed_intercept else (None, None)
+    h2_first, h2_second = (
+        kernel.heritability(own.z, own.n, regressors, two_step=None, intercept=one)
+        for own in (first, second)
+    )
+    covariance = kernel.genetic_covariance(
+        *(first.z, second.z, first.n, second.n, h2_first, h2_second, regressors), intercept=zero
+    )
+    if partners.start == 0:  # the study itself
+        genetic.set_heritability(slice(trait, trait + 1), h2_first)
+    genetic.set_covariance(trait, partners, covariance, h2_first, h2_second)
+
+
+def _check_enough(traits: Sequence[str], statistics: Statistics, source: Path) -> None:
+    """Refuse traits that are left with hardly any variant."""
+    n_used = np.isfinite(statistics.z).sum(axis=0)
+    few = [name for name, n in zip(traits, n_used, strict=True) if n < FEWEST_VARIANTS]
+    if few:
+        raise InputError(
+            f"{source}: {', '.join(few[:5])}: {n_used.min()} variants with an LD score have a "
+            f"statistic that is not too large, and {FEWEST_VARIANTS} are needed at least; leave "
+            "out such traits, or raise --max-chi2"
+        )
 
 
 def _heritability_table(
