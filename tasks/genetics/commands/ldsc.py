@@ -182,7 +182,8 @@ def ldsc(
     ]
     if unknown:
         log.warning(
-            "no genetic correlation with %s: the heritability is not above 0", ", ".join(unknown)
+            "no genetic correlation with %d traits, whose heritability is not above 0, such as %s",
+            *(len(unknown), ", ".join(unknown[:5])),
         )
     sd = np.append(store.trait_residual_sd[columns], np.ones(len(others)))
     everyone = np.full((len(sd), len(sd)), np.nan)
@@ -296,7 +297,9 @@ def _correlate_study(
         covariance = kernel.genetic_covariance(
             *(study.z[:, this], study.z[:, rest]),
             *(_columns(study.n, this), _columns(study.n, rest)),
-            *(h2[this], h2[rest], regressors),
+            h2[this],
+            h2[rest],
+            regressors,
             intercept=None if phenotypic is None else phenotypic[k, rest],
         )
         genetic.set_covariance(k, rest, covariance, h2[this], h2[rest])
