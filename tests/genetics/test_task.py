@@ -12,6 +12,7 @@ from pydra.utils.general import get_fields
 from axoloci.pydra_task import beside
 from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.task import (
+    ComputeLdScores,
     EstimateHeritability,
     FindLoci,
     InferClusters,
@@ -19,14 +20,9 @@ from axoloci.tasks.genetics.task import (
     MapVoxels,
     ReplicateLoci,
     RunJointTest,
+    RunLdsc,
     RunMetaAnalysis,
     ScanVoxels,
-from axoloci.tasks.genetics.task import (
-    ComputeLdScores,
-    FindLoci,
-    ReplicateLoci,
-    RunJointTest,
-    RunLdsc,
 )
 
 
@@ -207,6 +203,8 @@ def test_run_meta_analysis__every_field_is_an_option(
     assert (params["traits"], params["model"]) == ("latent_000", "random")
     assert params["palindromic_frequency"] == 0.4
     assert params["out"] == Path("m.parquet")
+
+
 def test_compute_ld_scores__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:
