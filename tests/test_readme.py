@@ -18,6 +18,7 @@ from axoloci.steps import installed_steps
 from axoloci.study import parse_settings, validated
 from axoloci.tasks.dti.cli import main as dti
 from axoloci.tasks.encoder.cli import main as encoder
+from axoloci.tasks.genetics.cli import main as genetics
 from axoloci.tasks.gwas.cli import main as gwas
 from axoloci.tasks.normalize.cli import main as normalize
 from axoloci.tasks.preprocess.cli import main as preprocess
@@ -54,6 +55,7 @@ def test_readme__options_exist() -> None:
         *dti.commands.values(),
         *encoder.commands.values(),
         *gwas.commands.values(),
+        *genetics.commands.values(),
         *preprocess.commands.values(),
         *normalize.commands.values(),
     ]

@@ -27,7 +27,7 @@ from axoloci.tasks.encoder.kernel import Autoencoder
 from axoloci.tasks.encoder.model_file import Model, read_model
 from axoloci.tasks.encoder.representation import in_parts
 
-N_PEOPLE = 32  # at whose latents the derivative is taken: its mean hardly moves after
+N_PEOPLE = 8  # at whose latents the derivative is taken; time grows with them
 N_CHECKED = 16  # people whose decoded maps tell how far the tangent is from the decoder
 
 log = logging.getLogger("axoloci")

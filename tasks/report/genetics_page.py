@@ -49,6 +49,7 @@ from axoloci.tasks.report.methods import power
 from axoloci.tasks.report.sharing import SMALLEST, say_count
 from axoloci.tasks.report.trait_scan import scan_traits, trait_quantiles
 
+USELESS_SE = 0.3  # of a heritability, which is from 0 to 1
 MAX_LOCI = 20  # of which pictures are drawn
 MAP_FLOOR = 2.0  # −log10 p below which a voxel is not coloured
 
@@ -271,6 +272,12 @@ def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
             " λ and the intercept of LD score regression stand side by side: an intercept near 1 "
             "says that λ is polygenicity, not confounding."
             if "intercept" in table and "lambda_gc" in table
+            else ""
+        )
+        + (
+            f" The standard errors are about {error:.1f}: of so few people these figures, and the "
+            "genetic correlations, tell nothing; heritability takes thousands."
+            if (error := float(np.nanmedian(se))) > USELESS_SE
             else ""
         )
     )

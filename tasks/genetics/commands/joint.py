@@ -65,8 +65,7 @@ JOINT_SCHEMA = pa.schema(
     multiple=True,
     help="Other tests of all traits at once, whose null is that of the permuted genotypes of the "
     "association: mostest, which assumes less of the traits' distribution, and minp, the smallest "
-    "p of all traits, which has more power for effects on one of many. May be given twice; each "
-    "adds a column neg_log10_p_<name>.",
+    "p of all traits. May be given twice; each adds a column neg_log10_p_<name>.",
 )
 @click.option(
     "--out",

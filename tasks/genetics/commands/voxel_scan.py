@@ -17,9 +17,9 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, whole_file, write_json
 from axoloci.io.nifti import write_nifti
-from axoloci.io.sumstats import HIT_NEG_LOG10_P
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
 from axoloci.tasks.genetics.commands.voxel_model import MODEL, open_voxel_store
+from axoloci.tasks.genetics.loci import INDEX_P
 from axoloci.tasks.genetics.voxels import VoxelHits, VoxelScan
 
 log = logging.getLogger("axoloci")
@@ -53,7 +53,7 @@ _WORDS = ["chromosome", "variant_id", "effect_allele", "other_allele"]
 @click.option(
     "--p-threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=10**-HIT_NEG_LOG10_P,
+    default=INDEX_P,
     help="Largest p of a pair of variant and voxel. For all voxels together divide 5e-8 by as many "
     "as are independent, at most the number of latents.",
 )
