@@ -99,8 +99,8 @@ def estimate(seed: int) -> dict[str, tuple[float, float]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(gwas, "associate", *simulate(folder, seed), "--out", folder / "s")
-        run(genetics, "heritability", "--sumstats", folder / "s", "--out", folder / "h2.tsv")
-        h2 = pd.read_csv(folder / "h2.tsv", sep="\t", na_values="n/a")
+        run(genetics, "heritability", "--sumstats", folder / "s", "--out", folder)
+        h2 = pd.read_csv(folder / "heritability.tsv", sep="\t", na_values="n/a")
         rg = pd.read_csv(folder / "genetic_correlation.tsv", sep="\t", na_values="n/a")
     found = {f"h2 of {row.trait}": (row.h2, row.h2_se) for row in h2.itertuples()}
     for row in rg.itertuples():

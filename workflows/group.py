@@ -389,7 +389,7 @@ def Group(
                     sumstats=associated.sumstats,
                     if_possible=True,
                     **of,
-                    **shared("genetics", str(Path(name, "heritability.tsv"))),
+                    **shared("genetics", name),
                 ),
             )
         if "voxels" in follows and name:

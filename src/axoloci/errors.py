@@ -24,6 +24,10 @@ class InputError(ValueError):
         self.problems = tuple(problems) or (message,)
 
 
+class NotPossibleError(InputError):
+    """The input is right, but what is asked for cannot be made of it: pipelines go on without."""
+
+
 def raise_all(problems: Sequence[str], heading: str) -> None:
     """Raise one `InputError` of all problems, under a heading where they are several."""
     if len(problems) == 1:

@@ -39,17 +39,3 @@ def if_made(template: str) -> Callable[[dict[str, Any], Path], Path | None]:
         return there if there.exists() else None
 
     return resolve
-
-
-def beside(template: str, name: str) -> Callable[[dict[str, Any], Path], Path]:
-    """The path of an output that lies beside another.
-
-    Parameters
-    ----------
-    template
-        Path of the other, as for `made`.
-    name
-        Of the file.
-    """
-    other = made(template)
-    return lambda inputs, cache_dir: other(inputs, cache_dir).with_name(name)

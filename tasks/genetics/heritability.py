@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from axoloci.errors import InputError
+from axoloci.errors import NotPossibleError
 
 MIN_BLOCKS = 20  # of the jackknife; of fewer its standard error is itself unsure by over 16%
 
@@ -116,7 +116,8 @@ def genetic_covariance(
     ----------
     scores
         [float64, shape: (n_blocks, n_traits, n_traits)] Σ_j r_j r_j' over the variants of each
-        block of the jackknife, r_j the partial correlations of variant j with the traits.
+        block of the jackknife, r_j the partial correlations of variant j with the traits, of mean
+        square 1 / ν where there is no effect.
     n_tested
         [shape: (n_blocks,)] Variants in these sums.
     correlation
@@ -128,13 +129,13 @@ def genetic_covariance(
 
     Raises
     ------
-    InputError
+    NotPossibleError
         Too few blocks for a jackknife, or people so distantly related, and so few, that their
         relationships tell nothing.
     """
     n_blocks = len(scores)
     if n_blocks < MIN_BLOCKS:
-        raise InputError(
+        raise NotPossibleError(
             f"heritability needs {MIN_BLOCKS} blocks of variants, and the association has "
             f"{n_blocks}: too few autosomal variants were tested"
         )
@@ -145,7 +146,7 @@ def genetic_covariance(
     spread = df * whole / m**2 - 1
     spread_without = df * without / m_without**2 - 1  # (B,)
     if not (spread > 0 and (spread_without > 0).all()):
-        raise InputError(
+        raise NotPossibleError(
             "the relationships of the people do not vary: heritability cannot be estimated; more "
             "variants or people are needed"
         )

@@ -4,7 +4,7 @@ from fileformats.generic import Directory, File
 from pydra.compose import shell
 
 from axoloci.formats import GenotypeData, Nifti, SumstatsStore
-from axoloci.pydra_task import IMAGE_HELP, beside, if_made, made
+from axoloci.pydra_task import IMAGE_HELP, if_made, made
 
 
 @shell.define
@@ -42,18 +42,20 @@ class EstimateHeritability(shell.Task["EstimateHeritability.Outputs"]):
     if_possible: bool = shell.arg(
         argstr="--if-possible", default=False, help="empty tables where nothing can be estimated"
     )
-    out: str = shell.arg(argstr="--out", default="heritability.tsv", help="table, one row a trait")
+    out: str = shell.arg(argstr="--out", default="heritability", help="folder of the tables")
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
         """Tables, and the covariances that maps of voxels are made of."""
 
-        table: File = shell.out(callable=made("{out}"), help="h² and its standard error")
+        table: File = shell.out(
+            callable=made("{out}/heritability.tsv"), help="h² and its standard error"
+        )
         correlation: File = shell.out(
-            callable=beside("{out}", "genetic_correlation.tsv"), help="one row a pair of traits"
+            callable=made("{out}/genetic_correlation.tsv"), help="one row a pair of traits"
         )
         covariance: File = shell.out(
-            callable=beside("{out}", "genetic_covariance.npz"), help="genetic covariances"
+            callable=made("{out}/genetic_covariance.npz"), help="genetic covariances"
         )
 
 

@@ -69,6 +69,8 @@ class Fit(NamedTuple):
         `centred` times the orthonormal covariates; an array of the device.
     extra : (n_variants, n_extra)
         `centred` times the extra columns; an array of the device.
+    factors : (n_samples, n_tested + n_covariates + n_extra or more)
+        The columns of all of these products.
     """
 
     beta: NDArray[Any]
@@ -78,6 +80,7 @@ class Fit(NamedTuple):
     centred: Any
     explained: Any
     extra: Any
+    factors: Any
 
 
 class CpuRegression:
@@ -156,6 +159,7 @@ class CpuRegression:
             centred=centred,
             explained=products[:, n_tested : n_tested + n_covariates],
             extra=products[:, n_tested + n_covariates :][:, : self.n_extra],
+            factors=self.factors,
         )
         a_of_all = fit.explained
         a = np.empty((len(self.people), n_variants, n_covariates), dtype=self.y.dtype)

@@ -160,6 +160,7 @@ class TorchRegression:
             centred=centred,
             explained=products[:, n_tested : n_tested + n_covariates],
             extra=products[:, n_tested + n_covariates :],
+            factors=self.factors,
         )
 
     def _regress_group(

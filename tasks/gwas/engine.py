@@ -142,7 +142,7 @@ class Beside:
             part.stop - part.start for part in parts if ploidy_of(part.chromosome) is Ploidy.DIPLOID
         )
         cuts = jackknife_cuts(parts) if n_probes else np.empty(0, np.int64)
-        stride = max(1, n_variants // n_permuted) if n_permuted and n_variants else 0
+        stride = -(-n_variants // n_permuted) if n_permuted else 0
         return cls(n_probes if n_variants else 0, cuts, stride)
 
     @property
@@ -472,6 +472,7 @@ def _write_group(
                 analysis.model,
                 copies=analysis.design.copies,
                 consumers=beside.consumers(analysis, group.is_last),
+                starts=(start for part in same for start, _ in pieces(part, size, beside.cuts)),
             )
             with closing(found):  # so that its threads end with this generator
                 for block in found:
@@ -637,7 +638,9 @@ def _write(
         **results,
         counts=counts,
         earlier=others,
-        beside={
+        beside=None
+        if not writer.keeps_beside
+        else {
             "permuted": np.concatenate([*(piece.permuted for piece in others), permuted], axis=1),
             "block": np.array(list(kept.related), dtype=np.int64),
             "related": np.array(list(kept.related.values()), dtype=np.float32),

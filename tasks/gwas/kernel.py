@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -86,6 +86,10 @@ class Block:
         or torch's on a GPU.
     products : (n_variants, n_columns)
         `centred` times the consumer's columns, likewise.
+    rows : int64, (n_variants,)
+        Places of the variants among all; see `starts` of `associate`.
+    factors : (n_samples, n_tested + n_covariates or more)
+        Columns of the traits, `NullModel.y`, and of the orthonormal covariates, likewise.
     left : float64, (n_variants,)
         Sum of squares of `centred` that the covariates do not explain; 0 where that is too little
         for a test.
@@ -95,6 +99,8 @@ class Block:
 
     centred: Any
     products: Any
+    rows: NDArray[np.int64]
+    factors: Any
     left: NDArray[np.float64]
     beta: NDArray[np.floating]
     se: NDArray[np.floating]
@@ -207,6 +213,7 @@ def associate(
     variant_filter: VariantFilter | None = None,
     copies: float = 2.0,
     consumers: Sequence[Consumer] = (),
+    starts: Iterable[int] | None = None,
 ) -> Generator[Association, None, None]:
     """Test every trait against every variant of each block, in order.
 
@@ -233,6 +240,9 @@ def associate(
         That people have of the chromosome, 2 or 1.
     consumers
         What else is computed of the same blocks.
+    starts
+        Place of the first variant of each block among all, for consumers; without it they follow
+        each other from 0 on.
     """
     dtype = np.dtype(precision or default_precision(model.n_samples))
     columns = [consumer.columns for consumer in consumers]
@@ -247,21 +257,24 @@ def associate(
     limits = variant_filter or VariantFilter()
     turn, of_thread, memory = count(), local(), _Memory()
 
-    def work(dosage: NDArray[Any] | PackedCalls) -> Association:
+    def work(start: int, dosage: NDArray[Any] | PackedCalls) -> Association:
         if not hasattr(of_thread, "regression"):  # threads take the devices in turn, and keep them
             of_thread.regression = regressions[next(turn) % len(regressions)]
         regression: Regression = of_thread.regression
         with regression.running():
             return memory.run(
-                lambda part: _test_block(part, model, regression, limits, copies, consumers), dosage
+                lambda first, part: _test_block(
+                    first, part, model, regression, limits, copies, consumers
+                ),
+                *(start, dosage),
             )
 
     waiting: deque[Future[Association]] = deque()
     # one BLAS thread each: blocks run side by side, and rounding is the same for any number of them
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_workers) as pool:
         try:
-            for block in blocks:
-                waiting.append(pool.submit(work, block))
+            for start, block in _placed(blocks, starts):
+                waiting.append(pool.submit(work, start, block))
                 if len(waiting) > 2 * n_workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -269,6 +282,19 @@ def associate(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _placed(
+    blocks: Iterable[NDArray[Any] | PackedCalls], starts: Iterable[int] | None
+) -> Iterator[tuple[int, NDArray[Any] | PackedCalls]]:
+    """Blocks with the place of their first variants."""
+    if starts is not None:
+        yield from zip(starts, blocks, strict=True)
+        return
+    start = 0
+    for block in blocks:
+        yield start, block
+        start += len(block)
 
 
 def _torch(
@@ -305,12 +331,12 @@ class _Memory:
     def __init__(self) -> None:
         self.most = sys.maxsize
 
-    def run(self, test: Callable[[Any], Association], dosage: Any) -> Association:
-        """The whole block, or its halves one after the other."""
+    def run(self, test: Callable[[int, Any], Association], start: int, dosage: Any) -> Association:
+        """The whole block, whose first variant has the place `start`, or its halves."""
         half = -(-len(dosage) // 2)
         if len(dosage) <= self.most:
             try:
-                return test(dosage)
+                return test(start, dosage)
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or len(dosage) < 2:
                     raise
@@ -323,7 +349,8 @@ class _Memory:
                 "in pieces of at most %d",
                 *(len(dosage), half),
             )
-        return _joined(self.run(test, dosage[:half]), self.run(test, dosage[half:]))
+        first = self.run(test, start, dosage[:half])
+        return _joined(first, self.run(test, start + half, dosage[half:]))
 
 
 def _joined(first: Association, second: Association) -> Association:
@@ -337,6 +364,7 @@ def _joined(first: Association, second: Association) -> Association:
 
 
 def _test_block(
+    start: int,
     block: NDArray[Any] | PackedCalls,
     model: NullModel,
     regression: Regression,
@@ -369,11 +397,16 @@ def _test_block(
         beta,
         se,
         status.astype(np.uint8),
-        seen=_seen(consumers, fit, moments),
+        seen=_seen(consumers, fit, moments, start + np.flatnonzero(left_out == KEPT)),
     )
 
 
-def _seen(consumers: Sequence[Consumer], fit: Fit, moments: NDArray[np.float64]) -> list[list[Any]]:
+def _seen(
+    consumers: Sequence[Consumer],
+    fit: Fit,
+    moments: NDArray[np.float64],
+    rows: NDArray[np.int64],
+) -> list[list[Any]]:
     """What each consumer gives."""
     if not consumers:
         return []
@@ -389,6 +422,7 @@ def _seen(consumers: Sequence[Consumer], fit: Fit, moments: NDArray[np.float64])
     for consumer in consumers:
         stop = start + consumer.columns.shape[1]
         products = fit.extra[:, start:stop]
-        seen.append([consumer.see(Block(fit.centred, products, left, fit.beta, fit.se))])
+        block = Block(fit.centred, products, rows, fit.factors, left, fit.beta, fit.se)
+        seen.append([consumer.see(block)])
         start = stop
     return seen

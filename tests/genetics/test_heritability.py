@@ -46,9 +46,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     y[:, :2] += np.sqrt(0.8) * (g.T @ effects) / np.sqrt(M)
     age = rng.normal(size=N)
     y += age[:, None]
+    dosage[rng.random(dosage.shape) < 0.02] = -9
     np.savez(folder / "truth.npz", dosage=dosage, y=y, age=age)
-    dosage = dosage.copy()
-    dosage[rng.random(dosage.shape) < 0.002] = -9
     chromosome = ["1"] * 1000 + ["X"] * 200 + ["2"] * (M - 1200)
     write_plink(folder / "g", dosage, chromosome, sex=[1, 2] * (N // 2))
     ids = [f"i{i}" for i in range(N)]
@@ -75,7 +74,9 @@ def dense(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArr
     q, _ = np.linalg.qr(np.column_stack([np.ones(N), truth["age"]]))
     project = np.eye(N) - q @ q.T
     autosomal = np.r_[:1000, 1200:M]
-    g = truth["dosage"][autosomal].astype(np.float64) @ project
+    calls = truth["dosage"][autosomal]
+    mean = np.ma.masked_less(calls, 0).mean(axis=1, keepdims=True)
+    g = np.where(calls < 0, mean.filled(0), calls) @ project
     return g[np.square(g).sum(axis=1) > 1e-6], project @ truth["y"], project
 
 
@@ -93,7 +94,7 @@ def test_relationship_traces__are_those_of_the_dense_matrix(study: Path) -> None
 
 def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_path: Path) -> None:
     """Regression of products of pairs of people on their relationship, by its normal equations."""
-    done = run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path / "h2.tsv")
+    done = run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     g, y, project = dense(study)
     x = g / np.linalg.norm(g, axis=1, keepdims=True)
@@ -103,7 +104,7 @@ def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_pa
     products = [np.einsum("nk,nm,ml->kl", y, matrix, y) for matrix in (kinship, project)]
     genetic = np.einsum("i,ikl->kl", np.linalg.inv(normal)[0], np.array(products))
     expected = np.diag(genetic) / (np.square(y).sum(axis=0) / nu)
-    table = pd.read_csv(tmp_path / "h2.tsv", sep="\t")
+    table = pd.read_csv(tmp_path / "heritability.tsv", sep="\t")
     assert table["trait"].tolist() == TRAITS
     # apart by the noise of eight probes, and by missing genotypes
     np.testing.assert_allclose(table["h2"], expected, atol=0.03 * np.abs(expected).max() + 0.01)
@@ -116,14 +117,14 @@ def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_pa
     np.testing.assert_allclose(
         covariance.phenotypic, y.T @ y / N, rtol=1e-5, atol=1e-5 * np.square(y).mean()
     )
-    about = json.loads((tmp_path / "h2.json").read_text())
+    about = json.loads((tmp_path / "heritability.json").read_text())
     assert about["n_probes"] == 8
     assert about["n_variants"] == len(g)
 
 
 def test_heritability__covers_what_was_planted(study: Path, tmp_path: Path) -> None:
-    run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path / "h2.tsv")
-    table = pd.read_csv(tmp_path / "h2.tsv", sep="\t").set_index("trait")
+    run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path)
+    table = pd.read_csv(tmp_path / "heritability.tsv", sep="\t").set_index("trait")
     z = (table["h2"] - pd.Series({"one": 0.8, "two": 0.8, "none": 0.0})) / table["h2_se"]
     assert (z.abs() < 3).all()
     assert table.loc["one", "h2"] > 3 * table.loc["one", "h2_se"]
@@ -145,7 +146,9 @@ def test_associate__probes_do_not_change_the_results(study: Path) -> None:
 def test_associate__permuted_statistics_have_the_traits_correlation(study: Path) -> None:
     store = read_sumstats(study / "s")
     t = store.permuted
-    assert t.shape == (M - 200 - 1, K)
+    assert t.shape == (M - 200, K)
+    t = t[np.isfinite(t).all(axis=1)]
+    assert len(t) == M - 200 - 1  # the constant one
     assert np.square(t).mean() == pytest.approx(1, abs=0.06)  # although two are heritable
     np.testing.assert_allclose(np.corrcoef(t.T), store.trait_correlation, atol=0.07)
 
@@ -170,12 +173,44 @@ def test_heritability__of_a_trait_that_some_lack(study: Path, tmp_path: Path) ->
     for name in ("g.bed", "g.bim", "g.fam", "c.tsv"):
         (tmp_path / name).symlink_to(study / name)
     associate(tmp_path, "s")
-    words = ("heritability", "--sumstats", tmp_path / "s", "--out", tmp_path / "h2.tsv")
+    words = ("heritability", "--sumstats", tmp_path / "s", "--out", tmp_path)
     done = run(genetics, *words, "--traits", "one,two")
     assert done.exit_code == 1
     assert "some people lack two" in done.output
     assert run(genetics, *words).exit_code == 0
-    assert pd.read_csv(tmp_path / "h2.tsv", sep="\t")["trait"].tolist() == ["one", "none"]
+    assert pd.read_csv(tmp_path / "heritability.tsv", sep="\t")["trait"].tolist() == ["one", "none"]
+
+
+def test_heritability__missing_genotypes_do_not_look_like_it(tmp_path: Path) -> None:
+    """Correlations of fewer people are larger by chance."""
+    rng = np.random.default_rng(5)
+    dosage = rng.binomial(2, 0.3, (3000, 300)).astype(np.int8)
+    dosage[rng.random(dosage.shape) < 0.05] = -9
+    write_plink(tmp_path / "g", dosage)
+    table = pd.DataFrame(rng.normal(size=(300, 40))).add_prefix("y")
+    table.insert(0, "IID", [f"i{i}" for i in range(300)])
+    table.to_csv(tmp_path / "y.tsv", sep="\t", index=False)
+    run(
+        *(gwas, "associate", "--genotypes", tmp_path / "g", "--traits", tmp_path / "y.tsv"),
+        *("--out", tmp_path / "s", "--threads", 1),
+    )
+    done = run(genetics, "heritability", "--sumstats", tmp_path / "s", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    h2 = pd.read_csv(tmp_path / "heritability.tsv", sep="\t")["h2"]
+    assert abs(h2.mean()) < 3.5 * h2.std() / np.sqrt(len(h2))
+
+
+def test_associate__permuted_statistics_of_traits_that_some_lack(
+    study: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(study / "y.tsv", sep="\t")
+    table.loc[: N // 3, "none"] = np.nan
+    table.to_csv(tmp_path / "y.tsv", sep="\t", index=False, na_rep="NA")
+    for name in ("g.bed", "g.bim", "g.fam", "c.tsv"):
+        (tmp_path / name).symlink_to(study / name)
+    associate(tmp_path, "s")
+    t = read_sumstats(tmp_path / "s").permuted[:, 2]
+    assert np.nanmean(np.square(t)) == pytest.approx(1, abs=0.08)
 
 
 def test_jackknife_se__of_a_mean_is_its_standard_error() -> None:
@@ -203,10 +238,10 @@ def test_heritability__too_few_variants(tmp_path: Path) -> None:
         *(gwas, "associate", "--genotypes", tmp_path / "g", "--traits", tmp_path / "y.tsv"),
         *("--out", tmp_path / "s"),
     )
-    done = run(genetics, "heritability", "--sumstats", tmp_path / "s", "--out", tmp_path / "h.tsv")
+    done = run(genetics, "heritability", "--sumstats", tmp_path / "s", "--out", tmp_path)
     assert done.exit_code == 1
     assert "too few autosomal variants" in done.output
-    words = ("--sumstats", tmp_path / "s", "--out", tmp_path / "h.tsv", "--if-possible")
+    words = ("--sumstats", tmp_path / "s", "--out", tmp_path, "--if-possible")
     assert run(genetics, "heritability", *words).exit_code == 0
-    assert len(pd.read_csv(tmp_path / "h.tsv", sep="\t")) == 0
+    assert len(pd.read_csv(tmp_path / "heritability.tsv", sep="\t")) == 0
     assert read_covariance(tmp_path / "genetic_covariance.npz")[0] == []

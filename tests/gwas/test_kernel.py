@@ -22,8 +22,8 @@ from torch import OutOfMemoryError
 from axoloci.covariates import design_matrix
 from axoloci.errors import InputError
 from axoloci.io.genotypes import PackedCalls, open_genotypes
-from axoloci.tasks.gwas import complete_case_torch, kernel, pca
-from axoloci.tasks.gwas.variant_qc import summarize
+from axoloci.tasks.gwas import complete_case_torch, kernel, pca, permutation
+from axoloci.tasks.gwas.variant_qc import VariantFilter, summarize
 
 
 def test_compiled__is_said_only_when_something_is(tmp_path: Path) -> None:
@@ -332,6 +332,27 @@ def test_associate__consumers_ride_along(devices: list[str]) -> None:
     np.testing.assert_allclose(found, centred.T @ (centred @ probes), rtol=1e-9)
     scores = np.concatenate([once for row in rows for once in row.seen[1]])
     np.testing.assert_allclose(scores, centred @ permuted.columns, rtol=1e-9, atol=1e-9)
+
+
+def test_associate__which_variants_are_permuted_does_not_depend_on_blocks() -> None:
+    """Nor on what is left out before them; so groups of traits can be put side by side."""
+    dosage, traits, covariates = simulate(300, 90, 0.0)
+    dosage[10] = 1
+    model = kernel.fit_null(traits, covariates)
+    found = []
+    for size in (7, 32):
+        blocks = [dosage[i : i + size] for i in range(0, 90, size)]
+        rows = kernel.associate(
+            blocks,
+            model,
+            precision="float64",
+            variant_filter=VariantFilter(min_maf=0.1),
+            consumers=[permutation.permutation_consumer(model, 4)],
+            starts=range(1000, 1090, size),
+        )
+        found.append(np.concatenate([once for row in rows for once in row.seen[0]]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    assert 5 < len(found[0]) < 23
 
 
 def test_associate__names_what_cannot_be_tested() -> None:

@@ -12,7 +12,8 @@
     Until then: where these groups begin and end.
 `beside.npz`
     What the same reading of the genotypes gave besides (`Sumstats.relationship`,
-    `Sumstats.permuted`); until then `part-00000.beside.npz` of each part.
+    `Sumstats.permuted`); until then `part-00000.beside.npz` of each part, which holds random sums
+    over the genotypes of each person.
 `hits.tsv`
     A row for each variant and trait with p below 5e-8.
 `samples.tsv`
@@ -40,12 +41,13 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import is_zipfile
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from axoloci.errors import InputError, nearest
+from axoloci.errors import InputError, NotPossibleError, nearest
 from axoloci.io.files import leftovers, sha256, whole_file, write_json, write_text
 from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.variant_choice import parse_region
@@ -317,7 +319,7 @@ class SumstatsWriter:
             file = self.path / part.name
             # of the part itself first: it is the newer one where a finished store is mended
             record = _read_record(self.path / part.record_name) or recorded.get(part.name, {})
-            has_beside = all_have_beside or (self.path / part.beside_name).is_file()
+            has_beside = all_have_beside or is_zipfile(self.path / part.beside_name)
             if (
                 not (file.is_file() and has_beside)
                 or not self._describe(part).items() <= record.items()
@@ -821,12 +823,12 @@ class Sumstats:
 
         Raises
         ------
-        InputError
+        NotPossibleError
             The association was run without probes.
         """
         arrays = self._beside()
         if "first" not in arrays:
-            raise InputError(
+            raise NotPossibleError(
                 f"{self.path}: keeps nothing for heritability; run the association again with "
                 "--n-probes 8 and without --loco, or use axoloci-genetics ldsc"
             )
@@ -843,12 +845,12 @@ class Sumstats:
 
         Raises
         ------
-        InputError
+        NotPossibleError
             The association was run without permuted genotypes.
         """
         arrays = self._beside()
         if "permuted" not in arrays:
-            raise InputError(
+            raise NotPossibleError(
                 f"{self.path}: keeps no permuted genotypes; run the association again with "
                 "--n-permuted 20000 and without --loco"
             )

@@ -14,7 +14,7 @@ from scipy import special
 
 from axoloci import __version__
 from axoloci.command import progress
-from axoloci.errors import InputError
+from axoloci.errors import InputError, NotPossibleError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
@@ -50,10 +50,10 @@ MAX_GB = 8.0  # of the sums of all blocks; four times as much is held at once
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    default="heritability.tsv",
-    help="Table, one row a trait. Beside it go genetic_correlation.tsv, one row a pair of traits, "
-    "genetic_covariance.npz, for maps of voxels, and a summary as .json.",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="heritability",
+    help="Folder of heritability.tsv, one row a trait, genetic_correlation.tsv, one row a pair, "
+    "genetic_covariance.npz, for maps of voxels, and a summary, heritability.json.",
 )
 def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, out: Path) -> None:
     """SNP heritability of all traits, and genetic correlation of all pairs.
@@ -85,7 +85,7 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
         scores, n_tested = _score_sums(store, columns, relationship)
         covariance = genetic_covariance(scores, n_tested, correlation, sd, relationship)
         n_blocks = len(scores)
-    except InputError as error:
+    except NotPossibleError as error:
         if not if_possible:
             raise
         log.warning("heritability is not estimated: %s", error)
@@ -104,11 +104,11 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
             "n_variants": int(n_tested.sum()),
         }
     )
-    _write_table(out, table)
-    _write_table(out.with_name("genetic_correlation.tsv"), _pairs(names, rg, covariance))
-    write_covariance(out.with_name("genetic_covariance.npz"), names, covariance)
+    _write_table(out / "heritability.tsv", table)
+    _write_table(out / "genetic_correlation.tsv", _pairs(names, rg, covariance))
+    write_covariance(out / "genetic_covariance.npz", names, covariance)
     write_json(
-        out.with_suffix(".json"),
+        out / "heritability.json",
         {
             "axoloci": __version__,
             "method": "Haseman-Elston regression, block jackknife",
@@ -147,9 +147,10 @@ def _score_sums(
     for block in progress(store.blocks(), "heritability", len(store.info["parts"])):
         if block.chromosome not in chromosomes:
             continue
-        r = kernel.partial_correlation(
-            *(part[:, columns] for part in (block.beta, block.se, block.df))
-        )  # (V, K)
+        beta, se, df = (part[:, columns] for part in (block.beta, block.se, block.df))
+        r = kernel.partial_correlation(beta, se, df)  # (V, K)
+        # of fewer people, where some lack the genotype, chance makes larger ones
+        r *= np.sqrt((df + 1) / float(relationship["df"]))
         first = int(np.searchsorted(stops, row, side="right"))
         last = int(np.searchsorted(stops, row + len(r) - 1, side="right"))
         for number in range(first, last + 1):

@@ -118,7 +118,9 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
             )
             frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
             for name, other in others.items():
-                frame[f"neg_log10_p_{name}"] = other.test(beta, se, df)
+                frame[f"neg_log10_p_{name}"] = np.where(
+                    result.too_few, np.nan, other.test(beta, se, df)
+                )
             writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
             n_too_few += int(result.too_few.sum())
             for name, values in found.items():
@@ -177,6 +179,12 @@ def _tests_by_permutation(
     """The tests that are asked for, each with its null, in the order of `ALSO`."""
     if not also:
         return {}
+    lacked = store.info.get("traits_with_missing", [])
+    if some := [store.traits[k] for k in columns if store.traits[k] in lacked]:
+        raise InputError(
+            f"{store.path}: MOSTest and minP need traits of the same people, and some lack "
+            f"{', '.join(some[:5])}; leave them out of --traits"
+        )
     permuted = store.permuted[:, columns]
     tests: dict[str, _PermutationTest] = {}
     if "minp" in also:
