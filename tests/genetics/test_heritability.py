@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from axoloci.tasks.genetics.heritability import (
     jackknife_se,
     relationship_traces,
 )
+from axoloci.tasks.genetics.permutation_tests import fit_min_p, fit_mostest, min_p, mostest
 from axoloci.tasks.gwas.cli import main as gwas
 
 N, M, K = 500, 3000, 3
@@ -245,3 +247,49 @@ def test_heritability__too_few_variants(tmp_path: Path) -> None:
     assert run(genetics, "heritability", *words).exit_code == 0
     assert len(pd.read_csv(tmp_path / "heritability.tsv", sep="\t")) == 0
     assert read_covariance(tmp_path / "genetic_covariance.npz")[0] == []
+
+
+def test_joint__also_tests_by_the_permuted_genotypes(study: Path, tmp_path: Path) -> None:
+    store, out = study / "s", tmp_path / "joint.parquet"
+    also = ("--also", "minp", "--also", "mostest")
+    done = run(genetics, "joint", "--sumstats", store, "--traits", "none,one", *also, "--out", out)
+    assert done.exit_code == 0, done.output
+    table = pd.read_parquet(out)
+    about = json.loads(pq.read_schema(out).metadata[b"axoloci"])
+    assert list(about["also"]) == ["minp", "mostest"]
+    assert about["also"]["minp"]["n_effective_tests"] == pytest.approx(2, rel=0.1)
+    opened = read_sumstats(store)
+    frames = [opened.trait(name) for name in ("none", "one")]
+    t = np.stack([frame["beta"] / frame["se"] for frame in frames], axis=1)
+    own = np.stack([frame["neg_log10_p"] for frame in frames], axis=1)
+    permuted = opened.permuted[:, [2, 0]]
+    correlation = opened.trait_correlation[np.ix_([2, 0], [2, 0])]
+    expected = {
+        "mostest": mostest(t, fit_mostest(permuted, correlation)),
+        "minp": min_p(own.max(axis=1), fit_min_p(permuted, N - 3)),
+    }
+    tested = np.isfinite(table["neg_log10_p"])
+    assert tested.sum() > M - 10
+    for name, values in expected.items():
+        ours = table[f"neg_log10_p_{name}"]
+        np.testing.assert_allclose(ours[tested], values[tested], rtol=2e-3, atol=1e-3)
+        assert ours[~tested].isna().all()
+
+
+def test_joint__also_needs_permuted_genotypes_and_traits_of_the_same_people(
+    study: Path, tmp_path: Path
+) -> None:
+    associate(study, "unpermuted", "--n-permuted", 0)
+    words = ("--also", "minp", "--out", tmp_path / "joint.parquet")
+    done = run(genetics, "joint", "--sumstats", study / "unpermuted", *words)
+    assert done.exit_code == 1
+    assert "--n-permuted 20000" in done.output
+    table = pd.read_csv(study / "y.tsv", sep="\t")
+    table.loc[:9, "two"] = np.nan
+    table.to_csv(tmp_path / "y.tsv", sep="\t", index=False, na_rep="NA")
+    for name in ("g.bed", "g.bim", "g.fam", "c.tsv"):
+        (tmp_path / name).symlink_to(study / name)
+    associate(tmp_path, "s")
+    done = run(genetics, "joint", "--sumstats", tmp_path / "s", "--traits", "one,two", *words)
+    assert done.exit_code == 1
+    assert "some lack two" in done.output
