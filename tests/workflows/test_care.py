@@ -603,7 +603,10 @@ def test_study_graph__cohorts_and_doors() -> None:
 def test_group_jobs__are_the_logs_that_a_run_leaves(processed: Path) -> None:
     traits = parse_settings({"out": "o", "traits": "t", "genotypes": "g"}, "x", Path("/"))
     assert group_jobs(traits) == {
-        "discovery": ["pca", "samples", "gwas", "joint", "loci", "report"]
+        "discovery": [
+            *("pca", "samples", "gwas", "joint", "loci", "signals", "heritability"),
+            "report",
+        ]
     }
 
 
