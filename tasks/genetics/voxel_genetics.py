@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from axoloci.tasks.genetics.heritability import GeneticCovariance, jackknife_se
 
-AT_ONCE = 1024  # voxels whose products of pairs of traits are held in memory
+PRODUCTS_BYTES = 2**30  # memory for the products of pairs of a voxel's weights, three arrays
 
 
 def voxel_heritability(
@@ -95,7 +95,9 @@ def _quadratic_forms(
     """
     row, column = np.triu_indices(forms.shape[1])  # (r(r+1)/2,)
     upper = forms[:, row, column] * np.where(row == column, 1.0, 2.0)  # (k, r(r+1)/2)
-    for start in range(0, basis.shape[1], AT_ONCE):
-        place = slice(start, start + AT_ONCE)
+    # the products, and the two factors that they are made of, are held at once
+    at_once = max(1, PRODUCTS_BYTES // (3 * 8 * max(1, len(row))))
+    for start in range(0, basis.shape[1], at_once):
+        place = slice(start, start + at_once)
         b = basis[:, place].astype(np.float64)  # (r, part)
         yield place, upper @ (b[row] * b[column])

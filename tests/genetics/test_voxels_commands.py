@@ -346,3 +346,26 @@ def test_voxel_scan__too_many_pairs_are_an_error(study: Path, tmp_path: Path) ->
     assert result.exit_code == 1
     assert "more than 100 pairs have p up to 0.5" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_voxel_scan__has_the_degrees_of_freedom_of_the_latents(study: Path, tmp_path: Path) -> None:
+    """A trait that half of the people lack comes first in the store."""
+    traits = pd.read_parquet(study / "few.parquet")
+    other = np.random.default_rng(5).standard_normal(N)
+    other[: N // 2] = np.nan
+    traits.insert(0, "other", other)
+    traits.to_parquet(tmp_path / "t.parquet", index=False)
+    done(
+        gwas,
+        *("associate", "--genotypes", study / "g", "--traits", tmp_path / "t.parquet"),
+        *("--covariates", study / "c.tsv", "--device", "cpu", "--threads", 1),
+        *("--precision", "float64", "--out", tmp_path / "store"),
+    )
+    tables = []
+    for name, store in (("alone", study / "few-float64"), ("beside", tmp_path / "store")):
+        given = ("--sumstats", store, "--model", study / "few.safetensors")
+        out = tmp_path / name
+        done(genetics, "voxel-scan", *given, "--p-threshold", 1e-2, "--out", out)
+        tables.append(pd.read_parquet(out / "pairs.parquet"))
+    assert len(tables[0]) > 10
+    pd.testing.assert_frame_equal(*tables, rtol=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from safetensors.numpy import save_file
 
 from axoloci.io.bases import read_basis
 from axoloci.io.nifti import read_nifti
+from axoloci.tasks.genetics import voxel_genetics
 from axoloci.tasks.genetics.cli import main
+from axoloci.tasks.genetics.covariance_file import write_covariance
 from axoloci.tasks.genetics.heritability import GeneticCovariance
 from axoloci.tasks.genetics.voxel_genetics import (
     voxel_genetic_correlation,
@@ -199,3 +202,32 @@ def test_voxel_genetic_correlation__is_nan_where_a_heritability_is_not_positive(
     left_out[3, 0, 0] = -0.1  # a block without which the seed's own is not positive
     rg, _ = voxel_genetic_correlation(covariance, np.array([1.0, 0.0]), basis)
     assert np.isnan(rg).all()
+
+
+def test_voxel_heritability__memory_is_bounded_whatever_the_number_of_traits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    r, n_voxels, budget = 60, 2_000, 2**20
+    rng = np.random.default_rng(4)
+    basis = rng.standard_normal((r, n_voxels))
+    genetic = np.cov(rng.standard_normal((r, 3 * r)))
+    left_out = genetic * rng.uniform(0.9, 1.1, (2, 1, 1))
+    covariance = GeneticCovariance(genetic, np.eye(r), left_out)
+    monkeypatch.setattr(voxel_genetics, "PRODUCTS_BYTES", budget)
+    tracemalloc.start()
+    h2, _ = voxel_heritability(covariance, basis)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2 * budget  # 44 MB of products of 1,024 voxels
+    direct = np.einsum("rv,rs,sv->v", basis, genetic, basis, optimize=True)
+    np.testing.assert_allclose(h2, direct / np.square(basis).sum(axis=0), rtol=1e-9)
+
+
+def test_voxel_h2__if_possible_deletes_maps_of_an_earlier_run(study: Path, tmp_path: Path) -> None:
+    assert run(study, "voxel-h2", tmp_path / "out").exit_code == 0
+    none = np.empty((0, 0))
+    write_covariance(tmp_path / "none.npz", [], GeneticCovariance(none, none, none[None]))
+    more = ("--genetic-covariance", tmp_path / "none.npz", "--if-possible")
+    result = run(study, "voxel-h2", tmp_path / "out", *more)
+    assert result.exit_code == 0, result.output
+    assert list((tmp_path / "out").iterdir()) == []

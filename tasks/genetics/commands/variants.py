@@ -121,7 +121,6 @@ def read_variants(
     for rows, one in zip(found, wanted, strict=True):
         if len(rows) != 1:
             raise InputError(_not_one(store, one, rows))
-    of_variant = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
     frames: list[pd.DataFrame] = [pd.DataFrame()] * len(wanted)
     beta, se = np.empty((2, len(wanted), len(columns)))
     names = [store.traits[k] for k in columns]

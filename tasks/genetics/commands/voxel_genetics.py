@@ -63,7 +63,8 @@ def read_latents_covariance(
 @click.option(
     "--if-possible",
     is_flag=True,
-    help="Write nothing, and say so, where nothing was estimated (heritability --if-possible).",
+    help="Where nothing was estimated (heritability --if-possible), say so, write nothing, and "
+    "delete the maps of an earlier run.",
 )
 @OUT
 def voxel_h2(covariance_path: Path, model_path: Path, if_possible: bool, out: Path) -> None:
@@ -74,6 +75,8 @@ def voxel_h2(covariance_path: Path, model_path: Path, if_possible: bool, out: Pa
     """
     if if_possible and not read_covariance(covariance_path)[0]:
         log.warning("%s: holds no trait, so there is no map of heritability", covariance_path)
+        for name in _outputs("voxel_h2"):  # of an earlier association: no longer true
+            (out / name).unlink(missing_ok=True)
         return
     basis = read_basis(model_path)
     _, covariance = read_latents_covariance(covariance_path, basis.latents, model_path)
@@ -176,11 +179,11 @@ def _write(
     about: dict[str, Any],
 ) -> None:
     """An estimate and its standard error as images, and what they are."""
-    for ending, row in zip(("", "_se"), maps, strict=True):
-        image = basis.volume(row.astype(np.float32))
-        write_nifti(out / f"{name}{ending}.nii.gz", image, basis.affine)
+    *of_maps, of_about = _outputs(name)
+    for file, row in zip(of_maps, maps, strict=True):
+        write_nifti(out / file, basis.volume(row.astype(np.float32)), basis.affine)
     write_json(
-        out / f"{name}.json",
+        out / of_about,
         {
             "axoloci": __version__,
             **about,
@@ -193,6 +196,11 @@ def _write(
         },
     )
     log.info("%s: %d voxels", out / f"{name}.nii.gz", basis.n_voxels)
+
+
+def _outputs(name: str) -> tuple[str, str, str]:
+    """Files of an estimate, of its standard error, and of what they are."""
+    return f"{name}.nii.gz", f"{name}_se.nii.gz", f"{name}.json"
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

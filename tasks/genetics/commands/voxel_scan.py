@@ -107,7 +107,7 @@ def voxel_scan(
     ):
         for block in progress(store.blocks(), "voxel scan", len(store.info["parts"])):
             beta, se = block.beta[:, opened.columns], block.se[:, opened.columns]  # (m, r)
-            df = block.df[:, 0]  # (m,)
+            df = block.df[:, opened.columns[0]]  # (m,): nobody lacks a latent
             passing = scan.passing(beta, se, df)
             n_tested += int(np.isfinite(beta).all(axis=1).sum())
             n_multiplied += len(passing)
