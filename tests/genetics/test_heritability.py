@@ -110,8 +110,9 @@ def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_pa
     assert table["trait"].tolist() == TRAITS
     # apart by the noise of eight probes, and by missing genotypes
     np.testing.assert_allclose(table["h2"], expected, atol=0.03 * np.abs(expected).max() + 0.01)
-    names, covariance = read_covariance(tmp_path / "genetic_covariance.npz")
-    assert names == TRAITS
+    file = read_covariance(tmp_path / "genetic_covariance.npz")
+    covariance = file.covariance
+    assert (file.traits, file.transformed) == (TRAITS, "")
     pairs = pd.read_csv(tmp_path / "genetic_correlation.tsv", sep="\t", na_values="n/a")
     assert (pairs["trait_1"][0], pairs["trait_2"][0]) == ("one", "two")
     sd = np.sqrt(np.diag(genetic)[:2])
@@ -238,7 +239,7 @@ def test_heritability__too_few_variants(tmp_path: Path) -> None:
     )
     run(
         *(gwas, "associate", "--genotypes", tmp_path / "g", "--traits", tmp_path / "y.tsv"),
-        *("--out", tmp_path / "s"),
+        *("--out", tmp_path / "s", "--rank-normal", "values", "--winsorize", 4),
     )
     done = run(genetics, "heritability", "--sumstats", tmp_path / "s", "--out", tmp_path)
     assert done.exit_code == 1
@@ -246,7 +247,10 @@ def test_heritability__too_few_variants(tmp_path: Path) -> None:
     words = ("--sumstats", tmp_path / "s", "--out", tmp_path, "--if-possible")
     assert run(genetics, "heritability", *words).exit_code == 0
     assert len(pd.read_csv(tmp_path / "heritability.tsv", sep="\t")) == 0
-    assert read_covariance(tmp_path / "genetic_covariance.npz")[0] == []
+    assert read_covariance(tmp_path / "genetic_covariance.npz").traits == []
+    # what the association did to the traits is handed on
+    transformed = read_covariance(tmp_path / "genetic_covariance.npz").transformed
+    assert transformed == "--winsorize and --rank-normal"
 
 
 def test_joint__also_tests_by_the_permuted_genotypes(study: Path, tmp_path: Path) -> None:

@@ -374,6 +374,8 @@ def test_ldsc__writes_the_matrix_in_units_of_the_traits(
         scale = np.array([1, 10, 1])
         expected = np.cov(simulated.y.T, ddof=0) * np.outer(scale, scale)
         np.testing.assert_allclose(stored["phenotypic"], expected, rtol=1e-6)
+        # as the commands that make maps of it want it
+        assert (int(stored["format_version"]), str(stored["transformed"])) == (1, "")
     np.testing.assert_array_equal(genetic, genetic.T)
     assert left_out.shape == (100, 3, 3)
     assert genetic[0, 1] / np.sqrt(genetic[0, 0] * genetic[1, 1]) == pytest.approx(rg["rg"][0])

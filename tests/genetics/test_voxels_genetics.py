@@ -16,7 +16,7 @@ from axoloci.io.bases import read_basis
 from axoloci.io.nifti import read_nifti
 from axoloci.tasks.genetics import voxel_genetics
 from axoloci.tasks.genetics.cli import main
-from axoloci.tasks.genetics.covariance_file import write_covariance
+from axoloci.tasks.genetics.covariance_file import read_covariance, write_covariance
 from axoloci.tasks.genetics.heritability import GeneticCovariance
 from axoloci.tasks.genetics.voxel_genetics import (
     voxel_genetic_correlation,
@@ -52,13 +52,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     genetic, *left_out = (haseman_elston(traits, kinship) for kinship in kinships)
     order = np.array([R, *range(R)])  # the other trait comes first in the file
     both = np.ix_(order, order)
-    np.savez(
-        folder / "genetic_covariance.npz",
-        traits=np.array(["height", *names]),
-        genetic=genetic[both],
-        phenotypic=(traits.T @ traits / N)[both],
-        leave_one_out=np.array(left_out)[:, *both],
+    covariance = GeneticCovariance(
+        genetic[both], (traits.T @ traits / N)[both], np.array(left_out)[:, *both]
     )
+    write_covariance(folder / "genetic_covariance.npz", ["height", *names], covariance, "")
     mask = rng.random(SHAPE) < 0.8
     basis = rng.standard_normal((R, int(mask.sum()))).astype(np.float32)
     about = {"format": "axoloci-encoder", "format_version": 3, "kind": "linear", "measure": "fa"}
@@ -226,8 +223,29 @@ def test_voxel_heritability__memory_is_bounded_whatever_the_number_of_traits(
 def test_voxel_h2__if_possible_deletes_maps_of_an_earlier_run(study: Path, tmp_path: Path) -> None:
     assert run(study, "voxel-h2", tmp_path / "out").exit_code == 0
     none = np.empty((0, 0))
-    write_covariance(tmp_path / "none.npz", [], GeneticCovariance(none, none, none[None]))
+    write_covariance(tmp_path / "none.npz", [], GeneticCovariance(none, none, none[None]), "")
     more = ("--genetic-covariance", tmp_path / "none.npz", "--if-possible")
     result = run(study, "voxel-h2", tmp_path / "out", *more)
     assert result.exit_code == 0, result.output
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("voxel-h2",), ("voxel-rg", "--with-trait", "height")])
+def test_voxel_h2_and_rg__refuse_transformed_latents_and_other_versions(
+    study: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    name, *more = command
+    given = (*more, "--genetic-covariance", tmp_path / "other.npz")
+    found = read_covariance(study / "genetic_covariance.npz")
+    write_covariance(tmp_path / "other.npz", found.traits, found.covariance, "--rank-normal")
+    result = run(study, name, tmp_path / "out", *given)
+    assert result.exit_code == 1
+    assert "transformed before the association (--rank-normal)" in result.output
+    assert "associate the latents as they are, and estimate" in result.output
+    with np.load(study / "genetic_covariance.npz") as file:
+        old = {key: array for key, array in file.items() if key != "format_version"}
+    np.savez(tmp_path / "other.npz", **old)
+    result = run(study, name, tmp_path / "out", *given)
+    assert result.exit_code == 1
+    assert "format_version 0 instead of 1; make it again" in result.output
+    assert not (tmp_path / "out").exists()

@@ -24,6 +24,7 @@ from axoloci.tasks.genetics.commands.selection import (
     complete_traits,
     named_traits,
     traits_option,
+    transformed,
 )
 from axoloci.tasks.genetics.covariance_file import write_covariance
 from axoloci.tasks.genetics.heritability import (
@@ -106,7 +107,7 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
     )
     _write_table(out / "heritability.tsv", table)
     _write_table(out / "genetic_correlation.tsv", _pairs(names, rg, covariance))
-    write_covariance(out / "genetic_covariance.npz", names, covariance)
+    write_covariance(out / "genetic_covariance.npz", names, covariance, transformed(store))
     write_json(
         out / "heritability.json",
         {

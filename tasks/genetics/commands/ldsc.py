@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.files import whole_file, write_json, write_text
+from axoloci.io.files import write_json, write_text
 from axoloci.io.sumstats import read_sumstats
 from axoloci.statistics import neg_log10_normal
 from axoloci.tasks.genetics import ldsc as kernel
@@ -34,7 +34,10 @@ from axoloci.tasks.genetics.commands.selection import (
     columns_of,
     named_traits,
     traits_option,
+    transformed,
 )
+from axoloci.tasks.genetics.covariance_file import write_covariance
+from axoloci.tasks.genetics.heritability import GeneticCovariance
 from axoloci.tasks.genetics.kernel import CHI2_MEDIAN
 
 log = logging.getLogger("axoloci")
@@ -192,14 +195,11 @@ def ldsc(
     _write_table(out / "heritability.tsv", heritability)
     _write_table(out / "genetic_correlation.tsv", genetic.correlations(everyone))
     units = np.outer(sd, sd)
-    with whole_file(out / "genetic_covariance.npz") as temporary:
-        np.savez(
-            temporary,
-            traits=np.array(genetic.traits),
-            genetic=genetic.covariance * units,
-            phenotypic=everyone * units,
-            leave_one_out=genetic.left_out * units,
-        )
+    covariance = GeneticCovariance(
+        genetic.covariance * units, everyone * units, genetic.left_out * units
+    )
+    covariance_path = out / "genetic_covariance.npz"
+    write_covariance(covariance_path, genetic.traits, covariance, transformed(store))
     write_json(
         out / "ldsc.json",
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -77,3 +78,12 @@ def columns_of(store: Sumstats, names: Sequence[str]) -> list[int]:
             f"{', …' if len(store.traits) > 5 else ''}"
         )
     return [store.traits.index(name) for name in names]
+
+
+def transformed(store: Sumstats) -> str:
+    """Options of the association that transformed the traits of a store; "" if none did."""
+    path = store.path / "plan.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    plan = content.get("plan", {})
+    options = {"winsorize": "--winsorize", "rank_normal": "--rank-normal"}
+    return " and ".join(option for setting, option in options.items() if plan.get(setting))

@@ -16,7 +16,12 @@ from axoloci.io.bases import Basis, read_basis
 from axoloci.io.files import sha256, write_json
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.genetics import voxel_genetics as kernel
-from axoloci.tasks.genetics.commands.voxel_model import MODEL, check_latents, file_name
+from axoloci.tasks.genetics.commands.voxel_model import (
+    MODEL,
+    check_latents,
+    check_untransformed,
+    file_name,
+)
 from axoloci.tasks.genetics.covariance_file import read_covariance
 from axoloci.tasks.genetics.heritability import GeneticCovariance
 
@@ -42,10 +47,13 @@ def read_latents_covariance(
     Raises
     ------
     InputError
-        Not such a file, or it lacks latents.
+        Not such a file, it lacks latents, or they were transformed before the association.
     """
-    traits, covariance = read_covariance(path)
+    found = read_covariance(path)
+    traits, covariance = found.traits, found.covariance
     check_latents(latents, traits, path, model_path)
+    advice = "associate the latents as they are, and estimate their heritability again"
+    check_untransformed(found.transformed, path, advice)
     order = [traits.index(name) for name in latents]
     order += [k for k in range(len(traits)) if k not in order]
     both = np.ix_(order, order)
@@ -73,7 +81,7 @@ def voxel_h2(covariance_path: Path, model_path: Path, if_possible: bool, out: Pa
     OUT/voxel_h2.nii.gz and voxel_h2_se.nii.gz, the standard error by block jackknife. They are
     estimates, which are below 0 here and there where the heritability is small.
     """
-    if if_possible and not read_covariance(covariance_path)[0]:
+    if if_possible and not read_covariance(covariance_path).traits:
         log.warning("%s: holds no trait, so there is no map of heritability", covariance_path)
         for name in _outputs("voxel_h2"):  # of an earlier association: no longer true
             (out / name).unlink(missing_ok=True)

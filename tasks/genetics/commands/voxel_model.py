@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError
 from axoloci.io.bases import Basis, read_basis
 from axoloci.io.sumstats import Sumstats, read_sumstats
-from axoloci.tasks.genetics.commands.selection import columns_of, named_traits
+from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, transformed
 
 MODEL = click.option(
     "--model",
@@ -70,12 +69,7 @@ def open_voxel_store(sumstats: Path, model_path: Path, traits: str | None) -> Vo
             f"{sumstats}: some people lack {', '.join(incomplete[:5])}, and voxels need all "
             "latents of the same people; run the association again with --complete-traits"
         )
-    for setting, option in (("rank_normal", "--rank-normal"), ("winsorize", "--winsorize")):
-        if _plan(store).get(setting):
-            raise InputError(
-                f"{sumstats}: the latents were transformed before the association ({option}), so "
-                "that voxels are no combinations of them; associate the latents as they are"
-            )
+    check_untransformed(transformed(store), sumstats, "associate the latents as they are")
     columns = columns_of(store, names)
     sd = store.trait_residual_sd[columns]  # (r,)
     correlation = store.trait_correlation[np.ix_(columns, columns)]
@@ -95,12 +89,13 @@ def check_latents(
         )
 
 
-def _plan(store: Sumstats) -> dict[str, object]:
-    """By which settings the store was made."""
-    path = store.path / "plan.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    plan: dict[str, object] = content.get("plan", {})
-    return plan
+def check_untransformed(options: str, path: Path, advice: str) -> None:
+    """Refuse what is of latents that were transformed, by `options`; "" if they were not."""
+    if options:
+        raise InputError(
+            f"{path}: the latents were transformed before the association ({options}), so that "
+            f"voxels are no combinations of them; {advice}"
+        )
 
 
 def file_name(text: str) -> str:
