@@ -28,6 +28,7 @@ from axoloci.tasks.encoder.model_file import Model, read_model
 from axoloci.tasks.encoder.representation import in_parts
 
 N_PEOPLE = 8  # at whose latents the derivative is taken; time grows with them
+FEWEST_PEOPLE = 2  # the mean map of a single person would be that person's own
 N_CHECKED = 16  # people whose decoded maps tell how far the tangent is from the decoder
 
 log = logging.getLogger("axoloci")
@@ -114,10 +115,10 @@ def linear_share(
 )
 @click.option(
     "--n-people",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=FEWEST_PEOPLE),
     default=N_PEOPLE,
     help="People of --latents at whom the derivative is taken, evenly spread over the table; time "
-    "grows with them.",
+    "grows with them. Two at least: the file holds the mean of their decoded maps, and is shared.",
 )
 @click.option(
     "--device",
@@ -155,16 +156,15 @@ def linearise(
         made(len(codes))
         return network.decode_rows(codes.to(network.mean.device))
 
-    people: list[str] = []
     if latents_path is None:
         with torch.no_grad():
             points = network.encode_rows(network.mean_rows[None]).cpu().numpy()  # (1, r)
     else:
-        points, people = _people(latents_path, model, n_people)
+        points = _some_people(latents_path, model, n_people)
     mean, basis = tangent(decode, points)
     latent_mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)  # (r,)
     share = None
-    if len(points) > 1:
+    if latents_path is not None:
         share = linear_share(decode, points[:N_CHECKED], mean, basis, latent_mean)
         log.info("%.1f%% of the variance of decoded maps is linear in the latents", 100 * share)
     about = {
@@ -174,22 +174,25 @@ def linearise(
         "model": model_path.name,
         "model_sha256": sha256(model_path),
         "latents_sha256": None if latents_path is None else sha256(latents_path),
-        "sample_id": people,  # at whose latents; none: at those of the mean map of the training
+        # at whose latents; 0: at those of the mean map of the training
+        "n_people": 0 if latents_path is None else len(points),
         "linear_share": share,
     }
     mask, affine = autoencoder.mask.cpu().numpy(), np.array(model.about["affine"])
     write_linearised(out, mask, affine, (mean, basis), latent_mean, model.latent_names, about)
     log.info(
         "%s: %d latents, at those of %s",
-        *(out, len(basis), f"{len(people)} people" if people else "the mean map"),
+        *(out, len(basis), f"{about['n_people']} people" if about["n_people"] else "the mean map"),
     )
 
 
-def _people(path: Path, model: Model, n_people: int) -> tuple[NDArray[np.float32], list[str]]:
-    """Latents of some people of a table, (n, r), and who they are."""
+def _some_people(path: Path, model: Model, n_people: int) -> NDArray[np.float32]:
+    """Latents of some people of a table, (n, r)."""
     table = read_traits(path, names=model.latent_names)[model.latent_names].dropna()
-    if table.empty:
-        raise InputError(f"{path}: nobody has all latents; encode the cohort again")
+    if len(table) < FEWEST_PEOPLE:
+        raise InputError(
+            f"{path}: {len(table)} people have all latents, and {FEWEST_PEOPLE} are needed at "
+            "least; encode a larger cohort, or leave out --latents"
+        )
     some = np.unique(np.linspace(0, len(table) - 1, n_people).astype(np.int64))
-    chosen = table.iloc[some]
-    return chosen.to_numpy(np.float32), [str(name) for name in chosen.index]
+    return table.iloc[some].to_numpy(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from safetensors import safe_open
 
 from axoloci.io.bases import Basis, read_basis
 from axoloci.io.files import sha256
@@ -96,6 +98,27 @@ def test_linearise__of_people_is_the_mean_over_them(model: Path, tmp_path: Path)
         maps = read_model(model).representation.decode_rows(torch.from_numpy(chosen)).numpy()
     at = chosen.mean(axis=0)
     np.testing.assert_allclose(found.mean + at @ found.basis, maps.mean(axis=0), atol=1e-5)
+
+
+def test_linearise__tells_no_person_s_id_or_map(model: Path, tmp_path: Path) -> None:
+    latents = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
+    names, ids = read_model(model).latent_names, [f"participant{k}" for k in range(4)]
+    path, out = tmp_path / "latents.parquet", tmp_path / "l.safetensors"
+    write_latents(path, ids, latents, names, sha256(model))
+    linearised(model, out, "--latents", path)
+    assert b"participant" not in out.read_bytes()
+    with safe_open(out, framework="numpy") as file:
+        about = json.loads(file.metadata()["axoloci"])
+    assert (about["n_people"], about["latents_sha256"]) == (4, sha256(path))
+    given = ("linearise", "--model", model, "--out", tmp_path / "one.safetensors")
+    done = run(*given, "--latents", path, "--n-people", 1)
+    assert done.exit_code == 2
+    assert "1 is not in the range x>=2" in done.output
+    write_latents(path, ids[:1], latents[:1], names, sha256(model))
+    done = run(*given, "--latents", path)
+    assert done.exit_code == 1
+    assert "1 people have all latents, and 2 are needed" in done.output
+    assert not (tmp_path / "one.safetensors").exists()
 
 
 def test_linearise__names_missing_latents_and_refuses_a_linear_model(
