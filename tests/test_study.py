@@ -218,6 +218,25 @@ def test_step_settings__the_mixed_model_has_the_traits_and_covariates_alone() ->
     assert listed["mixed_model"] == listed["gwas"] == {"covariate": ["age", "PC1", "PC2"]}
 
 
+@pytest.mark.parametrize(
+    ("gwas", "follows"),
+    [
+        ({}, ["signals", "heritability", "voxels"]),
+        ({"mixed_model": True}, ["heritability", "voxels"]),
+        ({"rank_normal": "values"}, ["signals", "heritability"]),
+        ({"winsorize": 4, "mixed_model": True}, ["heritability"]),
+    ],
+)
+def test_follows__voxels_are_of_latents_as_they_are(
+    gwas: dict[str, Any], follows: list[str]
+) -> None:
+    content = {"out": "o", "bids": "b", "gwas": gwas}
+    assert parse_settings(content, "x", Path()).follows == follows
+    content["genetics"] = {"heritability": False}
+    without = parse_settings(content, "x", Path()).follows
+    assert without == [name for name in follows if name != "heritability"]
+
+
 def test_step_settings__how_the_encoder_computes_reaches_the_commands() -> None:
     asked = {
         **{"udip_fa": True, "precision": "bfloat16", "recompute": True},

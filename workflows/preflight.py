@@ -217,6 +217,11 @@ def check(
             "adjusted for; add PC1:PC10, say, or set mixed_model = true, if people differ in it"
         )
     made = settings.representations()
+    if made and gwas.transforms and settings.genetics.voxels:
+        found.warnings.append(
+            f"no maps of voxels are made, for 'gwas.{gwas.transforms[0]}' changes the latents, and "
+            "voxels are combinations of the latents as they are; set voxels = false in [genetics]"
+        )
     if made and "linear" not in made and settings.linear != LinearSettings():
         found.warnings.append(
             "'linear' is of no use: 'encoder.representations' does not name the linear one"

@@ -373,6 +373,11 @@ class GwasSettings(Section):
         return {key: path for key in keys if (path := getattr(self, key)) is not None}
 
     @property
+    def transforms(self) -> list[str]:
+        """Keys that change the values of the traits before they are tested."""
+        return [key for key in ("winsorize", "rank_normal") if getattr(self, key) is not None]
+
+    @property
     def columns(self) -> tuple[str, ...] | None:
         """Covariates that are named, the components that are made apart; None means all."""
         if self.model is None:
@@ -567,10 +572,13 @@ class StudySettings(Inputs):
         """What follows the association and its loci, by keys of `[genetics]`.
 
         What a mixed model leaves of the traits is no phenotype of its own, so nothing is regressed
-        on more variants.
+        on more variants. Of transformed latents voxels are no combinations.
         """
-        possible = ("heritability", "voxels") if self.gwas.mixed_model else FOLLOWING
-        return [name for name in possible if getattr(self.genetics, name)]
+        impossible = {"signals"} if self.gwas.mixed_model else set()
+        impossible |= {"voxels"} if self.gwas.transforms else set()
+        return [
+            name for name in FOLLOWING if name not in impossible and getattr(self.genetics, name)
+        ]
 
     def atlas(self) -> Path | None:
         """The atlas whose labels make the linear representation, if they do."""

@@ -983,6 +983,10 @@ WARNINGS: dict[str, tuple[Callable[[Site], Any], str]] = {
         gwas(model="age", n_pcs=2),
         "'gwas.model' names none of the components PC1 to PC2",
     ),
+    "no maps of voxels": (
+        gwas(rank_normal="values"),
+        "no maps of voxels are made, for 'gwas.rank_normal' changes the latents",
+    ),
     "few degrees of freedom": (
         gwas(n_pcs=11),
         "leave 7 degrees of freedom: effects will look large by chance",
