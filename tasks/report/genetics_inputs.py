@@ -17,6 +17,8 @@ from axoloci.io.nifti import read_header, read_nifti
 from axoloci.tasks.report.inputs import Inputs, Results, read_tsv
 
 OF_HERITABILITY = ("n_probes", "n_blocks")  # settings that the methods section tells
+OF_MAPS = ("exact", "linearised")  # columns that tell yes or no of each map
+NOT_LINEAR = "the autoencoder's decoder is not linear"
 HERITABILITY_COLUMNS = (
     *("trait", "h2", "h2_se", "lambda_gc", "h2_ldsc", "h2_ldsc_se", "intercept", "intercept_se"),
 )
@@ -81,6 +83,8 @@ def read_heritability(own: Results) -> pd.DataFrame:
         if file is None:
             continue
         table = read_tsv(file, "heritability")
+        if table.empty:  # of too few variants, say
+            continue
         if (twice := table["trait"][table["trait"].duplicated()]).size:
             raise InputError(f"{file}: the trait {twice.iloc[0]} occurs twice")
         known = [name for name in HERITABILITY_COLUMNS if name in table]
@@ -242,36 +246,66 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
     Returns
     -------
     facts
-        Of what is there: `heritability` (`pairs`: with genetic correlations; settings of the
-        estimator), `ldsc` (`pairs`), `signals`, and `voxels` (`effects`,
-        `h2`, `linearised`).
+        Of what is there, tables without a row not counted: `heritability` (`pairs`: with genetic
+        correlations; settings of the estimator), `ldsc` (`pairs`), `signals`, and `voxels`
+        (`effects`, `h2`, `linearised`; `n_maps`, `n_exact`: of those variants with exact standard
+        errors; `because`: why those of others are approximate).
 
     Raises
     ------
     InputError
-        Settings that are not JSON.
+        Settings that are not JSON, or a malformed table.
     """
     facts: dict[str, dict[str, Any]] = {}
     for name, own in given.parts.items():
-        if own.heritability is not None:
+        if own.heritability is not None and _has_rows(own.heritability, "heritability"):
             beside = own.heritability.with_suffix(".json")
             about = _settings(beside) if beside.is_file() else {}
             facts["heritability"] = {
-                "pairs": own.genetic_correlation is not None,
+                "pairs": own.genetic_correlation is not None
+                and _has_rows(own.genetic_correlation, "genetic_correlation"),
                 **{key: about[key] for key in OF_HERITABILITY if key in about},
             }
         if own.ldsc is not None:
             facts["ldsc"] = {"pairs": (own.ldsc / "genetic_correlation.tsv").is_file()}
         if own.signals is not None:
             facts["signals"] = {}
-        if own.voxels is not None or own.voxel_h2 is not None:
-            before = facts.get("voxels", {})
-            facts["voxels"] = {
-                "effects": bool(before.get("effects")) or own.voxels is not None,
-                "h2": bool(before.get("h2")) or own.voxel_h2 is not None,
-                "linearised": bool(before.get("linearised")) or name == "autoencoder",
-            }
+        index = None if own.voxels is None else read_tsv(own.voxels / "index.tsv", "voxels")
+        effects = index is not None and not index.empty
+        if effects or own.voxel_h2 is not None:
+            done = facts.setdefault(
+                "voxels",
+                {
+                    **{"effects": False, "h2": False, "linearised": False},
+                    **{"n_maps": 0, "n_exact": 0, "because": []},
+                },
+            )
+            done["effects"] |= effects
+            done["h2"] |= own.voxel_h2 is not None
+            done["linearised"] |= name == "autoencoder"
+            if own.voxels is not None and index is not None:
+                _add_exactness(done, own.voxels, index)
     return facts
+
+
+def _has_rows(path: Path, kind: str) -> bool:
+    """Whether a table has any: one that is made wherever it can be may be empty."""
+    return not read_tsv(path, kind).empty
+
+
+def _add_exactness(done: dict[str, Any], folder: Path, index: pd.DataFrame) -> None:
+    """How many of the maps in a folder have exact standard errors, and why others have not."""
+    told = {name: index.get(name, pd.Series("", index.index)) == "yes" for name in OF_MAPS}
+    done["linearised"] |= bool(told["linearised"].any())
+    done["n_maps"] += len(index)
+    done["n_exact"] += int((told["exact"] & ~told["linearised"]).sum())
+    because = dict.fromkeys(done["because"])
+    for prefix in index["prefix"][~told["exact"]]:
+        if (beside := folder / f"{prefix}.json").is_file():
+            because |= dict.fromkeys(_settings(beside).get("approximate_because", []))
+    if told["linearised"].any():
+        because |= dict.fromkeys([NOT_LINEAR])
+    done["because"] = list(because)
 
 
 def _settings(path: Path) -> dict[str, Any]:

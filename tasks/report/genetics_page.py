@@ -445,8 +445,8 @@ def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
         f"{page.measure}, from the effects on the traits; lines mark the peak, voxels with "
         f"−log₁₀ p below {MAP_FLOOR:g} are not coloured. Left of the picture is left of the person."
         + (
-            " The decoder was taken as linear around the mean latents, so these maps are an "
-            "approximation."
+            " The decoder was taken as linear, by its mean derivative at some people's latents, so "
+            "these maps are an approximation."
             if "linearised" in table and (table["linearised"] == "yes").any()
             else ""
         )

@@ -543,11 +543,12 @@ def _loci(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     done = facts.get("loci")
     if done is None:
         return []
+    people = "the people of a reference panel" if done.get("reference") else "the people analysed"
     return [
         f"Lead variants (p ≤ {power(done['p_threshold'])}) were found by clumping as in PLINK "
         f"{cite('purcell')} (r² > {done['clump_r2']:g} within {done['clump_kb']:g} kb, "
-        f"p ≤ {power(done['secondary_p'])} of the variants that belong to a lead), with r² of "
-        f"haplotype frequencies at maximum likelihood {cite('gaunt')} in the people analysed; "
+        f"p < {power(done['secondary_p'])} of the variants that belong to a lead), with r² of "
+        f"haplotype frequencies at maximum likelihood {cite('gaunt')} in {people}; "
         f"clumps at most {done['merge_kb']:g} kb apart were joined to loci.",
         *[
             "At each locus its leads were added as covariates one after the other, and the joint "
@@ -625,13 +626,28 @@ def _voxels(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
     ]
     linear = "a linear representation's basis"
     if done.get("linearised"):
-        linear += ", or the tangent of the autoencoder's decoder at the mean latents,"
+        linear += ", or the mean derivative of the autoencoder's decoder at some people's latents,"
     told, were = _list(what), "were" if done["effects"] else "was"
     return [
         f"{told[0].upper()}{told[1:]} {were} computed from those of the latents and {linear} as in "
-        f"RVGA {cite('fang')}"
-        + (", with exact standard errors in place of its approximation." * done["effects"] or ".")
+        f"RVGA {cite('fang')}{_exactness(done)}."
     ]
+
+
+def _exactness(done: Mapping[str, Any]) -> str:
+    """Of how many maps of variants the standard errors are exact, as the end of a sentence."""
+    n_maps, n_exact = done.get("n_maps", 0), done.get("n_exact", 0)
+    why = f": {'; '.join(done['because'])}" if done.get("because") else ""
+    if not done["effects"] or not n_maps:
+        return ""
+    if n_exact == n_maps:
+        return ", with exact standard errors in place of its approximation"
+    if not n_exact:
+        return f"; standard errors are approximate{why}"
+    return (
+        f", with exact standard errors in place of its approximation for {n_exact:,} of {n_maps:,} "
+        f"maps; those of the others are approximate{why}"
+    )
 
 
 def _software(

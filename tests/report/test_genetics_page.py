@@ -24,6 +24,8 @@ from axoloci.io.packing import write_cohort
 from axoloci.io.sumstats import SumstatsBlock, SumstatsWriter, plan_parts, read_sumstats
 from axoloci.tasks.report import genetics_figures, genetics_page
 from axoloci.tasks.report.cli import main
+from axoloci.tasks.report.genetics_inputs import NOT_LINEAR, genetics_facts
+from axoloci.tasks.report.inputs import Inputs, Results
 from axoloci.tasks.report.trait_scan import scan_traits, trait_quantiles
 
 N = 1000  # people
@@ -392,6 +394,47 @@ def test_make__methods_tell_what_was_done(html: str) -> None:
         "doi:10.1038/ng.3406", "doi:10.1038/s41467-026-69816-z", "doi:10.1038/s41467-020-17368-1",
     ):  # fmt: skip
         assert words in text
+
+
+def test_make__empty_tables_are_no_heritability(inputs: Path, tmp_path: Path) -> None:
+    """As `axoloci-genetics heritability --if-possible` leaves them."""
+    (tmp_path / "h2.tsv").write_text("trait\th2\th2_se\tlambda_gc\n")
+    (tmp_path / "h2.json").write_text('{"n_probes": 10, "n_blocks": 0}')
+    (tmp_path / "rg.tsv").write_text("trait_1\ttrait_2\trg\n")
+    (tmp_path / "voxels").mkdir()
+    (tmp_path / "voxels" / "index.tsv").write_text(INDEX + "\n")
+    empty = {"heritability": "h2.tsv", "genetic_correlation": "rg.tsv", "voxels": "voxels"}
+    empty = {name: str(tmp_path / file) for name, file in empty.items()}
+    page = made(with_only(inputs, "empty.json", facts={}, **empty), tmp_path / "r.html")
+    for word in ("Heritability", "heritabilit", "Genetic", "voxel"):
+        assert word not in page
+    given = with_only(inputs, "empty.json", facts={}, ldsc="ldsc", **empty)
+    page = made(given, tmp_path / "r.html")
+    assert re.search(r"SNP heritability of 9 \w+, LD score regression", page)
+    assert "Haseman" not in page
+    assert "also estimated" not in page
+
+
+def test_genetics_facts__tell_which_standard_errors_are_exact(tmp_path: Path) -> None:
+    about = {"locus": 1, "variant_id": "rs1", "peak_x": 0, "peak_y": 0, "peak_z": 0}
+    parts = {}
+    for name, exact in (("linear", ["yes", "no", "no"]), ("autoencoder", ["yes"])):
+        rows = [{**about, "prefix": f"m{k}", "exact": told} for k, told in enumerate(exact)]
+        linearised = "yes" if name == "autoencoder" else "no"
+        (tmp_path / name).mkdir()
+        pd.DataFrame(rows).assign(linearised=linearised).to_csv(
+            tmp_path / name / "index.tsv", sep="\t", index=False
+        )
+        parts[name] = Results(voxels=tmp_path / name)
+    for k, reasons in ((1, ["x"]), (2, ["x", "y"])):
+        (tmp_path / "linear" / f"m{k}.json").write_text(
+            json.dumps({"approximate_because": reasons})
+        )
+    done = genetics_facts(Inputs(title="t", representations=parts))["voxels"]
+    assert done == {
+        **{"effects": True, "h2": False, "linearised": True, "n_maps": 4, "n_exact": 1},
+        "because": ["x", "y", NOT_LINEAR],
+    }
 
 
 def test_make__without_them_nothing_is_said_of_genetics(inputs: Path, tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ OF_GENETICS = {name: FACTS[name] for name in ("encoder", "gwas", "loci")} | {
     "signals": {},
     "heritability": {"pairs": True, "n_probes": 10, "n_blocks": 200},
     "ldsc": {"pairs": True},
-    "voxels": {"effects": True, "h2": True, "linearised": True},
+    "voxels": {
+        **{"effects": True, "h2": True, "linearised": True},
+        **{"n_maps": 3, "n_exact": 3, "because": []},
+    },
 }
 OTHERWISE = FACTS | {"dti": FACTS["dti"] | {"method": "RESTORE"}}
 VERSIONS = {"axoloci": "0.1.0", "dipy": "1.12.1", "torch": "2.13.0", "pydra": "1.0a12"}
@@ -317,7 +320,15 @@ def test_methods_text__says_by_what_scans_were_left_out() -> None:
         ("voxels", None, "Haseman", "voxel"),
         ("voxels", {"h2": False}, "Effects of lead variants on each voxel were", "ity of each"),
         ("voxels", {"effects": False}, "The SNP heritability of each voxel was", "exact standard"),
-        ("voxels", {"linearised": False}, "a linear representation's basis", "tangent"),
+        ("voxels", {"linearised": False}, "a linear representation's basis", "mean derivative"),
+        ("voxels", {"n_exact": 0, "because": ["a mixed model"]},
+         "; standard errors are approximate: a mixed model.", "exact standard errors"),
+        ("voxels", {"n_exact": 1, "because": ["a", "b"]},
+         "errors in place of its approximation for 1 of 3 maps; those of the others are "
+         "approximate: a; b.", "its approximation."),
+        ("loci", {"reference": "panel.bed"}, "in the people of a reference panel",
+         "in the people analysed"),
+        ("loci", {"secondary_p": 0.001}, "p < 0.001 of the variants that belong", "p < 0.01 of"),
     ],
 )  # fmt: skip
 def test_methods_text__tells_the_genetics_that_was_done(
