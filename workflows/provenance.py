@@ -105,7 +105,14 @@ FOLDERS = {  # made by many jobs or in many files: each stands for all that lies
     "group/sumstats/": ("β and SE of each latent, Parquet, one folder a chromosome", "gwas"),
     "logs/": ("One log and one job record a step", ""),
 }
-USES = {  # outputs that a job reads; {of} is the folder of its representation, * that of any
+OF_REPORT = (  # results of each representation that its page shows
+    *("history.tsv", "quality.tsv", "examples.npz", "joint.parquet", "loci.tsv", "regions.parquet"),
+    *("signals.tsv", "heritability.tsv", "genetic_correlation.tsv", "voxels/index.tsv"),
+    *("voxel_h2.nii.gz", "voxel_h2_se.nii.gz"),
+)
+# Outputs that a job reads; {of} is the folder of its representation, * that of any, {basis} what
+# the representation adds to maps: its model, or the tangent of that.
+USES = {
     "dti": ("#maps",),
     "normalize": ("#maps",),
     "page": ("#maps",),
@@ -122,30 +129,31 @@ USES = {  # outputs that a job reads; {of} is the folder of its representation, 
     "signals": ("group/{of}loci.tsv", "group/{of}latents.parquet", "group/pcs.tsv"),
     "heritability": ("group/sumstats/",),
     "linearise": ("group/{of}model.safetensors", "group/{of}latents.parquet"),
-    "voxels": ("group/sumstats/", "group/{of}loci.tsv"),
-    "voxelh2": ("group/{of}genetic_covariance.npz",),
+    "voxels": ("group/sumstats/", "group/{of}loci.tsv", "group/{basis}"),
+    "voxelh2": ("group/{of}genetic_covariance.npz", "group/{basis}"),
     "qc": ("scans.tsv", "qc.tsv"),
     "report": (
         "scans.tsv",
         "qc.tsv",
-        "group/cohort.zarr/",
-        *("group/joint.parquet", "group/loci.tsv"),
-        *("group/*/joint.parquet", "group/*/loci.tsv"),
+        *("group/cohort.zarr/", "group/samples_qc.tsv", "group/sumstats/"),
+        *(f"group/{name}" for name in OF_REPORT),
+        *(f"group/*/{name}" for name in OF_REPORT),
     ),
 }
+OF_MODELS = ("encode", "linearise", "voxels", "voxelh2")  # jobs that are given one
 # Inputs of a job that another cohort of the study has made, by the option of its command.
 FROM_OTHERS = (
-    ("encode", "--model", "", "The model of the maps"),
+    *((job, "--model", "", "The model of the maps") for job in OF_MODELS),
     ("replicate", "--loci", "", "Loci of the discovery"),
     (
         *("replicate", "--discovery", "sumstats.json"),
         "Manifest of the discovery's summary statistics",
     ),
 )
-VARIANT_LISTS = (  # keys of the study file, the job that reads each, what it is
-    ("extract", "gwas", "Variants that are tested"),
-    ("exclude", "gwas", "Variants that are not tested"),
-    ("mixed_model_extract", "ridge", "Variants that predict in the mixed model"),
+VARIANT_LISTS = (  # keys of the study file, the jobs that read each, what it is
+    ("extract", ("gwas", "signals"), "Variants that are tested"),
+    ("exclude", ("gwas", "signals"), "Variants that are not tested"),
+    ("mixed_model_extract", ("ridge",), "Variants that predict in the mixed model"),
 )
 OF_TRAINING = (
     *("n_train", "n_validation", "epochs_trained", "weights_of_epoch"),
@@ -493,13 +501,25 @@ class _Crate:
         """What the study was given; by the job that reads it."""
         given = self.settings
         inputs: dict[str, list[Any]] = {}
+        ends = [f"_{name}" for name in given.representations()] or [""]
 
         def give(path: Path, name: str, *jobs: str, digest: bool = True) -> None:
             if path.is_file():  # genotypes are not needed to process the scans
                 uri = path.absolute().as_uri()
                 entity = self.add_file(path, name, identifier=uri, digest=digest)
                 for job in jobs:
-                    inputs.setdefault(job, []).append(entity)
+                    for end in ends if job in ("loci", "signals") else ("",):
+                        inputs.setdefault(f"{job}{end}", []).append(entity)
+
+        def give_genotypes(prefix: Path, of: str, *jobs: str) -> None:
+            for part in genotype_set(prefix).parts:
+                for path, name in (
+                    (part.data, "Genotypes"),
+                    (part.variants, "Variants"),
+                    (part.samples, "People"),
+                ):
+                    if path is not None:
+                        give(path, f"{name}{of}", *jobs, digest=path != part.data)
 
         (source,) = given.sources
         first = "pack" if given.start == "encoder" else given.start
@@ -525,28 +545,23 @@ class _Crate:
             give(given.normalize.mask, "Voxels that are kept", "pack")
         if (atlas := given.atlas()) is not None:
             give(atlas, "Atlas of the linear representation", "train_linear")
-        ends = [f"_{name}" for name in given.representations()] or [""]
         for (kind, option, part, name), end in product(FROM_OTHERS, ends):
             path = _given_to(self.paths, job := f"{kind}{end}", option)
             if path is not None and not path.is_relative_to(self.paths.out):
                 give(path / part, name, job)
         if given.covariates is not None:
-            give(given.covariates, "Covariates", "ridge", "gwas")
-        for key, job, name in VARIANT_LISTS:
+            give(given.covariates, "Covariates", "ridge", "gwas", "signals")
+        for key, jobs, name in VARIANT_LISTS:
             if (path := given.gwas.variant_lists.get(key)) is not None:
-                give(path, name, job)
+                give(path, name, *jobs)
         if given.genetics.genes is not None:
             give(given.genetics.genes, "Genes", "loci")
+        panel = given.genetics.reference
+        if panel is not None:
+            give_genotypes(panel, " of the reference panel", "loci")
         if given.genotypes is not None:
-            for files in genotype_set(given.genotypes).parts:
-                for path, name in (
-                    (files.data, "Genotypes"),
-                    (files.variants, "Variants"),
-                    (files.samples, "People"),
-                ):
-                    if path is not None:
-                        jobs = ("pca", "samples", "ridge", "gwas", "loci", "signals")
-                        give(path, name, *jobs, digest=path != files.data)
+            of_all = ("pca", "samples", "ridge", "gwas", "signals")
+            give_genotypes(given.genotypes, "", *of_all, *(["loci"] if panel is None else []))
         return inputs
 
     def outputs(self) -> dict[str, tuple[str, bool, str]]:
@@ -560,13 +575,14 @@ class _Crate:
 
     def used(self, job: str) -> list[str]:
         """Outputs that a job of the cohort reads, by path."""
-        kind, _, of = job.partition("_")  # export_latent_000, joint_linear
+        kind, _, of = job.removesuffix("-shareable").partition("_")  # export_latent_000
         all_of = self.settings.representations()
         folder = f"{of}/" if of in all_of else ""
+        basis = f"{folder}{'linearised' if of == 'autoencoder' else 'model'}.safetensors"
         names = []
         for name in USES.get(kind, ("#maps",) if job in self.settings.extra else ()):
             own = [name.replace("*", one) for one in all_of] if "*" in name else [name]
-            names += [one.replace("{of}", folder) for one in own]
+            names += [one.replace("{of}", folder).replace("{basis}", basis) for one in own]
         return names
 
     def add_outputs(self) -> dict[str, list[Any]]:
@@ -724,7 +740,17 @@ class _Crate:
         group += ["pca"] if self.settings.gwas.n_pcs else []
         group += ["samples", *(["ridge"] if self.settings.gwas.mixed_model else []), "gwas"]
         group += [f"export_{trait}" for trait in self.settings.gwas.export]
-        group += [f"{job}{end}" for end in ends for job in ("joint", "loci", "replicate")]
+        follows = [
+            job
+            for name, jobs in (
+                ("signals", ("signals",)),
+                ("heritability", ("heritability",)),
+                ("voxels", ("linearise", "voxels", "voxelh2")),
+            )
+            if name in self.settings.follows
+            for job in jobs
+        ]
+        group += [f"{job}{end}" for end in ends for job in ("joint", "loci", *follows, "replicate")]
         group += ["qc", "report"]
         group += ["report-shareable"] if self.paths.shareable.exists() else []
         kinds: dict[str, list[dict[str, Any]]] = {name: [] for name in (*steps, *group)}

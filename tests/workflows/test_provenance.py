@@ -294,6 +294,51 @@ def test_write_crate__a_kind_of_job_is_one_action(study: Study) -> None:
     assert made == ["group/linear/model.safetensors"]
 
 
+def test_write_crate__what_follows_the_loci_has_its_inputs(study: Study) -> None:
+    settings, paths, scans, outcomes = study
+    folder = paths.out.parent
+    for name in ("p.bed", "p.bim", "p.fam", "genes.tsv", "tested.txt"):
+        (folder / name).write_text(name)
+    for name in ("linear", "autoencoder"):
+        for file in ("regions.parquet", "genetic_covariance.npz", "voxels/index.tsv"):
+            (paths.results(name) / file).parent.mkdir(exist_ok=True)
+            (paths.results(name) / file).write_text("x")
+        for job in ("loci", "signals", "heritability", "voxels", "voxelh2"):
+            write_record(paths.logs / "group", f"{job}_{name}", "genetics")
+    (paths.results("autoencoder") / "linearised.safetensors").write_text("x")
+    for job, step in (("linearise_autoencoder", "encoder"), ("report", "report")):
+        write_record(paths.logs / "group", job, step)
+    genetics = settings.genetics.model_copy(
+        update={"reference": folder / "p", "genes": folder / "genes.tsv"}
+    )
+    gwas = settings.gwas.model_copy(update={"extract": folder / "tested.txt"})
+    chosen = settings.model_copy(update={"genetics": genetics, "gwas": gwas})
+    entities = graph((chosen, paths, scans, outcomes))
+
+    def read(job: str) -> set[str]:
+        return {
+            target.split("/my%20study/")[-1]
+            for target in references(entities[f"#job-{job}"]["object"])
+        }
+
+    panel, own = {"p.bed", "p.bim", "p.fam"}, {"g.bed", "g.bim", "g.fam"}
+    assert read("loci_linear") == panel | {"genes.tsv", "group/sumstats/"}
+    with_lists = {"covariates.tsv", "tested.txt", "group/linear/loci.tsv"}
+    assert read("signals_linear") == own | with_lists | {"group/linear/latents.parquet"}
+    assert {"group/linear/model.safetensors"} == {
+        name for name in read("voxels_linear") if name.endswith(".safetensors")
+    }
+    for job in ("voxels", "voxelh2"):
+        assert "group/autoencoder/linearised.safetensors" in read(f"{job}_autoencoder")
+        assert "group/autoencoder/model.safetensors" not in read(f"{job}_autoencoder")
+    of_page = {"group/sumstats/", "group/linear/regions.parquet", "group/linear/voxels/index.tsv"}
+    assert of_page <= read("report")
+    without = chosen.model_copy(update={"genetics": genetics.model_copy(update={"voxels": False})})
+    entities = graph((without, paths, scans, outcomes))
+    assert "#job-voxels_linear" not in entities
+    assert "#job-heritability_linear" in entities
+
+
 def test_write_crate__all_jobs_of_a_kind_failed(study: Study) -> None:
     for who in PEOPLE:
         write_record(study[1].logs / f"sub-{who}", "preprocess", "preprocess", exit_code=-9)
