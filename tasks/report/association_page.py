@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.tasks.report import figures, genetics_figures, kernel
 from axoloci.tasks.report.content import MAX_ROWS, Page, Part
 from axoloci.tasks.report.document import LAST, Cell, Table, number_cell, picture, plural
-from axoloci.tasks.report.genetics_inputs import genetics_facts
+from axoloci.tasks.report.genetics_inputs import genetics_facts, read_settings
 from axoloci.tasks.report.inputs import (
     Inputs,
     Joint,
@@ -153,14 +153,13 @@ def _add_replicated(page: Page, part: Part, replication: Path, loci: Path | None
         return
     tested = table[table["replicated"].isin(["yes", "no"])]
     n_yes = int((tested["replicated"] == "yes").sum())
-    n_same = int((tested["r"] > 0).sum())
     page.tiles.append(
         (f"{n_yes:,} of {len(tested):,}", part.of("loci replicated"), "one-sided, Bonferroni")
     )
     part.sentences["replication"] = (
         "Each lead variant was tested in other people by the combination of traits that it changed "
-        f"in the discovery: {n_yes:,} of {len(tested):,} replicated, {n_same:,} had the same "
-        "direction. The correlation r is above 0 where the direction is the discovery's."
+        f"in the discovery: {n_yes:,} of {len(tested):,} replicated{_directions(replication)}. The "
+        "correlation r is above 0 where the direction is the discovery's."
     )
     part.replication = Table(
         ["variant", "place", "people", "r", "−log₁₀ p, one-sided", "replicated"],
@@ -185,34 +184,36 @@ def _add_scatter(part: Part, table: pd.DataFrame, loci: pd.DataFrame) -> None:
     """Correlations of the leads with the traits in the discovery and in other people."""
     if "joint_r2" not in loci:
         return
-    both = table.merge(
-        loci[["chromosome", "base_pair_location", "variant_id", "joint_r2"]],
-        on=["chromosome", "base_pair_location", "variant_id"],
-    )
+    variant = [name for name in VARIANT_COLUMNS if name in table and name in loci]
+    both = table.merge(loci[[*variant, "joint_r2"]], on=variant)
     both = both[np.isfinite(both["r"]) & (both["n"] > 2) & (both["joint_r2"] >= 0)]
     if both.empty:
         return
     discovery = np.sqrt(both["joint_r2"].to_numpy(np.float64))  # (n_leads,)
     r, n = both["r"].to_numpy(np.float64), both["n"].to_numpy(np.float64)
     se = np.sqrt((1 - np.minimum(r * r, 1)) / (n - 2))
-    n_same, p = int((r > 0).sum()), sign_test(r)
+    n_same = int((r > 0).sum())
     part.pictures["replication"] = picture(
         genetics_figures.replication(discovery, r, se, (both["replicated"] == "yes").to_numpy()),
         f"Correlation of {len(both):,} leads with the traits in other people against that in the "
         f"discovery: {n_same:,} in the same direction.",
         f"Each lead's correlation with its combination of traits: the discovery's, which chose the "
         f"combination and so is too high, against that of other people. Dashed line: equal. "
-        f"{n_same:,} of {len(both):,} have the same direction (sign test, p\u00a0=\u00a0"
-        f"{power(p)}).",
+        f"{n_same:,} of {len(both):,} have the same direction.",
         wide=False,
     )
 
 
-def sign_test(r: NDArray[np.float64]) -> float:
-    """One-sided p of as many positive effects or more, if signs were random."""
-    from scipy import stats
-
-    return float(stats.binomtest(int((r > 0).sum()), len(r), alternative="greater").pvalue)
+def _directions(replication: Path) -> str:
+    """How many leads had the discovery's direction, as the summary beside the table tells."""
+    beside = replication.with_suffix(".json")
+    about = read_settings(beside) if beside.is_file() else {}
+    if not {"n_same_direction", "p_sign_test"} <= about.keys():
+        return ""
+    return (
+        f", {about['n_same_direction']:,} had the same direction (sign test, p\u00a0=\u00a0"
+        f"{power(about['p_sign_test'])})"
+    )
 
 
 def _add_people(page: Page, given: Inputs, facts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -260,7 +260,7 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
     for name, own in given.parts.items():
         if own.heritability is not None and _has_rows(own.heritability, "heritability"):
             beside = own.heritability.with_suffix(".json")
-            about = _settings(beside) if beside.is_file() else {}
+            about = read_settings(beside) if beside.is_file() else {}
             facts["heritability"] = {
                 "pairs": own.genetic_correlation is not None
                 and _has_rows(own.genetic_correlation, "genetic_correlation"),
@@ -302,13 +302,13 @@ def _add_exactness(done: dict[str, Any], folder: Path, index: pd.DataFrame) -> N
     because = dict.fromkeys(done["because"])
     for prefix in index["prefix"][~told["exact"]]:
         if (beside := folder / f"{prefix}.json").is_file():
-            because |= dict.fromkeys(_settings(beside).get("approximate_because", []))
+            because |= dict.fromkeys(read_settings(beside).get("approximate_because", []))
     if told["linearised"].any():
         because |= dict.fromkeys([NOT_LINEAR])
     done["because"] = list(because)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises

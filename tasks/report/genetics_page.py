@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy.spatial.distance import squareform
 
 from axoloci.command import progress
 from axoloci.errors import InputError
+from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.sumstats import read_sumstats
 from axoloci.tasks.report import genetics_figures, kernel
 from axoloci.tasks.report.association_page import nearest_gene
@@ -51,6 +53,7 @@ from axoloci.tasks.report.trait_scan import scan_traits, trait_quantiles
 
 USELESS_SE = 0.3  # of a heritability, which is from 0 to 1
 MAX_LOCI = 20  # of which pictures are drawn
+MOST_CELLS = 150  # traits of a matrix whose values the page holds: 0.2 MB of them
 MAP_FLOOR = 2.0  # −log10 p below which a voxel is not coloured
 
 
@@ -75,14 +78,13 @@ def _add_traits(part: Part, own: Results, word: str) -> None:
         )
     columns = [store.traits.index(name) for name in traits]
     n_parts = len(store.info["parts"])
-    scan = scan_traits(progress(store.blocks(), "single traits", n_parts), columns)
+    threshold = read_threshold(own.loci)
+    line = float(-np.log10(threshold))
+    scan = scan_traits(progress(store.blocks(), "single traits", n_parts), columns, line)
     if scan.position.size == 0:
         part.sentences["traits"] = f"No variant could be tested for any {word}."
         return
-    inflation = store.inflation()[columns]
-    threshold = read_threshold(own.loci)
-    line = float(-np.log10(threshold))
-    hits = np.array([int((tail >= line).sum()) for tail in scan.tails])
+    inflation, hits = store.inflation()[columns], scan.hits
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
     part.sentences["traits"] = (
         f"Each of {len(traits):,} {plural(len(traits), word)} alone: {int((hits > 0).sum()):,} "
@@ -193,7 +195,7 @@ def _add_regions(part: Part, own: Results, signals: pd.DataFrame | None) -> None
     line = float(-np.log10(read_threshold(own.loci)))
     for row in shown.to_dict("records"):
         rows, name = found[int(row["locus"])], str(row["variant_id"])
-        lead = np.flatnonzero(rows["variant_id"].astype(str) == name)
+        lead = np.flatnonzero(is_variant(rows, row))
         if not len(lead):
             raise InputError(
                 f"{own.regions}: locus {row['locus']} lacks its lead {name} of {own.loci}; make "
@@ -201,18 +203,21 @@ def _add_regions(part: Part, own: Results, signals: pd.DataFrame | None) -> None
             )
         left = []
         if signals is not None:
-            mine = signals[(signals["locus"] == row["locus"]) & (signals["variant_id"] != name)]
+            mine = signals[(signals["locus"] == row["locus"]) & ~is_variant(signals, row)]
             left = [
                 (float(one["base_pair_location"]), f"round {one['round']:.0f}")
                 for one in mine.to_dict("records")
             ]
+        # of several alleles at one place, whose variants may have one name, that of the same p
+        strength = rows["neg_log10_p"].to_numpy(np.float64)
+        at = int(lead[np.argmin(np.abs(strength[lead] - row["neg_log10_p"]))])
         position = rows["base_pair_location"].to_numpy()
         gene = nearest_gene(row)
         figure = genetics_figures.region(
             position,
-            rows["neg_log10_p"].to_numpy(np.float64),
+            strength,
             rows["r2"].to_numpy(np.float64),
-            int(lead[0]),
+            at,
             left,
             line,
             str(row["chromosome"]),
@@ -236,6 +241,18 @@ def _add_regions(part: Part, own: Results, signals: pd.DataFrame | None) -> None
     if more > 0:
         said.append(f"The {MAX_LOCI} most significant loci; {more:,} others are in the tables.")
     part.sentences["regions"] = " ".join(said)
+
+
+def is_variant(table: pd.DataFrame, variant: Mapping[Any, Any]) -> NDArray[np.bool_]:
+    """Rows of a variant: alike in all of place, name and alleles that both tell.
+
+    Its name alone would not do, for many variants of a file may be named ".".
+    """
+    same = np.ones(len(table), dtype=bool)
+    for name in VARIANT_COLUMNS:
+        if name in table and name in variant:
+            same &= (table[name] == variant[name]).to_numpy()
+    return same
 
 
 def add_heritability(page: Page, given: Inputs) -> None:
@@ -337,13 +354,17 @@ def _add_correlations(part: Part, found: Correlations) -> None:
     )
     figure, box = genetics_figures.correlations(genetic, phenotypic, significant, traits)
     first = found.table.iloc[0]
-    cells = {
-        "box": [round(edge, 4) for edge in box],
-        "names": traits,
-        "below": _rounded(genetic),
-        "above": _rounded(phenotypic),
-        "words": ["genetic correlation", "phenotypic correlation"],
-    }
+    cells = (
+        {
+            "box": [round(edge, 4) for edge in box],
+            "names": traits,
+            "below": _rounded(genetic),
+            "above": _rounded(phenotypic),
+            "words": ["genetic correlation", "phenotypic correlation"],
+        }
+        if len(traits) <= MOST_CELLS
+        else None
+    )
     part.pictures["correlations"] = picture(
         figure,
         f"Matrix of genetic and phenotypic correlations of {len(traits):,} traits; the clearest "
@@ -352,7 +373,7 @@ def _add_correlations(part: Part, found: Correlations) -> None:
         f"p < 0.05/{n_pairs:,}. Traits are in the order of hierarchical clustering (average "
         "linkage) by the size of their genetic correlations, whatever the sign.",
         wide=False,
-        cells=json.dumps(cells, separators=(",", ":")),
+        cells="" if cells is None else json.dumps(cells, separators=(",", ":")),
     )
     part.correlations = Table(
         ["trait", "and trait", "genetic", "SE", "−log₁₀ p", "phenotypic"],
@@ -413,7 +434,9 @@ def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
     assert own.voxels is not None
     table = read_tsv(own.voxels / "index.tsv", "voxels")
     if page.shareable:
-        table = table[table["variant_id"].isin(_carried_by_enough(own.loci))]
+        enough = _carried_by_enough(own.loci)
+        told = [bool(is_variant(enough, row).any()) for row in table.to_dict("records")]
+        table = table[np.array(told, dtype=bool)]
     shown = table.head(MAX_LOCI)
     for _, row in shown.iterrows():
         found = read_variant_map(own.voxels, row)
@@ -454,14 +477,14 @@ def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
     )
 
 
-def _carried_by_enough(loci: Path | None) -> set[str]:
+def _carried_by_enough(loci: Path | None) -> pd.DataFrame:
     """Leads with so many copies of the rarer allele that a map of them is no single person's."""
     table = pd.DataFrame() if loci is None else read_tsv(loci, "loci")
     if not {"effect_allele_frequency", "n"} <= set(table.columns):
-        return set()
+        return table.iloc[:0]
     frequency = table["effect_allele_frequency"]
     copies = (2 * table["n"] * np.minimum(frequency, 1 - frequency)).round()
-    return set(table["variant_id"][copies >= SMALLEST])
+    return table[copies >= SMALLEST]
 
 
 def _canonical(

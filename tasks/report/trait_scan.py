@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from axoloci.io.sumstats import SumstatsBlock, neg_log10_p
 
@@ -47,6 +48,8 @@ class TraitScan:
         Of each trait −log10 p of the other variants, [float64, shape: (n,)], largest first.
     df
         Degrees of freedom, the median over variants.
+    hits
+        [int64, shape: (n_traits,)] Variants of at least the −log10 p that was asked for.
     lead
         Of each trait the name of its most significant variant, "" where nothing was tested.
     lead_neg_log10_p
@@ -61,11 +64,12 @@ class TraitScan:
     counts: NDArray[np.int64]
     tails: list[NDArray[np.float64]]
     df: float
+    hits: NDArray[np.int64]
     lead: list[str]
     lead_neg_log10_p: NDArray[np.float64]
 
 
-def scan_traits(blocks: Iterable[SumstatsBlock], columns: Sequence[int]) -> TraitScan:
+def scan_traits(blocks: Iterable[SumstatsBlock], columns: Sequence[int], line: float) -> TraitScan:
     """Condense the results of some traits, block by block.
 
     Parameters
@@ -74,6 +78,8 @@ def scan_traits(blocks: Iterable[SumstatsBlock], columns: Sequence[int]) -> Trai
         Parts of a store.
     columns
         Places of the traits in the store.
+    line
+        −log10 p from which variants are hits.
 
     Returns
     -------
@@ -82,7 +88,9 @@ def scan_traits(blocks: Iterable[SumstatsBlock], columns: Sequence[int]) -> Trai
     n_traits, n_bins = len(columns), round(TAIL * BINS_PER_UNIT)
     which = list(columns)
     names: dict[str, int] = {}
-    counts = np.zeros((n_traits, n_bins), dtype=np.int64)
+    counts, hits = np.zeros((n_traits, n_bins), dtype=np.int64), np.zeros(n_traits, dtype=np.int64)
+    # with any degrees of freedom, a p as small takes a |t| as large as of a normal variable
+    least = min(TAIL, float(special.ndtri(1 - 10**-line / 2)))
     tails: list[list[NDArray[np.float64]]] = [[] for _ in which]
     best, lead = np.full(n_traits, -1.0), [""] * n_traits
     lead_p = np.full(n_traits, np.nan)
@@ -97,8 +105,11 @@ def scan_traits(blocks: Iterable[SumstatsBlock], columns: Sequence[int]) -> Trai
         offset = np.arange(n_traits) * (n_bins + 1)
         counted = np.bincount((bins + offset).ravel(), minlength=n_traits * (n_bins + 1))
         counts += counted.reshape(n_traits, n_bins + 1)[:, :n_bins]
-        row, trait = np.nonzero(known & (bins == n_bins))
+        row, trait = np.nonzero(known & ((bins == n_bins) | (t >= least)))
         p = neg_log10_p(t[row, trait], df[row, trait])
+        hits += np.bincount(trait[p >= line], minlength=n_traits)
+        in_tail = bins[row, trait] == n_bins
+        row, trait, p = row[in_tail], trait[in_tail], p[in_tail]
         for k in np.unique(trait):
             tails[k].append(p[trait == k])
         # by p where it is known: people, and with them the degrees of freedom, may differ by trait
@@ -126,6 +137,7 @@ def scan_traits(blocks: Iterable[SumstatsBlock], columns: Sequence[int]) -> Trai
         counts,
         [np.sort(_joined(parts))[::-1] for parts in tails],
         float(np.median(_joined(degrees))) if _joined(degrees).size else float("nan"),
+        hits,
         lead,
         lead_p,
     )

@@ -33,6 +33,7 @@ N_LOCI = 23
 SHAPE, AFFINE = (20, 24, 20), np.array([[-4.0, 0, 0, 40], [0, 4, 0, -60], [0, 0, 4, -30], [0] * 4])
 AFFINE[3, 3] = 1
 PEAK = (5, 15, 9)  # voxel
+SIGN_TEST = 4.28e-4  # p of 19 in 22
 INDEX = "locus\tvariant_id\tprefix\tpeak_x\tpeak_y\tpeak_z"
 
 
@@ -176,6 +177,9 @@ def write_genetics(
     replication.loc[replication.index[-3:], ["r", "replicated"]] = [-0.05, "no"]
     replication.loc[replication.index[0], ["r", "neg_log10_p"]] = np.nan  # not in the other cohort
     replication.loc[replication.index[0], "replicated"] = "n/a"
+    # the other cohort lacks the first
+    said = {"n_tested": 22, "n_same_direction": 19, "p_sign_test": SIGN_TEST}
+    (folder / "replication.json").write_text(json.dumps(said))
     replication.to_csv(folder / "replication.tsv", sep="\t", index=False, na_rep="n/a")
 
     names = {
@@ -380,9 +384,18 @@ def test_make__maps_of_an_image_turned_round_are_the_same(inputs: Path, tmp_path
 def test_make__replication_leaves_out_what_was_not_tested(html: str) -> None:
     assert "Correlation of 22 leads with the traits in other people" in html
     assert "19 of 22 have the same direction" in html
-    p = stats.binomtest(19, 22, alternative="greater").pvalue
-    assert f"{p * 1e4:.2f} × 10⁻⁴" in html
     assert rows_of(html, "Replication")[0][3:] == ["–", "–", "–"]
+
+
+def test_make__sign_test_is_that_of_the_replication(inputs: Path, tmp_path: Path) -> None:
+    """Also where some of the leads are not in the table of loci that the page is given."""
+    loci = pd.read_csv(inputs.parent / "loci.tsv", sep="\t")
+    loci.head(8).to_csv(tmp_path / "loci.tsv", sep="\t", index=False)
+    given = {"loci": str(tmp_path / "loci.tsv"), "replication": "replication.tsv"}
+    page = made(with_only(inputs, "few.json", **given), tmp_path / "r.html")
+    assert "7 of 7 have the same direction" in page
+    said = "19 of 22 replicated, 19 had the same direction (sign test, p\u00a0=\u00a04.28 × 10⁻⁴)."
+    assert said in page
 
 
 def test_make__methods_tell_what_was_done(html: str) -> None:
@@ -437,6 +450,43 @@ def test_genetics_facts__tell_which_standard_errors_are_exact(tmp_path: Path) ->
     }
 
 
+def test_is_variant__by_place_and_alleles_where_names_are_alike() -> None:
+    names = ["chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele"]
+    rows = [("1", 5, ".", "A", "G"), ("1", 9, ".", "A", "G"), ("1", 9, ".", "T", "G")]
+    rows += [("2", 9, ".", "T", "G"), ("1", 9, "rs1", "T", "G")]
+    table = pd.DataFrame(rows, columns=names)
+    wanted = dict(zip(names, rows[2], strict=True))
+    same = genetics_page.is_variant(table, {**wanted, "n": 7})
+    assert same.tolist() == [False, False, True, False, False]
+    same = genetics_page.is_variant(table[names[1:3]], wanted)
+    assert same.tolist() == [False, True, True, True, False]
+
+
+def test_make__marks_the_lead_where_names_are_alike(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variants without names, and beside the lead another one at its place."""
+    loci = pd.read_csv(inputs.parent / "loci.tsv", sep="\t").head(1).assign(variant_id=".")
+    loci.to_csv(tmp_path / "loci.tsv", sep="\t", index=False)
+    regions = pd.read_parquet(inputs.parent / "regions.parquet").query("locus == 1")
+    lead = regions[regions["variant_id"] == "rs50"]
+    regions = pd.concat([lead.assign(neg_log10_p=1.0, r2=0.0), regions]).assign(variant_id=".")
+    regions.to_parquet(tmp_path / "regions.parquet")
+    drawn: list[float] = []
+    draw = genetics_figures.region
+
+    def spy(position: Any, strength: Any, r2: Any, at: int, *others: Any) -> Any:
+        drawn.append(float(strength[at]))
+        return draw(position, strength, r2, at, *others)
+
+    monkeypatch.setattr(genetics_figures, "region", spy)
+    given = {name: str(tmp_path / file) for name, file in (
+        ("loci", "loci.tsv"), ("regions", "regions.parquet"),
+    )}  # fmt: skip
+    made(with_only(inputs, "unnamed.json", **given), tmp_path / "r.html")
+    assert drawn == [31.0]
+
+
 def test_make__without_them_nothing_is_said_of_genetics(inputs: Path, tmp_path: Path) -> None:
     page = made(with_only(inputs, "none.json", loci="loci.tsv", facts={}), tmp_path / "r.html")
     for word in ("Heritability", "Genetic", "voxel", "Signals", "Regions", "#voxels", "probes"):
@@ -460,12 +510,16 @@ def test_make__shareable_shows_no_map_of_few_carriers(
         assert [re.findall(r"rs\d+", alt)[0] for alt in alts] == drawn
 
 
-def test_make__many_traits_are_drawn_without_names(tmp_path: Path) -> None:
+def test_make__many_traits_are_drawn_without_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genetics_page, "MOST_CELLS", 59)
     inputs = write_genetics(tmp_path, n_traits=60, n_variants=500, per_region=10)
     names = {"heritability": "heritability.tsv", "genetic_correlation": "genetic_correlation.tsv"}
     names |= {"sumstats": "sumstats", "joint": "joint.parquet", "ldsc": "ldsc"}
     page = made(with_only(inputs, "many.json", **names), tmp_path / "report.html")
     assert len(page.encode()) < 2e6
+    assert 'data-cells="' not in page
     assert "The first 1,000 of 1,771 rows" in page  # pairs of 60 traits, and one more
     assert len(rows_of(page, "Single latents")) == 60
 
@@ -523,10 +577,13 @@ def test_make__regions_without_their_lead_are_refused(inputs: Path, tmp_path: Pa
 
 def test_scan_traits__condenses_to_what_all_results_say(inputs: Path) -> None:
     store = read_sumstats(inputs.parent / "sumstats")
-    scan = scan_traits(store.blocks(), [2, 6])
+    scan = scan_traits(store.blocks(), [2, 6], line=-np.log10(0.05))
     p = np.stack([store.trait(store.traits[k])["neg_log10_p"].to_numpy() for k in (2, 6)])
     np.testing.assert_allclose(scan.neg_log10_p, p.max(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(scan.strongest, p.argmax(axis=0))
+    np.testing.assert_array_equal(scan.hits, (p >= -np.log10(0.05)).sum(axis=1))
+    strict = scan_traits(store.blocks(), [2, 6], line=8)
+    np.testing.assert_array_equal(strict.hits, (p >= 8).sum(axis=1))
     np.testing.assert_allclose(scan.lead_neg_log10_p, p.max(axis=1), rtol=1e-6)
     for k in range(2):
         ordered = np.sort(p[k])[::-1]
@@ -541,7 +598,7 @@ def test_scan_traits__leaves_out_what_was_not_tested() -> None:
     variants = pd.DataFrame({"variant_id": list("abc"), "base_pair_location": [1, 2, 3]})
     beta = np.array([[9.0, 8.0], [np.nan, np.nan], [0.5, np.nan]])
     df = np.array([[10.0, 500.0]] * 3)
-    scan = scan_traits([SumstatsBlock("7", variants, beta, np.ones((3, 2)), df)], [0, 1])
+    scan = scan_traits([SumstatsBlock("7", variants, beta, np.ones((3, 2)), df)], [0, 1], 8)
     np.testing.assert_array_equal(scan.position, [1, 3])
     np.testing.assert_array_equal(scan.strongest, [1, 0])
     exact = -np.log10(2 * stats.t.sf([8.0, 0.5], [500, 10]))
