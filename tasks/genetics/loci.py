@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from axoloci.io.genotype_files import canonical_chromosome
+
 INDEX_P = 5e-8
 SECONDARY_P = 0.01
 MIN_R2 = 0.1
@@ -20,6 +22,7 @@ WINDOW_KB = 250.0
 MERGE_KB = 250.0
 TRAIT_P = 0.05  # of a trait that carries a locus, divided by the number of traits
 BLOCK = 256  # variants held as float32 at a time
+MALE = 1  # as in PLINK's tables
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def clump_variants(
     secondary_p: float = SECONDARY_P,
     min_r2: float = MIN_R2,
     window_kb: float = WINDOW_KB,
+    sex: NDArray[np.int8] | None = None,
 ) -> list[Clump]:
     """Clumps of associated variants, as plink 1.9's `--clump` forms them.
 
@@ -95,6 +99,9 @@ def clump_variants(
     window_kb
         Limit of the distance from the index variant, below which a variant is taken, thousands of
         base pairs.
+    sex
+        [int8, shape: (n_samples,)] 1 male, 2 female, 0 unknown, by which people count on X and Y
+        (`copies_of`); None: everyone counts alike on all chromosomes.
 
     Returns
     -------
@@ -121,7 +128,8 @@ def clump_variants(
         )
         rows = np.union1d(near, [index])
         genotypes = read(rows)  # (rows, N)
-        r2 = haplotype_r2(genotypes[np.searchsorted(rows, index)], genotypes)  # (rows,)
+        copies = None if sex is None else copies_of(str(chromosome[index]), sex)
+        r2 = haplotype_r2(genotypes[np.searchsorted(rows, index)], genotypes, copies)  # (rows,)
         like_index = rows[(r2 > min_r2) & (rows != index)]
         free[like_index] = False  # whatever their p, or one of `secondary_p` would open a clump
         members = like_index[neg_log10_p[like_index] > -np.log10(secondary_p)]
@@ -190,7 +198,34 @@ def carrying_traits(neg_log10_p: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(order[neg_log10_p[order] > -np.log10(TRAIT_P / len(neg_log10_p))])
 
 
-def haplotype_r2(index: NDArray[np.int8], genotypes: NDArray[np.int8]) -> NDArray[np.float64]:
+def copies_of(chromosome: str, sex: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Haplotypes that each person has of a chromosome, as plink 1.9 counts them for r².
+
+    On X men have one, and people of unknown sex two, as women; on Y only men have one. The
+    pseudo-autosomal regions under a name of their own are as other chromosomes; so are
+    mitochondria, for there everyone counts alike.
+
+    Parameters
+    ----------
+    chromosome
+        Its name, without "chr".
+    sex
+        [int8, shape: (n_samples,)] 1 male, 2 female, 0 unknown.
+
+    Returns
+    -------
+    [int8, shape: (n_samples,)]
+    """
+    name = canonical_chromosome(chromosome)
+    of_men, of_others = {"X": (1, 2), "Y": (1, 0)}.get(name, (2, 2))
+    return np.where(sex == MALE, of_men, of_others).astype(np.int8)
+
+
+def haplotype_r2(
+    index: NDArray[np.int8],
+    genotypes: NDArray[np.int8],
+    copies: NDArray[np.int8] | None = None,
+) -> NDArray[np.float64]:
     """Squared correlation of the haplotypes of one variant with others, at maximum likelihood.
 
     In Hardy-Weinberg equilibrium only people heterozygous at both variants hide their phase; the
@@ -203,6 +238,9 @@ def haplotype_r2(index: NDArray[np.int8], genotypes: NDArray[np.int8]) -> NDArra
         [int8, shape: (n_samples,)] Genotypes 0, 1, 2, and −9 where missing.
     genotypes
         [int8, shape: (n_variants, n_samples)]
+    copies
+        [int8, shape: (n_samples,)] Haplotypes that a person has, from `copies_of`; None: two each.
+        A person of one has the genotype 0 or 2 of it, and counts as missing where it is 1.
 
     Returns
     -------
@@ -212,12 +250,19 @@ def haplotype_r2(index: NDArray[np.int8], genotypes: NDArray[np.int8]) -> NDArra
     ----------
     doi:10.1186/1471-2105-8-428
     """
+    if copies is None:
+        copies = np.full(len(index), 2, dtype=np.int8)
     index_is = (index == np.arange(3)[:, None]).astype(np.float32).T  # (N, 3)
+    index_is *= copies[:, None] / np.float32(2)
+    index_is[copies == 1, 1] = 0
     counts = np.empty((len(genotypes), 3, 3))  # people by genotype of the variant, of the index
     for start in range(0, len(genotypes), BLOCK):
         block = genotypes[start : start + BLOCK]
         for state in range(3):
-            counts[start : start + BLOCK, state] = (block == state).astype(np.float32) @ index_is
+            has = block == state  # (block, N)
+            if state == 1:
+                has &= copies == 2
+            counts[start : start + BLOCK, state] = has.astype(np.float32) @ index_is
     with np.errstate(invalid="ignore", divide="ignore"):
         total = 2 * counts.sum(axis=(1, 2))  # (M,) haplotypes
         p = (2 * counts[:, 0].sum(axis=1) + counts[:, 1].sum(axis=1)) / total

@@ -31,13 +31,17 @@ def run(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Genotypes of 400 people on two chromosomes, four traits, their store; loci at 20 and 70."""
-    folder = tmp_path_factory.mktemp("study")
+    return make_study(tmp_path_factory.mktemp("study"), "2", None)
+
+
+def make_study(folder: Path, second: str, sex: list[int] | None) -> Path:
+    """A study as described above, its second chromosome of any name."""
     rng = np.random.default_rng(1)
     dosage = rng.binomial(2, 0.3, (100, N)).astype(np.int8)  # (M, N)
     for follower in (21, 22):  # in disequilibrium with the first locus
         copies = rng.random(N) < 0.8
         dosage[follower, copies] = dosage[20, copies]
-    write_plink(folder / "genotypes", dosage, ["1"] * 50 + ["2"] * 50)
+    write_plink(folder / "genotypes", dosage, ["1"] * 50 + [second] * 50, sex=sex)
     y = rng.standard_normal((N, K))
     y[:, 0] += 0.7 * dosage[20]
     y[:, 2] -= 0.9 * dosage[70]
@@ -197,6 +201,29 @@ def test_loci__disequilibrium_is_that_of_the_people_analysed(study: Path, tmp_pa
     everybody = np.concatenate([dosage, strangers], axis=1)
     r2_of_all = haplotype_r2(everybody[20], everybody[[22]])
     assert r2_of_all < 0.1 < haplotype_r2(dosage[20], dosage[[22]])
+
+
+def test_loci__of_chromosome_x_counts_men_once(tmp_path: Path) -> None:
+    sex = np.arange(N, dtype=np.int8) % 3
+    folder = make_study(tmp_path, "X", sex.tolist())
+    regions = tmp_path / "regions.parquet"
+    result = loci(folder, tmp_path / "loci.tsv", "--regions", regions)
+    assert result.exit_code == 0, result.output
+    found = pd.read_parquet(regions)
+    found = found[found["chromosome"] == "X"].set_index("variant_id")["r2"]
+    dosage = open_genotypes(folder / "genotypes").read_calls(0, 100)
+    rows = [int(name.removeprefix("rs")) for name in found.index]
+    truth = haplotype_r2(dosage[70], dosage[rows], np.where(sex == 1, 1, 2).astype(np.int8))
+    np.testing.assert_allclose(found, truth)
+    largest = float(np.sort(found)[-2])  # but the lead's own
+    everyone_alike = haplotype_r2(dosage[70], dosage[rows])
+    assert not np.allclose(found, everyone_alike, atol=1e-3)
+    for nudge in (-1e-6, 1e-6):
+        limits = ("--clump-r2", largest + nudge, "--secondary-p", 1)
+        assert loci(folder, tmp_path / "loci.tsv", *limits).exit_code == 0
+        table = pd.read_csv(tmp_path / "loci.tsv", sep="\t", dtype={"chromosome": str})
+        n_clumped = table.loc[table["chromosome"] == "X", "n_clumped"]
+        assert n_clumped.tolist() == [int(nudge < 0)]
 
 
 def test_loci__names_people_without_genotypes(study: Path, tmp_path: Path) -> None:

@@ -69,7 +69,12 @@ def of_plink(plink: str, prefix: Path, report: Path, settings: tuple[float, ...]
     }
 
 
-def of_ours(prefix: Path, report: Path, settings: tuple[float, ...]) -> Clumps:
+def of_ours(
+    prefix: Path,
+    report: Path,
+    settings: tuple[float, ...],
+    sex: NDArray[np.int8] | None = None,
+) -> Clumps:
     """The same by `clump_variants`."""
     bim = pd.read_csv(f"{prefix}.bim", sep="\t", header=None)
     p = pd.read_csv(report, sep="\t")["P"].to_numpy()
@@ -79,7 +84,8 @@ def of_ours(prefix: Path, report: Path, settings: tuple[float, ...]) -> Clumps:
         genotypes = bed.read(np.s_[:, rows], dtype="int8").T.copy()  # (M, N)
     genotypes[genotypes == -127] = -9
     clumps = loci.clump_variants(
-        -np.log10(p[rows]), chromosome, position, lambda some: genotypes[some], *settings
+        *(-np.log10(p[rows]), chromosome, position, lambda some: genotypes[some], *settings),
+        sex=sex,
     )
     return {names[clump.index]: set(names[list(clump.members)]) for clump in clumps}
 
@@ -176,6 +182,40 @@ def test_clump_variants__excludes_the_limits_that_plink_excludes(
             assert found == of_plink(tool("plink1.9"), prefix, report, settings)
             taken = {"rs1", "rs3"} if min_r2 < limit or limit == 0.9 else set()
             assert found == {"rs2": taken}
+
+
+@pytest.mark.parametrize("chromosome", ["X", "Y", "XY", "MT"])
+def test_haplotype_r2__of_sex_chromosomes_is_that_of_plink(
+    tmp_path: Path, tool: Callable[[str], str], chromosome: str
+) -> None:
+    """Men, women and people of unknown sex; some men are heterozygous, some calls missing."""
+    rng = np.random.default_rng(4)
+    haplotypes = rng.random((2, 6, 300)) < 0.4  # (2, M, N)
+    for row in range(1, 6):
+        copied = rng.random((2, 300)) < 0.6
+        haplotypes[:, row] = np.where(copied, haplotypes[:, row - 1], haplotypes[:, row])
+    sex = rng.integers(0, 3, 300).astype(np.int8)
+    genotypes = haplotypes.sum(axis=0).astype(np.int8)
+    genotypes[:, sex == 1] = 2 * haplotypes[0][:, sex == 1]
+    genotypes[(rng.random((6, 300)) < 0.1) & (sex == 1)] = 1
+    genotypes[rng.random((6, 300)) < 0.05] = -9
+    prefix, report = tmp_path / "g", tmp_path / "g.assoc"
+    write_plink(prefix, genotypes, [chromosome] * 6, sex=sex.tolist())
+    command = f"{tool('plink1.9')} --bfile {prefix} --r2 dprime --ld-window-r2 0 --ld-snp rs0"
+    subprocess.run(f"{command} --out {prefix}".split(), check=True, capture_output=True)
+    truth = pd.read_csv(f"{prefix}.ld", sep=r"\s+").set_index("SNP_B")["R2"]
+    copies = loci.copies_of(chromosome, sex)
+    found = loci.haplotype_r2(genotypes[0], genotypes, copies)[1:]
+    np.testing.assert_allclose(found, truth[[f"rs{k}" for k in range(1, 6)]], rtol=1e-4)
+    if chromosome in ("X", "Y"):
+        assert abs(found - loci.haplotype_r2(genotypes[0], genotypes)[1:]).max() > 0.03
+    table = pd.DataFrame({"SNP": [f"rs{k}" for k in range(6)], "P": [1e-9, *[1e-3] * 5]})
+    table.to_csv(report, sep="\t", index=False)
+    for nudge in (-1e-4, 1e-4):  # of the second neighbour's r²
+        settings = (1e-4, 0.01, float(found[1] + nudge), 250.0)
+        clumps = of_ours(prefix, report, settings, sex)
+        assert clumps == of_plink(tool("plink1.9"), prefix, report, settings)
+        assert ("rs2" in clumps["rs0"]) == (nudge < 0)
 
 
 def test_merge_clumps__joins_by_distance_within_a_chromosome() -> None:

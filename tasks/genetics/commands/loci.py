@@ -177,6 +177,7 @@ def loci(
         secondary_p,
         clump_r2,
         clump_kb,
+        panel.sex,
     )
     merged = clumping.merge_clumps(clumps, chromosome, position, merge_kb)
     leads = candidates.iloc[[locus.lead for locus in merged]]
@@ -317,8 +318,9 @@ def _write_regions(
         for locus, lead_row, region in zip(loci["locus"], lead_rows, regions, strict=True):
             rows = panel.rows_of(region)
             genotypes = panel.read(np.append(rows[rows >= 0], lead_row))  # (n_known + 1, N)
+            copies = clumping.copies_of(region["chromosome"].iloc[0], panel.sex)
             r2 = np.full(len(region), np.nan)
-            r2[rows >= 0] = clumping.haplotype_r2(genotypes[-1], genotypes[:-1])
+            r2[rows >= 0] = clumping.haplotype_r2(genotypes[-1], genotypes[:-1], copies)
             frame = region.assign(locus=locus, r2=r2)
             writer.write_table(pa.Table.from_pandas(frame, REGIONS_SCHEMA, preserve_index=False))
 

@@ -36,6 +36,11 @@ class Panel:
     people: NDArray[np.int64]
     of_study: bool
 
+    @property
+    def sex(self) -> NDArray[np.int8]:
+        """Of each person [shape: (n_people,)]: 1 male, 2 female, 0 unknown."""
+        return self.source.samples["sex"].to_numpy(np.int8)[self.people]
+
     def rows_of(self, variants: pd.DataFrame) -> NDArray[np.int64]:
         """Row of each variant among those of `source`, −1 where there is none.
 
