@@ -7,15 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from axoloci.statistics import neg_log10_normal
+from axoloci.statistics import neg_log10_gamma_tail, neg_log10_normal
 
 Model = Literal["fixed", "random"]
 MODEL: Model = "fixed"
 """One effect in all studies; the random model has a distribution of effects."""
-
-_SMALLEST_P = 1e-300  # smaller tails are summed as logarithms
 
 
 @dataclass(frozen=True)
@@ -108,18 +105,8 @@ def _weighted_mean(
 
 
 def _neg_log10_chi2_tail(q: NDArray[np.float64], df: NDArray[np.float64]) -> NDArray[np.float64]:
-    """−log10 p of χ²; where float64 ends, by the asymptotic series of Γ(a, x) (DLMF 8.11.2)."""
-    a, x = np.where(df > 0, df, np.nan) / 2, q / 2
-    p = special.gammaincc(a, x)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result = np.asarray(-np.log10(p) + 0.0)  # + 0.0: no minus zero
-    far = p < _SMALLEST_P
-    if far.any():
-        a, x = a[far], x[far]
-        term, series = np.ones_like(x), np.ones_like(x)
-        for j in range(1, 40):
-            term = term * (a - j) / x
-            series += term
-        log_p = (a - 1) * np.log(x) - x - special.gammaln(a) + np.log(series)
-        result[far] = -log_p / np.log(10)
+    """−log10 p of χ², whose degrees of freedom differ between the values."""
+    result = np.full(np.shape(q), np.nan)
+    for own in np.unique(df[df > 0]):
+        result[df == own] = neg_log10_gamma_tail(q[df == own] / 2, own / 2)
     return result

@@ -10,13 +10,13 @@ import click
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
 
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError, NotPossibleError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.statistics import neg_log10_normal
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,
@@ -167,8 +167,7 @@ def _score_sums(
 def _neg_log10_p(estimate: Estimate) -> NDArray[np.float64]:
     """Of the two-sided test that it is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.abs(estimate.value / estimate.se)
-    return np.asarray(-(special.log_ndtr(-z) + np.log(2)) / np.log(10))
+        return neg_log10_normal(estimate.value / estimate.se)
 
 
 def _pairs(names: list[str], rg: Estimate, covariance: GeneticCovariance) -> pd.DataFrame:
