@@ -47,14 +47,20 @@ class Combined:
     tau2: NDArray[np.float64]
 
 
+def has_effect(beta: NDArray[np.float64], se: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which effects count: those that are known, with a standard error above 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.isfinite(beta) & (se > 0) & np.isfinite(se))
+
+
 def combine_studies(beta: NDArray[Any], se: NDArray[Any], model: Model = MODEL) -> Combined:
     """Combine effects by the inverse of their variances.
 
     Parameters
     ----------
     beta, se
-        [float, shape: (n_studies, ...)] For the same effect allele and in the same units. Where
-        either is NaN, or se is not above 0, the study does not count.
+        [float, shape: (n_studies, ...)] For the same effect allele and in the same units. A
+        study without an effect (`has_effect`) does not count.
     model
         "fixed": weights 1/se². "random": weights 1/(se² + τ²), with τ² by DerSimonian and Laird.
 
@@ -65,7 +71,7 @@ def combine_studies(beta: NDArray[Any], se: NDArray[Any], model: Model = MODEL) 
     """
     effects, errors = np.asarray(beta, dtype=np.float64), np.asarray(se, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        counts = np.isfinite(effects) & (errors > 0) & np.isfinite(errors)  # (n_studies, ...)
+        counts = has_effect(effects, errors)  # (n_studies, ...)
         variances = np.where(counts, np.square(errors), np.inf)  # a weight of zero
         effects = np.where(counts, effects, 0.0)
         n_studies = counts.sum(axis=0)

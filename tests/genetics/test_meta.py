@@ -122,10 +122,12 @@ def write_store(
     se: NDArray,
     people: str,
     traits: list[str] = TRAITS,
+    n_by_trait: dict[str, NDArray] | None = None,
 ) -> None:
     """A store in float64; `variants` holds frequency and n too."""
     parts = plan_parts(variants["chromosome"], 20_000)  # which makes parts of 256 variants
     writer = SumstatsWriter(path, {"test": str(path)}, parts, precision="float64")
+    own_n = n_by_trait or {}
     for part in parts:
         rows = slice(part.start, part.stop)
         writer.write(
@@ -137,10 +139,12 @@ def write_store(
             beta[rows],
             se[rows],
             n_covariates=1,
+            n_by_trait={name: n[rows] for name, n in own_n.items()},
         )
     ids = [f"{people}{i}" for i in range(5)]
     k = len(traits)
-    writer.finish(traits, ids, np.eye(k), np.ones(k), {"n_covariates": 1})
+    about = {"n_covariates": 1, "traits_with_missing": list(own_n)}
+    writer.finish(traits, ids, np.eye(k), np.ones(k), about)
 
 
 Study = tuple[pd.DataFrame, NDArray, NDArray]
@@ -199,9 +203,11 @@ def test_meta__of_stores_is_that_of_their_arrays(
     sites = studies[0][0][any_has]
     assert table["variant_id"].tolist() == sites["variant_id"].tolist()
     assert table["base_pair_location"].tolist() == sites["base_pair_location"].tolist()
-    assert table["n_studies"].tolist() == np.isfinite(beta[..., 0]).sum(axis=0)[any_has].tolist()
     n = np.stack([study[0]["n"] for study in studies])
-    assert table["n"].tolist() == np.nansum(n, axis=0)[any_has].tolist()
+    for k, trait in enumerate(TRAITS):
+        has = np.isfinite(beta[:, any_has, k])  # (n_studies, n_variants)
+        assert table[f"n_studies_{trait}"].tolist() == has.sum(axis=0).tolist()
+        assert table[f"n_{trait}"].tolist() == np.where(has, n[:, any_has], 0).sum(axis=0).tolist()
     f = np.stack([study[0]["effect_allele_frequency"] for study in studies])
     n, f = n[:, any_has], f[:, any_has]
     mean_f = np.nansum(n * f, axis=0) / np.nansum(n, axis=0)
@@ -246,6 +252,33 @@ def test_meta__a_store_with_a_text_and_text_out(
     again = read_outside(tmp_path / "t.tsv.gz")
     for column in ("variant_id", "n", "beta", "se", "neg_log10_p", "effect_allele"):
         assert again[column].tolist() == of_texts[column].tolist()
+
+
+def test_meta__counts_the_people_and_studies_of_each_trait(tmp_path: Path) -> None:
+    """Of the study b the last trait is not tested at rs0, and lacked by 40 people at rs1."""
+    sites = pd.DataFrame(
+        {
+            **{"chromosome": "1", "base_pair_location": [10, 20], "variant_id": ["rs0", "rs1"]},
+            **{"effect_allele": "A", "other_allele": "G", "effect_allele_frequency": 0.5, "n": 100},
+        }
+    )
+    beta, se = np.ones((2, 2, 3)), np.ones((2, 2, 3))  # study, variant, trait
+    beta[1, 0, 2] = se[1, 0, 2] = np.nan
+    write_store(tmp_path / "a", sites, beta[0], se[0], "a")
+    own_n = {TRAITS[2]: np.array([0, 60], dtype=np.int32)}
+    write_store(tmp_path / "b", sites, beta[1], se[1], "b", n_by_trait=own_n)
+    given = ("--study", tmp_path / "a", "--study", tmp_path / "b", "--out")
+    for names in (TRAITS, TRAITS[2:]):
+        result = run(*given, tmp_path / "m.parquet", "--traits", ",".join(names))
+        assert result.exit_code == 0, result.output
+        table = pd.read_parquet(tmp_path / "m.parquet")
+        suffix = f"_{TRAITS[2]}" if len(names) > 1 else ""
+        assert table[f"n{suffix}"].tolist() == [100, 160]
+        assert table[f"n_studies{suffix}"].tolist() == [1, 2]
+        if len(names) > 1:
+            assert table[f"n_{TRAITS[0]}"].tolist() == [200, 200]
+            assert table[f"n_studies_{TRAITS[0]}"].tolist() == [2, 2]
+            assert "n" not in table
 
 
 def test_meta__palindromic_variants_by_frequency(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ log = logging.getLogger("axoloci")
 FORMAT = "axoloci-meta"
 FORMAT_VERSION = 1
 _SITE = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
+_COUNTS = ["n", "n_studies"]  # of each trait: people and studies that have an effect of it
 _BLOCK_VALUES = 2**20  # effects of one study that are combined at once
 _TEXT_NAMES = {"se": "standard_error", "neg_log10_p": "neg_log_10_p_value"}  # as in GWAS-SSF
 
@@ -194,24 +195,27 @@ class _Store:
 
     def effects(
         self, chromosome: str, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Beta and se, (n_rows, n_traits), of rows of `variants`."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Beta, se and people, (n_rows, n_traits), of rows of `variants`."""
         parts = self._parts[chromosome]
         edges = np.cumsum([0, *(part["n_variants"] for part in parts)])
         of_part = np.searchsorted(edges, rows, side="right") - 1
-        beta, se = np.empty((2, len(rows), len(self.traits)))
+        beta, se, n = np.empty((3, len(rows), len(self.traits)))
         for k in np.unique(of_part):
             here = of_part == k
             values = _effects_of(self.path / parts[k]["name"], tuple(self.traits))
-            beta[here], se[here] = (of_all[rows[here] - edges[k]] for of_all in values)
-        return beta, se
+            beta[here], se[here], n[here] = (of_all[rows[here] - edges[k]] for of_all in values)
+        return beta, se, n
 
 
 @lru_cache(maxsize=16)  # blocks of the union begin and end within parts
-def _effects_of(file: Path, traits: tuple[str, ...]) -> list[NDArray[np.floating]]:
-    """Beta and se of a part of a store, (n_variants, n_traits) each."""
+def _effects_of(file: Path, traits: tuple[str, ...]) -> list[NDArray[Any]]:
+    """Beta, se and people of a part of a store, (n_variants, n_traits) each."""
+    there = set(pq.read_schema(file).names)
     columns = [[f"{statistic}_{name}" for name in traits] for statistic in ("beta", "se")]
-    table = pq.read_table(file, columns=[name for names in columns for name in names])
+    # traits that some people lack have their own n
+    columns.append([f"n_{name}" if f"n_{name}" in there else "n" for name in traits])
+    table = pq.read_table(file, columns=sorted({name for names in columns for name in names}))
     return [np.stack([table[name].to_numpy() for name in names], axis=1) for names in columns]
 
 
@@ -244,11 +248,12 @@ class _Text:
 
     def effects(
         self, chromosome: str, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Beta and se, (n_rows, 1), of rows of `variants`."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Beta, se and people, (n_rows, 1), of rows of `variants`."""
         own = self._rows[chromosome][rows]
-        beta, se = (self.table[name].to_numpy()[own, None] for name in ("beta", "se"))
-        return beta, se
+        columns = (self.table[name].to_numpy(np.float64)[own, None] for name in ("beta", "se", "n"))
+        beta, se, n = columns
+        return beta, se, n
 
 
 _Study = _Store | _Text
@@ -331,13 +336,13 @@ def _schema(
 ) -> pa.Schema:
     """Columns of the variant, then of each trait; of one trait without its name."""
     types = {"base_pair_location": pa.int64(), "effect_allele_frequency": pa.float32()}
-    types |= {"n": pa.int64()}
-    fields = [pa.field(name, types.get(name, pa.string())) for name in _SITE]
-    fields.append(pa.field("n_studies", pa.int32()))
+    of_variant = [*VARIANT_COLUMNS, "effect_allele_frequency"]
+    fields = [pa.field(name, types.get(name, pa.string())) for name in of_variant]
     for name in names:
+        suffix = f"_{name}" if len(names) > 1 else ""
+        fields += [pa.field(f"{column}{suffix}", pa.int64()) for column in _COUNTS]
         for column in _statistics(model):
             written = _TEXT_NAMES.get(column, column) if is_text else column
-            suffix = f"_{name}" if len(names) > 1 else ""
             fields.append(pa.field(f"{written}{suffix}", pa.from_numpy_dtype(dtype)))
     return pa.schema(fields)
 
@@ -380,21 +385,21 @@ def _combined(
     """Columns of the result for some variants of a chromosome, in the order of the schema."""
     variants, rows, sign = union.variants.iloc[block], union.rows[:, block], union.sign[:, block]
     there = rows >= 0  # (n_studies, n_variants)
-    beta, se = np.full((2, *rows.shape, n_traits), np.nan)
-    frequency, n = np.zeros((2, *rows.shape))
+    beta, se, n = np.full((3, *rows.shape, n_traits), np.nan)
+    frequency, n_genotyped = np.zeros((2, *rows.shape))
     for k, (study, table) in enumerate(zip(studies, tables, strict=True)):
         own, turned = rows[k, there[k]], sign[k, there[k]]
         if len(own):
-            effect, error = study.effects(chromosome, own)  # (n_own, n_traits) each
+            effect, error, people = study.effects(chromosome, own)  # (n_own, n_traits) each
             beta[k, there[k]], se[k, there[k]] = turned[:, None] * effect, error
+            n[k, there[k]] = people
             f = table["effect_allele_frequency"].to_numpy(np.float64)[own]
             frequency[k, there[k]] = np.where(turned < 0, 1 - f, f)
-            n[k, there[k]] = table["n"].to_numpy(np.float64)[own]
+            n_genotyped[k, there[k]] = table["n"].to_numpy(np.float64)[own]
     combined = kernel.combine_studies(beta, se, model)  # of (n_variants, n_traits) each
-    people = n.sum(axis=0)
-    unknown = np.isnan(people)
+    n_combined = np.where(kernel.has_effect(beta, se), n, 0.0).sum(axis=0)  # NaN: unknown of one
     with np.errstate(invalid="ignore"):
-        mean_frequency = (n * frequency).sum(axis=0) / people
+        mean_frequency = (n_genotyped * frequency).sum(axis=0) / n_genotyped.sum(axis=0)
     return [
         *(
             pa.array(
@@ -405,11 +410,16 @@ def _combined(
             for name in VARIANT_COLUMNS
         ),
         pa.array(mean_frequency.astype(np.float32), from_pandas=True),
-        pa.array(np.where(unknown, 0, people).astype(np.int64), mask=unknown),
-        pa.array(there.sum(axis=0).astype(np.int32)),
         *(
-            pa.array(getattr(combined, column)[:, k].astype(dtype), from_pandas=True)
+            column
             for k in range(n_traits)
-            for column in _statistics(model)
+            for column in (
+                pa.array(n_combined[:, k], from_pandas=True).cast(pa.int64()),
+                pa.array(combined.n_studies[:, k]),
+                *(
+                    pa.array(getattr(combined, name)[:, k].astype(dtype), from_pandas=True)
+                    for name in _statistics(model)
+                ),
+            )
         ),
     ]
