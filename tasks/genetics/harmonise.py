@@ -23,10 +23,11 @@ CLEAR_FREQUENCY = 0.42
 """Palindromic alleles are told apart where the rarer one has at most this frequency in both."""
 MOST_MOVED = 0.01
 """Share of the variants at another position under the same id, above which builds differ."""
+COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
+"""Of each base, the one on the other strand."""
 
 _WORDS = ["chromosome", "variant_id", "effect_allele", "other_allele"]
 _NUMBERS = ["base_pair_location", "effect_allele_frequency"]
-_COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 
 
 class Match(IntEnum):
@@ -208,6 +209,17 @@ def unite(
     return Union(ordered, rows[:, order], sign[:, order], counts)
 
 
+def is_of_other_build(n_moved: int, n_same: int) -> bool:
+    """Whether tables are of different genome builds, by how many ids have moved.
+
+    Parameters
+    ----------
+    n_moved, n_same
+        Variants with another position under the same id, and those with the same.
+    """
+    return n_moved > max(1, MOST_MOVED * (n_moved + n_same))  # one may be a merged id
+
+
 def _needed(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that are matched, of the same types whatever a table has."""
     return table[[*_WORDS, *_NUMBERS]].astype(
@@ -263,7 +275,7 @@ def _check_build(
         apart.append(pd.Index(ids[ids.notna() & (ids != ".")].unique()))
     moved = apart[0].intersection(apart[1], sort=False)
     n_same = len(np.unique(j))
-    if len(moved) > max(1, MOST_MOVED * (len(moved) + n_same)):  # one may be a merged id
+    if is_of_other_build(len(moved), n_same):
         raise InputError(
             f"{names[1]}: {len(moved):,} variants, such as {moved[0]}, have another position than "
             f"in {names[0]}, and {n_same:,} have the same: they are of different genome builds; "
@@ -285,7 +297,7 @@ def _kinds(
     )
     number = {allele: code for code, allele in enumerate(alleles)}
     # of each allele the code of its base on the other strand; −2 where there is none
-    complement = np.array([number.get(_COMPLEMENT.get(a, ""), -2) for a in alleles], dtype=np.int64)
+    complement = np.array([number.get(COMPLEMENT.get(a, ""), -2) for a in alleles], dtype=np.int64)
     effect, other, effect_2, other_2 = codes.reshape(4, n)
     same = (effect == effect_2) & (other == other_2)
     swapped = (effect == other_2) & (other == effect_2)

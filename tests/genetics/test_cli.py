@@ -331,6 +331,10 @@ def test_loci__refuses_a_reference_of_another_build(study: Path, tmp_path: Path)
         assert result.exit_code == 1
         assert re.search(said, " ".join(result.output.split())), result.output
         assert not out.exists()
+    place[[20, 70]] += 500
+    write_plink(tmp_path / "panel", dosage, chromosome, list(place))
+    result = run("loci", *joint_of(study), *given)
+    assert f"2 of the {n} variants that it and" in " ".join(result.output.split())
     write_plink(tmp_path / "panel", dosage, chromosome)
     bim.write_text(bim.read_text().replace("rs", "x").replace("\tA\t", "\tG\t"))
     result = run("loci", *joint_of(study), *given)

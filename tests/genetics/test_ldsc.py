@@ -455,7 +455,7 @@ def test_allele_signs__of_every_flip() -> None:
 def test_ldsc__refuses_ld_scores_of_other_variants_or_another_build(
     study: Path, tmp_path: Path
 ) -> None:
-    def published(names: list[str], shift: int) -> Path:
+    def published(names: list[str], shift: int | NDArray[np.int64]) -> Path:
         table = read_ld_scores(study / "l.parquet").table
         rows = pd.DataFrame(
             {
@@ -483,6 +483,9 @@ def test_ldsc__refuses_ld_scores_of_other_variants_or_another_build(
     assert not out.exists()
     assert ldsc(study, out, "--ld-scores", moved, "--other-build").exit_code == 0
     np.testing.assert_allclose(tables(out)[0]["h2"], tables(study / "ldsc")[0]["h2"], rtol=1e-6)
+    few = published(ids, np.where(np.arange(M) % 50, 0, 5))  # more than one in a hundred
+    result = ldsc(study, out, "--ld-scores", few)
+    assert f"{-(-M // 50)} of {M} variants have another position" in result.output
 
 
 def test_ldsc__uses_fewer_blocks_for_few_variants_and_gives_no_correlation_without_heritability(

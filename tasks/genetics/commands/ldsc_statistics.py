@@ -14,13 +14,12 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats
+from axoloci.tasks.genetics.harmonise import COMPLEMENT, is_of_other_build
 
 log = logging.getLogger("axoloci")
 
 FEWEST_VARIANTS = 200  # of a regression
-MOST_MOVED = 0.05  # share of variants at another position; beyond, the build is another one
 PLACE = ["chromosome", "base_pair_location"]
-_COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Finder:
         InputError
             Many are at another position, or hardly any has an LD score.
         """
-        if not self.other_build and n_moved > MOST_MOVED * (n_found + n_moved):
+        if not self.other_build and is_of_other_build(n_moved, n_found):
             raise InputError(
                 f"{source}: {n_moved} of {n_found + n_moved} variants have another position in "
                 f"{self.name}: one of them is of another genome build; give LD scores of the same "
@@ -235,7 +234,7 @@ def allele_signs(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDA
     [float32, shape: (n,)] 1, −1 where effect and other allele are swapped, 0 where they are others
     or read alike on both strands.
     """
-    flipped = np.array([[_COMPLEMENT.get(a, "") for a in pair] for pair in first], dtype=object)
+    flipped = np.array([[COMPLEMENT.get(a, "") for a in pair] for pair in first], dtype=object)
     flipped = flipped.reshape(-1, 2)
     same = (first == second).all(axis=1) | (flipped == second).all(axis=1)
     swapped = (first[:, ::-1] == second).all(axis=1) | (flipped[:, ::-1] == second).all(axis=1)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError
 from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
 from axoloci.io.genotypes import Genotypes, open_genotypes
+from axoloci.tasks.genetics.harmonise import is_of_other_build
 
 READ_GAP = 64  # variants that are read and dropped sooner than a new read is begun
-MAX_MOVED = 0.5  # share of the ids in both with another position: beyond, it is another build
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def refuse_other_genotypes(
     unique = theirs.drop_duplicates("variant_id", keep=False)
     same_id = variants.merge(unique, on="variant_id", suffixes=("", "_panel"))
     moved = same_id[same_id["base_pair_location"] != same_id["base_pair_location_panel"]]
-    if len(moved) > MAX_MOVED * len(same_id):
+    if is_of_other_build(len(moved), len(same_id) - len(moved)):
         first = moved.iloc[0]
         raise InputError(
             f"{path}: {len(moved)} of the {len(same_id)} variants that it and {table} have by id "
