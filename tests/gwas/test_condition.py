@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_loci(folder: Path, leads: list[tuple[int, int]], **more: Any) -> None:
-    """Each locus from two variants before its lead to two after it."""
+def write_loci(folder: Path, leads: list[tuple[int, int]], n_traits: int = K, **more: Any) -> None:
+    """Each locus from two variants before its lead to two after it; p is of the first traits."""
+    dosage, traits, covariates = make_study(1, {4: 0.5, 12: 0.4, 45: -0.5})
     rows = [
         {
             "locus": locus,
@@ -167,7 +169,7 @@ def write_loci(folder: Path, leads: list[tuple[int, int]], **more: Any) -> None:
             "variant_id": f"rs{row}",
             "effect_allele": "A",
             "other_allele": "C",
-            "neg_log10_p": 20.0 - locus,
+            "neg_log10_p": neg_log10_p(dosage[row], traits[:, :n_traits], covariates),
         }
         for locus, row in leads
     ]
@@ -224,14 +226,34 @@ def test_condition__of_no_locus_is_an_empty_table(folder: Path) -> None:
 
 def test_condition__leaves_out_traits_that_someone_lacks(folder: Path) -> None:
     """As the joint test does."""
-    write_loci(folder, [(1, 4)])
+    write_loci(folder, [(1, 4)], n_traits=2)
     table = pd.read_csv(folder / "t.tsv", sep="\t")
-    table.loc[3, NAMES[1]] = np.nan
+    table.loc[3, NAMES[2]] = np.nan
     table.to_csv(folder / "t.tsv", sep="\t", index=False, na_rep="NA")
     assert run(folder).exit_code == 0
     about = json.loads((folder / "signals.json").read_text())
-    assert NAMES[1] not in about["traits"]
-    assert NAMES[0] in about["traits"]
+    assert about["traits"] == NAMES[:2]
+
+
+def test_condition__takes_the_traits_of_the_loci(folder: Path) -> None:
+    """Of all traits but one, noted beside the table; --trait comes before it."""
+    write_loci(folder, [(1, 4)], n_traits=2, traits=NAMES[:2])
+    assert run(folder).exit_code == 0
+    assert json.loads((folder / "signals.json").read_text())["traits"] == NAMES[:2]
+    result = run(folder, "--trait", NAMES[0])
+    assert result.exit_code == 1
+    assert "in the joint test of 1 traits" in " ".join(result.output.split())
+
+
+def test_condition__refuses_other_traits_people_and_covariates(folder: Path) -> None:
+    write_loci(folder, [(1, 4), (2, 45)])
+    few = folder / "few.txt"
+    few.write_text("".join(f"f{i}\ti{i}\n" for i in range(N - 60)))
+    for more in (("--trait", NAMES[0]), ("--keep", few), ("--covariate", "b")):
+        result = run(folder, *more)
+        assert result.exit_code == 1, more
+        assert re.search(r"rs\d+ has −log10 p = .* there, and", " ".join(result.output.split()))
+        assert not (folder / "signals.tsv").exists()
 
 
 def test_condition__refuses_what_it_cannot_test(folder: Path) -> None:

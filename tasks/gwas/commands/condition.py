@@ -27,6 +27,11 @@ from axoloci.tasks.gwas.variant_qc import VariantFilter
 
 log = logging.getLogger("axoloci")
 
+SAME_P = 0.01
+"""How far −log10 p of a lead may be from the table's, absolutely and as a share of it.
+
+That much is left by statistics in float32 and the digits of the table.
+"""
 SIGNAL_COLUMNS = ["locus", "round", *VARIANT_COLUMNS, "n", "neg_log10_p", "joint_r2"]
 
 
@@ -77,10 +82,13 @@ def condition(
     traits jointly, the strongest is the next signal, and so on until none is left. Loci whose
     windows overlap are adjusted for each other's leads, and what is found counts for the nearer.
 
-    The traits are those of the joint test, of the same people (--complete-traits). Of a mixed model
-    there is no conditional association.
+    The traits are those of the joint test, without --trait by their names beside the table of loci,
+    of the same people (--complete-traits) and with the same covariates: the joint p of the leads
+    must be that of the table. Of a mixed model there is no conditional association.
     """
-    loci = _read_loci(loci_path)
+    loci, traits = _read_loci(loci_path)
+    if not inputs.trait:
+        inputs = replace(inputs, trait=traits)
     study = _with_complete_traits(prepare(inputs), inputs)
     loci["row"] = _rows_of(loci, loci_path, study)
     margin = round(1000 * window_kb)
@@ -95,6 +103,7 @@ def condition(
         signals = _signals_of(
             group, margin, study, designs[ploidy], p_threshold, inputs.limits, n_threads
         )
+        _refuse_another_test(group, signals[0], loci_path, study)
         found.append(_table_of(signals, group, study.source.variants))
     empty = pd.DataFrame(columns=SIGNAL_COLUMNS)
     table = pd.concat(found).sort_values(["locus", "round"]) if found else empty
@@ -119,8 +128,8 @@ def condition(
     log.info("%d independent signals at %d loci", len(table), len(loci))
 
 
-def _read_loci(path: Path) -> pd.DataFrame:
-    """Loci with number, place and lead; not of a mixed model."""
+def _read_loci(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Loci with number, place and lead, not of a mixed model; their traits, none if not noted."""
     whole = ["locus", "start", "end", "base_pair_location"]
     needed = [*whole, "neg_log10_p", *(name for name in VARIANT_COLUMNS if name not in whole)]
     types = {name: np.int64 if name in whole else str for name in needed if name != "neg_log10_p"}
@@ -130,13 +139,30 @@ def _read_loci(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: no column {', '.join(lacking)}; give the table of axoloci-genetics loci"
         )
-    about = path.with_suffix(".json")
-    if about.is_file() and json.loads(about.read_text()).get("mixed_model"):
+    settings = path.with_suffix(".json")
+    about = json.loads(settings.read_text()) if settings.is_file() else {}
+    if about.get("mixed_model"):
         raise InputError(
             f"{path}: these loci are of a mixed model (associate --loco), and conditional "
             "association is by linear regression, which does not account for relatives"
         )
-    return table[needed]
+    return table[needed], tuple(about.get("traits", ()))
+
+
+def _refuse_another_test(
+    group: pd.DataFrame, first: conditioning.Signal, path: Path, study: Study
+) -> None:
+    """Raise where the strongest lead, which is given no other, is not as strong as in the table."""
+    lead = group[group["row"] == first.row].iloc[0]
+    expected = float(lead["neg_log10_p"])
+    if abs(first.neg_log10_p - expected) <= SAME_P + SAME_P * expected:  # False of NaN
+        return
+    raise InputError(
+        f"{path}: {lead['variant_id']} has −log10 p = {expected:.4g} there, and "
+        f"{first.neg_log10_p:.4g} in the joint test of {len(study.traits)} traits and "
+        f"{first.n} people here: traits, people or covariates are others; give the options of "
+        "axoloci-gwas associate, and by --trait the traits of axoloci-genetics joint"
+    )
 
 
 def _with_complete_traits(study: Study, inputs: AnalysisInputs) -> Study:
