@@ -163,6 +163,7 @@ def test_loci__finds_the_planted_loci_and_the_traits_that_carry_them(
     assert table["joint_r2"][0] == pytest.approx(fit.rsquared, rel=1e-4)
     settings = json.loads((tmp_path / "loci.json").read_text())
     assert (settings["p_threshold"], settings["n_loci"]) == (5e-8, 2)
+    assert settings["traits"] == TRAITS
     assert settings["mixed_model"] is False
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from plink_files import write_plink
 
 from axoloci.io.genotypes import open_genotypes
-from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts
+from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts, read_sumstats
 from axoloci.tasks.genetics import ldsc as kernel
 from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
@@ -536,3 +536,19 @@ def test_ldsc__with_known_intercepts(study: Path, results: Path, tmp_path: Path)
         rg["intercept"][of_study], rg["phenotypic_correlation"][of_study], rtol=1e-6
     )
     assert (rg["intercept"][~of_study] == 0).all()
+
+
+def test_ldsc__refuses_more_traits_than_memory_holds(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two traits: float32 statistics and people, and 100 matrices of two by two in float64."""
+    limit = "axoloci.tasks.genetics.commands.ldsc.MAX_GB"
+    of_two = 2 * M * 4 * 2 + 100 * 2 * 2 * 8
+    names = ",".join(read_sumstats(study / "sumstats").traits[:2])
+    monkeypatch.setattr(limit, (of_two + 1) / 1e9)
+    assert ldsc(study, tmp_path / "out", "--traits", names).exit_code == 0
+    monkeypatch.setattr(limit, (of_two - 1) / 1e9)
+    result = ldsc(study, tmp_path / "out", "--traits", names)
+    assert result.exit_code == 1
+    assert "2 traits at once need more than" in result.output
+    assert "and 1 traits do not" in " ".join(result.output.split())

@@ -43,6 +43,7 @@ from axoloci.tasks.genetics.kernel import CHI2_MEDIAN
 log = logging.getLogger("axoloci")
 
 MIN_MAF = 0.01
+MAX_GB = 32.0  # of the statistics, and the covariances with each block left out
 BLOCK_VARIANTS = 20  # fewest of a block of the jackknife
 PAIR = (
     *("trait_1", "trait_2", "rg", "rg_se", "neg_log10_p"),
@@ -146,6 +147,13 @@ def ldsc(
         own = ld_score[statistics.rows]
         return kernel.Regressors(own, own, scores.n_common, edges)
 
+    n_variants = min(store.n_variants, len(table))
+    most = _most_traits(n_variants, min(n_blocks, n_variants // BLOCK_VARIANTS + 1), len(files))
+    if len(names) > most:
+        raise InputError(
+            f"{sumstats}: {len(names)} traits at once need more than {MAX_GB:g} GB of memory, and "
+            f"{most} traits do not; take fewer by --traits, or fewer --n-blocks"
+        )
     finder = Finder(table, ld_scores_path, other_build)
     study = read_study(store, columns, finder)
     others = {name: read_other(file, given_n.get(name), finder) for name, file in files.items()}
@@ -195,9 +203,8 @@ def ldsc(
     _write_table(out / "heritability.tsv", heritability)
     _write_table(out / "genetic_correlation.tsv", genetic.correlations(everyone))
     units = np.outer(sd, sd)
-    covariance = GeneticCovariance(
-        genetic.covariance * units, everyone * units, genetic.left_out * units
-    )
+    left_out = np.multiply(genetic.left_out, units, out=genetic.left_out)  # it may be large
+    covariance = GeneticCovariance(genetic.covariance * units, everyone * units, left_out)
     covariance_path = out / "genetic_covariance.npz"
     write_covariance(covariance_path, genetic.traits, covariance, transformed(store))
     write_json(
@@ -326,6 +333,17 @@ def _correlate_outside(
     if partners.start == 0:  # the study itself
         genetic.set_heritability(slice(trait, trait + 1), h2_first)
     genetic.set_covariance(trait, partners, covariance, h2_first, h2_second)
+
+
+def _most_traits(n_variants: int, n_blocks: int, n_outside: int) -> int:
+    """How many traits of the study fit into `MAX_GB`, beside some of other studies."""
+    # statistics and people in float32, and again those of the variants that an outside trait has
+    of_trait = 4 * 2 * n_variants * (2 if n_outside else 1)
+    of_pair = 8 * n_blocks
+    # b k² + a k ≤ c in the number of all traits
+    c = 1e9 * MAX_GB
+    root = np.sqrt(of_trait**2 + 4 * of_pair * c)
+    return int(2 * c / (of_trait + root)) - n_outside
 
 
 def _check_enough(traits: Sequence[str], statistics: Statistics, source: Path) -> None:

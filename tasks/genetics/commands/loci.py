@@ -200,6 +200,7 @@ def loci(
             "n_loci": len(merged),
             "n_leads": len(clumps),
             "mixed_model": store.of_mixed_model,
+            "traits": about["traits"],
             "joint": joint_path.name,
             "sumstats": sumstats.name,
             "genotypes" if panel.of_study else "reference": panel.source.path.name,
