@@ -17,6 +17,7 @@ from axoloci.errors import InputError, nearest
 from axoloci.io.files import check_outputs
 from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.genotypes import MISSING, Genotypes
+from axoloci.io.loci import read_loci
 from axoloci.io.residuals import write_residuals
 from axoloci.tasks.gwas.engine import analysis_of, default_threads, design_of
 from axoloci.tasks.gwas.inputs import AnalysisInputs, prepare
@@ -150,12 +151,7 @@ def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -
         )
     chosen = of_id.isin(ids).to_numpy()
     if loci is not None:
-        leads = pd.read_csv(loci, sep="\t", dtype={"chromosome": str, "variant_id": str})
-        lacking = [name for name in VARIANT_COLUMNS if name not in leads]
-        if lacking:
-            raise InputError(
-                f"{loci}: no column {', '.join(lacking)}; give the table of axoloci-genetics loci"
-            )
+        leads = read_loci(loci, VARIANT_COLUMNS)
         wanted = pd.MultiIndex.from_frame(leads[VARIANT_COLUMNS])
         there = pd.MultiIndex.from_frame(variants[VARIANT_COLUMNS])
         unknown = leads["variant_id"][~wanted.isin(there)].tolist()

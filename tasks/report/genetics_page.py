@@ -435,8 +435,8 @@ def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
     table = read_tsv(own.voxels / "index.tsv", "voxels")
     if page.shareable:
         enough = _carried_by_enough(own.loci)
-        told = [bool(is_variant(enough, row).any()) for row in table.to_dict("records")]
-        table = table[np.array(told, dtype=bool)]
+        shareable = [bool(is_variant(enough, row).any()) for row in table.to_dict("records")]
+        table = table[np.array(shareable, dtype=bool)]
     shown = table.head(MAX_LOCI)
     for _, row in shown.iterrows():
         found = read_variant_map(own.voxels, row)

@@ -351,3 +351,36 @@ def test_clusters__refuses_a_mixed_model(study: Path, tmp_path: Path) -> None:
     done = clusters(study, tmp_path / "c", sumstats=str(tmp_path / "s"))
     assert done.exit_code == 1
     assert "associate unrelated people without --loco" in done.output
+
+
+def test_clusters__tells_variants_of_one_place_and_alike_names_apart(
+    study: Path, tmp_path: Path
+) -> None:
+    """rs2 and rs4 lie at one place with swapped alleles; their ids make one name of a file."""
+    for ending in ("bed", "fam"):
+        shutil.copy(study / f"g.{ending}", tmp_path / f"g.{ending}")
+    lines = (study / "g.bim").read_text().splitlines()
+    lines[2], lines[4] = "1\ta:b\t0\t1002\tA\tC", "1\ta_b\t0\t1002\tC\tA"
+    (tmp_path / "g.bim").write_text("\n".join(lines) + "\n")
+    inputs = ("--genotypes", tmp_path / "g", "--traits", study / "t.parquet")
+    inputs += ("--covariates", study / "c.tsv")
+    done = run(gwas, "associate", *inputs, "--device", "cpu", "--out", tmp_path / "s")
+    assert done.exit_code == 0, done.output
+    (tmp_path / "loci.tsv").write_text(
+        "locus\tchromosome\tbase_pair_location\tvariant_id\teffect_allele\tother_allele\n"
+        "1\t1\t1002\ta:b\tA\tC\n2\t1\t1002\ta_b\tC\tA\n"
+    )
+    files = ("--out", tmp_path / "r.parquet", "--dosages", tmp_path / "d.parquet")
+    done = run(gwas, "residuals", *inputs, "--loci", tmp_path / "loci.tsv", *files)
+    assert done.exit_code == 0, done.output
+    ours = {"sumstats": "s", "residuals": "r.parquet", "dosages": "d.parquet"}
+    ours = {option: str(tmp_path / name) for option, name in ours.items()}
+    done = clusters(study, tmp_path / "c", "--cluster-p", 1e-4, **ours)
+    assert done.exit_code == 0, done.output
+    about = json.loads((tmp_path / "c" / "clusters.json").read_text())
+    names = ["1_1002_A_C_a_b_clusters.nii.gz", "1_1002_C_A_a_b_clusters.nii.gz"]
+    assert (about["variants"], about["images"]) == (["a:b", "a_b"], names)
+    table = pd.read_csv(tmp_path / "c" / "clusters.tsv", sep="\t")
+    assert set(table.loc[table["p_fwe"] < 0.05, "variant_id"]) == {"a:b"}  # which is rs2
+    first, second = (read_nifti(tmp_path / "c" / name, ndim=3)[0] for name in names)
+    assert (first == 1).sum() > 10 > (second == 1).sum()

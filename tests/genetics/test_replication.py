@@ -254,4 +254,6 @@ def test_replicate__bad_input_is_told(folder: Path) -> None:
     write_store(folder / "lifted", lifted, BETA, FREQUENCY)
     assert "6 variants, such as rs1, have another position" in told("first", "lifted", *height)
     LEADS.drop(columns="other_allele").to_csv(folder / "loci.tsv", sep="\t", index=False)
-    assert "no column other_allele; is it a table of loci?" in told("first", "second")
+    assert "no column other_allele; give the table of axoloci-genetics loci" in told(
+        "first", "second"
+    )

@@ -16,9 +16,12 @@ from plink_files import write_plink
 from safetensors.numpy import save_file
 from scipy import stats
 
+from axoloci.errors import InputError
 from axoloci.io.bases import read_basis, write_linearised
+from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.nifti import read_nifti, write_nifti
 from axoloci.tasks.genetics.cli import main as genetics
+from axoloci.tasks.genetics.commands.voxel_model import image_names
 from axoloci.tasks.genetics.voxels import se_error
 from axoloci.tasks.gwas.cli import main as gwas
 
@@ -26,6 +29,7 @@ N, N_VARIANTS, N_MISSING = 300, 60, 20  # the first variants lack 5% of the peop
 SHAPE = (5, 4, 4)
 AFFINE = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -7], [0, 0, 2, 5], [0, 0, 0, 1]])
 FEW = 7
+LOCI = "locus\tchromosome\tbase_pair_location\tvariant_id\teffect_allele\tother_allele\n"
 Floats = NDArray[np.float64]
 
 
@@ -256,7 +260,9 @@ def test_voxels__names_the_nearest_of_a_variant_that_is_not_there(
     assert not (tmp_path / "o").exists()
 
 
-def test_voxels__by_place_opens_the_part_of_it_alone(study: Path, tmp_path: Path) -> None:
+def test_voxels__of_leads_opens_the_parts_of_their_places_alone(
+    study: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
     store.mkdir()
     for path in (study / "few-float64").rglob("*"):
@@ -267,7 +273,8 @@ def test_voxels__by_place_opens_the_part_of_it_alone(study: Path, tmp_path: Path
     (part,) = (store / "chr1").glob("*.parquet")
     part.write_bytes(b"0" * part.stat().st_size)
     given = ("voxels", "--sumstats", store, "--model", study / "few.safetensors")
-    done(genetics, *given, "--variant", "2:1040", "--out", tmp_path / "maps")
+    (tmp_path / "loci.tsv").write_text(LOCI + "1\t2\t1040\trs40\tA\tC\n")
+    done(genetics, *given, "--loci", tmp_path / "loci.tsv", "--out", tmp_path / "maps")
 
 
 def test_voxels__refuses_a_model_of_other_traits_and_latents_that_were_transformed(
@@ -369,3 +376,82 @@ def test_voxel_scan__has_the_degrees_of_freedom_of_the_latents(study: Path, tmp_
         tables.append(pd.read_parquet(out / "pairs.parquet"))
     assert len(tables[0]) > 10
     pd.testing.assert_frame_equal(*tables, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def named(study: Path) -> Path:
+    """The same people and latents; variants whose ids, places and alleles are easily confused."""
+    with np.load(study / "data.npz") as data:
+        dosage = data["dosage"][30:40]
+    write_plink(study / "named", dosage)
+    variants = [
+        *("1 first 0 1000 A C", "1 second 0 1000 C A", "1 a:b 0 1002 A C", "1 a_b 0 1003 A C"),
+        *("1 . 0 1004 A C", "1 . 0 1005 A C", "1 HLA_A*01:01 0 1006 P A"),
+        *("1 NA 0 1007 NA C", "1 1:1000 0 1008 A C", "1 rs9 0 1009 A C"),
+    ]
+    lines = (variant.replace(" ", "\t") for variant in variants)
+    (study / "named.bim").write_text("".join(f"{line}\n" for line in lines))
+    done(
+        gwas,
+        *("associate", "--genotypes", study / "named", "--traits", study / "few.parquet"),
+        *("--covariates", study / "c.tsv", "--device", "cpu", "--threads", 1),
+        *("--precision", "float64", "--out", study / "named-store"),
+    )
+    return study
+
+
+def test_voxels__tells_leads_of_one_place_apart_by_id_and_alleles(
+    named: Path, tmp_path: Path
+) -> None:
+    rows = ("3\t1\t1000\tsecond\tC\tA", "4\t1\t1000\tfirst\tA\tC", "5\t1\t1000\tthird\tC\tA")
+    rows += ("6\t1\t1000\tfirst\tC\tA", "7\t1\t1007\tNA\tNA\tC")
+    (tmp_path / "loci.tsv").write_text(LOCI + "".join(f"{row}\n" for row in rows))
+    index = mapped(named, tmp_path, "few", "named-store", "--loci", tmp_path / "loci.tsv")
+    prefixes = ["3_second", "4_first", "5_second", "6_first", "7_NA"]
+    assert index["prefix"].tolist() == prefixes
+    beta = [images(named, tmp_path, prefix)[0] for prefix in prefixes]
+    for found, variant in zip(beta, (31, 30, 31, 30, 37), strict=True):
+        np.testing.assert_allclose(found, truth(named, variant, FEW)[0], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        ("HLA_A*01:01", 1006),  # no place on a chromosome HLA_A*01
+        ("1:1000", 1008),  # an id before it is a place
+        ("chr1:1009", 1009),
+        ("1:1009:C:A", 1009),
+        ("1:1000:C:A", 1000),
+        ("1:1000:A:C", 1000),
+    ],
+)
+def test_voxels__a_name_is_an_id_first_and_a_place_if_none_has_it(
+    named: Path, tmp_path: Path, name: str, position: int
+) -> None:
+    index = mapped(named, tmp_path, "few", "named-store", "--variant", name)
+    assert index["base_pair_location"].tolist() == [position]
+    if position == 1000:
+        assert index["effect_allele"].tolist() == [name[7]]
+
+
+def test_voxels__variants_whose_ids_make_one_name_have_images_each(
+    named: Path, tmp_path: Path
+) -> None:
+    chosen = ("a:b", "a_b", "1:1004", "1:1005", "rs9")
+    options = [word for name in chosen for word in ("--variant", name)]
+    index = mapped(named, tmp_path, "few", "named-store", *options)
+    prefixes = ["1_1002_A_C_a_b", "1_1003_A_C_a_b", "1_1004_A_C_.", "1_1005_A_C_.", "rs9"]
+    assert index["prefix"].tolist() == prefixes
+    for prefix, variant in zip(prefixes, (32, 33, 34, 35, 39), strict=True):
+        beta, _, _ = images(named, tmp_path, prefix)
+        np.testing.assert_allclose(beta, truth(named, variant, FEW)[0], rtol=1e-4, atol=1e-8)
+
+
+def test_image_names__of_variants_that_differ_in_a_sign_alone_are_refused() -> None:
+    rows = [["1", 7, name, "A", "C"] for name in ("a:b", "a_b", "c")]
+    variants = pd.DataFrame(rows, columns=VARIANT_COLUMNS)
+    assert image_names(variants.iloc[1:], ["", ""]) == ["a_b", "c"]
+    assert image_names(variants.iloc[:2], ["1_", "2_"]) == ["1_a_b", "2_a_b"]
+    assert image_names(variants.iloc[[0, 0]], ["", ""]) == ["a_b", "a_b"]  # one variant
+    with pytest.raises(InputError, match="would both be called 1_7_A_C_a_b"):
+        image_names(variants, ["", "", ""])

@@ -23,13 +23,13 @@ from axoloci.tasks.genetics import clusters as kernel
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
 from axoloci.tasks.genetics.commands.variants import (
     VariantStatistics,
-    WantedVariant,
+    placed_variant,
     read_variants,
 )
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
     VoxelStore,
-    file_name,
+    image_names,
     open_voxel_store,
 )
 from axoloci.tasks.genetics.voxels import voxel_effects, voxel_neg_log10_p, voxel_variances
@@ -137,7 +137,9 @@ def clusters(
     _check_people(dosages, dosages_path, store)
     left = _left_of_traits(residuals, residuals_path, opened)  # (n_samples, r)
     chosen = _chosen(dosages, dosages_path, variant)
-    found = read_variants(store, [_wanted(dosages, k) for k in chosen], opened.columns)
+    variants = [dosages.about["variants"][k] for k in chosen]
+    found = read_variants(store, [placed_variant(of) for of in variants], opened.columns)
+    names = image_names(pd.DataFrame(variants, columns=VARIANT_COLUMNS), [""] * len(chosen))
     g = dosages.left[:, chosen]  # (n_samples, m)
     _check_dosages(g, found, left, dosages_path)
 
@@ -155,8 +157,8 @@ def clusters(
             chance = kernel.largest_clusters(scores, standardised, limit, neighbour)
             observed["p_fwe"] = kernel.family_wise_p(observed["n_voxels"].to_numpy(), chance)
             tables.append(observed)
-        name = file_name(dosages.names[chosen[row]])
-        write_nifti(out / f"{name}_clusters.nii.gz", basis.volume(labels), basis.affine)
+        image = out / f"{names[row]}_clusters.nii.gz"
+        write_nifti(image, basis.volume(labels), basis.affine)
     table = pd.concat(tables[1:] or tables, ignore_index=True)
     text = table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n")
     write_text(out / "clusters.tsv", text)
@@ -175,6 +177,7 @@ def clusters(
             "unit": basis.unit,
             "linearised": basis.linearised,
             "variants": [dosages.names[k] for k in chosen],
+            "images": [f"{name}_clusters.nii.gz" for name in names],
             "n_clusters": len(table),
             "n_clusters_p_fwe_below_0.05": int(significant.sum()),
             "sumstats": sumstats.name,
@@ -239,14 +242,6 @@ def _chosen(dosages: Residuals, path: Path, wanted: Sequence[str]) -> list[int]:
             "written by axoloci-gwas residuals --variant"
         )
     return [k for k, name in enumerate(dosages.names) if not wanted or name in wanted]
-
-
-def _wanted(dosages: Residuals, column: int) -> WantedVariant:
-    """A variant of the table of dosages, as it is looked for in the store."""
-    of = dosages.about["variants"][column]
-    alleles = tuple(sorted((of["effect_allele"], of["other_allele"])))
-    name = f"{of['chromosome']}:{of['base_pair_location']} ({of['variant_id']})"
-    return WantedVariant(name, of["chromosome"], of["base_pair_location"], alleles)
 
 
 def _check_dosages(

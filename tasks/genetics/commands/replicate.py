@@ -15,6 +15,7 @@ from axoloci import __version__
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.loci import read_loci
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel
@@ -152,11 +153,7 @@ def replicate(
 
 def _read_leads(path: Path) -> pd.DataFrame:
     """Lead variants; locus and −log10 p of the discovery where the table tells them."""
-    words = dict.fromkeys(["chromosome", "variant_id", "effect_allele", "other_allele"], str)
-    leads = pd.read_csv(path, sep="\t", dtype=words)
-    lacking = [name for name in VARIANT_COLUMNS if name not in leads]
-    if lacking:
-        raise InputError(f"{path}: no column {', '.join(lacking)}; is it a table of loci?")
+    leads = read_loci(path, VARIANT_COLUMNS)
     if "locus" not in leads:
         leads["locus"] = np.arange(1, len(leads) + 1)
     if "neg_log10_p" not in leads:

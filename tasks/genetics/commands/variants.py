@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError, nearest
 from axoloci.io.genotype_files import VARIANT_COLUMNS
+from axoloci.io.loci import read_loci
 from axoloci.io.sumstats import Sumstats
 
 PLACE = re.compile(r"(?:chr)?([^:\s]+):(\d+)(?:[:_]([^:_\s]+)[:_]([^:_\s]+))?")
@@ -30,42 +31,60 @@ class WantedVariant:
     Attributes
     ----------
     name
-        As it was given.
+        What messages call it.
+    variant_id
+        Its id, if the name is one.
     chromosome, position, alleles
-        Where it lies, as far as known; alleles in alphabetical order.
+        Where it lies, as far as known; the effect allele first.
+    anywhere
+        Whether the id is enough, wherever the variant lies.
     """
 
     name: str
+    variant_id: str
     chromosome: str | None = None
     position: int | None = None
     alleles: tuple[str, ...] = ()
+    anywhere: bool = True
 
-    def matches(self, variants: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which of some variants of its chromosome it is, (n_variants,)."""
-        by_id = (variants["variant_id"] == self.name).to_numpy()
-        if self.position is None:
-            return np.asarray(by_id)
-        found = (variants["base_pair_location"] == self.position).to_numpy()
-        found &= (variants["chromosome"] == self.chromosome).to_numpy()
-        if self.alleles:
-            for row in np.flatnonzero(found):
-                own = (variants["effect_allele"].iloc[row], variants["other_allele"].iloc[row])
-                found[row] = tuple(sorted(own)) == self.alleles
-        return np.asarray(found | by_id)
+    def ranks(self, variants: pd.DataFrame) -> NDArray[np.int8]:
+        """How well variants fit, (n_variants,): 0 not at all; of several the highest is meant.
+
+        The id counts before the order of the alleles, which tells apart variants of one place.
+        """
+        by_id = (variants["variant_id"] == self.variant_id).to_numpy()
+        by_place = np.zeros(len(variants), dtype=np.int8)
+        here = (variants["base_pair_location"] == self.position).to_numpy()
+        here &= (variants["chromosome"] == self.chromosome).to_numpy()
+        for row in np.flatnonzero(here):
+            own = (variants["effect_allele"].iloc[row], variants["other_allele"].iloc[row])
+            if not self.alleles or own == self.alleles:
+                by_place[row] = 2
+            elif own == self.alleles[::-1]:
+                by_place[row] = 1
+        fits = by_id | (by_place > 0) if self.anywhere else by_place > 0
+        return np.where(fits, by_place + np.int8(4) * by_id, 0).astype(np.int8)
 
 
 def wanted_variant(name: str) -> WantedVariant:
-    """An id, or a place such as 7:117559590 or 7:117559590:A:C.
+    """An id; if no variant has it, a place such as 7:117559590 or 7:117559590:A:C.
 
-    >>> wanted_variant("chr7:1000:T:A")
-    WantedVariant(name='chr7:1000:T:A', chromosome='7', position=1000, alleles=('A', 'T'))
+    >>> wanted_variant("chr7:1000:T:A").alleles
+    ('T', 'A')
     """
     match = PLACE.fullmatch(name)
     if match is None:
-        return WantedVariant(name)
+        return WantedVariant(name, name)
     chromosome, position, *alleles = match.groups()
-    known = tuple(sorted(allele for allele in alleles if allele))
-    return WantedVariant(name, chromosome, int(position), known)
+    known = tuple(allele for allele in alleles if allele)
+    return WantedVariant(name, name, chromosome, int(position), known)
+
+
+def placed_variant(of: Mapping[str, Any]) -> WantedVariant:
+    """The variant of a row with `VARIANT_COLUMNS`, which lies where the row says."""
+    chromosome, position, variant_id, *alleles = (of[name] for name in VARIANT_COLUMNS)
+    name = f"{chromosome}:{position} ({variant_id})"
+    return WantedVariant(name, variant_id, chromosome, position, tuple(alleles), anywhere=False)
 
 
 @dataclass(frozen=True)
@@ -93,8 +112,9 @@ def read_variants(
 ) -> VariantStatistics:
     """Single variants, without reading the rest of a store.
 
-    Parts of other chromosomes and positions are not opened where all places are known; of the
-    others the columns that name variants are read, and the statistics where one is found.
+    Parts of other chromosomes and positions are not opened where all places are known, as those of
+    the leads of loci are; of the others the columns that name variants are read, and the statistics
+    where one is found.
 
     Parameters
     ----------
@@ -115,9 +135,14 @@ def read_variants(
         nothing = np.empty((0, len(columns)))
         return VariantStatistics(pd.DataFrame(columns=of_variant), nothing, nothing, nothing[:, 0])
     found: list[list[tuple[dict[str, Any], int]]] = [[] for _ in wanted]
+    best = [1] * len(wanted)  # rank of what is found
     for part, variants in _candidates(store, wanted):
-        for rows, one in zip(found, wanted, strict=True):
-            rows += [(part, int(row)) for row in np.flatnonzero(one.matches(variants))]
+        for k, one in enumerate(wanted):
+            ranks = one.ranks(variants)
+            if ranks.max(initial=0) > best[k]:
+                best[k] = int(ranks.max())
+                found[k].clear()
+            found[k] += [(part, int(row)) for row in np.flatnonzero(ranks == best[k])]
     for rows, one in zip(found, wanted, strict=True):
         if len(rows) != 1:
             raise InputError(_not_one(store, one, rows))
@@ -145,7 +170,7 @@ def _candidates(
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Parts that may hold one of the variants, and the columns that name variants."""
     places = {(one.chromosome, one.position) for one in wanted}
-    all_known = all(position is not None for _, position in places)
+    all_known = not any(one.anywhere for one in wanted)
     for part in store.info["parts"]:
         own = [position for chromosome, position in places if chromosome == part["chromosome"]]
         if all_known and not own:
@@ -188,7 +213,7 @@ def _not_one(
     chromosomes = list(dict.fromkeys(part["chromosome"] for part in store.info["parts"]))
     if wanted.chromosome not in chromosomes:
         return (
-            f"{store.path}: no variant '{wanted.name}', for it has no chromosome "
+            f"{store.path}: no variant '{wanted.name}': none has this id, and it has no chromosome "
             f"'{wanted.chromosome}'; {nearest(str(wanted.chromosome), chromosomes)}"
         )
     tables = [
@@ -228,21 +253,7 @@ def read_leads(path: Path) -> tuple[list[int], list[WantedVariant]]:
     Raises
     ------
     InputError
-        It lacks such columns.
+        As for `read_loci`.
     """
-    table = pd.read_csv(path, sep="\t", dtype={"chromosome": str, "variant_id": str})
-    lacking = [name for name in ("locus", *VARIANT_COLUMNS) if name not in table]
-    if lacking:
-        raise InputError(
-            f"{path}: no column {', '.join(lacking)}; give the table of axoloci-genetics loci"
-        )
-    leads = [
-        WantedVariant(
-            f"{lead['chromosome']}:{lead['base_pair_location']} ({lead['variant_id']})",
-            lead["chromosome"],
-            int(lead["base_pair_location"]),
-            tuple(sorted((lead["effect_allele"], lead["other_allele"]))),
-        )
-        for lead in table.to_dict("records")
-    ]
-    return table["locus"].tolist(), leads
+    table = read_loci(path, ["locus", *VARIANT_COLUMNS])
+    return table["locus"].tolist(), [placed_variant(lead) for lead in table.to_dict("records")]

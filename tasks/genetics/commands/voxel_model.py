@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.bases import Basis, read_basis
+from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, transformed
 
@@ -101,3 +104,38 @@ def check_untransformed(options: str, path: Path, advice: str) -> None:
 def file_name(text: str) -> str:
     """A text as part of a file's name: what is no letter, number, dot or hyphen becomes _."""
     return re.sub(r"[^\w.-]", "_", text)
+
+
+def image_names(variants: pd.DataFrame, before: Sequence[str]) -> list[str]:
+    """How the names of the images of some variants begin: by their ids.
+
+    Parameters
+    ----------
+    variants
+        (n_variants,) rows with `VARIANT_COLUMNS`. Where the ids of several make one name, as two
+        that are "." do, chromosome, position and alleles come before the id.
+    before
+        (n_variants,) texts to begin by.
+
+    Raises
+    ------
+    InputError
+        Variants of one place and the same alleles have ids that make one name.
+    """
+    rows = list(variants[VARIANT_COLUMNS].astype(str).itertuples(index=False, name=None))
+    short = [file_name(start + row[2]) for start, row in zip(before, rows, strict=True)]
+    n_of_name = Counter(name for name, _ in set(zip(short, rows, strict=True)))
+    names = [
+        name
+        if n_of_name[name] == 1
+        else file_name(start + "_".join((row[0], row[1], row[3], row[4], row[2])))
+        for name, start, row in zip(short, before, rows, strict=True)
+    ]
+    variant_of: dict[str, tuple[str, ...]] = {}
+    for name, row in zip(names, rows, strict=True):
+        if variant_of.setdefault(name, row) != row:
+            raise InputError(
+                f"the images of {':'.join(variant_of[name])} and {':'.join(row)} would both be "
+                f"called {name}; ask for one of them at a time"
+            )
+    return names

@@ -31,7 +31,7 @@ from axoloci.tasks.genetics.commands.variants import (
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
     VoxelStore,
-    file_name,
+    image_names,
     open_voxel_store,
 )
 
@@ -50,8 +50,8 @@ MORE_COVARIATES = "the chromosome was tested with more covariates than the resid
     "--variant",
     "names",
     multiple=True,
-    help="Variant by its id, or by its place, such as 7:117559590 or 7:117559590:A:C, which finds "
-    "it sooner; several times for several.",
+    help="Variant by its id, or, if none has this id, by its place, such as 7:117559590 or "
+    "7:117559590:A:C, effect allele first; several times for several.",
 )
 @click.option(
     "--loci",
@@ -109,14 +109,14 @@ def voxels(
     found = read_variants(opened.store, wanted, opened.columns)
     variances = kernel.voxel_variances(opened.sums, basis.basis)  # (n_voxels,)
     model = {"model": model_path.name, "model_sha256": sha256(model_path)}
+    prefixes = image_names(found.variants, ["" if locus is None else f"{locus}_" for locus in loci])
     index, of_regions = [], []
     world = basis.world()  # (n_voxels, 3) mm
     for k, locus in enumerate(progress(loci, "voxel maps", len(loci))):
         variant = found.variants.iloc[k]
         df = found.df[k : k + 1]
         maps = _maps(opened, found, k, basis.basis, variances)  # (n_voxels,) each
-        prefix = file_name(str(variant["variant_id"]))
-        prefix = prefix if locus is None else f"{locus}_{prefix}"
+        prefix = prefixes[k]
         for name, row in zip(MAPS, maps, strict=True):
             image = basis.volume(row.astype(np.float32))
             write_nifti(out / f"{prefix}_{name}.nii.gz", image, basis.affine)

@@ -18,6 +18,7 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import write_json, write_text
 from axoloci.io.genotype_files import VARIANT_COLUMNS
+from axoloci.io.loci import read_loci
 from axoloci.tasks.gwas import condition as conditioning
 from axoloci.tasks.gwas import engine, kernel
 from axoloci.tasks.gwas.inputs import AnalysisInputs, Study, examples, prepare
@@ -132,13 +133,7 @@ def _read_loci(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Loci with number, place and lead, not of a mixed model; their traits, none if not noted."""
     whole = ["locus", "start", "end", "base_pair_location"]
     needed = [*whole, "neg_log10_p", *(name for name in VARIANT_COLUMNS if name not in whole)]
-    types = {name: np.int64 if name in whole else str for name in needed if name != "neg_log10_p"}
-    table = pd.read_csv(path, sep="\t", dtype=types)
-    lacking = [name for name in needed if name not in table]
-    if lacking:
-        raise InputError(
-            f"{path}: no column {', '.join(lacking)}; give the table of axoloci-genetics loci"
-        )
+    table = read_loci(path, needed)
     settings = path.with_suffix(".json")
     about = json.loads(settings.read_text()) if settings.is_file() else {}
     if about.get("mixed_model"):
