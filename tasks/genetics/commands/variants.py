@@ -80,7 +80,7 @@ def wanted_variant(name: str) -> WantedVariant:
     return WantedVariant(name, name, chromosome, int(position), known)
 
 
-def placed_variant(of: Mapping[str, Any]) -> WantedVariant:
+def placed_variant(of: Mapping[Any, Any]) -> WantedVariant:
     """The variant of a row with `VARIANT_COLUMNS`, which lies where the row says."""
     chromosome, position, variant_id, *alleles = (of[name] for name in VARIANT_COLUMNS)
     name = f"{chromosome}:{position} ({variant_id})"
