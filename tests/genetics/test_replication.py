@@ -213,6 +213,15 @@ def test_replicate__of_stores_follows_every_flip(folder: Path) -> None:
     assert pd.read_csv(folder / "out.tsv", sep="\t")["r"][3] > 0
 
 
+def test_replicate__takes_na_as_the_id_of_a_lead(folder: Path) -> None:
+    leads = LEADS[:1].assign(variant_id="NA")
+    leads.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    write_store(folder / "one", leads, BETA[:1], FREQUENCY[:1])
+    result = run(folder, "one", "one", "--traits", "height")
+    assert result.exit_code == 0, result.output
+    assert (folder / "out.tsv").read_text().splitlines()[1].startswith("1\t1\t100\tNA\tA\tG\t")
+
+
 @pytest.mark.parametrize("text_format", ["gwas-ssf", "plink2", "ldsc"])
 def test_replicate__a_text_stands_for_either_study(folder: Path, text_format: str) -> None:
     for name in ("first", "second"):

@@ -256,6 +256,20 @@ def test_condition__refuses_other_traits_people_and_covariates(folder: Path) -> 
         assert not (folder / "signals.tsv").exists()
 
 
+def test_condition__takes_na_as_the_id_and_allele_of_a_lead(folder: Path) -> None:
+    old, new = "1\trs4\t0\t5000\tA\tC\n", "1\tNA\t0\t5000\tNA\tC\n"
+    variants = (folder / "g.bim").read_text()
+    assert old in variants
+    (folder / "g.bim").write_text(variants.replace(old, new))
+    write_loci(folder, [(1, 4)])
+    loci = (folder / "loci.tsv").read_text()
+    (folder / "loci.tsv").write_text(loci.replace("rs4\tA", "NA\tNA"))
+    result = run(folder)
+    assert result.exit_code == 0, result.output
+    first = (folder / "signals.tsv").read_text().splitlines()[1]
+    assert first.startswith("1\t0\t1\t5000\tNA\tNA\tC")
+
+
 def test_condition__refuses_what_it_cannot_test(folder: Path) -> None:
     def said(*more: object) -> str:
         result = run(folder, *more)

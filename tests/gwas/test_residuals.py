@@ -124,6 +124,18 @@ def test_residuals__of_dosages_give_the_effects_of_the_store(folder: Path, tmp_p
     np.testing.assert_allclose(slope, store.loc[dosages.names, "beta"], rtol=1e-5)
 
 
+def test_residuals__take_na_as_the_id_and_allele_of_a_lead(folder: Path, tmp_path: Path) -> None:
+    for ending in ("bed", "fam"):
+        (tmp_path / f"g.{ending}").write_bytes((folder / f"g.{ending}").read_bytes())
+    variants, loci = ((folder / name).read_text() for name in ("g.bim", "loci.tsv"))
+    (tmp_path / "g.bim").write_text(variants.replace("rs7\t0\t1007\tA", "NA\t0\t1007\tNA"))
+    (tmp_path / "loci.tsv").write_text(loci.replace("rs7\tA", "NA\tNA"))
+    files = ("--out", tmp_path / "r.parquet", "--dosages", tmp_path / "d.parquet")
+    of = inputs(folder)[2:]
+    gwas("residuals", "--genotypes", tmp_path / "g", *of, "--loci", tmp_path / "loci.tsv", *files)
+    assert read_residuals(tmp_path / "d.parquet", "dosages").names == ["NA"]
+
+
 def test_dosage_residuals__take_the_mean_for_missing_genotypes() -> None:
     rng = np.random.default_rng(2)
     design = sm.add_constant(rng.normal(size=(50, 3)))
