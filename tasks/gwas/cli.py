@@ -511,6 +511,8 @@ def associate(
                 for name in dict.fromkeys(part.chromosome for part in parts)
                 if ploidy_of(name) is not Ploidy.DIPLOID
             },
+            "n_samples_of_chromosome": groups.own_people(),
+            "mixed_model": predicted is not None,
             "covariates": groups.covariates,
             "traits_with_missing": tested.own_n,
             "traits_excluded": groups.excluded,
@@ -520,7 +522,7 @@ def associate(
             ],
             "inputs": [path.name for path in (*inputs.traits, *inputs.covariates)],
         },
-        ()
+        ((name, groups.trait_correlation(ploidy_of(name))) for name in groups.own_people())
         if predicted is None
         else (
             (name, predicted.trait_correlation(name, tested.names))

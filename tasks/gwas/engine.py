@@ -298,28 +298,41 @@ class TraitGroups:
         tested = _tested(study, self.excluded)
         return Analyses(study, tested, self._designs, self._predicted, self._autosomes)
 
-    def trait_correlation(self) -> NDArray[np.float64]:
-        """Correlation of the adjusted traits, float64, (n_tested, n_tested)."""
-        found = np.empty((len(self.tested.index), len(self.tested.index)))
+    def own_people(self) -> dict[str, int]:
+        """How many are tested on each chromosome that is no autosome, where any can be."""
+        chromosomes = self.study.source.variants["chromosome"].unique()
+        designs = {name: self._designs[ploidy_of(name)] for name in chromosomes}
+        return {
+            name: len(design.sample_index)
+            for name, design in designs.items()
+            if design.ploidy is not Ploidy.DIPLOID and design.matrix is not None
+        }
+
+    def trait_correlation(self, ploidy: Ploidy = Ploidy.DIPLOID) -> NDArray[np.float64]:
+        """Correlation of the traits adjusted as for chromosomes of a kind, among their people.
+
+        float64, (n_tested, n_tested); 0 with others of a trait that cannot be tested there.
+        """
+        found = np.eye(len(self.tested.index))
         place = np.full(len(self.study.traits), -1)
         place[self.tested.index] = np.arange(len(found))
         for k, one in enumerate(self.ranges):
-            first = self._fitted(one).model
+            first = self._fitted(one, ploidy).model
             rows = place[one.start + first.trait_index]
             for other in self.ranges[k:]:
-                second = first if other is one else self._fitted(other).model
+                second = first if other is one else self._fitted(other, ploidy).model
                 columns = place[other.start + second.trait_index]
                 block = kernel.correlation(first, second)
                 found[np.ix_(rows, columns)] = block
                 found[np.ix_(columns, rows)] = block.T
         return found
 
-    def _fitted(self, group: TraitRange) -> Analysis:
-        """The analysis of autosomes without predictions."""
-        if self._autosomes is not None:
+    def _fitted(self, group: TraitRange, ploidy: Ploidy = Ploidy.DIPLOID) -> Analysis:
+        """The analysis of chromosomes of a kind, without predictions."""
+        if self._autosomes is not None and ploidy is Ploidy.DIPLOID:
             return self._autosomes
         values = self.study.trait_values[:, group.start : group.stop]
-        return analysis_of(self._designs[Ploidy.DIPLOID], values)
+        return analysis_of(self._designs[ploidy], values)
 
     def _study_of(self, group: TraitRange) -> Study:
         part = slice(group.start, group.stop)

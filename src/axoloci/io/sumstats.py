@@ -22,7 +22,8 @@
     Correlation of the covariate-adjusted traits, float64. Their covariance is this times the
     `trait_residual_sd` of both traits.
 `trait_correlation/chr<CHROMOSOME>.npy`
-    Of a mixed model: correlation of the traits' statistics for a variant there without an effect.
+    Correlation of the traits' statistics for a variant there without an effect: of all chromosomes
+    of a mixed model; else of X and Y, which have other people and covariates.
 `sumstats.json`
     Written last: traits, `trait_residual_sd` (one number a trait, in units of the trait: the square
     root of the residual sum of squares on the covariates over n, where n counts the people who have
@@ -583,8 +584,8 @@ class SumstatsWriter:
         about
             What goes into `sumstats.json` besides: `n_covariates` (with the intercept), …
         correlation_of_chromosome
-            Of a mixed model, chromosome by chromosome: (n_traits, n_traits), of the traits'
-            statistics for a variant without an effect.
+            By chromosome, where it is another: (n_traits, n_traits), of the traits' statistics for
+            a variant without an effect. Of a mixed model it is another on each.
         beside
             Arrays of `beside.npz`; without them the file stays as it is.
         """
@@ -771,8 +772,7 @@ class Sumstats:
     trait_correlation : float64, (n_traits, n_traits)
         Correlation of the covariate-adjusted traits.
     of_mixed_model : bool
-        Whether relatives were accounted for: the joint law of the traits is that of
-        `correlation_of` then.
+        Whether relatives were accounted for.
     trait_residual_sd : float64, (n_traits,)
         Standard deviation of the covariate-adjusted traits, in units of the trait: √(residual sum
         of squares / n), where n counts the people who have the trait.
@@ -790,7 +790,8 @@ class Sumstats:
         )
         self.trait_residual_sd = np.array(info["trait_residual_sd"], dtype=np.float64)
         self._own_correlation: dict[str, Any] = info.get("trait_correlation_of_chromosome", {})
-        self.of_mixed_model = bool(self._own_correlation)
+        self.of_mixed_model = bool(info.get("mixed_model", self._own_correlation))
+        self._own_people: dict[str, int] = info.get("n_samples_of_chromosome", {})
         self._own_n = set(info.get("traits_with_missing", []))
         self._covariates_by_name: dict[str, int] = info.get("n_covariates_of_chromosome", {})
 
@@ -862,6 +863,14 @@ class Sumstats:
         with np.load(self._checked(self.info["beside"])) as arrays:
             return dict(arrays)
 
+    def has_own_correlation(self, chromosome: str) -> bool:
+        """Whether `correlation_of` a chromosome is another than `trait_correlation`."""
+        return self.of_mixed_model or chromosome in self._own_correlation
+
+    def n_people_of(self, chromosome: str) -> int:
+        """Who was tested on a chromosome; on X people of known sex, on Y men."""
+        return self._own_people.get(chromosome, self.n_samples)
+
     def correlation_of(self, chromosome: str) -> NDArray[np.float64]:
         """Correlation of the traits' statistics for a variant without an effect.
 
@@ -873,9 +882,9 @@ class Sumstats:
         Returns
         -------
         float64, (n_traits, n_traits)
-            Of a mixed model that of the chromosome, else `trait_correlation`.
+            That of the chromosome, where it has its own, else `trait_correlation`.
         """
-        if not self.of_mixed_model:
+        if not self.has_own_correlation(chromosome):
             return self.trait_correlation
         return np.asarray(np.load(self._checked(self._own_correlation[chromosome])))
 

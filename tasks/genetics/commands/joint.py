@@ -20,7 +20,7 @@ from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
-from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.sumstats import Sumstats, SumstatsBlock, read_sumstats
 from axoloci.tasks.genetics import kernel, permutation_tests
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,
@@ -90,7 +90,7 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
         correlation = store.correlation_of(chromosome)
         return kernel.whiten_traits(correlation[np.ix_(columns, columns)], names)
 
-    df_all = store.n_samples - store.n_covariates - 1
+    df_all = store.n_samples - store.n_covariates - 1  # of autosomes
     others = _tests_by_permutation(store, columns, also, df_all)
     names_of_p = ["neg_log10_p", *(f"neg_log10_p_{name}" for name in others)]
     schema = JOINT_SCHEMA
@@ -113,8 +113,8 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
         for block in progress(store.blocks(), "joint test", len(store.info["parts"])):
             beta, se, df = (part[:, columns] for part in (block.beta, block.se, block.df))
             result = test(
-                *(beta, se, df, df_all),
-                whitening(block.chromosome if store.of_mixed_model else ""),
+                *(beta, se, df, _df_of(store, block)),
+                whitening(block.chromosome if store.has_own_correlation(block.chromosome) else ""),
             )
             frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
             for name, other in others.items():
@@ -161,6 +161,12 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
         "%d of %d variants tested with %d traits, lambda_GC %.4f",
         *(tested, len(pooled["neg_log10_p"]), len(names), inflation),
     )
+
+
+def _df_of(store: Sumstats, block: SumstatsBlock) -> int:
+    """Residual degrees of freedom of everybody who was tested on the chromosome of a block."""
+    n_covariates = store.n_covariates_of(pd.Series([block.chromosome]))[0]
+    return int(store.n_people_of(block.chromosome) - n_covariates - 1)
 
 
 class _PermutationTest(NamedTuple):
