@@ -83,7 +83,7 @@ class FindLoci(shell.Task["FindLoci.Outputs"]):
         argstr="--clump-r2", default=None, help="LD above which a variant belongs to a lead"
     )
     clump_kb: float | None = shell.arg(
-        argstr="--clump-kb", default=None, help="farthest distance to a lead, kb"
+        argstr="--clump-kb", default=None, help="limit of the distance to a lead, kb"
     )
     merge_kb: float | None = shell.arg(
         argstr="--merge-kb", default=None, help="largest gap between clumps of one locus, kb"
