@@ -39,8 +39,11 @@ from axoloci.workflows.plan import (
     gwas_cost,
     pca_cost,
     plan_study,
+    report_cost,
     ridge_cost,
     train_cost,
+    voxel_h2_cost,
+    voxels_cost,
 )
 from axoloci.workflows.records import COLUMNS, read_jobs, reasons_since, study_state
 from axoloci.workflows.trace import pack_lanes, without_idle, write_timeline
@@ -684,6 +687,26 @@ def test_cost__grows_with_what_it_depends_on(people: int) -> None:
     assert gwas_cost(people, 10**7, 128).n_bytes > 10**7 * 128 * 4
     assert ridge_cost(2 * people, 10**6, 128).seconds > 1.9 * ridge_cost(people, 10**6, 128).seconds
     assert train_cost(900_000, people, 128, 6, 8, 10).seconds > 3600 * people / 10_000
+
+
+def test_report_cost__grows_with_the_store_by_what_was_measured() -> None:
+    least = report_cost(100, 0, 1)
+    for variants, traits, seconds, megabytes in (  # beyond those of a page without a store
+        (300_000, 32, 1.1, 146),
+        (1_000_000, 8, 0.9, 267),
+    ):
+        cost = report_cost(100, variants, traits)
+        assert 1 / 2 < (cost.seconds - least.seconds) / seconds < 2
+        assert 1 / 2 < (cost.memory_mb - least.memory_mb) / megabytes < 2
+
+
+def test_voxels_cost__holds_the_basis() -> None:
+    template, latents = 7_221_032, 128
+    basis = 4e-6 * 0.3 * template * latents  # MB
+    for cost in (voxels_cost, voxel_h2_cost):
+        assert 2 * basis < cost(template, latents).memory_mb < 6 * basis
+    measured = voxel_h2_cost(667_000, 128)  # 200,000 of its voxels in the mask
+    assert 15 < measured.seconds < 3 * 15
 
 
 def test_fit_linear_cost__follows_what_was_measured_and_what_is_held_in_memory() -> None:
