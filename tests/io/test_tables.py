@@ -21,6 +21,7 @@ from axoloci.io.tables import (
     read_table,
     read_traits,
     write_latents,
+    write_tsv,
 )
 
 
@@ -291,3 +292,9 @@ def test_alike_ids__differ_in_padding_case_and_marks(
 def test_match_samples__shows_pairs_that_look_alike() -> None:
     with pytest.raises(InputError, match="'0001' and '1', '0002' and '2' may be the same people"):
         match_samples({"a.fam": ["0001", "0002"], "t.tsv": ["1", "2"]})
+
+
+def test_write_tsv__seven_digits_and_na(tmp_path: Path) -> None:
+    table = pd.DataFrame({"trait": ["a", "b"], "h2": [1 / 3, np.nan]}, index=[5, 7])
+    write_tsv(tmp_path / "t.tsv", table)
+    assert (tmp_path / "t.tsv").read_bytes() == b"trait\th2\na\t0.3333333\nb\tn/a\n"

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError, nearest, raise_all
-from axoloci.io.files import whole_file
+from axoloci.io.files import whole_file, write_text
 from axoloci.io.people import match_people
 
 log = logging.getLogger("axoloci")
@@ -260,6 +260,14 @@ def minus_nine_warnings(table: pd.DataFrame, path: str | os.PathLike[str]) -> li
         for name, n in counts.items()
         if n
     ]
+
+
+def write_tsv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """Write a table of results, whole or not at all: seven digits, n/a where nothing is known."""
+    text = table.to_csv(
+        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
+    )
+    write_text(path, text)
 
 
 def write_latents(

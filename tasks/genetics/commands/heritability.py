@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError, NotPossibleError
-from axoloci.io.files import write_json, write_text
+from axoloci.io.files import write_json
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics.commands.selection import (
@@ -105,8 +106,8 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
             "n_variants": int(n_tested.sum()),
         }
     )
-    _write_table(out / "heritability.tsv", table)
-    _write_table(out / "genetic_correlation.tsv", _pairs(names, rg, covariance))
+    write_tsv(out / "heritability.tsv", table)
+    write_tsv(out / "genetic_correlation.tsv", _pairs(names, rg, covariance))
     write_covariance(out / "genetic_covariance.npz", names, covariance, transformed(store))
     write_json(
         out / "heritability.json",
@@ -186,10 +187,3 @@ def _pairs(names: list[str], rg: Estimate, covariance: GeneticCovariance) -> pd.
             "phenotypic_correlation": phenotypic[first, second],
         }
     )
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    text = table.to_csv(
-        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
-    )
-    write_text(path, text)

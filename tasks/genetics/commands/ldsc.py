@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.files import write_json, write_text
+from axoloci.io.files import write_json
 from axoloci.io.sumstats import read_sumstats
+from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
 from axoloci.tasks.genetics import ldsc as kernel
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
@@ -200,8 +201,8 @@ def ldsc(
     everyone = np.full((len(sd), len(sd)), np.nan)
     everyone[: len(names), : len(names)] = phenotypic
     everyone[range(len(names), len(sd)), range(len(names), len(sd))] = 1
-    _write_table(out / "heritability.tsv", heritability)
-    _write_table(out / "genetic_correlation.tsv", genetic.correlations(everyone))
+    write_tsv(out / "heritability.tsv", heritability)
+    write_tsv(out / "genetic_correlation.tsv", genetic.correlations(everyone))
     units = np.outer(sd, sd)
     left_out = np.multiply(genetic.left_out, units, out=genetic.left_out)  # it may be large
     covariance = GeneticCovariance(genetic.covariance * units, everyone * units, left_out)
@@ -439,10 +440,3 @@ def _named_files(
             f"the first dot: {', '.join(files) or 'there is none'}"
         )
     return files
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    text = table.to_csv(
-        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
-    )
-    write_text(path, text)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from axoloci import __version__
 from axoloci.errors import InputError
-from axoloci.io.files import write_json, write_text
+from axoloci.io.files import write_json
 from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
 from axoloci.io.loci import read_loci
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.tables import write_tsv
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
 from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, traits_option
@@ -118,10 +119,7 @@ def replicate(
         replicated=np.where(result.replicated, "yes", "no"),
     )
     table.loc[~tested, "replicated"] = "n/a"
-    text = table.to_csv(
-        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
-    )
-    write_text(out, text)
+    write_tsv(out, table)
     absent = leads["variant_id"][~tested].tolist()
     if absent:
         log.warning(

@@ -17,9 +17,10 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.bases import Basis
-from axoloci.io.files import sha256, write_json, write_text
+from axoloci.io.files import sha256, write_json
 from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.nifti import write_nifti
+from axoloci.io.tables import write_tsv
 from axoloci.tasks.genetics import voxels as kernel
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
 from axoloci.tasks.genetics.commands.variants import (
@@ -145,10 +146,10 @@ def voxels(
                     locus=locus, variant_id=variant["variant_id"]
                 )
             )
-    _write_table(out / "index.tsv", pd.DataFrame(index, columns=INDEX_COLUMNS))
+    write_tsv(out / "index.tsv", pd.DataFrame(index, columns=INDEX_COLUMNS))
     if regions is not None:
         rows = pd.concat(of_regions) if of_regions else pd.DataFrame(columns=REGION_COLUMNS)
-        _write_table(out / "regions.tsv", rows[REGION_COLUMNS])
+        write_tsv(out / "regions.tsv", rows[REGION_COLUMNS])
     log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
 
 
@@ -243,10 +244,3 @@ def _regions(
         }
     )
     return table, kernel.region_basis(basis.basis, labels, numbers)
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    text = table.to_csv(
-        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
-    )
-    write_text(path, text)

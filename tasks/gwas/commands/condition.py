@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.files import write_json, write_text
+from axoloci.io.files import write_json
 from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.loci import read_loci
+from axoloci.io.tables import write_tsv
 from axoloci.tasks.gwas import condition as conditioning
 from axoloci.tasks.gwas import engine, kernel
 from axoloci.tasks.gwas.inputs import AnalysisInputs, Study, examples, prepare
@@ -108,10 +109,7 @@ def condition(
         found.append(_table_of(signals, group, study.source.variants))
     empty = pd.DataFrame(columns=SIGNAL_COLUMNS)
     table = pd.concat(found).sort_values(["locus", "round"]) if found else empty
-    text = table.to_csv(
-        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
-    )
-    write_text(out, text)
+    write_tsv(out, table)
     write_json(
         out.with_suffix(".json"),
         {
