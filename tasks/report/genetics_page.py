@@ -465,7 +465,8 @@ def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
     more = len(table) - len(shown)
     part.sentences["voxels"] = (
         f"Effects of {len(table):,} lead {plural(len(table), 'variant')} on each voxel's "
-        f"{page.measure}, from the effects on the traits; lines mark the peak, voxels with "
+        f"{page.measure}, in the maps that the latents make: p is smaller than that of a voxel "
+        f"itself, whose noise the latents leave out. Lines mark the peak, voxels with "
         f"−log₁₀ p below {MAP_FLOOR:g} are not coloured. Left of the picture is left of the person."
         + (
             " The decoder was taken as linear, by its mean derivative at some people's latents, so "

@@ -629,8 +629,8 @@ def _voxels(facts: Mapping[str, Mapping[str, Any]], cite: Any) -> list[str]:
         linear += ", or the mean derivative of the autoencoder's decoder at some people's latents,"
     told, were = _list(what), "were" if done["effects"] else "was"
     return [
-        f"{told[0].upper()}{told[1:]} {were} computed from those of the latents and {linear} as in "
-        f"RVGA {cite('fang')}{_exactness(done)}."
+        f"{told[0].upper()}{told[1:]} {were} computed for the maps that the latents make, from "
+        f"those of the latents and {linear} as in RVGA {cite('fang')}{_exactness(done)}."
     ]
 
 

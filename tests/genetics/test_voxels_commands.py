@@ -189,6 +189,7 @@ def test_voxels__with_missing_genotypes_beta_is_exact_and_se_as_near_as_told(
         np.testing.assert_allclose(beta, expected[0], rtol=1e-5, atol=1e-8)
         about = json.loads((tmp_path / f"rs{variant}.json").read_text())
         n = about["n"]
+        assert about["of"] == f"maps that {about['n_latents']} latents make"
         told = about["relative_error_of_se"]
         assert told == pytest.approx(float(se_error(np.array([n]), N)[0]))
         assert told == pytest.approx(np.sqrt((1 / n - 1 / N) / 2))

@@ -83,6 +83,13 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
     store = read_sumstats(sumstats)
     names = complete_traits(store) if traits is None else named_traits(store, traits)
     columns = columns_of(store, names)
+    lacked = [name for name in names if name in store.info.get("traits_with_missing", [])]
+    if lacked:  # the correlation of all traits would be of other people than their statistics
+        raise InputError(
+            f"{sumstats}: the joint test needs traits of the same people, and some lack "
+            f"{', '.join(lacked[:5])}; leave them out of --traits, or run the association with "
+            "--complete-traits"
+        )
     test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
 
     @lru_cache(maxsize=1)
@@ -185,12 +192,6 @@ def _tests_by_permutation(
     """The tests that are asked for, each with its null, in the order of `ALSO`."""
     if not also:
         return {}
-    lacked = store.info.get("traits_with_missing", [])
-    if some := [store.traits[k] for k in columns if store.traits[k] in lacked]:
-        raise InputError(
-            f"{store.path}: MOSTest and minP need traits of the same people, and some lack "
-            f"{', '.join(some[:5])}; leave them out of --traits"
-        )
     permuted = store.permuted[:, columns]
     tests: dict[str, _PermutationTest] = {}
     if "minp" in also:
@@ -219,12 +220,6 @@ def _tests_by_permutation(
 
 def _nothing_tested(store: Sumstats, names: Sequence[str], n_too_few: int) -> str:
     """Why no variant has a joint test, and what to do."""
-    incomplete = [name for name in names if name in store.info.get("traits_with_missing", [])]
-    if incomplete:
-        return (
-            f"{store.path}: the joint test needs traits of the same people, and some lack "
-            f"{', '.join(incomplete)}; leave them out of --traits"
-        )
     return (
         f"{store.path}: no variant can be tested jointly; {n_too_few} are missing in too many "
         f"people for {len(names)} traits: impute genotypes or choose fewer traits with --traits"

@@ -338,6 +338,12 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
                 key = tuple(block.variants[VARIANT_COLUMNS].iloc[row])
                 if key not in keys or key in result:
                     continue
+                n, n_of_joint = block.variants["n"].iloc[row], leads["n"].iloc[keys.index(key)]
+                if n != n_of_joint:
+                    raise InputError(
+                        f"{store.path}: {key[2]} has {n} people, in the joint test {n_of_joint}; "
+                        "give the summary statistics that the joint test is of"
+                    )
                 beta, se, df = (
                     part[row : row + 1, columns] for part in (block.beta, block.se, block.df)
                 )

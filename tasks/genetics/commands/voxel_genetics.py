@@ -120,7 +120,7 @@ def voxel_rg(
     """Map the genetic correlation of every voxel with a seed voxel or with a trait.
 
     OUT/voxel_rg_<seed>.nii.gz and voxel_rg_<seed>_se.nii.gz, the standard error by block jackknife;
-    NaN where a heritability is not positive.
+    NaN where a heritability is not positive, with all variants or without a block of them.
     """
     if sum(given is not None for given in (seed_voxel, seed_mm, with_trait)) != 1:
         raise click.UsageError("give one of --seed-voxel, --seed-mm and --with-trait")
@@ -148,7 +148,16 @@ def voxel_rg(
             f"({seed}) is not positive, so that it has no genetic correlation; choose another one"
         )
     rg, se = kernel.voxel_genetic_correlation(covariance, direction, basis.basis)
-    about["n_without_rg"] = int(np.isnan(rg).sum())
+    n_without = int(np.isnan(rg).sum())
+    if n_without == len(rg):
+        raise InputError(
+            f"{covariance_path}: no voxel has a genetic correlation with {seed}: without one or "
+            "another of the jackknife's blocks its heritability is not positive, or that of no "
+            "voxel is; heritability takes thousands of people"
+        )
+    if n_without:
+        log.warning("%d of %d voxels have no genetic correlation", n_without, len(rg))
+    about["n_without_rg"] = n_without
     _write(out, f"voxel_rg_{seed}", (rg, se), basis, covariance_path, model_path, about)
 
 

@@ -39,6 +39,7 @@ from axoloci.tasks.genetics.commands.voxel_model import (
 log = logging.getLogger("axoloci")
 
 MAPS = ("beta", "se", "neg_log10_p")
+MAPS_OF = "maps that {} latents make"
 MIXED_MODEL = "a mixed model weighs people by the heritability of each latent, not of each voxel"
 FEWER_PEOPLE = "some people lack the genotype: se has the residuals of everybody, in proportion"
 MORE_COVARIATES = "the chromosome was tested with more covariates than the residuals are of"
@@ -92,7 +93,8 @@ def voxels(
     units of the maps per effect allele, and .json, which says of whom they are and whether anything
     is approximate. index.tsv: where each is strongest, mm. regions.tsv, with --atlas: the same of
     the means of regions. Of a principal components model with all components these are the
-    regressions of the voxels, else those of the maps that the model makes.
+    regressions of the voxels, else those of the maps that the model makes: what a few components
+    leave out of a voxel, most of its noise, is not in its standard error.
     """
     if bool(names) == (loci_path is not None):
         raise click.UsageError("name variants by --variant, or give --loci")
@@ -151,6 +153,11 @@ def voxels(
         rows = pd.concat(of_regions) if of_regions else pd.DataFrame(columns=REGION_COLUMNS)
         write_tsv(out / "regions.tsv", rows[REGION_COLUMNS])
     log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
+    log.info(
+        "they are effects on the %s: what these leave out of a voxel is not in its standard error, "
+        "so that p is smaller than that of the voxel itself",
+        MAPS_OF.format(len(basis.latents)),
+    )
 
 
 INDEX_COLUMNS = [
@@ -218,6 +225,7 @@ def _about(opened: VoxelStore, variant: pd.Series, df: float) -> dict[str, Any]:
         "df": df,
         "unit": f"{basis.unit} per effect allele",
         "n_latents": len(basis.latents),
+        "of": MAPS_OF.format(len(basis.latents)),
         "exact": not reasons,
         "approximate_because": reasons,
         "relative_error_of_se": float(kernel.se_error(np.array([n]), store.n_samples)[0]),
