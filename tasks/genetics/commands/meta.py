@@ -28,7 +28,12 @@ from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import meta as kernel
-from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, traits_option
+from axoloci.tasks.genetics.commands.selection import (
+    columns_of,
+    named_traits,
+    traits_option,
+    warn_of_shared_people,
+)
 from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Union, unite
 
 log = logging.getLogger("axoloci")
@@ -289,13 +294,7 @@ def _open(paths: Sequence[Path], traits: str | None) -> tuple[list[_Study], list
         if traits is not None and not stores:
             raise InputError("--traits names traits of folders; these studies are texts of one")
     for one, other in combinations(stores.values(), 2):
-        both = set(one.sample_id) & set(other.sample_id)
-        if both:
-            log.warning(
-                "%s and %s: %d people of the same id, such as %s, are in both; if they are the "
-                "same people, combined errors are too small: leave them out of one study",
-                *(one.path, other.path, len(both), min(both)),
-            )
+        warn_of_shared_people(one, other, "combined errors are too small")
     studies = [_Store(stores[path], names) if path in stores else _text(path) for path in paths]
     return studies, names or ["trait"]
 

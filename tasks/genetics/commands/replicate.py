@@ -21,7 +21,12 @@ from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
-from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, traits_option
+from axoloci.tasks.genetics.commands.selection import (
+    columns_of,
+    named_traits,
+    traits_option,
+    warn_of_shared_people,
+)
 from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Match, harmonise
 
 log = logging.getLogger("axoloci")
@@ -96,6 +101,8 @@ def replicate(
     """
     leads = _read_leads(loci_path)
     first, second = _open(discovery), _open(replication)
+    if isinstance(first, Sumstats) and isinstance(second, Sumstats):
+        warn_of_shared_people(first, second, "they replicate nothing")
     names = _shared_traits(first, second, traits)
     found_first = _find(first, names, leads)
     if len(leads) and found_first.absent.any():

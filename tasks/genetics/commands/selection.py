@@ -48,6 +48,17 @@ def complete_traits(store: Sumstats, use: str = "the joint test") -> list[str]:
     return names
 
 
+def warn_of_shared_people(one: Sumstats, other: Sumstats, then: str) -> None:
+    """Warn of ids that two studies share; `then` is what is wrong if they are the same people."""
+    both = set(one.sample_id) & set(other.sample_id)
+    if both:
+        log.warning(
+            "%s and %s: %d people of the same id, such as %s, are in both; if they are the same "
+            "people, %s: leave them out of one study",
+            *(one.path, other.path, len(both), min(both), then),
+        )
+
+
 def named_traits(store: Sumstats, traits: str) -> list[str]:
     """The traits of a store that names with commas between them mean, in the order of these.
 
