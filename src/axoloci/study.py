@@ -571,10 +571,10 @@ class StudySettings(Inputs):
     def follows(self) -> list[str]:
         """What follows the association and its loci, by keys of `[genetics]`.
 
-        What a mixed model leaves of the traits is no phenotype of its own, so nothing is regressed
-        on more variants. Of transformed latents voxels are no combinations.
+        What a mixed model leaves of the traits is no phenotype of its own: neither is its
+        heritability estimated, nor are more variants added to it. Of transformed latents voxels are no combinations.
         """
-        impossible = {"signals"} if self.gwas.mixed_model else set()
+        impossible = {"signals", "heritability"} if self.gwas.mixed_model else set()
         impossible |= {"voxels"} if self.gwas.transforms else set()
         return [
             name for name in FOLLOWING if name not in impossible and getattr(self.genetics, name)

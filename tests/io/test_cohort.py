@@ -777,6 +777,20 @@ def test_write_cohort__killed_between_the_two_names_leaves_the_older_store_to_be
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("content", [None, "{"])
+def test_write_cohort__a_store_without_its_zarr_json_is_packed_anew(
+    path: Path, mask: Mask, rows: Rows, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    write_cohort(path, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    whole = contents(path)
+    (path / "zarr.json").unlink()
+    if content is not None:
+        (path / "zarr.json").write_text(content)
+    write_cohort(path, IDS, rows.__getitem__, mask, AFFINE, SOURCE)
+    assert contents(path) == whole
+    assert "packed anew" in caplog.text
+
+
 def test_restore_older__takes_no_store_that_is_removed_by_half(
     path: Path, mask: Mask, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

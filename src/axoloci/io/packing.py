@@ -115,7 +115,10 @@ def write_cohort(
     mask = np.asarray(mask, dtype=bool)
     n_samples, n_voxels = len(sample_id), int(mask.sum())
     if path.exists() and group_attributes(path).get("format") != FORMAT:
-        raise InputError(f"{path}: exists and is not a cohort store; choose another name")
+        if not (path / "mask" / "zarr.json").is_file():
+            raise InputError(f"{path}: exists and is not a cohort store; choose another name")
+        log.warning("%s: is a cohort store whose zarr.json is gone or damaged; packed anew", path)
+        shutil.rmtree(path)
     if mask.ndim != 3 or n_voxels == 0:
         raise InputError(
             f"mask of shape {mask.shape} has {n_voxels} voxels; it must be 3D and not empty"
