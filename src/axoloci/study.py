@@ -572,7 +572,8 @@ class StudySettings(Inputs):
         """What follows the association and its loci, by keys of `[genetics]`.
 
         What a mixed model leaves of the traits is no phenotype of its own: neither is its
-        heritability estimated, nor are more variants added to it. Of transformed latents voxels are no combinations.
+        heritability estimated, nor are more variants added to it. Of transformed latents voxels are
+        no combinations.
         """
         impossible = {"signals", "heritability"} if self.gwas.mixed_model else set()
         impossible |= {"voxels"} if self.gwas.transforms else set()
