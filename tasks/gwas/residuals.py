@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from axoloci.errors import InputError, nearest
 from axoloci.io.files import check_outputs
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.genotypes import MISSING, Genotypes
 from axoloci.io.loci import read_loci
 from axoloci.io.residuals import write_residuals
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.gwas.engine import analysis_of, default_threads, design_of
 from axoloci.tasks.gwas.inputs import AnalysisInputs, prepare
 from axoloci.tasks.gwas.options import FILE, analysis_inputs

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from axoloci.io.genotype_files import VARIANT_COLUMNS
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.report import figures, genetics_figures, kernel
 from axoloci.tasks.report.content import MAX_ROWS, Page, Part
 from axoloci.tasks.report.document import LAST, Cell, Table, number_cell, picture, plural

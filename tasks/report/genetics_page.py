@@ -15,8 +15,8 @@ from scipy.spatial.distance import squareform
 
 from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.sumstats import read_sumstats
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.report import genetics_figures, kernel
 from axoloci.tasks.report.association_page import nearest_gene
 from axoloci.tasks.report.content import MAX_ROWS, Page, Part

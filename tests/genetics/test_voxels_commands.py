@@ -18,8 +18,8 @@ from scipy import stats
 
 from axoloci.errors import InputError
 from axoloci.io.bases import read_basis, write_linearised
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.nifti import read_nifti, write_nifti
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics.cli import main as genetics
 from axoloci.tasks.genetics.commands.voxel_model import image_names
 from axoloci.tasks.genetics.voxels import se_error

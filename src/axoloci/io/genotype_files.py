@@ -25,13 +25,6 @@ from axoloci.io.files import unreadable
 from axoloci.io.people import sample_ids
 
 FORMATS = {".bed": "PLINK 1", ".pgen": "PLINK 2", ".bgen": "BGEN"}
-VARIANT_COLUMNS = [
-    "chromosome",
-    "base_pair_location",
-    "variant_id",
-    "effect_allele",
-    "other_allele",
-]
 FILES = "a .bed with .bim and .fam, a .pgen with .pvar and .psam, or a .bgen with .sample"
 CHROMOSOME = "{chromosome}"  # in the name of a set of one file a chromosome
 LAST_AUTOSOME = 22

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError, raise_all
 from axoloci.io.genotype_files import (
-    VARIANT_COLUMNS,
     GenotypeFiles,
     GenotypeSet,
     chromosome_names,
@@ -29,6 +28,7 @@ from axoloci.io.genotype_files import (
     read_bgen_header,
     read_pgen_header,
 )
+from axoloci.io.variants import VARIANT_COLUMNS
 
 log = logging.getLogger("axoloci")
 

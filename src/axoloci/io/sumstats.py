@@ -50,8 +50,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from axoloci.errors import InputError, NotPossibleError, nearest
 from axoloci.io.files import leftovers, sha256, whole_file, write_json, write_text
-from axoloci.io.genotype_files import VARIANT_COLUMNS
-from axoloci.io.variant_choice import parse_region
+from axoloci.io.variants import VARIANT_COLUMNS, parse_region
 from axoloci.statistics import neg_log10_f_tail
 
 FORMAT = "axoloci-sumstats"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.genotype_files import GenotypeSet, read_variant_places
+from axoloci.io.variants import parse_region
 
 log = logging.getLogger("axoloci")
 
@@ -118,26 +118,3 @@ def read_variant_ids(path: Path) -> set[str]:
             f"{path}: names no variant; give one id a line, or a table with a column ID"
         )
     return {row[place] for row in rows}
-
-
-def parse_region(region: str | None) -> tuple[str | None, int, int]:
-    """Chromosome, first and last position of a region such as 7 or 7:100000-250000.
-
-    Raises
-    ------
-    InputError
-        It is written in another way.
-    """
-    everything = 2**62
-    if region is None:
-        return None, -everything, everything
-    match = re.fullmatch(r"(?:chr)?([^:]+)(?::(\d[\d,]*)-(\d[\d,]*))?", region)
-    if match is None:
-        raise InputError(f"region '{region}': write it as 7 or 7:100000-250000")
-    chromosome, first, last = match.groups()
-    if first is None:
-        return chromosome, -everything, everything
-    begin, end = int(first.replace(",", "")), int(last.replace(",", ""))
-    if end < begin:
-        raise InputError(f"region '{region}': ends before it begins; write it as 7:100000-250000")
-    return chromosome, begin, end

@@ -15,10 +15,10 @@ from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError, nearest
 from axoloci.io.files import write_json, write_text
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.nifti import write_nifti
 from axoloci.io.residuals import Residuals, read_residuals
 from axoloci.io.sumstats import Sumstats
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import clusters as kernel
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
 from axoloci.tasks.genetics.commands.variants import (

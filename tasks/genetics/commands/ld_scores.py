@@ -21,9 +21,10 @@ from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
-from axoloci.io.genotype_files import LAST_AUTOSOME, VARIANT_COLUMNS, genotype_set
+from axoloci.io.genotype_files import LAST_AUTOSOME, genotype_set
 from axoloci.io.genotypes import Genotypes, open_genotypes
 from axoloci.io.tables import read_ids
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import ld_scores as kernel
 
 log = logging.getLogger("axoloci")

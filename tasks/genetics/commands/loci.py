@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from axoloci import __version__
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file, write_json, write_text
-from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import loci as clumping
 from axoloci.tasks.genetics.commands.joint import read_about, read_associated, read_regions

@@ -24,9 +24,10 @@ from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import check_outputs, whole_file, write_json
-from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import meta as kernel
 from axoloci.tasks.genetics.commands.selection import (
     columns_of,

@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError
-from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.genotypes import Genotypes, open_genotypes
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics.harmonise import is_of_other_build
 
 READ_GAP = 64  # variants that are read and dropped sooner than a new read is begun

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
-from axoloci.io.genotype_files import VARIANT_COLUMNS, canonical_chromosome
+from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.loci import read_loci
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
 from axoloci.tasks.genetics.commands.selection import (

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError, nearest
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.loci import read_loci
 from axoloci.io.sumstats import Sumstats
+from axoloci.io.variants import VARIANT_COLUMNS
 
 PLACE = re.compile(r"(?:chr)?([^:\s]+):(\d+)(?:[:_]([^:_\s]+)[:_]([^:_\s]+))?")
 MOST_ALIKE = 1000  # ids that a misspelt one is compared with

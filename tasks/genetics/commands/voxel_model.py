@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from axoloci.errors import InputError
 from axoloci.io.bases import Basis, read_basis
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, transformed
 
 MODEL = click.option(

@@ -18,9 +18,9 @@ from axoloci.errors import InputError
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.bases import Basis
 from axoloci.io.files import sha256, write_json
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.nifti import write_nifti
 from axoloci.io.tables import write_tsv
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import voxels as kernel
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
 from axoloci.tasks.genetics.commands.variants import (

@@ -17,9 +17,9 @@ from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
-from axoloci.io.genotype_files import VARIANT_COLUMNS
 from axoloci.io.loci import read_loci
 from axoloci.io.tables import write_tsv
+from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.gwas import condition as conditioning
 from axoloci.tasks.gwas import engine, kernel
 from axoloci.tasks.gwas.inputs import AnalysisInputs, Study, examples, prepare
