@@ -222,9 +222,9 @@ def test_step_settings__the_mixed_model_has_the_traits_and_covariates_alone() ->
     ("gwas", "follows"),
     [
         ({}, ["signals", "heritability", "voxels"]),
-        ({"mixed_model": True}, ["heritability", "voxels"]),
+        ({"mixed_model": True}, ["voxels"]),
         ({"rank_normal": "values"}, ["signals", "heritability"]),
-        ({"winsorize": 4, "mixed_model": True}, ["heritability"]),
+        ({"winsorize": 4, "mixed_model": True}, []),
     ],
 )
 def test_follows__voxels_are_of_latents_as_they_are(

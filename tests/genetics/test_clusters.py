@@ -346,6 +346,7 @@ def test_clusters__refuses_what_does_not_belong_together(
 def test_clusters__refuses_a_mixed_model(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study / "s", tmp_path / "s")
     about = json.loads((tmp_path / "s" / "sumstats.json").read_text())
+    about |= {"mixed_model": True}
     about["trait_correlation_of_chromosome"] = {"1": about["trait_correlation"]}
     (tmp_path / "s" / "sumstats.json").write_text(json.dumps(about))
     done = clusters(study, tmp_path / "c", sumstats=str(tmp_path / "s"))
