@@ -82,8 +82,9 @@ def test_associate__death_before_any_step_changes_nothing(
     def run(out: Path) -> None:
         gwas("associate", *inputs, "--device", "cpu", "--out", out)
 
-    # plan; 3 parts and their records; correlation, people, hits, summary; 3 records deleted
-    assert survives(run, tmp_path) == 1 + 6 + 4 + 3
+    # plan; 3 parts, what is kept beside them and their records; correlation of all and on X, what
+    # is kept beside, people, hits, summary; 3 records and what was beside their parts deleted
+    assert survives(run, tmp_path) == 1 + 3 * 3 + 6 + 3 * 2
 
 
 def test_associate__death_before_any_step_of_a_group_of_traits_changes_nothing(
@@ -92,9 +93,10 @@ def test_associate__death_before_any_step_of_a_group_of_traits_changes_nothing(
     def run(out: Path) -> None:
         gwas("associate", *inputs, "--device", "cpu", "--traits-at-once", 2, "--out", out)
 
-    # plan, groups; 3 parts, each of one piece and of the whole, with records; piece and record
-    # deleted; correlation, people, hits; groups deleted; summary; 3 records deleted
-    assert survives(run, tmp_path) == 2 + 3 * (2 + 2 + 2) + 5 + 3
+    # plan, groups; 3 parts, each of one piece and its record, of what is kept beside, the whole and
+    # its record; piece and record deleted; correlation of all and on X, what is kept beside,
+    # people, hits; groups deleted; summary; 3 records and what was beside their parts deleted
+    assert survives(run, tmp_path) == 2 + 3 * (2 + 3 + 2) + 7 + 3 * 2
 
 
 def test_ridge__death_before_any_step_changes_nothing(
