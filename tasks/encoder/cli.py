@@ -29,9 +29,9 @@ from axoloci.command import step_group, tally
 from axoloci.errors import InputError, nearest
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
 from axoloci.io.cohort import Cohort, read_cohort
-from axoloci.io.files import check_outputs, sha256, whole_file, write_text
+from axoloci.io.files import check_outputs, sha256, whole_file
 from axoloci.io.nifti import write_nifti
-from axoloci.io.tables import write_latents
+from axoloci.io.tables import write_latents, write_tsv
 from axoloci.tasks.encoder import explain as explaining
 from axoloci.tasks.encoder import judge as judging
 from axoloci.tasks.encoder import kernel, linear
@@ -325,7 +325,7 @@ def train(
             "%d of %d latents are left: the others change no map",
             *(training.model.n_latents, training.config.n_latents),
         )
-    _write_table(history, [asdict(epoch) for epoch in training.history])
+    write_tsv(history, pd.DataFrame([asdict(epoch) for epoch in training.history]))
     about = {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -493,13 +493,15 @@ def fit_linear(
             *(settled, fit.model.n_latents, components.n_passes, linear.TOLERANCE),
             *(components.angle, 100 * error[settled:].max(initial=0.0)),
         )
-    _write_table(
+    write_tsv(
         history,
-        {
-            "component": [f"component_{k:03d}" for k in range(fit.model.n_latents)],
-            "variance": components.variance,
-            "variance_kept": fit.variance_kept,
-        },
+        pd.DataFrame(
+            {
+                "component": [f"component_{k:03d}" for k in range(fit.model.n_latents)],
+                "variance": components.variance,
+                "variance_kept": fit.variance_kept,
+            }
+        ),
     )
     about = {
         "device": device,
@@ -531,13 +533,15 @@ def _fit_tract_means(
     rows = watched(cohort, "tract means")
     model = linear.tract_means(rows, train, cohort.mask, volume, device)
     numbers = np.unique(labels[labels > 0])
-    _write_table(
+    write_tsv(
         history,
-        {
-            "component": [f"component_{k:03d}" for k in range(len(numbers))],
-            "label": numbers,
-            "n_voxels": [int((labels == number).sum()) for number in numbers],
-        },
+        pd.DataFrame(
+            {
+                "component": [f"component_{k:03d}" for k in range(len(numbers))],
+                "label": numbers,
+                "n_voxels": [int((labels == number).sum()) for number in numbers],
+            }
+        ),
     )
     correlation = linear.reconstruction_correlation(model, rows, validation)
     about = {
@@ -623,7 +627,7 @@ def encode(
         }
     ).set_index("sample_id")
     table = table.reindex(wanted.sample_id).astype({"outlier": "Int64", "in_training": "Int64"})
-    _write_table(quality, table.reset_index())
+    write_tsv(quality, table.reset_index())
     for k in np.flatnonzero(outlier):
         log.warning("%s: the reconstruction error stands out; look at the map", who[k])
     some = np.unique(np.linspace(0, len(who) - 1, N_EXAMPLES).astype(np.int64))
@@ -759,10 +763,10 @@ def judge_models(
                 "rms_by_chance": judging.correlation_by_chance(one, other),
             }
         )
-    _write_table(out / "representations.tsv", table)
-    _write_table(out / "latents.tsv", of_latents)
+    write_tsv(out / "representations.tsv", pd.DataFrame(table))
+    write_tsv(out / "latents.tsv", pd.DataFrame(of_latents))
     if likeness:
-        _write_table(out / "stability.tsv", likeness)
+        write_tsv(out / "stability.tsv", pd.DataFrame(likeness))
 
 
 @main.command("explain")
@@ -854,14 +858,16 @@ def explain_latents(
         picture.save(temporary, format="png")
     peak = np.abs(effect).argmax(axis=1)  # (k,)
     where = _places(cohort)[peak]  # (k, 3) mm
-    _write_table(
+    write_tsv(
         out / "latents.tsv",
-        {
-            "volume": range(len(called)),
-            "latent": called,
-            "peak_effect": effect[np.arange(len(peak)), peak],
-            **dict(zip("xyz", where.T, strict=True)),
-        },
+        pd.DataFrame(
+            {
+                "volume": range(len(called)),
+                "latent": called,
+                "peak_effect": effect[np.arange(len(peak)), peak],
+                **dict(zip("xyz", where.T, strict=True)),
+            }
+        ),
     )
     if labels is not None:
         _write_regions(
@@ -898,7 +904,7 @@ def _write_regions(
             }
             for rank, r in enumerate(order, start=1)
         ]
-    _write_table(path, table)
+    write_tsv(path, pd.DataFrame(table))
 
 
 def _model_for(
@@ -1103,12 +1109,6 @@ def _curves(folder: Path | None, n_done: int) -> Iterator[Callable[[kernel.Epoch
             writer.flush()
 
         yield draw
-
-
-def _write_table(path: Path, table: Any) -> None:
-    """Tab-separated text, of columns or of rows; numbers with the digits that float32 holds."""
-    text = pd.DataFrame(table).to_csv(sep="\t", index=False, float_format="%.7g", na_rep="n/a")
-    write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -93,8 +93,6 @@ class Block:
     left : float64, (n_variants,)
         Sum of squares of `centred` that the covariates do not explain; 0 where that is too little
         for a test.
-    beta, se : (n_variants, n_tested)
-        Of the columns of `NullModel.y`, per effect allele, in units of the traits.
     """
 
     centred: Any
@@ -102,8 +100,6 @@ class Block:
     rows: NDArray[np.int64]
     factors: Any
     left: NDArray[np.float64]
-    beta: NDArray[np.floating]
-    se: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -422,7 +418,7 @@ def _seen(
     for consumer in consumers:
         stop = start + consumer.columns.shape[1]
         products = fit.extra[:, start:stop]
-        block = Block(fit.centred, products, rows, fit.factors, left, fit.beta, fit.se)
+        block = Block(fit.centred, products, rows, fit.factors, left)
         seen.append([consumer.see(block)])
         start = stop
     return seen

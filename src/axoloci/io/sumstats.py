@@ -62,7 +62,6 @@ STRONGEST = "neg_log10_p_max"
 _STATUS = "status"  # of a piece
 _GROUPS = "groups.json"
 _BESIDE = "beside.npz"
-_NONE_PERMUTED = np.empty((0, 0), dtype=np.float32)
 HIT_NEG_LOG10_P = float(-np.log10(5e-8))
 HIT_COLUMNS = (*_FIRST_COLUMNS, "trait", "beta", "se", "neg_log10_p")
 _OUR_FILES = re.compile(
@@ -423,7 +422,7 @@ class SumstatsWriter:
         n_by_trait: Mapping[str, NDArray[np.int32]],
         status: NDArray[np.uint8],
         n_people: int,
-        permuted: NDArray[np.float32] = _NONE_PERMUTED,
+        permuted: NDArray[np.float32],
     ) -> None:
         """Write what a group of traits, but the last, gave for a part.
 
@@ -836,7 +835,7 @@ class Sumstats:
 
     @property
     def permuted(self) -> NDArray[np.float32]:
-        """T of some variants with all traits after a permutation of the people.
+        """Statistics t of some variants with all traits, after a permutation of the people.
 
         Returns
         -------
