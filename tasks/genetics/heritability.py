@@ -161,21 +161,29 @@ def genetic_covariance(
     return GeneticCovariance(genetic, correlation * units, leave_one_out * units)
 
 
-def jackknife_se(leave_one_out: NDArray[np.float64]) -> NDArray[np.float64]:
+def jackknife_se(
+    leave_one_out: NDArray[np.float64], *, skip_missing: bool = False
+) -> NDArray[np.float64]:
     """Standard error of an estimate from those without each of n_blocks blocks of equal size.
 
     Parameters
     ----------
     leave_one_out
         [float64, shape: (n_blocks, ...)]
+    skip_missing
+        A block without a value, NaN, had nothing to leave out and is not counted; else it makes the
+        standard error NaN.
 
     Returns
     -------
-    [float64, shape: (...)]
+    [float64, shape: (...)] NaN of fewer than two blocks.
     """
-    n_blocks = len(leave_one_out)
-    spread = np.square(leave_one_out - leave_one_out.mean(axis=0)).sum(axis=0)
-    return np.asarray(np.sqrt((n_blocks - 1) / n_blocks * spread))
+    used = np.isfinite(leave_one_out) if skip_missing else np.True_
+    n_blocks = np.broadcast_to(used, leave_one_out.shape).sum(axis=0)  # (...)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = leave_one_out.sum(axis=0, where=used) / n_blocks
+        square = np.square(leave_one_out - mean).sum(axis=0, where=used)
+        return np.where(n_blocks > 1, np.sqrt((n_blocks - 1) / n_blocks * square), np.nan)
 
 
 def heritability(covariance: GeneticCovariance) -> Estimate:

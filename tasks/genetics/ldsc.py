@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from axoloci.tasks.genetics.heritability import jackknife_se
+
 N_BLOCKS = 200
 TWO_STEP = 30.0  # χ² below which variants give the intercept of a heritability
 MAX_CHI2 = 80.0  # or 0.001 n, where that is more: beyond it single variants decide the slope
@@ -72,7 +74,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Regression:
     """A line, and the same with each block of variants left out.
 
     Attributes
@@ -93,20 +95,20 @@ class Estimate:
     mean: NDArray[np.float64]
     n_variants: NDArray[np.int64]
 
-    def __getitem__(self, pairs: slice) -> Estimate:
+    def __getitem__(self, pairs: slice) -> Regression:
         """Of some of the pairs."""
         lines = self.line[pairs], self.left_out[pairs]
-        return Estimate(*lines, self.mean[pairs], self.n_variants[pairs])
+        return Regression(*lines, self.mean[pairs], self.n_variants[pairs])
 
     @property
     def covariance_se(self) -> NDArray[np.float64]:
         """Standard errors [float64, shape: (n_pairs,)]."""
-        return jackknife_se(self.left_out.covariance)
+        return jackknife_se(self.left_out.covariance, skip_missing=True)
 
     @property
     def intercept_se(self) -> NDArray[np.float64]:
         """Standard errors [float64, shape: (n_pairs,)]; 0 of an intercept that was given."""
-        return jackknife_se(self.left_out.intercept)
+        return jackknife_se(self.left_out.intercept, skip_missing=True)
 
 
 def block_edges(n_variants: int, n_blocks: int = N_BLOCKS) -> NDArray[np.int64]:
@@ -153,7 +155,7 @@ def heritability(
     *,
     two_step: float | None = TWO_STEP,
     intercept: float | None = None,
-) -> Estimate:
+) -> Regression:
     """SNP heritability of traits, on the observed scale.
 
     Parameters
@@ -173,7 +175,7 @@ def heritability(
 
     Returns
     -------
-    Estimate
+    Regression
         A pair is a trait with itself.
 
     References
@@ -191,7 +193,7 @@ def heritability(
     c = total[1] / total[2]
     change = first.left_out.intercept - first.line.intercept  # (n_blocks, K)
     left_out = Line(second.left_out.covariance - c * change, first.left_out.intercept)
-    return Estimate(second.line, left_out, second.mean, second.n_variants)
+    return Regression(second.line, left_out, second.mean, second.n_variants)
 
 
 def genetic_covariance(
@@ -199,12 +201,12 @@ def genetic_covariance(
     z: NDArray[Any],
     first_n: NDArray[Any],
     n: NDArray[Any],
-    first: Estimate,
-    others: Estimate,
+    first: Regression,
+    others: Regression,
     regressors: Regressors,
     *,
     intercept: NDArray[Any] | float | None = None,
-) -> Estimate:
+) -> Regression:
     """Genetic covariance of one trait with others, all standardised.
 
     Parameters
@@ -224,7 +226,7 @@ def genetic_covariance(
 
     Returns
     -------
-    Estimate
+    Regression
 
     References
     ----------
@@ -236,7 +238,7 @@ def genetic_covariance(
 
 
 def genetic_correlation(
-    covariance: Estimate, first: Estimate, others: Estimate
+    covariance: Regression, first: Regression, others: Regression
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Genetic correlation of one trait with others, and its standard errors.
 
@@ -261,27 +263,8 @@ def genetic_correlation(
         )
     # a heritability that is positive only thanks to some blocks has no standard error
     lost = (np.isnan(left_out) & np.isfinite(covariance.left_out.covariance)).any(axis=0)
-    return value, np.where(np.isnan(value) | lost, np.nan, jackknife_se(left_out))
-
-
-def jackknife_se(left_out: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard error of values that were estimated with each block of variants left out.
-
-    Parameters
-    ----------
-    left_out
-        [float64, shape: (n_blocks, n_values)] NaN where a block has nothing to leave out.
-
-    Returns
-    -------
-    [float64, shape: (n_values,)] NaN of fewer than two blocks.
-    """
-    used = np.isfinite(left_out)
-    n_blocks = used.sum(axis=0)  # (n_values,)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(used, left_out, 0).sum(axis=0) / n_blocks
-        square = np.where(used, np.square(left_out - mean), 0).sum(axis=0)
-        return np.where(n_blocks > 1, np.sqrt((n_blocks - 1) / n_blocks * square), np.nan)
+    se = jackknife_se(left_out, skip_missing=True)
+    return value, np.where(np.isnan(value) | lost, np.nan, se)
 
 
 class _Products:
@@ -314,7 +297,7 @@ class _Products:
         *,
         intercept: NDArray[Any] | float | None = None,
         below: float = np.inf,
-    ) -> Estimate:
+    ) -> Regression:
         """Iterated weighted regression.
 
         Parameters
@@ -339,7 +322,7 @@ class _Products:
         left_out = self._solve(sums.sum(axis=0) - sums, intercept)
         for values in (left_out.covariance, left_out.intercept):
             values[sums[:, 0] == 0] = np.nan
-        return Estimate(line, left_out, self.mean, self.n_variants)
+        return Regression(line, left_out, self.mean, self.n_variants)
 
     def sums(
         self,

@@ -219,7 +219,11 @@ def test_associate__permuted_statistics_of_traits_that_some_lack(
 def test_jackknife_se__of_a_mean_is_its_standard_error() -> None:
     x = np.random.default_rng(0).normal(size=40)
     without = (x.sum() - x) / 39
-    assert jackknife_se(without) == pytest.approx(x.std(ddof=1) / np.sqrt(40), rel=1e-12)
+    truth = x.std(ddof=1) / np.sqrt(40)
+    assert jackknife_se(without) == pytest.approx(truth, rel=1e-12)
+    of_two = np.column_stack([np.append(without, np.nan), np.full(41, np.nan)])  # (41, 2)
+    assert np.isnan(jackknife_se(of_two)).all()
+    np.testing.assert_allclose(jackknife_se(of_two, skip_missing=True), [truth, np.nan])
 
 
 def test_genetic_correlation__is_not_defined_without_heritability() -> None:

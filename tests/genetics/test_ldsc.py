@@ -22,6 +22,7 @@ from axoloci.tasks.genetics import ldsc as kernel
 from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
 from axoloci.tasks.genetics.commands.ldsc_statistics import allele_signs
+from axoloci.tasks.genetics.heritability import jackknife_se
 from axoloci.tasks.genetics.ld_scores import ld_scores, standardise
 
 N, M = 2000, 4000
@@ -177,10 +178,10 @@ def test_genetic_covariance__overlap_of_people_does_not_bias_it(simulated: Simul
 
 
 def test_genetic_correlation__is_nan_where_a_heritability_is_not_positive() -> None:
-    def estimate(value: float, left_out: list[float]) -> kernel.Estimate:
+    def estimate(value: float, left_out: list[float]) -> kernel.Regression:
         line = kernel.Line(np.array([value]), np.array([1.0]))
         blocks = kernel.Line(np.array(left_out)[:, None], np.ones((len(left_out), 1)))
-        return kernel.Estimate(line, blocks, np.array([1.0]), np.array([100]))
+        return kernel.Regression(line, blocks, np.array([1.0]), np.array([100]))
 
     half, quarter = estimate(0.5, [0.5, 0.4]), estimate(0.25, [0.25, 0.1])
     rg, rg_se = kernel.genetic_correlation(quarter, half, half)
@@ -190,15 +191,6 @@ def test_genetic_correlation__is_nan_where_a_heritability_is_not_positive() -> N
     rg, rg_se = kernel.genetic_correlation(quarter, estimate(0.01, [0.1, -0.1]), half)
     assert np.isfinite(rg).all()
     assert np.isnan(rg_se).all()
-
-
-def test_jackknife_se__of_a_mean_is_its_standard_error() -> None:
-    values = np.random.default_rng(0).standard_normal((50, 2))
-    left_out = (values.sum(axis=0) - values) / 49
-    truth = values.std(axis=0, ddof=1) / np.sqrt(50)
-    np.testing.assert_allclose(kernel.jackknife_se(left_out), truth)
-    without = np.vstack([left_out, [[np.nan, np.nan]]])  # a block in which there is nothing
-    np.testing.assert_allclose(kernel.jackknife_se(without), truth)
 
 
 def test_leave_out_large__by_the_number_of_people() -> None:
@@ -380,7 +372,7 @@ def test_ldsc__writes_the_matrix_in_units_of_the_traits(
     assert left_out.shape == (100, 3, 3)
     assert genetic[0, 1] / np.sqrt(genetic[0, 0] * genetic[1, 1]) == pytest.approx(rg["rg"][0])
     of_blocks = left_out[:, 0, 1] / np.sqrt(left_out[:, 0, 0] * left_out[:, 1, 1])
-    assert kernel.jackknife_se(of_blocks[:, None])[0] == pytest.approx(rg["rg_se"][0])
+    assert jackknife_se(of_blocks[:, None])[0] == pytest.approx(rg["rg_se"][0])
 
 
 def test_ldsc__writes_the_same_bytes_again(study: Path, results: Path, tmp_path: Path) -> None:

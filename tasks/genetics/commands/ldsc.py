@@ -246,7 +246,7 @@ class _Genetic:
         self.left_out = np.full((n_blocks, len(traits), len(traits)), np.nan)
         self._pairs: dict[str, list[Any]] = {name: [[]] for name in PAIR}
 
-    def set_heritability(self, traits: slice, found: kernel.Estimate) -> None:
+    def set_heritability(self, traits: slice, found: kernel.Regression) -> None:
         """Fill in the diagonal."""
         for k, of_trait in enumerate(range(traits.start, traits.stop)):
             self._set(of_trait, slice(of_trait, of_trait + 1), found[k : k + 1])
@@ -255,9 +255,9 @@ class _Genetic:
         self,
         trait: int,
         others: slice,
-        found: kernel.Estimate,
-        h2: kernel.Estimate,
-        h2_others: kernel.Estimate,
+        found: kernel.Regression,
+        h2: kernel.Regression,
+        h2_others: kernel.Regression,
     ) -> None:
         """Fill in the covariances of one trait with others."""
         self._set(trait, others, found)
@@ -271,7 +271,7 @@ class _Genetic:
         for values, column in zip(self._pairs.values(), columns, strict=True):
             values.append(column)
 
-    def _set(self, trait: int, others: slice, found: kernel.Estimate) -> None:
+    def _set(self, trait: int, others: slice, found: kernel.Regression) -> None:
         value = found.line.covariance
         # without a block that has no variants nothing changes
         left_out = np.where(np.isnan(found.left_out.covariance), value, found.left_out.covariance)
@@ -360,7 +360,7 @@ def _check_enough(traits: Sequence[str], statistics: Statistics, source: Path) -
 
 
 def _heritability_table(
-    traits: Sequence[str], statistics: Statistics, found: kernel.Estimate
+    traits: Sequence[str], statistics: Statistics, found: kernel.Regression
 ) -> pd.DataFrame:
     excess = found.mean - 1  # (K,)
     median = [np.nanmedian(np.square(z)) for z in statistics.z.T]
