@@ -13,8 +13,10 @@ import mpmath
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from plink_files import write_plink
 from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from axoloci.errors import InputError
 from axoloci.io.outside_sumstats import COLUMNS, read_outside
@@ -38,6 +40,11 @@ REGENIE = (
     "1 100 rs1 G A 0.3 1 500 ADD 0.2 0.1 4 1.342 NA\n"
     "23 100000 rs2 A AT 0.6 0.9 400 ADD -0.3 0.1 9 2.569 NA\n"
 )
+FASTGWA = (
+    "CHR\tSNP\tPOS\tA1\tA2\tN\tAF1\tBETA\tSE\tP\n"
+    "1\trs1\t100\tA\tG\t500\t0.3\t0.2\t0.1\t0.0455\n"
+    "23\trs2\t100000\tAT\tA\t400\t0.6\t-0.3\t0.1\t0.0027\n"
+)
 LDSC = "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t500\t2\nrs2\tC\tA\t400\t-3\nrs3\t\t\t\t\n"
 
 
@@ -46,7 +53,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("text", [SSF, PLINK2, REGENIE], ids=["gwas-ssf", "plink2", "regenie"])
+@pytest.mark.parametrize(
+    "text", [SSF, PLINK2, REGENIE, FASTGWA], ids=["gwas-ssf", "plink2", "regenie", "fastgwa"]
+)
 def test_read_outside__each_format_by_hand(tmp_path: Path, text: str) -> None:
     table = read_outside(write(tmp_path / "t", text))
     assert tuple(table.columns) == COLUMNS
@@ -243,6 +252,30 @@ def test_read_outside__all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(error.value.problems) == 2
 
 
+def with_p(beta: NDArray, se: float, p: NDArray) -> str:
+    """GWAS-SSF of one variant a row."""
+    header = "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\t"
+    values = enumerate(zip(beta, p, strict=True), start=1)
+    rows = (f"1\t{k}\tA\tG\t{b:.4g}\t{se}\t{own:.3g}\n" for k, (b, own) in values)
+    return header + "p_value\n" + "".join(rows)
+
+
+def test_read_outside__p_that_contradicts_the_effect(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    t = rng.standard_t(30, 400)
+    p = 2 * student_t.sf(np.abs(t), 30)  # of few people, which is no contradiction
+    assert len(read_outside(write(tmp_path / "t", with_p(0.1 * t, 0.1, p)))) == 400
+    few = np.where(np.arange(400) % 40 == 0, 1e-9, p)  # as of another test of some variants
+    assert len(read_outside(write(tmp_path / "t", with_p(0.1 * t, 0.1, few)))) == 400
+    told = "t: rows 2, 3, 4 and 397 more: p is not that .* in 400 of 400 rows .* an odds ratio"
+    with pytest.raises(InputError, match=told):
+        read_outside(write(tmp_path / "t", with_p(np.exp(0.1 * t), 0.1, p)))
+    with pytest.raises(InputError, match="columns are likely mislabelled"):  # p of another trait
+        read_outside(write(tmp_path / "t", with_p(0.1 * t, 0.1, rng.permuted(p))))
+    with pytest.raises(InputError, match="columns are likely mislabelled"):  # a deviation, not se
+        read_outside(write(tmp_path / "t", with_p(0.1 * t, 2, p)))
+
+
 def test_read_outside__a_variant_that_occurs_twice(tmp_path: Path) -> None:
     again = SSF + "1\t100\tG\tA\t0.2\t0.1\t0.3\t0.04\trs7\t500\n"  # alleles in another order
     with pytest.raises(InputError, match=r"row 4 \(rs7\): chromosome, position and alleles occur"):
@@ -257,8 +290,23 @@ def test_read_outside__a_variant_that_occurs_twice(tmp_path: Path) -> None:
 
 
 def test_read_outside__other_columns_are_told_what_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no known format: SNP, P; .*LDSC: SNP, A1, A2, Z"):
+    with pytest.raises(
+        InputError, match=r"no known format: SNP, P; the nearest, LDSC, also needs A1"
+    ):
         read_outside(write(tmp_path / "t", "SNP\tP\nrs1\t0.1\n"))
+    no_other = SSF.replace("other_allele", "ref")
+    with pytest.raises(InputError, match="nearest, GWAS-SSF, also needs other_allele; add them"):
+        read_outside(write(tmp_path / "t", no_other))
+    metal = "MarkerName\tAllele1\tAllele2\tEffect\tStdErr\tP-value\nrs1\ta\tg\t0\t1\t1\n"
+    told = (
+        "also needs chromosome, base_pair_location, effect_allele, other_allele; for GWAS-SSF "
+        "rename MarkerName to rsid, Allele1 to effect_allele, Allele2 to other_allele, Effect to "
+        "beta, StdErr to standard_error, P-value to p_value and add chromosome, base_pair_location"
+    )
+    with pytest.raises(InputError, match=told):
+        read_outside(write(tmp_path / "t", metal))
+    with pytest.raises(InputError, match=r"fastGWA without an effect .* BETA, and SE or P"):
+        read_outside(write(tmp_path / "t", FASTGWA.replace("BETA", "B")))
     with pytest.raises(InputError, match="run it without --no-split"):
         read_outside(write(tmp_path / "t", "CHROM GENPOS ID BETA.Y1 BETA.Y2\n1 1 rs1 0 0\n"))
     cut = "\n".join("\t".join(line.split("\t")[:4]) for line in SSF.split("\n"))

@@ -43,6 +43,8 @@ _MISSING = ["", "NA", "#NA", "N/A", "n/a", "na", "NaN", "nan", "-nan", ".", "NUL
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2"}  # by the first bytes
 _SMALLEST_P = 1e-300  # below, float64 loses digits and then all
 _MOST_NAMED = 3
+_MOST_CONTRADICTED = 0.05  # share of rows; p of a saddlepoint or of rounded effects differs in some
+_MOST_COMPARED = 1_000_000  # rows whose p is compared with the effect; of more, evenly spread ones
 
 
 class OutsideFormat(NamedTuple):
@@ -119,6 +121,21 @@ FORMATS = {
             "neg_log10_p": ("LOG10P",),
         },
     ),
+    "fastGWA": OutsideFormat(
+        ("CHR", "SNP", "POS", "A1", "A2", "AF1"),
+        {
+            "chromosome": ("CHR",),
+            "base_pair_location": ("POS",),
+            "variant_id": ("SNP",),
+            "effect_allele": ("A1",),
+            "other_allele": ("A2",),
+            "effect_allele_frequency": ("AF1",),
+            "n": ("N",),
+            "beta": ("BETA",),
+            "se": ("SE",),
+            "p": ("P",),
+        },
+    ),
     "LDSC": OutsideFormat(
         ("SNP", "A1", "A2", "Z"),
         {
@@ -134,10 +151,32 @@ FORMATS = {
 }
 _TEXT = {"chromosome", "variant_id", "effect_allele", "other_allele", "test", "p"}
 _TEXT |= {"reference", "alternative"}
+_NAMED_BY_OTHERS = {
+    "chr": "chromosome",
+    "chrom": "chromosome",
+    "#chrom": "chromosome",
+    "bp": "base_pair_location",
+    "pos": "base_pair_location",
+    "position": "base_pair_location",
+    "markername": "rsid",
+    "snp": "rsid",
+    "allele1": "effect_allele",  # METAL, whose effect is that of the first allele
+    "allele2": "other_allele",
+    "freq1": "effect_allele_frequency",
+    "effect": "beta",
+    "b": "beta",
+    "stderr": "standard_error",
+    "se": "standard_error",
+    "p-value": "p_value",
+    "pval": "p_value",
+    "p": "p_value",
+}
+"""Columns of other programs, in lower case, by their names in GWAS-SSF; A1 and A2 are not here, for
+either is the effect allele in some program."""
 
 
 def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE or LDSC.
+    """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE, fastGWA or LDSC.
 
     The format is known by its columns, the text plain or compressed by gzip or bzip2. Of plink2 and
     REGENIE only the additive test is read. Rows without a result are left out, and their number
@@ -162,15 +201,17 @@ def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
     ------
     InputError
         The columns are of no format; a row is ragged or has a word for a number; p is zero and
-        cannot be computed, or not between 0 and 1; se is not positive; an allele is missing or both
-        are one; a frequency is not between 0 and 1; a variant occurs twice, or an id at two
-        positions. With file, row, variant and what to do; faults of several kinds at once.
+        cannot be computed, or not between 0 and 1; se is not positive; in more than a few rows p is
+        not that of beta and se; an allele is missing or both are one; a frequency is not between 0
+        and 1; a variant occurs twice, or an id at two positions. With file, row, variant and what
+        to do; faults of several kinds at once.
 
     References
     ----------
     GWAS-SSF: Hayhurst et al. 2022, doi:10.1101/2022.07.15.500230. plink2: Chang et al. 2015,
     doi:10.1186/s13742-015-0047-8. REGENIE: Mbatchou et al. 2021, doi:10.1038/s41588-021-00870-7.
-    LDSC: Bulik-Sullivan et al. 2015, doi:10.1038/ng.3211.
+    fastGWA: Jiang et al. 2019, doi:10.1038/s41588-019-0530-8. LDSC: Bulik-Sullivan et al. 2015,
+    doi:10.1038/ng.3211.
     """
     path = Path(path)
     header, separator, compression = _header(path)
@@ -263,12 +304,37 @@ def _format_of(path: Path, header: list[str]) -> str:
         raise InputError(
             f"{path}: REGENIE's results of several traits in one file; run it without --no-split"
         )
-    needs = "; ".join(f"{name}: {', '.join(form.needed)}" for name, form in FORMATS.items())
+    there = set(header)
+    nearest = max(
+        FORMATS,
+        key=lambda name: len(there & set(FORMATS[name].needed)) / len(FORMATS[name].needed),
+    )
+    lacking = [name for name in FORMATS[nearest].needed if name not in there]
+    others = "; ".join(
+        f"{name}: {', '.join(form.needed)}" for name, form in FORMATS.items() if name != nearest
+    )
     raise InputError(
         f"{path}: the columns are of no known format: {', '.join(header[:12])}"
-        f"{', …' if len(header) > 12 else ''}; rename them to those of one ({needs}, with effect, "
-        "standard error and p)"
+        f"{', …' if len(header) > 12 else ''}; the nearest, {nearest}, also needs "
+        f"{', '.join(lacking)}; {_renaming(header)}or give the columns of another format ({others}"
+        "), each with effect, standard error and p"
     )
+
+
+def _renaming(header: list[str]) -> str:
+    """Which columns are those of GWAS-SSF by another name, and which are not there."""
+    known = FORMATS["GWAS-SSF"].needed
+    renamed = {
+        name: ours
+        for name in header
+        if (ours := _NAMED_BY_OTHERS.get(name.lower())) and ours not in header
+    }
+    if not renamed:
+        return "add them, "
+    changes = ", ".join(f"{name} to {ours}" for name, ours in renamed.items())
+    absent = [name for name in known if name not in {*header, *renamed.values()}]
+    adding = f" and add {', '.join(absent)}" if absent else ""
+    return f"for GWAS-SSF rename {changes}{adding}, "
 
 
 def _read_columns(
@@ -428,7 +494,7 @@ def _has_result(
     if "beta" not in numbers or not {"se", "neg_log10_p"} & set(numbers):
         names = FORMATS[name].names
         effect = [*names["beta"], *names.get("odds_ratio", ())]
-        tests = [*names["se"], *names["neg_log10_p"], *names.get("p", ())]
+        tests = [*names["se"], *names.get("neg_log10_p", ()), *names.get("p", ())]
         raise InputError(
             f"{path}: {name} without an effect and its test; it needs {' or '.join(effect)}, and "
             f"{' or '.join(tests)}"
@@ -476,6 +542,16 @@ def _complete_p_and_z(
         z = np.where(np.isnan(z), beta / se, z)
         of_p = np.isnan(z) & np.isfinite(neg_log10_p) & (neg_log10_p >= 0)
         z[of_p] = np.sign(beta[of_p]) * z_score(neg_log10_p[of_p])
+    n_compared, contradicted = _contradicted(neg_log10_p, np.where(of_p, np.nan, z))
+    if contradicted.any():
+        k = int(np.argmax(contradicted))
+        of_z = float(neg_log10_normal(z[k : k + 1])[0])
+        problems[
+            f"p is not that of the effect and its standard error in {int(contradicted.sum())} of "
+            f"{n_compared} rows (−log10 p is {neg_log10_p[k]:.3g} in the first, and by the effect "
+            f"{of_z:.3g}); columns are likely mislabelled, or beta is an odds ratio, whose "
+            "logarithm is needed"
+        ] = contradicted
     zero = np.isposinf(neg_log10_p)
     hopeless = zero & ~np.isfinite(z)
     if hopeless.any():
@@ -491,6 +567,24 @@ def _complete_p_and_z(
     unknown = (zero | np.isnan(neg_log10_p)) & np.isfinite(z)
     neg_log10_p[unknown] = neg_log10_normal(z[unknown])
     table["neg_log10_p"], table["z"] = neg_log10_p, z
+
+
+def _contradicted(
+    neg_log10_p: NDArray[np.float64], z: NDArray[np.float64]
+) -> tuple[int, NDArray[np.bool_]]:
+    """How many rows have both p and z, and where these clearly differ, if they do in many rows.
+
+    A p of Student's law, of a saddlepoint or corrected for inflation, and effects of few digits,
+    differ by less or in few rows.
+    """
+    both = np.flatnonzero(np.isfinite(neg_log10_p) & (neg_log10_p >= 0) & np.isfinite(z))
+    both = both[:: max(1, -(-len(both) // _MOST_COMPARED))]
+    given, of_z = neg_log10_p[both], neg_log10_normal(z[both])
+    differ = np.abs(given - of_z) > 0.3 + 0.3 * np.maximum(given, of_z)
+    result = np.zeros(len(z), dtype=bool)
+    if differ.sum() > max(_MOST_NAMED, _MOST_CONTRADICTED * len(both)):
+        result[both[differ]] = True
+    return len(both), result
 
 
 def _check_unique(table: pd.DataFrame, problems: dict[str, NDArray[np.bool_]]) -> None:
