@@ -23,6 +23,11 @@ CLEAR_FREQUENCY = 0.42
 """Palindromic alleles are told apart where the rarer one has at most this frequency in both."""
 MOST_MOVED = 0.01
 """Share of the variants at another position under the same id, above which builds differ."""
+FEWEST_FREQUENCIES = 50
+"""Matched variants by which frequencies of two tables are compared."""
+TURNED_CORRELATION = -0.5
+"""Correlation of the frequencies below which one table's are those of the other allele; people of
+any two ancestries have positive ones, and frequencies that have nothing in common about 0."""
 COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 """Of each base, the one on the other strand."""
 
@@ -107,7 +112,9 @@ def harmonise(
     ------
     InputError
         Of the variants, more than one and more than `MOST_MOVED` have another position in the
-        other table under the same id: the tables are of different genome builds.
+        other table under the same id: the tables are of different genome builds. Or the frequencies
+        of the same alleles fall in one table where they rise in the other: those of one table are
+        of the other allele.
 
     References
     ----------
@@ -137,7 +144,9 @@ def harmonise(
     matched[j[good]] = True
     match[~matched & (match < Match.AMBIGUOUS)] = Match.INCOMPATIBLE
     turned = (kind[good] == Match.SWAPPED) | (kind[good] == Match.STRAND_FLIPPED_AND_SWAPPED)
-    return Harmonised(i[good], j[good], np.where(turned, -1.0, 1.0), match)
+    sign = np.where(turned, -1.0, 1.0)  # (n_pairs,)
+    _check_frequencies(first.iloc[i[good]], second.iloc[j[good]], sign, names)
+    return Harmonised(i[good], j[good], sign, match)
 
 
 @dataclass(frozen=True)
@@ -280,6 +289,31 @@ def _check_build(
             f"{names[1]}: {len(moved):,} variants, such as {moved[0]}, have another position than "
             f"in {names[0]}, and {n_same:,} have the same: they are of different genome builds; "
             "lift one over to the build of the other"
+        )
+
+
+def _check_frequencies(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    sign: NDArray[np.float64],
+    names: tuple[str, str],
+) -> None:
+    """Refuse frequencies of the other allele in one of two tables of the same variants."""
+    f, f_2 = (table["effect_allele_frequency"].to_numpy(np.float64) for table in (first, second))
+    palindromic = first["effect_allele"].map(COMPLEMENT) == first["other_allele"]
+    # of palindromic alleles the sign itself is by the frequency
+    known = np.isfinite(f) & np.isfinite(f_2) & ~palindromic.to_numpy()
+    f, f_2 = f[known], np.where(sign < 0, 1 - f_2, f_2)[known]
+    if len(f) < FEWEST_FREQUENCIES or not (np.ptp(f) > 0 and np.ptp(f_2) > 0):
+        return
+    correlation = float(np.corrcoef(f, f_2)[0, 1])
+    if correlation < TURNED_CORRELATION:
+        raise InputError(
+            f"effect_allele_frequency of {names[1]} looks like that of the other allele: with that "
+            f"of {names[0]} it has the correlation {correlation:.2f} over {len(f):,} variants of "
+            "the same alleles; if a third study agrees with the former, the latter's is wrong. "
+            "Write 1 minus the frequency there, or exchange the alleles if the effect too is of "
+            "the other one"
         )
 
 

@@ -136,6 +136,25 @@ def test_harmonise__another_build_is_refused_with_the_number() -> None:
     assert harmonise(first.assign(variant_id="."), unknown).counts == {"absent": 300}
 
 
+def test_harmonise__frequencies_of_the_other_allele_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    f = rng.uniform(0.05, 0.95, 60)
+    first = table(*(("1", 1 + k, "A", "G", own) for k, own in enumerate(f)))
+    drifted = np.clip(f + rng.normal(0, 0.2, 60), 0, 1)  # as of another ancestry
+    second = first.assign(effect_allele_frequency=drifted)
+    swapped = second.rename(
+        columns={"effect_allele": "other_allele", "other_allele": "effect_allele"}
+    ).assign(effect_allele_frequency=1 - drifted)
+    for right in (second, swapped):
+        wrong = right.assign(effect_allele_frequency=1 - right["effect_allele_frequency"])
+        assert len(harmonise(first, right).first) == 60
+        with pytest.raises(InputError, match=r"frequency of b looks like .* of a it .* over 60 va"):
+            harmonise(first, wrong, names=("a", "b"))
+        assert len(harmonise(first, wrong.iloc[:49]).first) == 49  # too few to tell
+    unrelated = first.assign(effect_allele_frequency=rng.uniform(0.05, 0.95, 60))
+    assert len(harmonise(first, unrelated).first) == 60
+
+
 def test_harmonise__finds_what_was_planted() -> None:
     """Many variants with a random flip each: pairs, signs and kinds are those planted."""
     rng = np.random.default_rng(0)
