@@ -233,8 +233,13 @@ def test_read_ld_scores__refuses_what_it_cannot_be_sure_of(tmp_path: Path) -> No
     with pytest.raises(InputError, match="several kinds"):
         read_ld_scores(tmp_path)
     write_published(tmp_path, 1, "b.", columns="codingL2")
+    (tmp_path / "b.1.l2.M_5_50").write_text("3 4\n")
+    with pytest.raises(InputError, match="must hold the number of variants .* holds '3 4'"):
+        read_ld_scores(tmp_path / "b.")
     (tmp_path / "b.1.l2.M_5_50").unlink()
-    with pytest.raises(InputError, match="must hold the number of variants"):
+    with pytest.raises(
+        InputError, match=r"b\.1\.l2\.M_5_50: no such file; .* LDSC \(--l2\) writes"
+    ):
         read_ld_scores(tmp_path / "b.")
     (tmp_path / "b.1.l2.ldscore.gz").write_bytes(b"\x1f\x8b damaged")
     with pytest.raises(InputError, match="damaged"):

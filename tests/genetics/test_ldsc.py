@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -512,8 +513,29 @@ def test_ldsc__names_an_n_of_no_trait_and_a_name_that_is_taken(study: Path, tmp_
 def test_ldsc__names_traits_that_hardly_any_variant_is_left_of(study: Path, tmp_path: Path) -> None:
     result = ldsc(study, tmp_path / "out", "--max-chi2", 1e-6)
     assert result.exit_code == 1
-    assert "a, b, c: " in result.output
-    assert "200 are needed at least" in result.output
+    told = " ".join(result.output.split())
+    assert f"a, b, c: of {M} variants {M} have an LD score, {M - 1} of these a statistic" in told
+    assert "are left with χ² not too large; 200 are needed at least: raise --max-chi2" in told
+
+
+def test_ldsc__tells_at_which_step_variants_were_lost(study: Path, tmp_path: Path) -> None:
+    def told(*more: object) -> str:
+        result = ldsc(study, tmp_path / "out", *more)
+        assert result.exit_code == 1
+        return " ".join(result.output.split())
+
+    assert f"of {M} LD scores {M} have an id of their own, and 0 of" in told("--min-maf", 0.5)
+    path = tmp_path / "few.txt"
+    rows = outside(study, "b", path)
+    rows.iloc[:150].to_csv(path, sep="\t", index=False)
+    few = told("--with", path)
+    assert f"150 of 150 variants are among the {M} LD scores" in few
+    assert "give the statistics of the whole genome" in few
+    rows.assign(A1="A", A2="T").to_csv(path, sep="\t", index=False)
+    fit = (
+        f"of {M - 1} variants {M - 1} have an LD score, {M - 1} of these are in a, b, c too, and 0"
+    )
+    assert fit in told("--with", path)
 
 
 def test_ldsc__with_known_intercepts(study: Path, results: Path, tmp_path: Path) -> None:
@@ -522,6 +544,14 @@ def test_ldsc__with_known_intercepts(study: Path, results: Path, tmp_path: Path)
     assert ldsc(study, tmp_path / "out", *options).exit_code == 0
     h2, rg = tables(tmp_path / "out")
     assert h2["intercept"].tolist() == [1] * 4
+    assert h2[["ratio", "ratio_se"]].isna().all(axis=None)
+    assert np.isfinite(tables(results)[0]["ratio"][0])
+    about = json.loads((tmp_path / "out" / "ldsc.json").read_text())
+    digest = hashlib.sha256((tmp_path / "height.txt").read_bytes()).hexdigest()
+    of_height = {"trait": "height", "file": "height.txt", "sha256": digest, "n": None}
+    assert about["with"] == [of_height]
+    assert (about["sumstats"], about["traits"]) == ("sumstats", TRAITS)
+    assert about["ld_scores"] == "l.parquet"
     assert (h2["h2_se"][:3] < tables(results)[0]["h2_se"]).all()
     of_study = rg["trait_2"] != "height"
     np.testing.assert_allclose(

@@ -269,11 +269,20 @@ def _read_ldsc(path: Path) -> LdScores:
     for _, file in sorted(files, key=lambda item: (len(item[0]), item[0])):
         tables.append(_read_ldsc_file(file))
         counts = file.with_name(file.name.removesuffix(LDSC_SUFFIX) + ".l2.M_5_50")
-        try:
-            n_common += float(counts.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        if not counts.is_file():
             raise InputError(
-                f"{counts}: must hold the number of variants with a frequency above 0.05: {error}"
+                f"{counts}: no such file; it holds the number of variants with a frequency above "
+                f"0.05, and the program LDSC (--l2) writes it with {file.name}: get it from where "
+                "these LD scores are from, or make LD scores by axoloci-genetics ld-scores, which "
+                "needs no such file"
+            )
+        text = counts.read_text(encoding="utf-8", errors="replace").strip()
+        try:
+            n_common += float(text)
+        except ValueError as error:
+            raise InputError(
+                f"{counts}: must hold the number of variants with a frequency above 0.05, and "
+                f"holds '{text[:40]}'"
             ) from error
     return LdScores(pd.concat(tables, ignore_index=True), n_common)
 

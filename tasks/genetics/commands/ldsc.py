@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.files import write_json
+from axoloci.io.files import sha256, write_json
 from axoloci.io.sumstats import read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
@@ -69,7 +69,7 @@ PAIR = (
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     help="Summary statistics of a trait of another study as text (GWAS-SSF, plink2, REGENIE, "
-    "LDSC), named by the file up to its first dot. Can be given several times.",
+    "fastGWA, LDSC), named by the file up to its first dot. Can be given several times.",
 )
 @click.option(
     "--n",
@@ -163,7 +163,7 @@ def ldsc(
     tables = []
     for own_names, own in sources:
         n_large = kernel.leave_out_large(own.z, own.n, max_chi2)
-        _check_enough(own_names, own, sumstats if own is study else files[own_names[0]])
+        _check_enough(own_names, own, n_large, files.get(own_names[0], sumstats))
         edges = kernel.block_edges(len(own.rows), _n_blocks(n_blocks, len(own.rows), own_names))
         found = kernel.heritability(own.z, own.n, regressors(own, edges), intercept=one)
         tables.append(_heritability_table(own_names, own, found).assign(n_large_chi2=n_large))
@@ -181,9 +181,13 @@ def ldsc(
         for partner_names, partner in sources[: 1 + k - len(names)]:
             first, second = shared(other, partner)
             if len(first.rows) < FEWEST_VARIANTS:
+                n_both = len(np.intersect1d(other.rows, partner.rows, assume_unique=True))
                 raise InputError(
-                    f"{files[name]}: {len(first.rows)} of its variants have alleles that fit those "
-                    f"of {', '.join(partner_names[:3])}, and {FEWEST_VARIANTS} are needed at least"
+                    f"{files[name]}: of {other.n_read} variants {len(other.rows)} have an LD score,"
+                    f" {n_both} of these are in {', '.join(partner_names[:3])} too, and "
+                    f"{len(first.rows)} of these have alleles that fit and tell the strand (A/T and"
+                    f" C/G do not); {FEWEST_VARIANTS} are needed at least: see that both name "
+                    "alleles alike, and give statistics of the whole genome"
                 )
             of_both = regressors(first, np.searchsorted(first.rows, boundaries))
             with_ = slice(column, column + len(partner_names))
@@ -212,7 +216,15 @@ def ldsc(
         out / "ldsc.json",
         {
             "axoloci": __version__,
-            "ld_scores": ld_scores_path.name,
+            "sumstats": sumstats.resolve().name,
+            "sumstats_sha256": sha256(sumstats / "sumstats.json"),
+            "traits": names,
+            "with": [
+                {"trait": name, "file": file.name, "sha256": sha256(file), "n": given_n.get(name)}
+                for name, file in files.items()
+            ],
+            "ld_scores": _ld_scores_name(ld_scores_path),
+            "ld_scores_sha256": sha256(ld_scores_path) if ld_scores_path.is_file() else None,
             "n_common": scores.n_common,
             "n_ld_scores": len(table),
             "n_variants": len(study.rows),
@@ -347,22 +359,40 @@ def _most_traits(n_variants: int, n_blocks: int, n_outside: int) -> int:
     return int(2 * c / (of_trait + root)) - n_outside
 
 
-def _check_enough(traits: Sequence[str], statistics: Statistics, source: Path) -> None:
-    """Refuse traits that are left with hardly any variant."""
-    n_used = np.isfinite(statistics.z).sum(axis=0)
-    few = [name for name, n in zip(traits, n_used, strict=True) if n < FEWEST_VARIANTS]
-    if few:
+def _ld_scores_name(path: Path) -> str:
+    """Name of the table or folder; of what files begin with, behind that of their folder."""
+    path = path.resolve()
+    return path.name if path.exists() else f"{path.parent.name}/{path.name}"
+
+
+def _check_enough(
+    traits: Sequence[str], statistics: Statistics, n_large: NDArray[np.int64], source: Path
+) -> None:
+    """Refuse traits that are left with hardly any variant, of which `n_large` were too large."""
+    n_used = np.isfinite(statistics.z).sum(axis=0)  # (K,)
+    few = np.flatnonzero(n_used < FEWEST_VARIANTS)
+    if len(few):
+        fewest = few[np.argmin(n_used[few])]
+        n_tested = n_used[fewest] + n_large[fewest]
         raise InputError(
-            f"{source}: {', '.join(few[:5])}: {n_used.min()} variants with an LD score have a "
-            f"statistic that is not too large, and {FEWEST_VARIANTS} are needed at least; leave "
-            "out such traits, or raise --max-chi2"
+            f"{source}: {', '.join(traits[k] for k in few[:5])}: of {statistics.n_read} variants "
+            f"{len(statistics.rows)} have an LD score, {n_tested} of these a statistic of "
+            f"{traits[fewest]}, and {n_used[fewest]} are left with χ² not too large; "
+            f"{FEWEST_VARIANTS} are needed at least: "
+            + (
+                "raise --max-chi2, or leave out such traits"
+                if n_tested >= FEWEST_VARIANTS
+                else "leave out such traits, which hardly any of these variants is tested for"
+            )
         )
 
 
 def _heritability_table(
     traits: Sequence[str], statistics: Statistics, found: kernel.Regression
 ) -> pd.DataFrame:
-    excess = found.mean - 1  # (K,)
+    # of an intercept that is given, of which this tells nothing, there is no share either
+    inflated = (found.mean > 1) & (found.intercept_se > 0)  # (K,)
+    excess = np.where(inflated, found.mean - 1, np.nan)
     median = [np.nanmedian(np.square(z)) for z in statistics.z.T]
     return pd.DataFrame(
         {
@@ -374,8 +404,8 @@ def _heritability_table(
             "intercept": found.line.intercept,
             "intercept_se": found.intercept_se,
             # how much of the inflation is no heritability; without inflation no such share
-            "ratio": np.where(excess > 0, (found.line.intercept - 1) / excess, np.nan),
-            "ratio_se": np.where(excess > 0, found.intercept_se / excess, np.nan),
+            "ratio": (found.line.intercept - 1) / excess,
+            "ratio_se": found.intercept_se / excess,
             "mean_chi2": found.mean,
             "lambda_gc": np.array(median, dtype=np.float64) / CHI2_MEDIAN,
         }
@@ -391,7 +421,15 @@ def _usable(table: pd.DataFrame, path: Path, min_maf: float) -> pd.DataFrame:
             *(path, int((~named_once).sum())),
         )
     common = table["maf"] >= min_maf if "maf" in table else True
-    return table[named_once & common].reset_index(drop=True)
+    usable = table[named_once & common].reset_index(drop=True)
+    if len(usable) < FEWEST_VARIANTS:
+        raise InputError(
+            f"{path}: of {len(table)} LD scores {int(named_once.sum())} have an id of their own, "
+            f"and {len(usable)} of these a frequency of at least --min-maf {min_maf:g}; "
+            f"{FEWEST_VARIANTS} are needed at least: give LD scores of all chromosomes, or a lower "
+            "--min-maf"
+        )
+    return usable
 
 
 def _n_blocks(wanted: int, n_variants: int, traits: Sequence[str]) -> int:

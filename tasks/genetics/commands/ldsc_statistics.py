@@ -36,18 +36,22 @@ class Statistics:
         [float32, shape: (n_variants, 1 or n_traits)] People.
     alleles
         [object, shape: (n_variants, 2)] Effect and other allele.
+    n_read
+        Variants of the study or text, with an LD score or without.
     """
 
     rows: NDArray[np.int64]
     z: NDArray[np.float32]
     n: NDArray[np.float32]
     alleles: NDArray[np.object_]
+    n_read: int
 
     def take(self, chosen: NDArray[np.int64]) -> Statistics:
         """Of some variants; the same arrays where they are all of them."""
         if len(chosen) == len(self.rows):
             return self
-        return Statistics(self.rows[chosen], self.z[chosen], self.n[chosen], self.alleles[chosen])
+        of_chosen = (values[chosen] for values in (self.rows, self.z, self.n, self.alleles))
+        return Statistics(*of_chosen, self.n_read)
 
 
 class Finder:
@@ -112,10 +116,14 @@ class Finder:
             )
         if n_found < FEWEST_VARIANTS:
             example = self.table["variant_id"].iloc[:1].tolist()
+            cure = (
+                f"both must name variants alike, as {', '.join(example)} there"
+                if n_variants >= FEWEST_VARIANTS
+                else "give the statistics of the whole genome instead of chosen variants"
+            )
             raise InputError(
                 f"{source}: {n_found} of {n_variants} variants are among the {len(self.table)} LD "
-                f"scores of {self.name}, and {FEWEST_VARIANTS} are needed at least; both must name "
-                f"variants alike, as {', '.join(example)} there"
+                f"scores of {self.name}, and {FEWEST_VARIANTS} are needed at least; {cure}"
             )
         log.info("%s: %d of %d variants have an LD score", source, n_found, n_variants)
 
@@ -161,7 +169,8 @@ def read_study(store: Sumstats, columns: list[int], finder: Finder) -> Statistic
         stop -= len(piece)
     return _unique(
         Statistics(
-            all_rows[order], sorted_z, np.concatenate(n)[order], np.concatenate(alleles)[order]
+            *(all_rows[order], sorted_z, np.concatenate(n)[order], np.concatenate(alleles)[order]),
+            store.n_variants,
         ),
         store.path,
     )
@@ -195,6 +204,7 @@ def read_other(path: Path, n: float | None, finder: Finder) -> Statistics:
             z.astype(np.float32)[:, None],
             people.astype(np.float32)[:, None],
             _alleles(chosen),
+            len(table),
         ),
         path,
     )
@@ -218,7 +228,9 @@ def shared(first: Statistics, others: Statistics) -> tuple[Statistics, Statistic
     use = (sign != 0) & np.isfinite(first.z[of_first]).all(axis=1)
     chosen = first.take(of_first[use])
     z = chosen.z * sign[use, None]
-    return Statistics(chosen.rows, z, chosen.n, chosen.alleles), others.take(of_others[use])
+    return Statistics(chosen.rows, z, chosen.n, chosen.alleles, chosen.n_read), others.take(
+        of_others[use]
+    )
 
 
 def allele_signs(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDArray[np.float32]:
