@@ -234,7 +234,7 @@ def test_read_ld_scores__refuses_what_it_cannot_be_sure_of(tmp_path: Path) -> No
         read_ld_scores(tmp_path)
     write_published(tmp_path, 1, "b.", columns="codingL2")
     (tmp_path / "b.1.l2.M_5_50").write_text("3 4\n")
-    with pytest.raises(InputError, match="must hold the number of variants .* holds '3 4'"):
+    with pytest.raises(InputError, match=r"must hold the number of variants .* holds '3 4'"):
         read_ld_scores(tmp_path / "b.")
     (tmp_path / "b.1.l2.M_5_50").unlink()
     with pytest.raises(

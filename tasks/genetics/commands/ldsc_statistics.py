@@ -50,8 +50,8 @@ class Statistics:
         """Of some variants; the same arrays where they are all of them."""
         if len(chosen) == len(self.rows):
             return self
-        of_chosen = (values[chosen] for values in (self.rows, self.z, self.n, self.alleles))
-        return Statistics(*of_chosen, self.n_read)
+        rows, alleles = self.rows[chosen], self.alleles[chosen]
+        return Statistics(rows, self.z[chosen], self.n[chosen], alleles, self.n_read)
 
 
 class Finder:
@@ -228,9 +228,8 @@ def shared(first: Statistics, others: Statistics) -> tuple[Statistics, Statistic
     use = (sign != 0) & np.isfinite(first.z[of_first]).all(axis=1)
     chosen = first.take(of_first[use])
     z = chosen.z * sign[use, None]
-    return Statistics(chosen.rows, z, chosen.n, chosen.alleles, chosen.n_read), others.take(
-        of_others[use]
-    )
+    turned = Statistics(chosen.rows, z, chosen.n, chosen.alleles, chosen.n_read)
+    return turned, others.take(of_others[use])
 
 
 def allele_signs(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDArray[np.float32]:
