@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from pathlib import Path
@@ -250,8 +251,59 @@ def test_meta__a_store_with_a_text_and_text_out(
     for column in ("beta", "se", "neg_log10_p", "i2"):
         np.testing.assert_allclose(of_texts[column], of_stores[column], rtol=1e-4, atol=1e-5)
     again = read_outside(tmp_path / "t.tsv.gz")
-    for column in ("variant_id", "n", "beta", "se", "neg_log10_p", "effect_allele"):
+    for column in ("variant_id", "n", "effect_allele"):
         assert again[column].tolist() == of_texts[column].tolist()
+    for column in ("beta", "se", "neg_log10_p"):
+        np.testing.assert_allclose(again[column], of_texts[column], rtol=1e-6)
+    lines = gzip.decompress((tmp_path / "t.tsv.gz").read_bytes()).decode().splitlines()
+    assert lines[0].startswith("chromosome\tbase_pair_location\tvariant_id\teffect_allele\t")
+    assert sum(line.startswith("chromosome") for line in lines) == 1
+    of_one = next(line.split("\t") for line in lines[1:] if line.split("\t")[7] == "1")
+    assert of_one[-3:] == ["n/a"] * 3  # no heterogeneity of one study
+    assert all(len(word.lstrip("-0.").replace(".", "")) <= 7 for word in of_one[8:10])
+
+
+def test_meta__its_text_is_read_by_replicate_and_ldsc(
+    three: tuple[Path, list[Study]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = three
+    trait = ("--traits", TRAITS[0])
+    given = ("--study", folder / "b", "--study", folder / "c", *trait)
+    result = run(*given, "--out", tmp_path / "meta.tsv")
+    assert result.exit_code == 0, result.output
+    with caplog.at_level(logging.INFO, logger="axoloci"):
+        assert run(*given[:4], "--out", tmp_path / "meta.parquet").exit_code == 0
+    assert "write one trait as text (--traits NAME --out NAME.tsv.gz)" in caplog.text
+
+    combined = read_outside(tmp_path / "meta.tsv")
+    sites = read_sumstats(folder / "a").trait(TRAITS[0])
+    leads = sites[sites["variant_id"].isin(combined["variant_id"])].iloc[:3]
+    leads[VARIANT_COLUMNS].to_csv(tmp_path / "loci.tsv", sep="\t", index=False)
+    given = ("--loci", tmp_path / "loci.tsv", "--discovery", folder / "a", *trait)
+    out = tmp_path / "replication.tsv"
+    invoke = ("replicate", *given, "--replication", tmp_path / "meta.tsv", "--out", out)
+    result = CliRunner().invoke(main, [str(word) for word in invoke])
+    assert result.exit_code == 0, result.output
+    tested = pd.read_csv(out, sep="\t", na_values="n/a")
+    expected = combined.set_index("variant_id")["n"][leads["variant_id"]]
+    assert tested["n"].tolist() == expected.tolist()
+    assert np.isfinite(tested["neg_log10_p"]).all()
+
+    autosomal = sites[sites["chromosome"] == "1"]
+    scores = autosomal[["chromosome", "variant_id", "base_pair_location"]].assign(
+        L2=np.random.default_rng(0).uniform(1, 50, len(autosomal))
+    )
+    scores.columns = ["CHR", "SNP", "BP", "L2"]
+    scores.to_csv(tmp_path / "p.l2.ldscore.gz", sep="\t", index=False)
+    (tmp_path / "p.l2.M_5_50").write_text("1000\n")
+    given = ("--ld-scores", tmp_path / "p", "--sumstats", folder / "a", *trait)
+    invoke = ("ldsc", *given, "--with", tmp_path / "meta.tsv", "--out", tmp_path / "ldsc")
+    result = CliRunner().invoke(main, [str(word) for word in invoke])
+    assert result.exit_code == 0, result.output
+    h2 = pd.read_csv(tmp_path / "ldsc" / "heritability.tsv", sep="\t", na_values="n/a")
+    assert h2["trait"].tolist() == [TRAITS[0], "meta"]
+    n_shared = combined["variant_id"].isin(autosomal["variant_id"]).sum()
+    assert h2["n_variants"][1] + h2["n_large_chi2"][1] == n_shared
 
 
 def test_meta__counts_the_people_and_studies_of_each_trait(tmp_path: Path) -> None:

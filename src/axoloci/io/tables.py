@@ -263,11 +263,21 @@ def minus_nine_warnings(table: pd.DataFrame, path: str | os.PathLike[str]) -> li
 
 
 def write_tsv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
-    """Write a table of results, whole or not at all: seven digits, n/a where nothing is known."""
-    text = table.to_csv(
-        sep="\t", index=False, float_format="%.7g", lineterminator="\n", na_rep="n/a"
+    """Write a table of results, whole or not at all (`tsv_text`)."""
+    write_text(path, tsv_text(table))
+
+
+def tsv_text(table: pd.DataFrame, *, header: bool = True) -> str:
+    """Text of a table of results, or of a part of it: seven digits, n/a where nothing is known."""
+    text: str = table.to_csv(
+        sep="\t",
+        index=False,
+        header=header,
+        float_format="%.7g",
+        lineterminator="\n",
+        na_rep="n/a",
     )
-    write_text(path, text)
+    return text
 
 
 def write_latents(

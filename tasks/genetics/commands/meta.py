@@ -16,7 +16,6 @@ import click
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,6 +26,7 @@ from axoloci.io.files import check_outputs, whole_file, write_json
 from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.tables import tsv_text
 from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics import meta as kernel
 from axoloci.tasks.genetics.commands.selection import (
@@ -54,8 +54,8 @@ _TEXT_NAMES = {"se": "standard_error", "neg_log10_p": "neg_log_10_p_value"}  # a
     multiple=True,
     required=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of a study's summary statistics, or text of one trait (GWAS-SSF, plink2, REGENIE; "
-    "plain, .gz or .bz2). Once for each study.",
+    help="Folder of a study's summary statistics, or text of one trait (GWAS-SSF, plink2, REGENIE, "
+    "fastGWA; plain, .gz or .bz2). Once for each study.",
 )
 @traits_option(
     "that are combined; without it all that the folders share. Beside a text it is one trait, that "
@@ -79,8 +79,8 @@ _TEXT_NAMES = {"se": "standard_error", "neg_log10_p": "neg_log_10_p_value"}  # a
     "--out",
     type=click.Path(path_type=Path),
     default="meta.parquet",
-    help="Parquet table, one row a variant; of one trait also text, where the name ends in .tsv or "
-    ".tsv.gz. A summary goes beside it as .json.",
+    help="Parquet table, one row a variant; of one trait also text (GWAS-SSF), where the name ends "
+    "in .tsv or .tsv.gz. A summary goes beside it as .json.",
 )
 def meta(
     paths: tuple[Path, ...],
@@ -93,6 +93,11 @@ def meta(
 
     A variant that some studies lack is combined over the others. Effect alleles are those of the
     first study that has the variant. Cochran's Q and I² tell where studies disagree.
+
+    What comes of one trait as text is read again: by ldsc --with, replicate and meta. Of several
+    traits run this once for each, with --traits. Joint tests, loci of several traits and maps of
+    voxels need what a folder of summary statistics holds besides, the correlation of the traits,
+    and take one folder: make them in each study, and test their loci in another by replicate.
     """
     if len(paths) < 2:
         raise click.UsageError("give --study at least twice: one study has nothing to combine")
@@ -149,6 +154,13 @@ def meta(
         "%d variants, %d of them in several studies, %d traits",
         *(n_variants, n_shared, len(names)),
     )
+    if not is_text:
+        log.info(
+            "%s is a table for other programs; for ldsc --with, replicate and meta write one trait "
+            "as text (--traits NAME --out NAME.tsv.gz); joint tests, loci of several traits and "
+            "maps of voxels take the folder of one study",
+            out,
+        )
     for path, own in zip(paths, counts, strict=True):
         if "ambiguous" in own:
             log.warning(
@@ -352,10 +364,7 @@ def _writer(
 ) -> Any:
     """What writes tables of the schema, Parquet or text, and is closed with the stack."""
     if is_text:
-        stream = stack.enter_context(pa.output_stream(str(path)))  # compressed if named .gz
-        options = pacsv.WriteOptions(delimiter="\t", quoting_style="none")
-        text = pacsv.CSVWriter(stream, schema, write_options=options)
-        return stack.enter_context(text)
+        return _TextWriter(stack.enter_context(pa.output_stream(str(path))))  # .gz is compressed
     noted = {"format": FORMAT, "format_version": FORMAT_VERSION, **about}
     metadata = {"axoloci": json.dumps(noted, allow_nan=False)}
     words = [field.name for field in schema if field.type == pa.string()]
@@ -370,6 +379,18 @@ def _writer(
             use_byte_stream_split=numbers,
         )
     )
+
+
+class _TextWriter:
+    """Writes tables of one schema below each other, as all tables of results are written."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream, self._has_header = stream, False
+
+    def write_table(self, table: pa.Table) -> None:
+        rows = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)  # n may be missing
+        self._stream.write(tsv_text(rows, header=not self._has_header).encode())
+        self._has_header = True
 
 
 def _combined(
