@@ -311,8 +311,8 @@ def _check_frequencies(
         raise InputError(
             f"effect_allele_frequency of {names[1]} looks like that of the other allele: with that "
             f"of {names[0]} it has the correlation {correlation:.2f} over {len(f):,} variants of "
-            "the same alleles; in the table that is wrong, which may be the other one, write 1 minus the "
-            "frequency, or exchange the alleles if its effects are of the other allele too"
+            "the same alleles; in the table that is wrong, which may be the other one, write 1 "
+            "minus the frequency, or exchange the alleles if its effects are of the other one too"
         )
 
 

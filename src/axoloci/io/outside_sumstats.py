@@ -43,7 +43,9 @@ _MISSING = ["", "NA", "#NA", "N/A", "n/a", "na", "NaN", "nan", "-nan", ".", "NUL
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2"}  # by the first bytes
 _SMALLEST_P = 1e-300  # below, float64 loses digits and then all
 _MOST_NAMED = 3
+_CLEAR_DIFFERENCE = 0.3  # of −log10 p given and by the effect: this, and this share of the larger
 _MOST_CONTRADICTED = 0.05  # share of rows; p of a saddlepoint or of rounded effects differs in some
+_FEW_CONTRADICTED = 3  # rows that may differ in a short text
 _MOST_COMPARED = 1_000_000  # rows whose p is compared with the effect; of more, evenly spread ones
 
 
@@ -548,8 +550,8 @@ def _complete_p_and_z(
         of_z = float(neg_log10_normal(z[k : k + 1])[0])
         problems[
             f"p is not that of the effect and its standard error in {int(contradicted.sum())} of "
-            f"{n_compared} rows (−log10 p is {neg_log10_p[k]:.3g} in the first, and by the effect "
-            f"{of_z:.3g}); columns are likely mislabelled, or beta is an odds ratio, whose "
+            f"{n_compared} rows compared (−log10 p is {neg_log10_p[k]:.3g} in the first, by its "
+            f"effect {of_z:.3g}); columns are likely mislabelled, or beta is an odds ratio, whose "
             "logarithm is needed"
         ] = contradicted
     zero = np.isposinf(neg_log10_p)
@@ -580,9 +582,9 @@ def _contradicted(
     both = np.flatnonzero(np.isfinite(neg_log10_p) & (neg_log10_p >= 0) & np.isfinite(z))
     both = both[:: max(1, -(-len(both) // _MOST_COMPARED))]
     given, of_z = neg_log10_p[both], neg_log10_normal(z[both])
-    differ = np.abs(given - of_z) > 0.3 + 0.3 * np.maximum(given, of_z)
+    differ = np.abs(given - of_z) > _CLEAR_DIFFERENCE * (1 + np.maximum(given, of_z))
     result = np.zeros(len(z), dtype=bool)
-    if differ.sum() > max(_MOST_NAMED, _MOST_CONTRADICTED * len(both)):
+    if differ.sum() > max(_FEW_CONTRADICTED, _MOST_CONTRADICTED * len(both)):
         result[both[differ]] = True
     return len(both), result
 
