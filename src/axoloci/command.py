@@ -12,9 +12,10 @@ import resource
 import shlex
 import signal
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ from axoloci.io.files import DISK_IS_FULL, sha256, write_json
 log = logging.getLogger("axoloci")
 
 Item = TypeVar("Item")
+
+HELP_WIDTH = 76  # of click's 80 columns, without its indents
 
 TOLD_EVERY = 10.0  # seconds between two lines of a log on how far work is
 
@@ -69,6 +72,40 @@ class StepGroup(click.Group):
             raise click.ClickException(
                 f"{where}{error.strerror or error}{mend if error.errno in DISK_IS_FULL else ''}"
             ) from error
+
+
+def columns_help(**tables: Mapping[str, str]) -> str:
+    """What the columns of tables mean, for the end of a command's help.
+
+    Parameters
+    ----------
+    tables
+        By the name of the option that names the file: each column, and what it holds in which unit.
+
+    Returns
+    -------
+    str
+        For `click.command(epilog=...)`; the first line of each keeps click from joining the rows.
+
+    >>> print(columns_help(out={"n": "People."}).replace(chr(8), "<b>"))
+    <b>
+    Columns of --out:
+      n  People.
+    """
+    texts = []
+    for name, columns in tables.items():
+        wide = max(map(len, columns)) + 4
+        rows = [
+            textwrap.fill(
+                meaning,
+                HELP_WIDTH,
+                initial_indent=f"  {column}".ljust(wide),
+                subsequent_indent=" " * wide,
+            )
+            for column, meaning in columns.items()
+        ]
+        texts.append("\n".join(["\b", f"Columns of --{name}:", *rows]))
+    return "\n\n".join(texts)
 
 
 def _end_with_driver() -> None:

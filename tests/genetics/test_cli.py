@@ -401,10 +401,14 @@ def test_loci__regions_hold_all_tested_variants_with_r2_to_the_lead(
         assert of_lead == pytest.approx(1, abs=1e-12)
     assert loci(study, tmp_path / "none.tsv", *given, "--p-threshold", 1e-200).exit_code == 0
     assert pd.read_parquet(regions).columns.tolist() == found.columns.tolist()
+    told = run("loci", "--help").output
+    assert all(f"\n    {name}  " in told for name in (*table.columns, *found.columns))
     assert len(pd.read_parquet(regions)) == 0
 
 
-def test_replicate__follows_alleles_and_counts_what_is_absent(study: Path, tmp_path: Path) -> None:
+def test_replicate__follows_alleles_and_counts_what_is_absent(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The study in place of its own replication: with swapped alleles, without one variant."""
     loci = tmp_path / "loci.tsv"
     inputs = ("--sumstats", study / "sumstats", "--genotypes", study / "genotypes")
@@ -420,6 +424,7 @@ def test_replicate__follows_alleles_and_counts_what_is_absent(study: Path, tmp_p
     np.testing.assert_allclose(table["r"] ** 2, leads["joint_r2"], rtol=1e-4)
     assert (table["replicated"] == "yes").all()
     assert table["n"].tolist() == [N, N]
+    assert "another run" not in caplog.text  # of several traits, with covariates
 
     swapped = leads.rename(
         columns={"effect_allele": "other_allele", "other_allele": "effect_allele"}

@@ -18,6 +18,7 @@ from axoloci.errors import InputError
 from axoloci.io.sumstats import SumstatsWriter, plan_parts, read_sumstats
 from axoloci.io.sumstats_text import write_sumstats_text
 from axoloci.tasks.genetics.cli import main
+from axoloci.tasks.genetics.commands.replicate import REPLICATION_COLUMNS
 from axoloci.tasks.genetics.kernel import partial_correlation
 from axoloci.tasks.genetics.replication import (
     combined_correlation,
@@ -204,13 +205,53 @@ def test_replicate__of_stores_follows_every_flip(folder: Path) -> None:
     assert (summary["n_tested"], summary["n_replicated"]) == (4, 4)
     assert summary["replication_rate"] == 1
     assert summary["replication_rate_ci"] == pytest.approx(rate_interval(4, 4))
-    assert (summary["n_ambiguous_strand"], summary["p_sign_test"]) == (1, 1 / 16)
+    assert (summary["n_by_why_absent"], summary["p_sign_test"]) == (
+        {"palindromic": 1, "not there": 1},
+        1 / 16,
+    )
     assert run(folder, "first", "second", "--p-threshold", 1e-6).exit_code == 0
     summary = json.loads((folder / "out.json").read_text())
     assert (summary["n_replicated"], summary["p_threshold"]) == (2, 1e-6)
     given = ("--traits", "height", "--palindromic-frequency", 0.5)
     assert run(folder, "first", "second", *given).exit_code == 0
     assert pd.read_csv(folder / "out.tsv", sep="\t")["r"][3] > 0
+
+
+def test_replicate__says_why_a_lead_is_not_tested(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of rs1 the alleles are others, of rs2 there is no result; rs4 and rs6 as in the fixture."""
+    again = LEADS.iloc[:5].copy()
+    again.loc[0, "other_allele"] = "T"
+    beta = np.where(again["variant_id"] == "rs2", np.nan, BETA[:5])
+    write_store(folder / "third", again, beta, FREQUENCY[:5])
+    assert run(folder, "first", "third", "--traits", "height").exit_code == 0
+    table = pd.read_csv(folder / "out.tsv", sep="\t", keep_default_na=False)
+    why = ["other alleles", "not tested", "n/a", "palindromic", "n/a", "not there"]
+    assert table["why_absent"].tolist() == why
+    assert "4 of 6 lead variants cannot be tested" in caplog.text
+    assert "other alleles: 1" in caplog.text
+    assert table.columns.tolist() == list(REPLICATION_COLUMNS)
+    told = CliRunner().invoke(main, ["replicate", "--help"]).output
+    assert all(f"\n    {name}  " in told for name in REPLICATION_COLUMNS)
+
+
+def test_replicate__warns_of_loci_of_another_run(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One trait's joint p is its own two-sided p."""
+    leads = LEADS.assign(locus=range(1, 7))
+    leads["neg_log10_p"] = -np.log10(2 * stats.t.sf(np.abs(BETA) / 0.3, 198))
+    leads.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    assert run(folder, "first", "second", "--traits", "height").exit_code == 0
+    assert "another run" not in caplog.text
+    leads.loc[3, "neg_log10_p"] *= 1.1
+    leads.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    assert run(folder, "first", "second", "--traits", "height").exit_code == 0
+    assert "−log10 p of 1 of 6 leads" in caplog.text
+    assert "rs4 has" in caplog.text
+    assert run(folder, "first", "second").exit_code == 0  # of both traits, so that all differ
+    assert "−log10 p of 6 of 6 leads" in caplog.text
 
 
 def test_replicate__takes_na_as_the_id_of_a_lead(folder: Path) -> None:

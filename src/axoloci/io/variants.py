@@ -6,13 +6,14 @@ import re
 
 from axoloci.errors import InputError
 
-VARIANT_COLUMNS = [
-    "chromosome",
-    "base_pair_location",
-    "variant_id",
-    "effect_allele",
-    "other_allele",
-]
+VARIANT_MEANING = {
+    "chromosome": "Its name, without chr.",
+    "base_pair_location": "Position of the variant, base pairs, from 1 on.",
+    "variant_id": "As in the genotypes.",
+    "effect_allele": "The allele that dosages count and effects are of.",
+    "other_allele": "The other one.",
+}
+VARIANT_COLUMNS = list(VARIANT_MEANING)
 
 
 def parse_region(region: str | None) -> tuple[str | None, int, int]:

@@ -20,7 +20,7 @@ from axoloci import __version__
 from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
-from axoloci.io.sumstats import Sumstats, SumstatsBlock, read_sumstats
+from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.tasks.genetics import kernel, permutation_tests
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,
@@ -120,7 +120,7 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
         for block in progress(store.blocks(), "joint test", len(store.info["parts"])):
             beta, se, df = (part[:, columns] for part in (block.beta, block.se, block.df))
             result = test(
-                *(beta, se, df, _df_of(store, block)),
+                *(beta, se, df, df_of_everybody(store, block.chromosome)),
                 whitening(block.chromosome if store.has_own_correlation(block.chromosome) else ""),
             )
             frame = block.variants.assign(r2=result.r2, f=result.f, neg_log10_p=result.neg_log10_p)
@@ -170,10 +170,10 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
     )
 
 
-def _df_of(store: Sumstats, block: SumstatsBlock) -> int:
-    """Residual degrees of freedom of everybody who was tested on the chromosome of a block."""
-    n_covariates = store.n_covariates_of(pd.Series([block.chromosome]))[0]
-    return int(store.n_people_of(block.chromosome) - n_covariates - 1)
+def df_of_everybody(store: Sumstats, chromosome: str) -> int:
+    """Residual degrees of freedom of everybody who was tested on a chromosome."""
+    n_covariates = store.n_covariates_of(pd.Series([chromosome]))[0]
+    return int(store.n_people_of(chromosome) - n_covariates - 1)
 
 
 class _PermutationTest(NamedTuple):

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axoloci import __version__
+from axoloci.command import columns_help
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file, write_json, write_text
 from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.sumstats import Sumstats, read_sumstats
-from axoloci.io.variants import VARIANT_COLUMNS
+from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import loci as clumping
 from axoloci.tasks.genetics.commands.joint import read_about, read_associated, read_regions
@@ -44,9 +45,43 @@ REGIONS_SCHEMA = pa.schema(
         ("r2", pa.float64()),
     ]
 )
+LOCI_COLUMNS = {
+    "locus": "Number, from 1 on, by chromosome and position.",
+    "chromosome": VARIANT_MEANING["chromosome"],
+    "start": "First position of all its clumps, base pairs.",
+    "end": "Last position of all its clumps, base pairs.",
+    "base_pair_location": "Position of the lead variant, base pairs, from 1 on.",
+    "variant_id": "The lead: its variant with the smallest p.",
+    "effect_allele": VARIANT_MEANING["effect_allele"],
+    "other_allele": VARIANT_MEANING["other_allele"],
+    "effect_allele_frequency": "0 to 1, among the people tested.",
+    "n": "People with the lead's genotype.",
+    "neg_log10_p": "−log10 p of the joint test of the lead.",
+    "joint_r2": "Share of the lead's variance that all traits explain together, 0 to 1.",
+    "n_leads": "Clumps of the locus, each with a lead.",
+    "leads": "Ids of their leads, smallest p first, commas between them.",
+    "n_clumped": "Other variants of the clumps: in linkage disequilibrium with a lead.",
+    "clumped": "Their ids, by position; leads of further clumps are among them.",
+    "traits": "Traits that the lead changes (p < 0.05 / their number), smallest p first; may be "
+    "empty.",
+    "traits_beta": "Effect on each, in units of the trait per effect allele.",
+    "traits_neg_log10_p": "−log10 p of each.",
+}
+GENE_COLUMNS = {
+    "nearest_gene": "With --genes: gene nearest to the lead; n/a without any.",
+    "nearest_gene_kb": "Its distance, thousands of base pairs; 0 within it.",
+}
+REGIONS_COLUMNS = {
+    "locus": "Number of the locus, as in --out.",
+    **{name: VARIANT_MEANING[name] for name in VARIANT_COLUMNS[:3]},
+    "neg_log10_p": "−log10 p of the joint test.",
+    "r2": "r² with the locus's lead, 0 to 1; NaN where it is not known.",
+}
 
 
-@click.command()
+@click.command(
+    epilog=columns_help(out=LOCI_COLUMNS | GENE_COLUMNS, regions=REGIONS_COLUMNS),
+)
 @click.option(
     "--joint",
     "joint_path",
@@ -213,30 +248,10 @@ def loci(
     log.info("%d loci, %d lead variants", len(merged), len(clumps))
 
 
-LOCI_COLUMNS = [
-    "locus",
-    "chromosome",
-    "start",
-    "end",
-    *VARIANT_COLUMNS[1:],
-    "effect_allele_frequency",
-    "n",
-    "neg_log10_p",
-    "joint_r2",
-    "n_leads",
-    "leads",
-    "n_clumped",
-    "clumped",
-    "traits",
-    "traits_beta",
-    "traits_neg_log10_p",
-]
-
-
 def _table_of(
     merged: Sequence[clumping.Locus], candidates: pd.DataFrame, traits: Sequence[dict[str, str]]
 ) -> pd.DataFrame:
-    """One row a locus; `traits` are those of its lead."""
+    """One row a locus, with `LOCI_COLUMNS`; `traits` are those of its lead."""
     leads = candidates.iloc[[locus.lead for locus in merged]]
     ids = candidates["variant_id"].to_numpy()
     rows = [
@@ -260,7 +275,7 @@ def _table_of(
             zip(merged, leads.itertuples(), traits, strict=True), start=1
         )
     ]
-    return pd.DataFrame(rows, columns=LOCI_COLUMNS)
+    return pd.DataFrame(rows, columns=list(LOCI_COLUMNS))
 
 
 def _panel(genotypes: Path | None, reference: Path | None, store: Sumstats) -> Panel:
@@ -292,7 +307,7 @@ def _genes_of_build(path: Path, candidates: pd.DataFrame, joint_path: Path) -> p
 
 
 def _nearest_genes(leads: pd.DataFrame, genes: pd.DataFrame) -> dict[str, list[str]]:
-    """Columns: the genes nearest to each lead, and how far they are; n/a without one."""
+    """`GENE_COLUMNS`: the genes nearest to each lead, and how far they are; n/a without one."""
     of_chromosome = dict(list(genes.groupby("chromosome")))
     names, distances = [], []
     for chromosome, position in zip(leads["chromosome"], leads["base_pair_location"], strict=True):
@@ -311,7 +326,7 @@ def _nearest_genes(leads: pd.DataFrame, genes: pd.DataFrame) -> dict[str, list[s
 def _write_regions(
     path: Path, joint_path: Path, loci: pd.DataFrame, panel: Panel, region_kb: float
 ) -> None:
-    """All tested variants in and about each locus, with r² to its lead; NaN where none is known."""
+    """All tested variants in and about each locus, with r² to its lead: `REGIONS_COLUMNS`."""
     margin = round(1000 * region_kb)
     start, end = loci["start"] - margin, loci["end"] + margin
     regions = read_regions(joint_path, list(zip(loci["chromosome"], start, end, strict=True)))

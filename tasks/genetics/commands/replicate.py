@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci import __version__
+from axoloci.command import columns_help
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.genotype_files import canonical_chromosome
@@ -19,9 +20,10 @@ from axoloci.io.loci import read_loci
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
-from axoloci.io.variants import VARIANT_COLUMNS
+from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
+from axoloci.tasks.genetics.commands.joint import df_of_everybody
 from axoloci.tasks.genetics.commands.selection import (
     columns_of,
     named_traits,
@@ -33,9 +35,29 @@ from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Match, harmonise
 log = logging.getLogger("axoloci")
 
 _SITE = [*VARIANT_COLUMNS, "effect_allele_frequency"]
+SAME_P = 0.01
+"""How far −log10 p of a lead may be from that of the discovery, absolutely and as a share of it."""
+NOT_THERE = "not there"
+OTHER_ALLELES = "other alleles"
+PALINDROMIC = "palindromic"
+NOT_TESTED = "not tested"
+REPLICATION_COLUMNS = {
+    "locus": "Number of the locus of --loci.",
+    **VARIANT_MEANING,
+    "neg_log10_p_discovery": "−log10 p of the joint test, as in --loci.",
+    "effect_allele_frequency": "0 to 1, in the replication.",
+    "n": "People of the replication with the genotype (and the trait that fewest have).",
+    "r": "Partial correlation of the lead with the discovery's combination of traits; above 0 if "
+    "the direction is the discovery's.",
+    "neg_log10_p": "−log10 of the one-sided p of r.",
+    "replicated": "yes, no; n/a where not tested.",
+    "why_absent": f"Why it was not tested: '{NOT_THERE}' (no such variant); '{OTHER_ALLELES}' "
+    f"(alleles do not match); '{PALINDROMIC}' (A/T or C/G, and the frequencies do not tell the "
+    f"strand); '{NOT_TESTED}' (there, without a result of the traits). n/a where it was.",
+}
 
 
-@click.command()
+@click.command(epilog=columns_help(out=REPLICATION_COLUMNS))
 @click.option(
     "--loci",
     "loci_path",
@@ -99,6 +121,9 @@ def replicate(
     The test is one-sided: an effect in the other direction does not replicate. Variants are matched
     by chromosome, position and alleles, on either strand; where effect and other allele are
     swapped, so is the sign. Texts hold one trait, which is tested by itself.
+
+    The p of the leads are computed again from the folder of the discovery: where those of the table
+    are others, it is of another run or of other traits, and you are warned.
     """
     leads = _read_leads(loci_path)
     first, second = _open(discovery), _open(replication)
@@ -111,6 +136,8 @@ def replicate(
             f"{discovery}: has no variant {leads['variant_id'][np.argmax(found_first.absent)]} of "
             f"{loci_path}; give the summary statistics in which these loci were found"
         )
+    if isinstance(first, Sumstats):
+        _warn_of_another_run(first, names, leads, found_first, loci_path)
     told = leads.assign(effect_allele_frequency=found_first.frequency)
     if isinstance(second, _Text):
         second = second.with_n(replication_n)
@@ -127,15 +154,16 @@ def replicate(
         replicated=np.where(result.replicated, "yes", "no"),
     )
     table.loc[~tested, "replicated"] = "n/a"
-    write_tsv(out, table)
-    absent = leads["variant_id"][~tested].tolist()
-    if absent:
+    # that there is no r of a variant that was found is as if it had not been tested
+    table["why_absent"] = np.where(tested, "n/a", np.where(found.why, found.why, NOT_TESTED))
+    write_tsv(out, table[list(REPLICATION_COLUMNS)])
+    why = table.loc[~tested, "why_absent"].value_counts().to_dict()
+    if why:
+        absent = leads["variant_id"][~tested].tolist()
         log.warning(
-            "%s: %d of %d lead variants cannot be tested, such as %s%s",
+            "%s: %d of %d lead variants cannot be tested, such as %s; %s",
             *(replication, len(absent), len(leads), ", ".join(map(str, absent[:3]))),
-            f"; of {found.n_ambiguous} A/T and C/G variants nothing tells the strand"
-            if found.n_ambiguous
-            else "",
+            ", ".join(f"{reason}: {n:,}" for reason, n in why.items()),
         )
     n_tested, n_replicated = int(tested.sum()), int(result.replicated.sum())
     write_json(
@@ -150,7 +178,7 @@ def replicate(
             "replication_rate_ci": replication_kernel.rate_interval(n_replicated, n_tested),
             "n_same_direction": int((result.r > 0).sum()),
             "p_sign_test": replication_kernel.sign_test(result.r),
-            "n_ambiguous_strand": found.n_ambiguous,
+            "n_by_why_absent": why,
             "n_samples": found.n_samples,
         },
     )
@@ -204,8 +232,8 @@ class _Found:
         frequency of the effect allele.
     n_samples
         People in the study.
-    n_ambiguous
-        Leads whose strand nothing tells.
+    why
+        (n_leads,) why a lead is not matched; empty where it is.
     """
 
     r: NDArray[np.float64]
@@ -213,7 +241,7 @@ class _Found:
     n: NDArray[np.float64]
     frequency: NDArray[np.float64]
     n_samples: int
-    n_ambiguous: int
+    why: NDArray[np.str_]
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -260,8 +288,53 @@ def _find(
     numbers[:, i] = near[["df", "n", "effect_allele_frequency"]].to_numpy(np.float64)[j].T
     df, n, frequency = numbers
     frequency[i] = np.where(found.sign > 0, frequency[i], 1 - frequency[i])
-    ambiguous = int((found.match == Match.AMBIGUOUS).sum())
-    return _Found(of_leads, df, n, frequency, n_samples, ambiguous)
+    why = np.full(len(leads), "", dtype=object)
+    for row in np.setdiff1d(np.arange(len(leads)), i):
+        why[row] = _why_unmatched(leads.iloc[[row]], near, clear_frequency)
+    return _Found(of_leads, df, n, frequency, n_samples, why.astype(str))
+
+
+def _why_unmatched(lead: pd.DataFrame, near: pd.DataFrame, clear_frequency: float | None) -> str:
+    """What keeps a lead, of one row, from being any variant of a study."""
+    match = harmonise(lead, near, clear_frequency).match
+    if (match == Match.AMBIGUOUS).any():
+        return PALINDROMIC
+    return NOT_THERE if (match == Match.ABSENT).all() else OTHER_ALLELES
+
+
+def _warn_of_another_run(
+    store: Sumstats, names: list[str], leads: pd.DataFrame, found: _Found, loci_path: Path
+) -> None:
+    """Warn where the joint p of leads in the discovery are not those of the table of loci.
+
+    Leads without a p in the table, and traits that some people lack, which have no joint test, are
+    not looked at.
+    """
+    if set(names) & set(store.info.get("traits_with_missing", [])):
+        return
+    again = np.full(len(leads), np.nan)
+    of_leads = leads["chromosome"].to_numpy(dtype=str)
+    test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
+    for name in np.unique(of_leads):
+        rows = of_leads == name
+        r, df = found.r[rows], np.repeat(found.df[rows, None], len(names), axis=1)
+        t = r * np.sqrt(df / np.maximum(1 - r * r, 1e-300))  # (rows, n_traits)
+        chromosome = _own_name(store, name)
+        again[rows] = test(
+            *(t, np.ones_like(t), df, df_of_everybody(store, chromosome)),
+            kernel.whiten_traits(_law(store, names, name)[0], names),
+        ).neg_log10_p
+    told = leads["neg_log10_p"].to_numpy(dtype=np.float64)
+    other = np.abs(again - told) > SAME_P + SAME_P * np.abs(told)  # False of NaN
+    if other.any():
+        row = int(np.argmax(other))
+        log.warning(
+            "%s: −log10 p of %d of %d leads are not those of the joint test of %s with %d traits: "
+            "%s has %.4g in the table, and %.4g here; the table is of another run or of other "
+            "traits: give the summary statistics that it was found in, and its traits by --traits",
+            *(loci_path, int(other.sum()), len(leads), store.path, len(names)),
+            *(leads["variant_id"].iloc[row], told[row], again[row]),
+        )
 
 
 def _is_near(variants: pd.DataFrame, leads: pd.DataFrame, ids: pd.Series) -> NDArray[np.bool_]:
@@ -340,9 +413,13 @@ def _law(
     if not isinstance(study, Sumstats):
         return np.ones((1, 1)), np.ones(1)
     columns = columns_of(study, names)
-    own = {
-        canonical_chromosome(part["chromosome"]): part["chromosome"] for part in study.info["parts"]
-    }
-    chromosome = own.get(canonical_chromosome(chromosome), chromosome)
-    correlation = study.correlation_of(chromosome)[np.ix_(columns, columns)]
+    correlation = study.correlation_of(_own_name(study, chromosome))[np.ix_(columns, columns)]
     return correlation, study.trait_residual_sd[columns]
+
+
+def _own_name(store: Sumstats, chromosome: str) -> str:
+    """What a store calls a chromosome: chr7 and 7 are one."""
+    own = {
+        canonical_chromosome(part["chromosome"]): part["chromosome"] for part in store.info["parts"]
+    }
+    return str(own.get(canonical_chromosome(chromosome), chromosome))

@@ -14,12 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import progress
+from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.loci import read_loci
 from axoloci.io.tables import write_tsv
-from axoloci.io.variants import VARIANT_COLUMNS
+from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.tasks.gwas import condition as conditioning
 from axoloci.tasks.gwas import engine, kernel
 from axoloci.tasks.gwas.inputs import AnalysisInputs, Study, examples, prepare
@@ -34,10 +34,18 @@ SAME_P = 0.01
 
 That much is left by statistics in float32 and the digits of the table.
 """
-SIGNAL_COLUMNS = ["locus", "round", *VARIANT_COLUMNS, "n", "neg_log10_p", "joint_r2"]
+SIGNAL_COLUMNS = {
+    "locus": "Number of the nearest locus of --loci.",
+    "round": "0: its lead; then 1, 2, … in the order in which they were found.",
+    **VARIANT_MEANING,
+    "n": "People tested.",
+    "neg_log10_p": "−log10 p of the joint test given all signals before it, here and nearby.",
+    "joint_r2": "Share of the variant's variance that all traits explain together, given these, "
+    "0 to 1.",
+}
 
 
-@click.command()
+@click.command(epilog=columns_help(out=SIGNAL_COLUMNS))
 @analysis_inputs
 @click.option(
     "--loci",
@@ -107,7 +115,7 @@ def condition(
         )
         _refuse_another_test(group, signals[0], loci_path, study)
         found.append(_table_of(signals, group, study.source.variants))
-    empty = pd.DataFrame(columns=SIGNAL_COLUMNS)
+    empty = pd.DataFrame(columns=list(SIGNAL_COLUMNS))
     table = pd.concat(found).sort_values(["locus", "round"]) if found else empty
     write_tsv(out, table)
     write_json(
@@ -257,7 +265,7 @@ def _pieces(rows: NDArray[np.int64], size: int) -> list[tuple[int, int]]:
 def _table_of(
     signals: Sequence[conditioning.Signal], group: pd.DataFrame, variants: pd.DataFrame
 ) -> pd.DataFrame:
-    """A row a signal: of the locus that is nearest, in the rounds of that locus."""
+    """A row a signal, with `SIGNAL_COLUMNS`: of the nearest locus, in the rounds of that locus."""
     table = variants.iloc[[signal.row for signal in signals]][VARIANT_COLUMNS]
     position = table["base_pair_location"].to_numpy()[:, None]
     start, end = group["start"].to_numpy(), group["end"].to_numpy()
@@ -269,4 +277,4 @@ def _table_of(
         neg_log10_p=[signal.neg_log10_p for signal in signals],
         joint_r2=[signal.r2 for signal in signals],
     )
-    return table.assign(round=table.groupby("locus").cumcount())[SIGNAL_COLUMNS]
+    return table.assign(round=table.groupby("locus").cumcount())[list(SIGNAL_COLUMNS)]
