@@ -77,8 +77,8 @@ def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np
     "--dosages",
     type=click.Path(path_type=Path),
     default="dosages.parquet",
-    help="Likewise of the variants of --variant and --loci, if any, in copies of the effect "
-    "allele; the mean stands for a missing genotype.",
+    help="Likewise of the variants of --variant and --loci, in copies of the effect allele; the "
+    "mean stands for a missing genotype. Written with one of these options alone.",
 )
 @click.option(
     "--threads",
@@ -102,6 +102,7 @@ def residuals(
 
     They are of the autosomes: where X is tested, sex is one more covariate.
     """
+    asked = bool(variant) or loci is not None  # a table of loci may hold none
     check_outputs({"--out": out, "--dosages": dosages})
     study = prepare(inputs)
     chosen = _chosen_variants(study.source, variant, loci)
@@ -125,12 +126,19 @@ def residuals(
     variants = study.source.variants.iloc[chosen]
     rows = variants[VARIANT_COLUMNS].to_dict("records")
     ids = variants["variant_id"].tolist()
-    write_residuals(dosages, "dosages", study.people, ids, left, {**about, "variants": rows})
+    if asked:
+        write_residuals(dosages, "dosages", study.people, ids, left, {**about, "variants": rows})
     write_residuals(out, "traits", study.people, names, adjusted, about)
     log.info(
-        "%s, %s: residuals of %d traits and %d variants of %d people, %d covariates with the "
+        "%s: residuals of %d traits and %d variants of %d people, %d covariates with the "
         "intercept; a value for each person, not for sharing",
-        *(out, dosages, len(names), len(ids), len(study.people), len(about["covariates"])),
+        *(
+            f"{out}, {dosages}" if asked else out,
+            len(names),
+            len(ids),
+            len(study.people),
+            len(about["covariates"]),
+        ),
     )
 
 

@@ -246,6 +246,10 @@ def test_voxels__takes_variants_by_place_and_leads_of_loci(study: Path, tmp_path
     ("name", "words"),
     [
         ("rs400", "no variant 'rs400'; did you mean 'rs40'?"),
+        (
+            "1-1044",
+            "ids of this store look like 'rs0', 'rs1', 'rs2': name the variant by its place",
+        ),
         ("2:1044:A:G", "no variant '2:1044:A:G'; nearest: rs44 (2:1044:A:C), rs43"),
         ("2:5000", "nearest: rs59 (2:1059:A:C), rs58"),
         ("5:1044", "it has no chromosome '5'"),
@@ -276,6 +280,7 @@ def test_voxels__of_leads_opens_the_parts_of_their_places_alone(
     given = ("voxels", "--sumstats", store, "--model", study / "few.safetensors")
     (tmp_path / "loci.tsv").write_text(LOCI + "1\t2\t1040\trs40\tA\tC\n")
     done(genetics, *given, "--loci", tmp_path / "loci.tsv", "--out", tmp_path / "maps")
+    done(genetics, *given, "--variant", "2:1040", "--out", tmp_path / "place")
 
 
 def test_voxels__refuses_a_model_of_other_traits_and_latents_that_were_transformed(

@@ -90,6 +90,10 @@ def test_residuals__of_traits_are_those_of_least_squares(
         assert np.isnan(left[~has]).all()
     assert "trait flat is left out" in caplog.text
     assert "not for sharing" in caplog.text
+    assert not (tmp_path / "d.parquet").exists()  # of no variants
+    none = folder / "no_loci.tsv"
+    none.write_text((folder / "loci.tsv").read_text().splitlines()[0] + "\n")
+    gwas("residuals", *inputs(folder), "--loci", none, *files)  # a study without loci goes on
     assert read_residuals(tmp_path / "d.parquet", "dosages").left.shape == (N - 1, 0)
 
 

@@ -21,7 +21,8 @@ from axoloci.io.variants import VARIANT_COLUMNS
 
 PLACE = re.compile(r"(?:chr)?([^:\s]+):(\d+)(?:[:_]([^:_\s]+)[:_]([^:_\s]+))?")
 MOST_ALIKE = 1000  # ids that a misspelt one is compared with
-NEIGHBOURS = 3  # that are named where a position has no variant
+LEAST_ALIKE = 3  # letters that they begin with alike
+NEIGHBOURS = 3  # that are named where a position or an id has no variant
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,26 @@ class WantedVariant:
     def ranks(self, variants: pd.DataFrame) -> NDArray[np.int8]:
         """How well variants fit, (n_variants,): 0 not at all; of several the highest is meant.
 
-        The id counts before the order of the alleles, which tells apart variants of one place.
+        The id counts before the order of the alleles, which tells apart variants of one place, but
+        an id that reads as a place of another chromosome counts least: other chromosomes need not
+        be looked at then.
         """
         by_id = (variants["variant_id"] == self.variant_id).to_numpy()
+        on_chromosome = (variants["chromosome"] == self.chromosome).to_numpy()
+        if self.chromosome is None:
+            on_chromosome[:] = True
         by_place = np.zeros(len(variants), dtype=np.int8)
         here = (variants["base_pair_location"] == self.position).to_numpy()
-        here &= (variants["chromosome"] == self.chromosome).to_numpy()
+        here &= on_chromosome
         for row in np.flatnonzero(here):
             own = (variants["effect_allele"].iloc[row], variants["other_allele"].iloc[row])
             if not self.alleles or own == self.alleles:
-                by_place[row] = 2
+                by_place[row] = 3
             elif own == self.alleles[::-1]:
-                by_place[row] = 1
+                by_place[row] = 2
+        of_id = by_id * np.where(on_chromosome, 4, 1).astype(np.int8)
         fits = by_id | (by_place > 0) if self.anywhere else by_place > 0
-        return np.where(fits, by_place + np.int8(4) * by_id, 0).astype(np.int8)
+        return np.where(fits, by_place + of_id, 0).astype(np.int8)
 
 
 def wanted_variant(name: str) -> WantedVariant:
@@ -113,8 +120,9 @@ def read_variants(
     """Single variants, without reading the rest of a store.
 
     Parts of other chromosomes and positions are not opened where all places are known, as those of
-    the leads of loci are; of the others the columns that name variants are read, and the statistics
-    where one is found.
+    the leads of loci are, nor those of other chromosomes where all names read as places and are
+    found; of the others the columns that name variants are read, and the statistics where one is
+    found.
 
     Parameters
     ----------
@@ -136,13 +144,16 @@ def read_variants(
         return VariantStatistics(pd.DataFrame(columns=of_variant), nothing, nothing, nothing[:, 0])
     found: list[list[tuple[dict[str, Any], int]]] = [[] for _ in wanted]
     best = [1] * len(wanted)  # rank of what is found
-    for part, variants in _candidates(store, wanted):
-        for k, one in enumerate(wanted):
-            ranks = one.ranks(variants)
-            if ranks.max(initial=0) > best[k]:
-                best[k] = int(ranks.max())
-                found[k].clear()
-            found[k] += [(part, int(row)) for row in np.flatnonzero(ranks == best[k])]
+    for parts in _likely_parts(store, wanted):
+        for part, variants in _candidates(store, parts, wanted):
+            for k, one in enumerate(wanted):
+                ranks = one.ranks(variants)
+                if ranks.max(initial=0) > best[k]:
+                    best[k] = int(ranks.max())
+                    found[k].clear()
+                found[k] += [(part, int(row)) for row in np.flatnonzero(ranks == best[k])]
+        if all(found):
+            break
     for rows, one in zip(found, wanted, strict=True):
         if len(rows) != 1:
             raise InputError(_not_one(store, one, rows))
@@ -165,13 +176,26 @@ def read_variants(
     return VariantStatistics(variants, beta, se, variants["n"].to_numpy() - covariates - 1.0)
 
 
-def _candidates(
+def _likely_parts(
     store: Sumstats, wanted: Sequence[WantedVariant]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Parts of the chromosomes that the names tell, all where one tells none; and the others."""
+    chromosomes = {one.chromosome for one in wanted}
+    likely: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for part in store.info["parts"]:
+        first = None in chromosomes or part["chromosome"] in chromosomes
+        (likely if first else others).append(part)
+    return likely, others
+
+
+def _candidates(
+    store: Sumstats, parts: Sequence[dict[str, Any]], wanted: Sequence[WantedVariant]
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Parts that may hold one of the variants, and the columns that name variants."""
+    """Those of some parts that may hold one of the variants, and the columns that name variants."""
     places = {(one.chromosome, one.position) for one in wanted}
     all_known = not any(one.anywhere for one in wanted)
-    for part in store.info["parts"]:
+    for part in parts:
         own = [position for chromosome, position in places if chromosome == part["chromosome"]]
         if all_known and not own:
             continue
@@ -208,8 +232,13 @@ def _not_one(
             f"{', '.join(texts[:10])}"
         )
     if wanted.position is None:
-        meant = nearest(wanted.name, _alike(store, wanted.name))
-        return f"{store.path}: no variant '{wanted.name}'; {meant}"
+        alike = _alike(store, wanted.name)
+        if alike:
+            return f"{store.path}: no variant '{wanted.name}'; {nearest(wanted.name, alike)}"
+        return (
+            f"{store.path}: no variant '{wanted.name}'; ids of this store look like "
+            f"{_first_ids(store)}: name the variant by its place, CHROM:POS, such as 7:117559590"
+        )
     chromosomes = list(dict.fromkeys(part["chromosome"] for part in store.info["parts"]))
     if wanted.chromosome not in chromosomes:
         return (
@@ -235,16 +264,23 @@ _PLACE_COLUMNS = ["chromosome", "base_pair_location", "effect_allele", "other_al
 
 
 def _alike(store: Sumstats, name: str) -> list[str]:
-    """Ids that begin as one does, as far as any does."""
+    """Ids that begin as one does, as far as any does; none where no id begins at all like it."""
     files = [store.path / part["name"] for part in store.info["parts"]]
     ids = [pq.read_table(file, columns=["variant_id"])["variant_id"] for file in files]
-    for length in range(len(name), -1, -1):
+    for length in range(len(name), min(LEAST_ALIKE, len(name)) - 1, -1):
         begins = [pc.filter(column, pc.starts_with(column, name[:length])) for column in ids]
         if any(len(column) for column in begins):
             return [str(one) for column in begins for one in column[:MOST_ALIKE].to_pylist()][
                 :MOST_ALIKE
             ]
     return []
+
+
+def _first_ids(store: Sumstats) -> str:
+    """Some ids of a store, as examples."""
+    first = pq.ParquetFile(store.path / store.info["parts"][0]["name"])
+    batch = next(first.iter_batches(NEIGHBOURS, columns=["variant_id"]))
+    return ", ".join(f"'{name}'" for name in batch["variant_id"].to_pylist())
 
 
 def read_leads(path: Path) -> tuple[list[int], list[WantedVariant]]:
