@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from axoloci.io.sumstats import read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.report import figures, genetics_figures, kernel
 from axoloci.tasks.report.content import MAX_ROWS, Page, Part
@@ -28,6 +29,13 @@ from axoloci.tasks.report.methods import power, trait_word
 from axoloci.tasks.report.sharing import SMALLEST, say_count
 
 SHOWN_LATENTS = 6
+LEGEND_OF_LOCI = (
+    " Place is that of the lead, base pairs; alleles: effect allele / other allele; frequency: of "
+    "the effect allele; R²: the share of the lead's variance that all traits explain together; "
+    "leads: variants of the locus that stand for a clump each, apart from each other by linkage "
+    "disequilibrium (LD) or distance; in LD: the other variants of these clumps, further leads "
+    "among them."
+)
 MIN_TO_COMPARE = 20  # people whom axoloci-gwas samples compares with each other
 
 
@@ -76,6 +84,9 @@ def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str)
             part.sentences["joint"] = "The joint test has no variant that could be tested."
         else:
             _add_joint(page, part, joint, loci, threshold, word)
+            if own.sumstats is not None:
+                read = read_sumstats(own.sumstats).info.get("variants", {})
+                part.sentences["joint"] += _left_out(read, joint)
     if loci is None:
         part.sentences["loci"] = given.group or "No table of loci was given."
         return
@@ -87,6 +98,7 @@ def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str)
         f"Lead variant of each locus, most significant first; {word}s are those with p < 0.05 "
         "divided by their number at the lead variant, ▲ where the effect allele raises them."
         + ("" if word == "latent" else " Each trait is tested in the people who have it.")
+        + LEGEND_OF_LOCI
     )
     ordered = loci.sort_values("neg_log10_p", ascending=False, kind="stable")
     head = ["locus", "variant", "place", "nearest gene", "span, kb", "alleles", "frequency"]
@@ -170,7 +182,7 @@ def _add_replicated(page: Page, part: Part, replication: Path, loci: Path | None
                 number_cell(row["n"], 0),
                 number_cell(row["r"], 3),
                 number_cell(row["neg_log10_p"], 2),
-                Cell("–" if pd.isna(row["replicated"]) else row["replicated"], kind="text"),
+                Cell(_replicated(row), kind="text"),
             ]
             for row in table.head(MAX_ROWS).to_dict("records")
         ],
@@ -178,6 +190,14 @@ def _add_replicated(page: Page, part: Part, replication: Path, loci: Path | None
     )
     if loci is not None:
         _add_scatter(part, table, read_tsv(loci, "loci"))
+
+
+def _replicated(row: Mapping[Any, Any]) -> str:
+    """Yes or no, or why a lead was not tested."""
+    if not pd.isna(row["replicated"]):
+        return str(row["replicated"])
+    why = row.get("why_absent")
+    return "–" if why is None or pd.isna(why) else f"– ({why})"
 
 
 def _add_scatter(part: Part, table: pd.DataFrame, loci: pd.DataFrame) -> None:
@@ -288,6 +308,28 @@ def _add_joint(
         "Quantiles against the null, with the 95% band of each rank for independent variants"
         + (f"; {said}." if said else "."),
         wide=False,
+    )
+
+
+def _left_out(read: Mapping[str, int], joint: Joint) -> str:
+    """How many of the variants that were read have no joint test, and why.
+
+    Parameters
+    ----------
+    read
+        Variants of the association by what became of them, as in its manifest; `tested` is one.
+    joint
+        The joint test.
+    """
+    total, n = sum(read.values()), joint.neg_log10_p.size
+    if "tested" not in read or total <= n:
+        return ""
+    why = {name: count for name, count in read.items() if name != "tested"}
+    why["tested alone, but too few people for all traits at once"] = read["tested"] - n
+    reasons = [f"{count:,} {name.replace('_', ' ')}" for name, count in why.items() if count > 0]
+    return (
+        f" The association read {total:,} variants; {total - n:,} have no joint test: "
+        f"{', '.join(reasons)}."
     )
 
 

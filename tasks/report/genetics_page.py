@@ -424,12 +424,20 @@ def add_voxels(page: Page, given: Inputs) -> None:
     for name, own in given.parts.items():
         part = page.parts[name]
         if own.voxels is not None:
-            _add_variant_maps(page, part, own)
+            _add_variant_maps(page, part, own, _measure_of(page, name))
         if own.voxel_h2 is not None:
-            part.pictures["voxel_h2"] = _heritability_map(page, own.voxel_h2, own.voxel_h2_se)
+            measure = _measure_of(page, name)
+            part.pictures["voxel_h2"] = _heritability_map(
+                page, measure, own.voxel_h2, own.voxel_h2_se
+            )
 
 
-def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
+def _measure_of(page: Page, representation: str) -> str:
+    """What the values of voxels are: an autoencoder makes maps that are z-scored each."""
+    return f"z-scored {page.measure}" if representation == "autoencoder" else page.measure
+
+
+def _add_variant_maps(page: Page, part: Part, own: Results, measure: str) -> None:
     """Three planes through the peak of each lead's map."""
     assert own.voxels is not None
     table = read_tsv(own.voxels / "index.tsv", "voxels")
@@ -456,18 +464,24 @@ def _add_variant_maps(page: Page, part: Part, own: Results) -> None:
         part.voxels.append(
             photo_of_figure(
                 figure,
-                f"Effect of {row['variant_id']} on {page.measure} in three planes through its "
+                f"Effect of {row['variant_id']} on {measure} in three planes through its "
                 f"peak at ({told}) mm, −log10 p {strength:.1f}.",
                 f"{locus}{row['variant_id']}; peak at ({told}) mm, −log₁₀ p "
-                f"{strength:.1f}. Red: {allele} raises {page.measure}, blue: it lowers it.",
+                f"{strength:.1f}. Red: {allele} raises {measure}, blue: it lowers it.",
             )
         )
     more = len(table) - len(shown)
     part.sentences["voxels"] = (
         f"Effects of {len(table):,} lead {plural(len(table), 'variant')} on each voxel's "
-        f"{page.measure}, in the maps that the latents make: p is smaller than that of a voxel "
+        f"{measure}, in the maps that the latents make: p is smaller than that of a voxel "
         f"itself, whose noise the latents leave out. Lines mark the peak, voxels with "
         f"−log₁₀ p below {MAP_FLOOR:g} are not coloured. Left of the picture is left of the person."
+        + (
+            " Z-scored: of each person's map its own mean is taken off, and it is divided by its "
+            "own standard deviation, so that an effect here is relative to the rest of the map."
+            if measure != page.measure
+            else ""
+        )
         + (
             " The decoder was taken as linear, by its mean derivative at some people's latents, so "
             "these maps are an approximation."
@@ -503,7 +517,7 @@ def _canonical(
     return background, to_ras(values, affine), (x, y, z)
 
 
-def _heritability_map(page: Page, h2_file: Path, se_file: Path | None) -> Picture:
+def _heritability_map(page: Page, measure: str, h2_file: Path, se_file: Path | None) -> Picture:
     """Three planes through the voxel of the highest h²."""
     h2, affine = read_map(h2_file)
     told = ""
@@ -526,8 +540,11 @@ def _heritability_map(page: Page, h2_file: Path, se_file: Path | None) -> Pictur
     )
     return photo_of_figure(
         figure,
-        f"Heritability of each voxel's {page.measure} in three planes through its highest value, "
+        f"Heritability of each voxel's {measure} in three planes through its highest value, "
         f"{h2[x, y, z]:.2f} at ({place}) mm.",
-        f"SNP heritability of each voxel; the highest is {h2[x, y, z]:.2f}{told} at ({place}) mm. "
+        f"SNP heritability h² of each voxel's {measure}; the highest is {h2[x, y, z]:.2f}{told} at "
+        f"({place}) mm{' (± standard error there)' if told else ''}. It is the maximum over "
+        f"{np.count_nonzero(h2):,} voxels, chosen for being high: an overestimate, and no finding "
+        "by itself. "
         f"Values below {floor:.2g} are not coloured.",
     )

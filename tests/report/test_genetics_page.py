@@ -22,10 +22,10 @@ from scipy import stats
 from axoloci.io.nifti import write_nifti
 from axoloci.io.packing import write_cohort
 from axoloci.io.sumstats import SumstatsBlock, SumstatsWriter, plan_parts, read_sumstats
-from axoloci.tasks.report import genetics_figures, genetics_page
+from axoloci.tasks.report import association_page, genetics_figures, genetics_page
 from axoloci.tasks.report.cli import main
 from axoloci.tasks.report.genetics_inputs import NOT_LINEAR, genetics_facts
-from axoloci.tasks.report.inputs import Inputs, Results
+from axoloci.tasks.report.inputs import Inputs, Joint, Results
 from axoloci.tasks.report.trait_scan import scan_traits, trait_quantiles
 
 N = 1000  # people
@@ -177,6 +177,7 @@ def write_genetics(
     replication.loc[replication.index[-3:], ["r", "replicated"]] = [-0.05, "no"]
     replication.loc[replication.index[0], ["r", "neg_log10_p"]] = np.nan  # not in the other cohort
     replication.loc[replication.index[0], "replicated"] = "n/a"
+    replication["why_absent"] = ["not there", *["n/a"] * (N_LOCI - 1)]
     # the other cohort lacks the first
     said = {"n_tested": 22, "n_same_direction": 19, "p_sign_test": SIGN_TEST}
     (folder / "replication.json").write_text(json.dumps(said))
@@ -340,14 +341,41 @@ def test_correlations__box_is_where_the_matrix_is_drawn() -> None:
     np.testing.assert_allclose(colour(0, 3), [247, 247, 247], atol=2)
 
 
-def test_make__maps_are_marked_at_their_peak(html: str) -> None:
+def test_make__maps_are_marked_at_their_peak(inputs: Path, html: str) -> None:
     alts = [alt for alt in pictures_of(html) if "three planes" in alt]
     assert len(alts) == genetics_page.MAX_LOCI + 1
     assert "The first 20 are drawn; the folder has 3 others." in html
     assert "rs50 on FA in three planes through its peak at (20, 0, 6) mm, −log10 p 15.1" in alts[0]
     assert "highest value, 0.40 at (20, 0, 6) mm" in alts[-1]
     assert "the highest is 0.40 ± 0.05" in html
+    h2 = nib.load(inputs.parent / "voxel_h2.nii.gz").get_fdata()
+    assert f"It is the maximum over {np.count_nonzero(h2):,} voxels" in html
+    assert "z-scored FA" not in html.split('id="methods"')[0]
     assert "decoder" not in html.split('id="methods"')[0]
+
+
+def test_make__maps_of_an_autoencoder_are_z_scored(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genetics_page, "MAX_LOCI", 1)
+    files = {"voxels": "voxels", "voxel_h2": "voxel_h2.nii.gz", "loci": "loci.tsv"}
+    parts = dict.fromkeys(("autoencoder", "linear"), files)
+    page = made(with_only(inputs, "parts.json", representations=parts), tmp_path / "p.html")
+    alts = [alt for alt in pictures_of(page) if "three planes" in alt]
+    assert ["z-scored FA" in alt for alt in alts] == [True, True, False, False]
+    assert page.count("Z-scored: of each") == 1
+    assert "in LD: the other variants of these clumps" in page
+
+
+def test_left_out__adds_up_to_the_variants_read() -> None:
+    joint = Joint(["1"], *(np.zeros(19_970, kind) for kind in (np.int16, np.int64, np.float32)), {})
+    read = {"tested": 19_978, "monomorphic": 20, "low_frequency": 2, "too_few_genotypes": 0}
+    assert association_page._left_out(read, joint) == (
+        " The association read 20,000 variants; 30 have no joint test: 20 monomorphic, 2 low "
+        "frequency, 8 tested alone, but too few people for all traits at once."
+    )
+    assert association_page._left_out({"tested": 19_970}, joint) == ""
+    assert association_page._left_out({}, joint) == ""  # of an older store
 
 
 def test_voxel_planes__colour_the_peak_in_all_planes_by_its_sign() -> None:
@@ -384,7 +412,7 @@ def test_make__maps_of_an_image_turned_round_are_the_same(inputs: Path, tmp_path
 def test_make__replication_leaves_out_what_was_not_tested(html: str) -> None:
     assert "Correlation of 22 leads with the traits in other people" in html
     assert "19 of 22 have the same direction" in html
-    assert rows_of(html, "Replication")[0][3:] == ["–", "–", "–"]
+    assert rows_of(html, "Replication")[0][3:] == ["–", "–", "– (not there)"]
 
 
 def test_make__sign_test_is_that_of_the_replication(inputs: Path, tmp_path: Path) -> None:
