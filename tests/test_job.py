@@ -19,11 +19,12 @@ from axoloci.job import (
     damage,
     fingerprint,
     input_files,
+    output_paths,
     read_record,
     read_records,
     reason_to_run,
 )
-from axoloci.tasks.gwas.task import CheckSamples
+from axoloci.tasks.gwas.task import CheckSamples, ComputeResiduals
 
 INPUTS = {"dwi": "a1", "image": "native:1", "prefix": "p"}
 
@@ -137,3 +138,11 @@ def test_input_files__of_genotypes_are_all_three(tmp_path: Path) -> None:
         file.touch()
     task = CheckSamples(genotypes=files[0])
     assert input_files(SimpleNamespace(task=task, inputs=attrs_values(task))) == files
+
+
+def test_output_paths__leave_out_what_need_not_be_made(tmp_path: Path) -> None:
+    inputs = {"out": str(tmp_path / "r"), "dosages": str(tmp_path / "d")}
+    job: Any = SimpleNamespace(task=ComputeResiduals, inputs=inputs, cache_dir=tmp_path)
+    assert output_paths(job) == [tmp_path / "r"]
+    (tmp_path / "d").touch()
+    assert sorted(output_paths(job)) == [tmp_path / "d", tmp_path / "r"]

@@ -153,12 +153,13 @@ def input_files(job: Any) -> list[Path]:
 
 
 def output_paths(job: Any) -> list[Path]:
-    """The files and folders that a job makes."""
-    return [
-        Path(field.callable(job.inputs, job.cache_dir))
+    """The files and folders that a job makes, without those that it need not and did not make."""
+    paths = (
+        field.callable(job.inputs, job.cache_dir)
         for field in get_fields(job.task.Outputs)
         if callable(getattr(field, "callable", None))
-    ]
+    )
+    return [Path(path) for path in paths if path is not None]
 
 
 def made_files(job: Any) -> list[Path]:

@@ -26,6 +26,9 @@ from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 
 log = logging.getLogger("axoloci")
 
+MOST_ALIKE = 1000  # ids that a misspelt one is compared with
+LEAST_ALIKE = 3  # letters that they begin with alike
+
 
 def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the covariates leave of each variant, the mean standing for a missing genotype.
@@ -154,9 +157,11 @@ def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -
     of_id = variants["variant_id"]
     absent = [name for name in ids if name not in set(of_id)]
     if absent:
-        raise InputError(
-            f"{source.path}: no variant {', '.join(absent)}; {nearest(absent[0], of_id)}"
-        )
+        alike = of_id[of_id.str.startswith(absent[0][:LEAST_ALIKE])].iloc[:MOST_ALIKE]
+        meant = f"its ids look like {', '.join(of_id.iloc[:3])}"
+        if len(alike):
+            meant = nearest(absent[0], alike)
+        raise InputError(f"{source.path}: no variant {', '.join(absent)}; {meant}")
     chosen = of_id.isin(ids).to_numpy()
     if loci is not None:
         leads = read_loci(loci, VARIANT_COLUMNS)

@@ -4,7 +4,7 @@ from fileformats.generic import File
 from pydra.compose import shell
 
 from axoloci.formats import GenotypeData, LocoStore, SumstatsStore
-from axoloci.pydra_task import IMAGE_HELP, made
+from axoloci.pydra_task import IMAGE_HELP, if_made, made
 
 
 @shell.define
@@ -242,8 +242,8 @@ class ComputeResiduals(AnalysisInputs, shell.Task["ComputeResiduals.Outputs"]):
         """One row a person."""
 
         residuals: File = shell.out(callable=made("{out}"), help="traits less their covariates")
-        adjusted_dosages: File = shell.out(
-            callable=made("{dosages}"), help="likewise the variants, if any is named"
+        adjusted_dosages: File | None = shell.out(
+            callable=if_made("{dosages}"), help="likewise the variants, if any is named"
         )
 
 

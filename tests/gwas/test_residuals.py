@@ -156,6 +156,7 @@ def test_dosage_residuals__take_the_mean_for_missing_genotypes() -> None:
     ("chosen", "said"),
     [
         (("--variant", "rs77"), "no variant rs77; did you mean 'rs7'?"),
+        (("--variant", "9:77"), "no variant 9:77; its ids look like rs0, rs1, rs2"),
         (("--loci", "t.tsv"), "no column chromosome"),
         (("--loci", "wrong.tsv"), "lacks 1 lead variants"),
         (("--trait", "flat"), "no trait can be tested"),
