@@ -24,7 +24,6 @@ from axoloci.errors import InputError
 from axoloci.tasks.encoder.kernel import bounding_box
 from axoloci.tasks.encoder.representation import (
     Rows,
-    encode_maps,
     held_out,
     latents_for,
     read_ahead,
@@ -633,6 +632,9 @@ class Linear(nn.Module):
         itself if not given.
     latent_mean
         [float32, shape: (r,)] Latents of the mean map; 0 if not given.
+    residual_sd
+        [float32, shape: (n_voxels,)] Root of the variance that the maps made again lack of that of
+        the voxels, from `project`; `fit` and `tract_means` set it.
     """
 
     mask: Tensor
@@ -641,6 +643,7 @@ class Linear(nn.Module):
     covariance: Tensor
     latent_mean: Tensor
     weights: Tensor | None
+    residual_sd: Tensor | None
 
     def __init__(
         self,
@@ -650,6 +653,7 @@ class Linear(nn.Module):
         covariance: NDArray[np.float64],
         weights: NDArray[np.float32] | None = None,
         latent_mean: NDArray[np.float32] | None = None,
+        residual_sd: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("mask", torch.from_numpy(mask))
@@ -659,6 +663,8 @@ class Linear(nn.Module):
         self.register_buffer("weights", None if weights is None else torch.from_numpy(weights))
         latent_mean = np.zeros(len(basis), np.float32) if latent_mean is None else latent_mean
         self.register_buffer("latent_mean", torch.from_numpy(latent_mean))
+        unexplained = None if residual_sd is None else torch.from_numpy(residual_sd)
+        self.register_buffer("residual_sd", unexplained)
 
     @property
     def n_latents(self) -> int:
@@ -690,6 +696,48 @@ class Linear(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Maps (b, n_voxels) -> their reconstructions, same shape."""
         return self.decode_rows(self.encode_rows(rows))
+
+
+@torch.inference_mode()
+def project(
+    model: Linear, rows: Rows, index: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Latents of people, and how much of the voxels' variance the maps made again lack.
+
+    What components leave out of a voxel is not related to what they make of it where they are of
+    the maps themselves, and is where they are of smoothed maps: the variance that is lacking is
+    that of the voxel less that of the map made again, and holds for both.
+
+    Parameters
+    ----------
+    model
+        Its mask is that of the rows.
+    rows
+        Gives the maps of some people, (b, n_voxels).
+    index
+        [int64, shape: (n,)] Places of the people, two or more: those it was fitted to. Their maps
+        are read once.
+
+    Returns
+    -------
+    (latents, residual_sd)
+        [float32, shape: (n, r)]; [float32, shape: (n_voxels,)] √((Σ x² - Σ p²) / (n - 1)), x the
+        maps and p those made again, both less the mean map: in units of the maps. Of plain
+        components and tract means it is the standard deviation of x - p. 0 where the maps made
+        again vary more than the voxel, as sharp edges of smooth components do.
+    """
+    latents = np.empty((len(index), model.n_latents), dtype=np.float32)
+    lacking = torch.zeros(len(model.mean), dtype=torch.float64, device=model.mean.device)
+    start = 0
+    for x in read_ahead(rows, _batches(index, len(model.mean)), model.mean.device):
+        code = model.encode_rows(x)  # (b, r)
+        again = model.decode_rows(code)  # (b, n_voxels)
+        # x² - p² by its factors: a difference of sums would be rounding where little is left out
+        lacking += ((x - again) * (x + again - 2 * model.mean)).sum(dim=0, dtype=torch.float64)
+        latents[start : start + len(x)] = code.cpu().numpy()
+        start += len(x)
+    residual_sd = (lacking.clamp(min=0) / (len(index) - 1)).sqrt()  # (n_voxels,)
+    return latents, residual_sd.float().cpu().numpy()
 
 
 @torch.inference_mode()
@@ -801,7 +849,8 @@ def fit(
     r = len(components.variance)
     kept = np.cumsum(components.variance) / components.total_variance  # (r,)
     model = Linear(mask, components.mean, components.basis, np.eye(r)).to(device)
-    latents = encode_maps(model, rows, train, people_at_once(n_voxels)).latents  # (n_train, r)
+    latents, residual_sd = project(model, rows, train)  # (n_train, r), (n_voxels,)
+    model.residual_sd = torch.from_numpy(residual_sd).to(device)
     model.covariance.copy_(torch.from_numpy(np.atleast_2d(np.cov(latents, rowvar=False))))
     correlation = reconstruction_correlation(model, rows, validation)
     return Fit(*(model, bandwidth, candidates, components, kept, correlation, train, validation))
@@ -860,7 +909,7 @@ def tract_means(
     between = with_maps @ vectors.double().T  # (r, r)
     basis = torch.linalg.pinv(between, hermitian=True) @ with_maps
     mean = covariance.mean.float()
-    return Linear(
+    model = Linear(
         mask,
         mean.cpu().numpy(),
         basis.float().cpu().numpy(),
@@ -868,3 +917,5 @@ def tract_means(
         weights,
         (vectors @ mean).cpu().numpy(),
     ).to(device)
+    model.residual_sd = torch.from_numpy(project(model, rows, index)[1]).to(device)
+    return model

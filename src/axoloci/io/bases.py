@@ -53,6 +53,10 @@ class Basis:
         Of the maps: the measure, such as fa, or `ZSCORE`.
     linearised
         Whether it is the tangent of a representation that is not linear.
+    residual_sd
+        [float32, shape: (n_voxels,)] Root of the variance that the maps lack of that of the voxels,
+        of n people in training with the divisor n - 1, in units of the maps; None where it is not
+        known: of a linearisation, or a model of an earlier version.
     """
 
     mask: NDArray[np.bool_]
@@ -62,6 +66,7 @@ class Basis:
     latents: list[str]
     unit: str
     linearised: bool
+    residual_sd: NDArray[np.float32] | None
 
     @property
     def n_voxels(self) -> int:
@@ -90,7 +95,7 @@ def read_basis(path: str | os.PathLike[str]) -> Basis:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get("axoloci", "{}"))
-            wanted = {"mask", "mean", "basis", "latent_mean"} & set(file.keys())
+            wanted = {"mask", "mean", "basis", "latent_mean", "residual_sd"} & set(file.keys())
             arrays = {name: file.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a safetensors model: {error}") from error
@@ -120,6 +125,7 @@ def read_basis(path: str | os.PathLike[str]) -> Basis:
         about["latents"] if linearised else [f"{COMPONENT}_{k:03d}" for k in range(len(basis))],
         ZSCORE if linearised else about["measure"],
         linearised,
+        arrays.get("residual_sd"),
     )
 
 
