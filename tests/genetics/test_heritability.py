@@ -20,11 +20,13 @@ from axoloci.tasks.genetics.covariance_file import read_covariance
 from axoloci.tasks.genetics.heritability import (
     GeneticCovariance,
     genetic_correlation,
+    genetic_covariance,
     heritability,
     jackknife_se,
     relationship_traces,
 )
 from axoloci.tasks.genetics.permutation_tests import fit_min_p, fit_mostest, min_p, mostest
+from axoloci.tasks.genetics.voxel_genetics import voxel_heritability
 from axoloci.tasks.gwas.cli import main as gwas
 
 N, M, K = 500, 3000, 3
@@ -92,6 +94,70 @@ def test_relationship_traces__are_those_of_the_dense_matrix(study: Path) -> None
     left = x[found["n_tested"][0] :]
     ratio = np.square(left.T @ left).sum() / np.square(x.T @ x).sum()
     assert without[0] / whole == pytest.approx(ratio, rel=0.002)
+
+
+def haseman_elston(
+    y: NDArray[np.float64], kinship: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Genetic covariance of columns of y, and what else they share, by the normal equations.
+
+    Products of pairs of people, those with themselves among them, on kinship and identity, all in
+    the space that the covariates leave, of as many dimensions as y has rows.
+    """
+    n = len(y)
+    normal = np.array([[np.square(kinship).sum(), kinship.trace()], [kinship.trace(), n]])
+    found = np.linalg.solve(normal, np.stack([(y.T @ kinship @ y).ravel(), (y.T @ y).ravel()]))
+    genetic, rest = found.reshape(2, y.shape[1], y.shape[1])
+    return genetic, rest
+
+
+def test_voxel_heritability__with_probes_of_every_direction_is_exact() -> None:
+    """√ν times an orthonormal basis of what the covariates leave: then tr A² has no noise."""
+    n_people, n_covariates, m, k, n_voxels, n_blocks = 60, 4, 300, 3, 7, 20
+    nu = n_people - n_covariates
+    rng = np.random.default_rng(8)
+    covariates = rng.normal(size=(n_people, n_covariates))
+    rest = np.linalg.svd(covariates)[0][:, n_covariates:]  # (n_people, ν) orthonormal
+    dosage = rng.binomial(2, 0.3, (m, n_people)) @ rest
+    x = dosage / np.linalg.norm(dosage, axis=1, keepdims=True)  # (m, ν)
+    y = rest.T @ rng.normal(size=(n_people, k)) + x.T @ rng.normal(size=(m, k)) / 3  # (ν, k)
+    blocks = [one.T @ one for one in np.split(x, n_blocks)]  # A_b, (ν, ν)
+    whole = np.sum(blocks, axis=0)
+    w = np.sqrt(nu) * np.linalg.qr(rng.normal(size=(nu, nu)))[0]  # a column a probe
+    relationship = {
+        "first": np.array([(w * (a @ w)).sum(axis=0) for a in blocks]),
+        "own": np.array([np.square(a @ w).sum(axis=0) for a in blocks]),
+        "cross": np.array([((whole @ w) * (a @ w)).sum(axis=0) for a in blocks]),
+        "squares": np.square(w).sum(axis=0),
+        "df": np.array(nu),
+        "n_tested": np.full(n_blocks, m // n_blocks),
+    }
+    trace, without = relationship_traces(relationship)
+    assert trace == pytest.approx(np.trace(whole @ whole), rel=1e-12)
+    left = [np.square(whole - a).sum() for a in blocks]
+    np.testing.assert_allclose(without, left, rtol=1e-12)
+    length = np.linalg.norm(y, axis=0)
+    r = (x @ y / length).reshape(n_blocks, -1, k)  # partial correlations, by block
+    scores = np.einsum("bjk,bjl->bkl", r, r)
+    correlation, sd = y.T @ y / np.outer(length, length), length / np.sqrt(nu)
+    covariance = genetic_covariance(scores, relationship["n_tested"], correlation, sd, relationship)
+    basis = rng.normal(size=(k, n_voxels))
+    voxels = y @ basis  # (ν, n_voxels)
+    h2, se = voxel_heritability(covariance, basis)
+
+    def dense(a: NDArray[np.float64], of: int) -> NDArray[np.float64]:
+        """Of each voxel, with the relationship ν A / M of M variants."""
+        genetic, other = haseman_elston(voxels, nu / of * a)
+        share = np.diag(genetic) / np.diag(genetic + other)
+        np.testing.assert_allclose(np.diag(genetic + other), np.square(voxels).sum(axis=0) / nu)
+        return np.asarray(share)
+
+    np.testing.assert_allclose(h2, dense(whole, m), rtol=1e-10, atol=1e-10)
+    left_out = np.array([dense(whole - a, m - m // n_blocks) for a in blocks])
+    spread = np.square(left_out - left_out.mean(axis=0)).sum(axis=0)
+    expected = np.sqrt((n_blocks - 1) / n_blocks * spread)
+    np.testing.assert_allclose(se, expected, rtol=1e-10, atol=1e-10)
+    assert np.abs(h2).max() > 0.1
 
 
 def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_path: Path) -> None:
