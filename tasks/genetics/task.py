@@ -157,6 +157,9 @@ class MapVoxels(shell.Task["MapVoxels.Outputs"]):
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits that are the latents, such as component_*"
     )
+    se_of: str | None = shell.arg(
+        argstr="--se-of", default=None, help="whose noise p is of: projection or voxel"
+    )
     atlas: Nifti | None = shell.arg(
         argstr="--atlas", default=None, help="labels whose means are tested too"
     )
@@ -180,6 +183,9 @@ class ScanVoxels(shell.Task["ScanVoxels.Outputs"]):
     model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits that are the latents, such as component_*"
+    )
+    se_of: str | None = shell.arg(
+        argstr="--se-of", default=None, help="whose noise p is of: projection or voxel"
     )
     p_threshold: float | None = shell.arg(
         argstr="--p-threshold", default=None, help="largest p of a pair"
@@ -244,6 +250,9 @@ class InferClusters(shell.Task["InferClusters.Outputs"]):
     )
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits that are the latents, such as component_*"
+    )
+    se_of: str | None = shell.arg(
+        argstr="--se-of", default=None, help="whose noise p is of: projection or voxel"
     )
     n_bootstraps: int | None = shell.arg(
         argstr="--n-bootstraps", default=None, help="resamples of each variant"

@@ -43,6 +43,36 @@ def voxel_variances(sums: NDArray[np.float64], basis: NDArray[np.floating]) -> N
     return found
 
 
+def with_left_out(
+    variances: NDArray[np.float64],
+    residual_sd: NDArray[np.floating],
+    n_samples: int,
+    n_covariates: int,
+) -> NDArray[np.float64]:
+    """Residual sum of squares of each voxel itself: that of its map, and what the map lacks of it.
+
+    b'Sb + (n - p) s². Exact for the people whom s is of, where the intercept is the only covariate.
+    With it in place of b'Sb, an effect on the map is tested against the noise of the voxel. It is
+    never less, so that p is never smaller.
+
+    Parameters
+    ----------
+    variances
+        [float64, shape: (n_voxels,)] From `voxel_variances`.
+    residual_sd
+        [float, shape: (n_voxels,)] s, root of the variance that the maps lack, with the divisor
+        n - 1.
+    n_samples, n_covariates
+        n, and p with the intercept.
+
+    Returns
+    -------
+    [float64, shape: (n_voxels,)]
+    """
+    left_out = (n_samples - n_covariates) * np.square(residual_sd, dtype=np.float64)
+    return np.asarray(variances + left_out)
+
+
 def voxel_effects(
     beta: NDArray[Any],
     se: NDArray[Any],
@@ -69,7 +99,8 @@ def voxel_effects(
     basis
         [shape: (r, n_voxels)] B.
     variances
-        [float64, shape: (n_voxels,)] From `voxel_variances`, if known.
+        [float64, shape: (n_voxels,)] From `voxel_variances`, if known; or from `with_left_out`, for
+        the standard error of β in the noise of the voxels themselves.
 
     Returns
     -------
@@ -146,6 +177,7 @@ def mixed_voxel_effects(
     se: NDArray[Any],
     correlation: NDArray[np.float64],
     basis: NDArray[np.floating],
+    inflation: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Effect of variants on voxels, and its standard error, from those of a mixed model.
 
@@ -161,6 +193,9 @@ def mixed_voxel_effects(
         [float64, shape: (r, r)] R, of the traits' statistics for a variant without an effect.
     basis
         [shape: (r, n_voxels)] B.
+    inflation
+        [float64, shape: (n_voxels,)] What se² is multiplied by: variance of a voxel over that of
+        its map, if its own noise is wanted.
 
     Returns
     -------
@@ -175,6 +210,8 @@ def mixed_voxel_effects(
             scaled = own[:, None] * b  # (r, part)
             squared = np.einsum("rv,rv->v", scaled, correlation @ scaled)
             error[row, place] = np.sqrt(np.maximum(squared, 0.0))
+    if inflation is not None:
+        error *= np.sqrt(inflation)
     return effect, error
 
 
@@ -250,7 +287,8 @@ class VoxelScan:
     R² = ‖w‖² of a variant with all traits bounds its r² with every voxel: variants below the bound
     are done, exactly. Without an effect df R² is about r, so at 5e-8 this spares most variants of
     less than some 20 traits, and few of 50 and more. Of the others the products are made in
-    float32, and those within their rounding of the threshold again in float64.
+    float32, and those within their rounding of the threshold again in float64. With the variances
+    of the voxels themselves u_v is shorter than 1, and the bound holds all the more.
 
     Parameters
     ----------
@@ -258,17 +296,23 @@ class VoxelScan:
         [float64, shape: (r, r)] S, as for `voxel_variances`.
     basis
         [shape: (r, n_voxels)] B.
+    variances
+        [float64, shape: (n_voxels,)] From `voxel_variances`, or from `with_left_out`.
     p_threshold
         Largest p of a pair.
     """
 
     def __init__(
-        self, sums: NDArray[np.float64], basis: NDArray[np.floating], p_threshold: float
+        self,
+        sums: NDArray[np.float64],
+        basis: NDArray[np.floating],
+        variances: NDArray[np.float64],
+        p_threshold: float,
     ) -> None:
         self.sums, self.basis = sums, basis
         self.threshold = float(-np.log10(p_threshold))
         self.p_threshold = p_threshold
-        self.variances = voxel_variances(sums, basis)
+        self.variances = variances
         evals, evecs = np.linalg.eigh(sums)
         kept = evals > SINGULAR * evals[-1]
         half = evecs[:, kept] * np.sqrt(evals[kept])  # (r, k): S = half half'

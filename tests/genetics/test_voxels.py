@@ -13,6 +13,7 @@ from axoloci.tasks.genetics.voxels import (
     voxel_effects,
     voxel_neg_log10_p,
     voxel_variances,
+    with_left_out,
 )
 
 N_PEOPLE, N_VOXELS, N_VARIANTS = 60, 25, 7
@@ -91,6 +92,19 @@ def test_voxel_effects__of_few_components_are_those_of_the_projected_maps(
     np.testing.assert_array_equal(again, found)
 
 
+def test_with_left_out__is_the_residual_sum_of_squares_of_each_voxel(maps: Floats) -> None:
+    """Of the people of the components, with the intercept alone: then nothing is approximate."""
+    centred = maps - maps.mean(axis=0)
+    basis = np.linalg.svd(centred, full_matrices=False)[2][:6]
+    traits = centred @ basis.T
+    residual_sd = (centred - traits @ basis).std(axis=0, ddof=1)
+    known = voxel_variances(traits.T @ traits, basis)
+    found = with_left_out(known, residual_sd, N_PEOPLE, 1)
+    np.testing.assert_allclose(found, np.square(centred).sum(axis=0), rtol=1e-10)
+    assert (found > 1.5 * known).mean() > 0.5
+    np.testing.assert_array_equal(with_left_out(known, 0 * residual_sd, N_PEOPLE, 1), known)
+
+
 def test_voxel_effects__a_perfect_fit_and_a_variant_without_a_test(maps: Floats) -> None:
     """Rounding must not make a negative variance, and NaN stays NaN."""
     dosage = np.random.default_rng(6).binomial(2, 0.5, (N_PEOPLE, 1)).astype(np.float64)
@@ -121,16 +135,22 @@ def test_mixed_voxel_effects__have_the_law_of_combined_statistics() -> None:
     np.testing.assert_allclose(effect, drawn[:2] @ basis)
     np.testing.assert_allclose(error[0], (drawn @ basis).std(axis=0), rtol=0.03)
     np.testing.assert_allclose(error[1], 2 * error[0])
+    inflation = np.linspace(1, 9, 6)
+    noisy = mixed_voxel_effects(drawn[:2], np.stack([sd, 2 * sd]), correlation, basis, inflation)
+    np.testing.assert_array_equal(noisy[0], effect)
+    np.testing.assert_allclose(noisy[1], error * np.sqrt(inflation))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("at_once", [4, 16_384])
+@pytest.mark.parametrize("left_out", [0.0, 0.5], ids=["projection", "voxel"])
 def test_voxel_scan__gives_what_all_products_give(
     maps: Floats,
     covariates: Floats,
     monkeypatch: pytest.MonkeyPatch,
     dtype: type,
     at_once: int,
+    left_out: float,
 ) -> None:
     """Of many variants, at a threshold which some pairs are on either side of; one is untested."""
     monkeypatch.setattr(voxels, "AT_ONCE", at_once)
@@ -142,13 +162,15 @@ def test_voxel_scan__gives_what_all_products_give(
     beta, se = (each.astype(dtype) for each in regressed(traits, dosage, covariates))
     beta[5] = se[5] = np.nan
     df = np.full(len(beta), N_PEOPLE - covariates.shape[1] - 1)
-    effect, error = voxel_effects(beta, se, df, sums, basis)
+    residual_sd = left_out * maps.std(axis=0)
+    variances = with_left_out(voxel_variances(sums, basis), residual_sd, N_PEOPLE, 4)
+    effect, error = voxel_effects(beta, se, df, sums, basis, variances)
     expected = voxel_neg_log10_p(effect, error, df)
     threshold = float(np.nanquantile(expected, 0.98))
-    scan = VoxelScan(sums, basis, 10**-threshold)
+    scan = VoxelScan(sums, basis, variances, 10**-threshold)
     rows = scan.passing(beta, se, df)
     assert set(np.nonzero(expected >= threshold)[0]) <= set(rows.tolist())
-    assert 0 < len(rows) < 200  # the others need no product
+    assert 0 < len(rows) < 250  # the others need no product
     found = np.zeros(expected.shape)
     for hits in scan.hits(beta[rows], se[rows], df[rows]):
         found[rows[hits.variant], hits.voxel] = hits.neg_log10_p

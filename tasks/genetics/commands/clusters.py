@@ -28,11 +28,13 @@ from axoloci.tasks.genetics.commands.variants import (
 )
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
+    SE_OF,
     VoxelStore,
     image_names,
     open_voxel_store,
+    residual_squares,
 )
-from axoloci.tasks.genetics.voxels import voxel_effects, voxel_neg_log10_p, voxel_variances
+from axoloci.tasks.genetics.voxels import voxel_effects, voxel_neg_log10_p
 
 log = logging.getLogger("axoloci")
 
@@ -70,6 +72,7 @@ CLUSTER_COLUMNS = [
     help="Id of a variant to look at; several times for several. Without it all of --dosages.",
 )
 @traits_option("that are the latents of the model, in their order; without it those of its names.")
+@SE_OF
 @click.option(
     "--n-bootstraps",
     type=click.IntRange(min=1),
@@ -104,6 +107,7 @@ def clusters(
     dosages_path: Path,
     variant: tuple[str, ...],
     traits: str | None,
+    se_of: str,
     n_bootstraps: int,
     cluster_p: float,
     connectivity: str,
@@ -118,6 +122,9 @@ def clusters(
     Of several variants each is a family of its own: to be wrong about none of them, divide 0.05 by
     their number. The size of a cluster is judged, and not how strong the effect is in it, for which
     peak_neg_log10_p stands beside it.
+
+    With --se-of voxel the p of a voxel is against its own noise, in the data and in the resamples
+    alike: clusters are then of voxels that the latents explain well.
 
     For people who are not related; where people lack the genotype the resamples take its mean.
 
@@ -143,7 +150,8 @@ def clusters(
     g = dosages.left[:, chosen]  # (n_samples, m)
     _check_dosages(g, found, left, dosages_path)
 
-    variances = voxel_variances(opened.sums, basis.basis)  # (n_voxels,)
+    # one scale for what is observed and what is resampled: whichever it is, the level is kept
+    variances = residual_squares(opened, se_of, model_path)  # (n_voxels,)
     standardised = kernel.correlation_basis(
         basis.basis, variances, store.n_samples, store.n_covariates
     )
@@ -168,6 +176,7 @@ def clusters(
         {
             "axoloci": __version__,
             "n_bootstraps": n_bootstraps,
+            "se_of": se_of,
             "cluster_p": cluster_p,
             "connectivity": int(connectivity),
             "seed": seed,

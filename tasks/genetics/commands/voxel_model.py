@@ -18,6 +18,7 @@ from axoloci.io.bases import Basis, read_basis
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, transformed
+from axoloci.tasks.genetics.voxels import voxel_variances, with_left_out
 
 MODEL = click.option(
     "--model",
@@ -26,6 +27,20 @@ MODEL = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Model of axoloci-encoder fit-linear whose latents the traits are, or what linearise "
     "made of an autoencoder: then the maps are those of a linearisation.",
+)
+SE_OF = click.option(
+    "--se-of",
+    type=click.Choice(["projection", "voxel"]),
+    default="projection",
+    help="Whose noise standard errors and p are of. projection: of the maps that the latents make, "
+    "which is exact, but where latents are few most noise of a voxel is not in these maps, and p "
+    "is far smaller than that of the voxel itself. voxel: of the voxel, with what the model leaves "
+    "out of it, as known from its training. Effects are those of the projection with both, so that "
+    "p with voxel is careful: only effects in voxels that the latents explain well are found.",
+)
+NOISE_OF_VOXEL = (
+    "the noise that the latents leave out of a voxel is that of the people in training, and taken "
+    "to be unrelated to the covariates"
 )
 
 
@@ -77,6 +92,32 @@ def open_voxel_store(sumstats: Path, model_path: Path, traits: str | None) -> Vo
     sd = store.trait_residual_sd[columns]  # (r,)
     correlation = store.trait_correlation[np.ix_(columns, columns)]
     return VoxelStore(store, basis, columns, store.n_samples * correlation * sd * sd[:, None])
+
+
+def residual_squares(opened: VoxelStore, se_of: str, model_path: Path) -> NDArray[np.float64]:
+    """Residual sum of squares (n_voxels,) of the maps that the latents make, or of the voxels.
+
+    Raises
+    ------
+    InputError
+        That of the voxels is wanted, and the model does not know it.
+    """
+    store, basis = opened.store, opened.basis
+    variances = voxel_variances(opened.sums, basis.basis)
+    if se_of == "projection":
+        return variances
+    if basis.residual_sd is None:
+        cure = (
+            "a linearisation has none; choose --se-of projection"
+            if basis.linearised
+            else "fit it again with this version by axoloci-encoder fit-linear, or choose --se-of "
+            "projection"
+        )
+        raise InputError(
+            f"{model_path}: does not tell how much the latents leave out of a voxel (residual_sd), "
+            f"which --se-of voxel needs: {cure}"
+        )
+    return with_left_out(variances, basis.residual_sd, store.n_samples, store.n_covariates)
 
 
 def check_latents(

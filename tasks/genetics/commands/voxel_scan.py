@@ -18,7 +18,12 @@ from axoloci.errors import InputError
 from axoloci.io.files import sha256, whole_file, write_json
 from axoloci.io.nifti import write_nifti
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
-from axoloci.tasks.genetics.commands.voxel_model import MODEL, open_voxel_store
+from axoloci.tasks.genetics.commands.voxel_model import (
+    MODEL,
+    SE_OF,
+    open_voxel_store,
+    residual_squares,
+)
 from axoloci.tasks.genetics.loci import INDEX_P
 from axoloci.tasks.genetics.voxels import VoxelHits, VoxelScan
 
@@ -50,6 +55,7 @@ _WORDS = ["chromosome", "variant_id", "effect_allele", "other_allele"]
 @SUMSTATS
 @MODEL
 @traits_option("that are the latents of the model, in their order; without it those of its names.")
+@SE_OF
 @click.option(
     "--p-threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -70,6 +76,7 @@ def voxel_scan(
     sumstats: Path,
     model_path: Path,
     traits: str | None,
+    se_of: str,
     p_threshold: float,
     max_pairs: int,
     out: Path,
@@ -89,7 +96,8 @@ def voxel_scan(
             f"{sumstats}: of a mixed model, whose latents have no common residuals to scan by; map "
             "the lead variants by axoloci-genetics voxels, or scan an association without --loco"
         )
-    scan = VoxelScan(opened.sums, basis.basis, p_threshold)
+    variances = residual_squares(opened, se_of, model_path)  # (n_voxels,)
+    scan = VoxelScan(opened.sums, basis.basis, variances, p_threshold)
     grid = np.argwhere(basis.mask).astype(np.int32)  # (n_voxels, 3)
     count = np.zeros(basis.n_voxels, dtype=np.int32)
     strongest = np.zeros(basis.n_voxels, dtype=np.float32)
@@ -126,6 +134,7 @@ def voxel_scan(
         out / "voxel_scan.json",
         {
             "axoloci": __version__,
+            "se_of": se_of,
             "p_threshold": p_threshold,
             "n_voxels": basis.n_voxels,
             "n_tested": n_tested,

@@ -31,15 +31,21 @@ from axoloci.tasks.genetics.commands.variants import (
 )
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
+    NOISE_OF_VOXEL,
+    SE_OF,
     VoxelStore,
     image_names,
     open_voxel_store,
+    residual_squares,
 )
 
 log = logging.getLogger("axoloci")
 
 MAPS = ("beta", "se", "neg_log10_p")
-MAPS_OF = "maps that {} latents make"
+MAPS_OF = {
+    "projection": "maps that {} latents make",
+    "voxel": "maps that {} latents make, against the noise of the voxels themselves",
+}
 MIXED_MODEL = "a mixed model weighs people by the heritability of each latent, not of each voxel"
 FEWER_PEOPLE = "some people lack the genotype: se has the residuals of everybody, in proportion"
 MORE_COVARIATES = "the chromosome was tested with more covariates than the residuals are of"
@@ -62,6 +68,7 @@ MORE_COVARIATES = "the chromosome was tested with more covariates than the resid
     help="Table of axoloci-genetics loci: the lead variant of each.",
 )
 @traits_option("that are the latents of the model, in their order; without it those of its names.")
+@SE_OF
 @click.option(
     "--atlas",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -83,6 +90,7 @@ def voxels(
     names: tuple[str, ...],
     loci_path: Path | None,
     traits: str | None,
+    se_of: str,
     atlas: Path | None,
     label_names: Path | None,
     out: Path,
@@ -94,12 +102,18 @@ def voxels(
     is approximate. index.tsv: where each is strongest, mm. regions.tsv, with --atlas: the same of
     the means of regions. Of a principal components model with all components these are the
     regressions of the voxels, else those of the maps that the model makes: what a few components
-    leave out of a voxel, most of its noise, is not in its standard error.
+    leave out of a voxel, most of its noise, is not in its standard error, unless --se-of voxel adds
+    it.
     """
     if bool(names) == (loci_path is not None):
         raise click.UsageError("name variants by --variant, or give --loci")
     if label_names is not None and atlas is None:
         raise click.UsageError("--names are those of an --atlas, which is not given")
+    if se_of == "voxel" and atlas is not None:
+        raise click.UsageError(
+            "what the latents leave out of the mean of a region is not known, so that --atlas goes "
+            "with --se-of projection only"
+        )
     opened = open_voxel_store(sumstats, model_path, traits)
     basis = opened.basis
     regions = None if atlas is None else _regions(atlas, label_names, basis)
@@ -110,7 +124,8 @@ def voxels(
     else:
         loci, wanted = read_leads(loci_path)
     found = read_variants(opened.store, wanted, opened.columns)
-    variances = kernel.voxel_variances(opened.sums, basis.basis)  # (n_voxels,)
+    variances = residual_squares(opened, se_of, model_path)  # (n_voxels,)
+    inflation = _inflation(opened, variances) if se_of == "voxel" else None
     model = {"model": model_path.name, "model_sha256": sha256(model_path)}
     prefixes = image_names(found.variants, ["" if locus is None else f"{locus}_" for locus in loci])
     index, of_regions = [], []
@@ -118,12 +133,12 @@ def voxels(
     for k, locus in enumerate(progress(loci, "voxel maps", len(loci))):
         variant = found.variants.iloc[k]
         df = found.df[k : k + 1]
-        maps = _maps(opened, found, k, basis.basis, variances)  # (n_voxels,) each
+        maps = _maps(opened, found, k, basis.basis, variances, inflation)  # (n_voxels,) each
         prefix = prefixes[k]
         for name, row in zip(MAPS, maps, strict=True):
             image = basis.volume(row.astype(np.float32))
             write_nifti(out / f"{prefix}_{name}.nii.gz", image, basis.affine)
-        about = _about(opened, variant, float(df[0]))
+        about = _about(opened, variant, float(df[0]), se_of)
         write_json(out / f"{prefix}.json", {**about, **model, "sumstats": sumstats.name})
         peak = int(np.argmax(maps[2]))
         index.append(
@@ -142,7 +157,7 @@ def voxels(
         )
         if regions is not None:
             table, columns = regions
-            values = _maps(opened, found, k, columns, None)
+            values = _maps(opened, found, k, columns, None, None)
             of_regions.append(
                 table.assign(**dict(zip(MAPS, values, strict=True))).assign(
                     locus=locus, variant_id=variant["variant_id"]
@@ -153,11 +168,12 @@ def voxels(
         rows = pd.concat(of_regions) if of_regions else pd.DataFrame(columns=REGION_COLUMNS)
         write_tsv(out / "regions.tsv", rows[REGION_COLUMNS])
     log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
-    log.info(
-        "they are effects on the %s: what these leave out of a voxel is not in its standard error, "
-        "so that p is smaller than that of the voxel itself",
-        MAPS_OF.format(len(basis.latents)),
-    )
+    if se_of == "projection":
+        log.info(
+            "they are effects on the %s: what these leave out of a voxel is not in its standard "
+            "error, so that p is smaller than that of the voxel itself; --se-of voxel adds it",
+            MAPS_OF[se_of].format(len(basis.latents)),
+        )
 
 
 INDEX_COLUMNS = [
@@ -183,6 +199,7 @@ def _maps(
     k: int,
     basis: NDArray[np.floating],
     variances: NDArray[np.float64] | None,
+    inflation: NDArray[np.float64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """β, se and −log10 p of one variant on the columns of a basis, (n_columns,) each."""
     beta, se, df = (each[k : k + 1] for each in (found.beta, found.se, found.df))
@@ -195,13 +212,19 @@ def _maps(
         chromosome = str(found.variants["chromosome"].iloc[k])
         correlation = opened.store.correlation_of(chromosome)
         own = correlation[np.ix_(opened.columns, opened.columns)]
-        effect, error = kernel.mixed_voxel_effects(beta, se, own, basis)
+        effect, error = kernel.mixed_voxel_effects(beta, se, own, basis, inflation)
     else:
         effect, error = kernel.voxel_effects(beta, se, df, opened.sums, basis, variances)
     return effect[0], error[0], kernel.voxel_neg_log10_p(effect, error, df)[0]
 
 
-def _about(opened: VoxelStore, variant: pd.Series, df: float) -> dict[str, Any]:
+def _inflation(opened: VoxelStore, variances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variance of each voxel over that of its map, 1 where the map does not vary; (n_voxels,)."""
+    of_map = kernel.voxel_variances(opened.sums, opened.basis.basis)
+    return np.divide(variances, of_map, out=np.ones_like(of_map), where=of_map > 0)
+
+
+def _about(opened: VoxelStore, variant: pd.Series, df: float, se_of: str) -> dict[str, Any]:
     """What the maps of a variant are, and how far they are approximate."""
     store, basis = opened.store, opened.basis
     n = int(variant["n"])
@@ -212,6 +235,7 @@ def _about(opened: VoxelStore, variant: pd.Series, df: float) -> dict[str, Any]:
             (MIXED_MODEL, store.of_mixed_model),
             (FEWER_PEOPLE, n < store.n_samples and not store.of_mixed_model),
             (MORE_COVARIATES, not same_covariates and not store.of_mixed_model),
+            (NOISE_OF_VOXEL, se_of == "voxel"),
         )
         if holds
     ]
@@ -225,7 +249,8 @@ def _about(opened: VoxelStore, variant: pd.Series, df: float) -> dict[str, Any]:
         "df": df,
         "unit": f"{basis.unit} per effect allele",
         "n_latents": len(basis.latents),
-        "of": MAPS_OF.format(len(basis.latents)),
+        "of": MAPS_OF[se_of].format(len(basis.latents)),
+        "se_of": se_of,
         "exact": not reasons,
         "approximate_because": reasons,
         "relative_error_of_se": float(kernel.se_error(np.array([n]), store.n_samples)[0]),
