@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,24 @@ def test_voxel_scan__se_of_voxel_gives_the_pairs_of_the_maps(study: Path, tmp_pa
     np.testing.assert_allclose(pairs["se"], se[variant, voxel], rtol=1e-6)
     np.testing.assert_allclose(pairs["neg_log10_p"], neg_log10_p[variant, voxel], rtol=1e-6)
     assert json.loads((tmp_path / "s" / "voxel_scan.json").read_text())["se_of"] == "voxel"
+
+
+def test_voxels__se_of_voxel_of_a_mixed_model_grows_with_the_voxel(
+    study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study / "plain", tmp_path / "plain")
+    shutil.copy(study / "plain.safetensors", tmp_path)
+    settings = tmp_path / "plain" / "sumstats.json"
+    about = json.loads(settings.read_text())
+    about |= {"mixed_model": True}
+    about["trait_correlation_of_chromosome"] = {"1": about["trait_correlation"]}
+    settings.write_text(json.dumps(about))
+    beta, se, _ = mapped(tmp_path, tmp_path / "v", "plain", "voxel")
+    projected = mapped(tmp_path, tmp_path / "p", "plain", "projection")
+    np.testing.assert_array_equal(beta, projected[0])
+    # as a regression of the same traits, but for what the variant itself explains
+    np.testing.assert_allclose(se[1:], mapped(study, tmp_path / "o", "plain", "voxel")[1][1:], 0.03)
+    assert (se > 1.1 * projected[1]).all()
 
 
 def test_voxels__se_of_voxel_needs_a_model_that_knows_it(study: Path, tmp_path: Path) -> None:
