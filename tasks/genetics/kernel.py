@@ -1,4 +1,4 @@
-"""Joint test of all traits, one variant at a time: that of a regression, and of a mixed model.
+"""Joint test of all traits of a mixed model, one variant at a time, and inflation.
 
 The exact F test of the canonical R² is that of `axoloci.joint_test`. A mixed model weighs the
 people of each trait by its own heritability, and no regression of the genotype gives its
@@ -13,25 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from axoloci.joint_test import (
-    JointResult,
-    joint_test,
-    neg_log10_p,
-    partial_correlation,
-    smallest_df,
-    whiten_traits,
-)
+from axoloci.joint_test import JointResult, smallest_df
 from axoloci.statistics import neg_log10_f_tail
-
-__all__ = [
-    "JointResult",
-    "joint_test",
-    "lambda_gc",
-    "mixed_joint_test",
-    "neg_log10_p",
-    "partial_correlation",
-    "whiten_traits",
-]
 
 CHI2_MEDIAN = 0.45493642311957283  # of one degree of freedom
 

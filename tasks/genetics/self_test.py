@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from axoloci.tasks.genetics.kernel import joint_test, whiten_traits
+from axoloci.joint_test import joint_test, whiten_traits
 
 
 def self_test() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from axoloci.errors import InputError
+from axoloci.joint_test import JointResult, joint_test, neg_log10_p, whiten_traits
 from axoloci.tasks.genetics import kernel
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -45,15 +46,15 @@ def study(n: int, m: int, k: int, seed: int) -> Arrays:
 
 def joint(
     genotypes: NDArray[np.float64], traits: NDArray[np.float64], covariates: NDArray[np.float64]
-) -> kernel.JointResult:
+) -> JointResult:
     beta, se, correlation = associate(genotypes, traits, covariates)
     names = [f"t{i}" for i in range(traits.shape[1])]
-    return kernel.joint_test(
+    return joint_test(
         beta,
         se,
         np.full(beta.shape, len(traits) - covariates.shape[1] - 1),
         len(traits) - covariates.shape[1] - 1,
-        kernel.whiten_traits(correlation, names),
+        whiten_traits(correlation, names),
     )
 
 
@@ -95,10 +96,10 @@ def test_joint_test__is_calibrated_under_the_null() -> None:
 def test_joint_test__stays_within_float32_error_on_a_float32_store() -> None:
     genotypes, traits, covariates = study(n=400, m=40, k=8, seed=4)
     beta, se, correlation = associate(genotypes, traits, covariates)
-    whitening = kernel.whiten_traits(correlation, list("abcdefgh"))
+    whitening = whiten_traits(correlation, list("abcdefgh"))
     df = np.full(beta.shape, 395)
-    exact = kernel.joint_test(beta, se, df, 395, whitening)
-    stored = kernel.joint_test(beta.astype(np.float32), se.astype(np.float32), df, 395, whitening)
+    exact = joint_test(beta, se, df, 395, whitening)
+    stored = joint_test(beta.astype(np.float32), se.astype(np.float32), df, 395, whitening)
     np.testing.assert_allclose(stored.neg_log10_p, exact.neg_log10_p, rtol=1e-4, atol=1e-6)
 
 
@@ -106,8 +107,8 @@ def test_joint_test__gives_nan_where_a_trait_was_not_tested() -> None:
     genotypes, traits, covariates = study(n=80, m=3, k=2, seed=5)
     beta, se, correlation = associate(genotypes, traits, covariates)
     beta[1, 0] = se[1, 0] = np.nan
-    whitening = kernel.whiten_traits(correlation, ["a", "b"])
-    result = kernel.joint_test(beta, se, np.full(beta.shape, 75), 75, whitening)
+    whitening = whiten_traits(correlation, ["a", "b"])
+    result = joint_test(beta, se, np.full(beta.shape, 75), 75, whitening)
     assert np.isfinite(result.neg_log10_p).tolist() == [True, False, True]
     assert not result.too_few.any()
 
@@ -115,7 +116,7 @@ def test_joint_test__gives_nan_where_a_trait_was_not_tested() -> None:
 def test_joint_test__leaves_out_variants_that_too_many_people_lack() -> None:
     df = np.repeat([[149], [144], [143], [3], [0]], 8, axis=1)  # 8 (1/df − 1/149) ≤ 0.002: 144
     beta, se = np.full((5, 8), 0.1), np.ones((5, 8))
-    result = kernel.joint_test(beta, se, df, 149, np.eye(8))
+    result = joint_test(beta, se, df, 149, np.eye(8))
     assert np.isfinite(result.neg_log10_p).tolist() == [True, True, False, False, False]
     assert result.too_few.tolist() == [False, False, True, True, True]
 
@@ -132,8 +133,8 @@ def test_joint_test__is_calibrated_with_missing_genotypes_up_to_that_limit() -> 
     gg = np.square(g).sum(axis=1, keepdims=True)
     beta, df = g @ traits / gg, n_seen - 2
     se = np.sqrt((yy - beta**2 * gg) / df / gg)
-    whitening = kernel.whiten_traits(cosine(traits), list("abcdefgh"))
-    p = 10 ** -kernel.joint_test(beta, se, np.full(beta.shape, df), n - 2, whitening).neg_log10_p
+    whitening = whiten_traits(cosine(traits), list("abcdefgh"))
+    p = 10 ** -joint_test(beta, se, np.full(beta.shape, df), n - 2, whitening).neg_log10_p
     assert np.isfinite(p).all()
     for level in (0.05, 0.01, 1e-3):
         low, high = stats.binom.ppf([0.0005, 0.9995], m, level)
@@ -142,20 +143,18 @@ def test_joint_test__is_calibrated_with_missing_genotypes_up_to_that_limit() -> 
 
 def test_joint_test__refuses_more_traits_than_people_allow() -> None:
     with pytest.raises(InputError, match="8 traits cannot be tested jointly with 6"):
-        kernel.joint_test(np.ones((1, 8)), np.ones((1, 8)), np.full((1, 8), 6), 6, np.eye(8))
+        joint_test(np.ones((1, 8)), np.ones((1, 8)), np.full((1, 8), 6), 6, np.eye(8))
 
 
 def test_joint_test__refuses_effects_that_do_not_belong_to_the_correlation() -> None:
-    whitening = kernel.whiten_traits(np.array([[1, -0.9], [-0.9, 1]]), ["a", "b"])
+    whitening = whiten_traits(np.array([[1, -0.9], [-0.9, 1]]), ["a", "b"])
     with pytest.raises(InputError, match="joint R² above 1"):
-        kernel.joint_test(
-            np.ones((1, 2)), np.full((1, 2), 0.05), np.full((1, 2), 500), 500, whitening
-        )
+        joint_test(np.ones((1, 2)), np.full((1, 2), 0.05), np.full((1, 2), 500), 500, whitening)
 
 
 def test_whiten_traits__inverts_the_correlation() -> None:
     correlation = cosine(np.random.default_rng(6).standard_normal((30, 7)))
-    whitening = kernel.whiten_traits(correlation, list("abcdefg"))
+    whitening = whiten_traits(correlation, list("abcdefg"))
     np.testing.assert_allclose(whitening.T @ whitening @ correlation, np.eye(7), atol=1e-10)
 
 
@@ -165,7 +164,7 @@ def test_whiten_traits__names_linearly_dependent_traits() -> None:
     with pytest.raises(
         InputError, match=r"linearly dependent.*: (?=.*\ba\b)(?=.*\bc\b)(?=.*\bd\b)"
     ):
-        kernel.whiten_traits(cosine(y), ["a", "unrelated", "c", "d"])
+        whiten_traits(cosine(y), ["a", "unrelated", "c", "d"])
 
 
 @pytest.mark.parametrize("n_traits", [1, 8, 128, 2048])
@@ -186,19 +185,19 @@ def test_neg_log10_p__equals_mpmath_far_beyond_underflow(n_traits: int, df2: int
             upper = stats.beta.logcdf(value, n_traits / 2, df2 / 2)  # p near 1
             log_p = mpmath.log1p(-mpmath.exp(mpmath.mpf(float(upper))))
         truth.append(float(-log_p / mpmath.log(10)))
-    result = kernel.neg_log10_p(r2, n_traits, df2)
+    result = neg_log10_p(r2, n_traits, df2)
     np.testing.assert_allclose(result, truth, rtol=1e-9, atol=1e-12)
 
 
 def test_neg_log10_p__is_the_two_sided_t_test_for_one_trait() -> None:
     t, df = np.array([0.0, 0.5, 2.0, 8.0, -8.0]), 60
-    result = kernel.neg_log10_p(t**2 / (t**2 + df), 1, df)
+    result = neg_log10_p(t**2 / (t**2 + df), 1, df)
     np.testing.assert_allclose(result, -np.log10(2 * stats.t.sf(np.abs(t), df)), rtol=1e-10)
 
 
 def test_neg_log10_p__does_not_jump_where_logarithms_take_over() -> None:
     r2 = np.linspace(0.3, 0.5, 20_000)
-    step = np.diff(kernel.neg_log10_p(r2, 64, 3000))  # runs through 250
+    step = np.diff(neg_log10_p(r2, 64, 3000))  # runs through 250
     assert np.abs(np.diff(step)).max() < 1e-5
 
 

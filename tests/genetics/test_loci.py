@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from plink_files import write_plink
 
 from axoloci.errors import InputError
-from axoloci.tasks.genetics import genes, kernel, loci
+from axoloci.joint_test import neg_log10_p
+from axoloci.tasks.genetics import genes, loci
 
 Clumps = dict[str, set[str]]
 
@@ -128,7 +129,7 @@ def write_report(
     y = (centred[causal] / sd[causal, None]).sum(axis=0) + 0.8 * rng.standard_normal(n)
     y -= y.mean()
     r2 = np.square(centred @ y / n / y.std() / np.where(sd > 0, sd, np.inf))  # (M,)
-    p = 10 ** -kernel.neg_log10_p(r2, 1, n - 2)
+    p = 10 ** -neg_log10_p(r2, 1, n - 2)
     names = pd.read_csv(f"{prefix}.bim", sep="\t", header=None)[1]
     table = pd.DataFrame({"SNP": names, "P": p})
     table.to_csv(path, sep="\t", index=False, float_format="%.2g")

@@ -16,6 +16,7 @@ from scipy import stats
 
 from axoloci.io.loco import read_loco
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.joint_test import whiten_traits
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics.cli import main as genetics
 from axoloci.tasks.gwas.cli import main as gwas
@@ -86,7 +87,7 @@ def related(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def mean_f(store: Sumstats, correlation: NDArray[np.float64]) -> float:
     """Of the joint test of chromosome 1 without the variant of the effect; 1 is expected."""
-    whitening = kernel.whiten_traits(correlation, store.traits)
+    whitening = whiten_traits(correlation, store.traits)
     results = [
         kernel.mixed_joint_test(block.beta, block.se, block.df, store.n_samples - 2, whitening).f
         for block in store.blocks("1")
@@ -105,7 +106,7 @@ def test_joint__of_relatives_holds_its_level(related: Path) -> None:
     assert mean_f(store, store.trait_correlation) > 1.2  # that of the traits themselves
     table = pd.read_parquet(related / "joint.parquet")
     assert table["neg_log10_p"].idxmax() == LEAD
-    whitening = kernel.whiten_traits(own, store.traits)
+    whitening = whiten_traits(own, store.traits)
     first = next(store.blocks("1"))
     expected = kernel.mixed_joint_test(
         first.beta, first.se, first.df, store.n_samples - 2, whitening
@@ -151,7 +152,7 @@ def test_mixed_joint_test__does_not_change_under_a_remix_of_the_traits() -> None
     sd = np.sqrt(np.diag(covariance))
     found = [
         kernel.mixed_joint_test(
-            z, np.ones_like(z), np.full(z.shape, 90.0), 90, kernel.whiten_traits(r, list("abc"))
+            z, np.ones_like(z), np.full(z.shape, 90.0), 90, whiten_traits(r, list("abc"))
         ).neg_log10_p
         for z, r in ((t, correlation), (t @ mix / sd, covariance / sd / sd[:, None]))
     ]

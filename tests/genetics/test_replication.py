@@ -17,9 +17,9 @@ from statsmodels.stats.proportion import proportion_confint
 from axoloci.errors import InputError
 from axoloci.io.sumstats import SumstatsWriter, plan_parts, read_sumstats
 from axoloci.io.sumstats_text import write_sumstats_text
+from axoloci.joint_test import partial_correlation
 from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.replicate import REPLICATION_COLUMNS
-from axoloci.tasks.genetics.kernel import partial_correlation
 from axoloci.tasks.genetics.replication import (
     combined_correlation,
     rate_interval,

@@ -453,6 +453,17 @@ def test_voxels__variants_whose_ids_make_one_name_have_images_each(
         np.testing.assert_allclose(beta, truth(named, variant, FEW)[0], rtol=1e-4, atol=1e-8)
 
 
+def test_voxels__maps_of_an_earlier_run_are_told(
+    named: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapped(named, tmp_path, "few", "named-store", "--variant", "rs9")
+    mapped(named, tmp_path, "few", "named-store", "--variant", "rs9")
+    assert "earlier run" not in caplog.text
+    index = mapped(named, tmp_path, "few", "named-store", "--variant", "a:b")
+    assert "rs9" not in index["prefix"].tolist()
+    assert "maps of 1 other variants, such as rs9_beta.nii.gz" in caplog.text
+
+
 def test_image_names__of_variants_that_differ_in_a_sign_alone_are_refused() -> None:
     rows = [["1", 7, name, "A", "C"] for name in ("a:b", "a_b", "c")]
     variants = pd.DataFrame(rows, columns=VARIANT_COLUMNS)

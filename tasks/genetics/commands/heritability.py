@@ -17,8 +17,8 @@ from axoloci.errors import InputError, NotPossibleError
 from axoloci.io.files import write_json
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
+from axoloci.joint_test import partial_correlation
 from axoloci.statistics import neg_log10_normal
-from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,
     columns_of,
@@ -150,7 +150,7 @@ def _score_sums(
         if block.chromosome not in chromosomes:
             continue
         beta, se, df = (part[:, columns] for part in (block.beta, block.se, block.df))
-        r = kernel.partial_correlation(beta, se, df)  # (V, K)
+        r = partial_correlation(beta, se, df)  # (V, K)
         # of fewer people, where some lack the genotype, chance makes larger ones
         r *= np.sqrt((df + 1) / float(relationship["df"]))
         first = int(np.searchsorted(stops, row, side="right"))

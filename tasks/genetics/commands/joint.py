@@ -21,6 +21,7 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.joint_test import joint_test, neg_log10_p, partial_correlation, whiten_traits
 from axoloci.tasks.genetics import kernel, permutation_tests
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,
@@ -90,12 +91,12 @@ def joint(sumstats: Path, traits: str | None, also: tuple[str, ...], out: Path) 
             f"{', '.join(lacked[:5])}; leave them out of --traits, or run the association with "
             "--complete-traits"
         )
-    test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
+    test = kernel.mixed_joint_test if store.of_mixed_model else joint_test
 
     @lru_cache(maxsize=1)
     def whitening(chromosome: str) -> NDArray[np.float64]:
         correlation = store.correlation_of(chromosome)
-        return kernel.whiten_traits(correlation[np.ix_(columns, columns)], names)
+        return whiten_traits(correlation[np.ix_(columns, columns)], names)
 
     df_all = store.n_samples - store.n_covariates - 1  # of autosomes
     others = _tests_by_permutation(store, columns, also, df_all)
@@ -198,8 +199,8 @@ def _tests_by_permutation(
         smallest = permutation_tests.fit_min_p(permuted, df_all)
 
         def min_p(beta: NDArray[Any], se: NDArray[Any], df: NDArray[Any]) -> NDArray[np.float64]:
-            r = kernel.partial_correlation(beta, se, df)
-            each = kernel.neg_log10_p(r * r, 1, df)  # (V, K)
+            r = partial_correlation(beta, se, df)
+            each = neg_log10_p(r * r, 1, df)  # (V, K)
             return permutation_tests.min_p(each.max(axis=1), smallest)
 
         about = {"a": smallest.a, "b": smallest.b, "n_effective_tests": smallest.n_effective}

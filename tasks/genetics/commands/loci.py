@@ -20,7 +20,7 @@ from axoloci.io.files import whole_file, write_json, write_text
 from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
-from axoloci.tasks.genetics import kernel
+from axoloci.joint_test import neg_log10_p, partial_correlation
 from axoloci.tasks.genetics import loci as clumping
 from axoloci.tasks.genetics.commands.joint import read_about, read_associated, read_regions
 from axoloci.tasks.genetics.commands.panel import (
@@ -363,13 +363,13 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
                 beta, se, df = (
                     part[row : row + 1, columns] for part in (block.beta, block.se, block.df)
                 )
-                r = kernel.partial_correlation(beta, se, df)
-                neg_log10_p = kernel.neg_log10_p(r * r, 1, df)[0]  # (K,)
-                carry = clumping.carrying_traits(neg_log10_p)
+                r = partial_correlation(beta, se, df)
+                each = neg_log10_p(r * r, 1, df)[0]  # (K,)
+                carry = clumping.carrying_traits(each)
                 result[key] = {
                     "traits": ",".join(names[k] for k in carry),
                     "traits_beta": ",".join(f"{beta[0, k]:.6g}" for k in carry),
-                    "traits_neg_log10_p": ",".join(f"{neg_log10_p[k]:.5g}" for k in carry),
+                    "traits_neg_log10_p": ",".join(f"{each[k]:.5g}" for k in carry),
                 }
     lost = [key for key in keys if key not in result]
     if lost:

@@ -21,6 +21,7 @@ from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
+from axoloci.joint_test import joint_test, partial_correlation, whiten_traits
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
 from axoloci.tasks.genetics.commands.joint import df_of_everybody
@@ -314,7 +315,7 @@ def _warn_of_another_run(
         return
     again = np.full(len(leads), np.nan)
     of_leads = leads["chromosome"].to_numpy(dtype=str)
-    test = kernel.mixed_joint_test if store.of_mixed_model else kernel.joint_test
+    test = kernel.mixed_joint_test if store.of_mixed_model else joint_test
     for name in np.unique(of_leads):
         rows = of_leads == name
         r, df = found.r[rows], np.repeat(found.df[rows, None], len(names), axis=1)
@@ -322,7 +323,7 @@ def _warn_of_another_run(
         chromosome = _own_name(store, name)
         again[rows] = test(
             *(t, np.ones_like(t), df, df_of_everybody(store, chromosome)),
-            kernel.whiten_traits(_law(store, names, name)[0], names),
+            whiten_traits(_law(store, names, name)[0], names),
         ).neg_log10_p
     told = leads["neg_log10_p"].to_numpy(dtype=np.float64)
     other = np.abs(again - told) > SAME_P + SAME_P * np.abs(told)  # False of NaN
@@ -359,7 +360,7 @@ def _near_in_store(
             variants, smallest = block.variants.iloc[near], df.min(axis=1)
             n = smallest + store.n_covariates_of(variants["chromosome"]) + 1
             frames.append(variants.assign(df=smallest, n=n))
-            correlations.append(kernel.partial_correlation(beta, se, df))
+            correlations.append(partial_correlation(beta, se, df))
     near_all = pd.concat(frames, ignore_index=True) if frames else _no_variants()
     return near_all, np.concatenate(correlations)
 

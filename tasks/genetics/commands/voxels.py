@@ -168,6 +168,14 @@ def voxels(
         rows = pd.concat(of_regions) if of_regions else pd.DataFrame(columns=REGION_COLUMNS)
         write_tsv(out / "regions.tsv", rows[REGION_COLUMNS])
     log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
+    earlier = sorted(path.name for path in out.glob("*_beta.nii.gz"))
+    earlier = [name for name in earlier if name.removesuffix("_beta.nii.gz") not in prefixes]
+    if earlier:
+        log.warning(
+            "%s: maps of %d other variants, such as %s, are of an earlier run and not in index.tsv; "
+            "delete them, or give this run a folder of its own",
+            *(out, len(earlier), earlier[0]),
+        )
     if se_of == "projection":
         log.info(
             "they are effects on the %s: what these leave out of a voxel is not in its standard "
