@@ -172,7 +172,7 @@ def voxels(
     earlier = [name for name in earlier if name.removesuffix("_beta.nii.gz") not in prefixes]
     if earlier:
         log.warning(
-            "%s: maps of %d other variants, such as %s, are of an earlier run and not in index.tsv; "
+            "%s: maps of %d other variants, such as %s, are of an earlier run, not in index.tsv; "
             "delete them, or give this run a folder of its own",
             *(out, len(earlier), earlier[0]),
         )
