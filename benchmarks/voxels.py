@@ -116,7 +116,7 @@ def write_images(folder: Path, images: Images, name: str, n_voxels: int = 0) -> 
     table.to_parquet(folder / f"{name}.parquet", index=False)
     about = {
         "format": "axoloci-encoder",
-        "format_version": 3,
+        "format_version": 4,
         "kind": "linear",
         "measure": "fa",
         "affine": np.diag([2.0, 2, 2, 1]).tolist(),
@@ -126,6 +126,7 @@ def write_images(folder: Path, images: Images, name: str, n_voxels: int = 0) -> 
         "mean": np.zeros(N_VOXELS, np.float32),
         "basis": images.basis,
         "latent_mean": np.zeros(r, np.float32),
+        "voxel_sd": np.zeros(N_VOXELS, np.float32),
     }
     save_file(weights, folder / f"model{r}.safetensors", {"axoloci": json.dumps(about)})
 

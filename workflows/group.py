@@ -406,6 +406,7 @@ def Group(
                 sumstats=associated.sumstats,
                 model=basis,
                 loci=result,
+                **settings.get("voxels", {}),
                 **shared("genetics", str(Path(name, "voxels"))),
             )
             add(f"voxels{end}", mapping)
@@ -413,6 +414,7 @@ def Group(
                 of_voxels = MapHeritability(
                     genetic_covariance=estimated.covariance,
                     model=basis,
+                    **settings.get("voxels", {}),
                     if_possible=True,
                     **shared("genetics", name),
                 )

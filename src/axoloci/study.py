@@ -425,6 +425,11 @@ class GeneticsSettings(Section):
     voxels: bool = Field(
         True, description="map what each locus changes, and the heritability of each voxel"
     )
+    noise_of: Literal["voxel", "projection"] = Field(
+        "voxel",
+        description="whose noise p and heritability in maps are of: voxel, or projection, of the "
+        "maps that the latents make, where p is far smaller if latents are few",
+    )
 
     @property
     def files(self) -> dict[str, Path]:
@@ -853,7 +858,7 @@ NOT_OPTIONS = {
         *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),
         *("mixed_model_extract", "export", "export_format"),
     },
-    "genetics": {"also", "genes", "reference", "signals", "heritability", "voxels"},
+    "genetics": {"also", "genes", "reference", "signals", "heritability", "voxels", "noise_of"},
 }
 # Options of the association that the search for more signals of a locus does not have.
 ONLY_OF_ASSOCIATION = {"device", "precision", "traits_at_once"}
@@ -870,7 +875,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     Those of the mixed model, a job of its own within the step gwas, stand under `mixed_model`,
     which is there only if the study has one. Those of the step encoder stand under `encoder` (the
     autoencoder), `linear` and `encode`, those of the cohort's store under `pack`; those of the
-    joint test under `joint`, of the search for more signals of each locus under `signals`.
+    joint test under `joint`, of the search for more signals of each locus under `signals`, of the
+    maps of voxels under `voxels`.
     """
     chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
     for step in ("preprocess", "dti", "normalize", "encoder", "linear", "gwas", "genetics"):
@@ -894,6 +900,7 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     if settings.gwas.mixed_model:
         chosen["mixed_model"] = {key: gwas[key] for key in OF_MIXED_MODEL if key in gwas}
     chosen["joint"] = {"also": list(settings.genetics.also)} if settings.genetics.also else {}
+    chosen["voxels"] = {"noise_of": settings.genetics.noise_of}
     chosen["signals"] = {key: gwas[key] for key in gwas if key not in ONLY_OF_ASSOCIATION}
     if settings.genetics.p_threshold is not None:
         chosen["signals"]["p_threshold"] = settings.genetics.p_threshold

@@ -300,6 +300,7 @@ class Autoencoder(nn.Module):
     inside: Tensor
     voxels: Tensor
     mean: Tensor
+    voxel_sd: Tensor
     scale: Tensor
     components: Tensor
 
@@ -333,8 +334,10 @@ class Autoencoder(nn.Module):
             nn.init.zeros_(self.to_map.bias)  # type: ignore[arg-type]
         if config.pca_share:  # what one more of a latent adds to a map, (n_latents, n_voxels)
             self.register_buffer("components", torch.zeros(config.n_latents, int(inside.sum())))
-        # the mean map of the people in training, and how far a voxel is from it (root mean square)
+        # of the z-scored maps in training: their mean, the standard deviation of each voxel, and
+        # how far voxels are from the mean map (root mean square)
         self.register_buffer("mean", torch.zeros(1, 1, *self.grids[0]))
+        self.register_buffer("voxel_sd", torch.zeros(1, 1, *self.grids[0]))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("mask", torch.from_numpy(mask))  # on the cohort's grid
         self.register_buffer("inside", inside, persistent=False)  # on the network's grid
@@ -858,16 +861,21 @@ class Training:
             yield self.model.volumes(zscore(maps)[0])
 
     def _set_mean_map(self) -> None:
-        """Mean of the z-scored maps in training, and the root mean square distance from it."""
+        """Mean of the z-scored maps in training, and how far they are from it."""
         total = torch.zeros_like(self.model.mean, dtype=torch.float64)  # (1, 1, x, y, z)
+        squares = torch.zeros_like(total)
         for x in self._batches(self.train_index[self.rank :: self.n_ranks]):
             total += x.sum(dim=0, dtype=torch.float64)
-        mean = self._sum(total) / len(self.train_index)
+            squares += x.double().square().sum(dim=0)
+        n = len(self.train_index)
+        mean = self._sum(total) / n
+        variance = (self._sum(squares) - n * mean.square()).clamp(min=0) / max(n - 1, 1)
         # a z-scored map has mean square 1, so what is not the mean map is 1 - its mean square
         apart = 1 - mean.square().sum() / self.model.inside.sum()
         if not apart > SAME:
             raise InputError("all maps are the same: there is nothing to represent")
         self.model.mean.copy_(mean)
+        self.model.voxel_sd.copy_(variance.sqrt())
         self.model.scale.copy_(apart.sqrt())
 
     @torch.no_grad()

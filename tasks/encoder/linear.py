@@ -627,23 +627,22 @@ class Linear(nn.Module):
         [float32, shape: (r, n_voxels)] What one more of a latent adds to a map.
     covariance
         [float64, shape: (r, r)] Of the latents of the people in training.
+    voxel_sd
+        [float32, shape: (n_voxels,)] Standard deviation of each voxel over the people in training.
     weights
         [float32, shape: (r, n_voxels)] What a map is multiplied by to give its latents; the basis
         itself if not given.
     latent_mean
         [float32, shape: (r,)] Latents of the mean map; 0 if not given.
-    residual_sd
-        [float32, shape: (n_voxels,)] Root of the variance that the maps made again lack of that of
-        the voxels, from `project`; `fit` and `tract_means` set it.
     """
 
     mask: Tensor
     mean: Tensor
     basis: Tensor
     covariance: Tensor
+    voxel_sd: Tensor
     latent_mean: Tensor
     weights: Tensor | None
-    residual_sd: Tensor | None
 
     def __init__(
         self,
@@ -651,20 +650,19 @@ class Linear(nn.Module):
         mean: NDArray[np.float32],
         basis: NDArray[np.float32],
         covariance: NDArray[np.float64],
+        voxel_sd: NDArray[np.float32],
         weights: NDArray[np.float32] | None = None,
         latent_mean: NDArray[np.float32] | None = None,
-        residual_sd: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("mask", torch.from_numpy(mask))
         self.register_buffer("mean", torch.from_numpy(mean))
         self.register_buffer("basis", torch.from_numpy(basis))
         self.register_buffer("covariance", torch.from_numpy(covariance))
+        self.register_buffer("voxel_sd", torch.from_numpy(voxel_sd))
         self.register_buffer("weights", None if weights is None else torch.from_numpy(weights))
         latent_mean = np.zeros(len(basis), np.float32) if latent_mean is None else latent_mean
         self.register_buffer("latent_mean", torch.from_numpy(latent_mean))
-        unexplained = None if residual_sd is None else torch.from_numpy(residual_sd)
-        self.register_buffer("residual_sd", unexplained)
 
     @property
     def n_latents(self) -> int:
@@ -699,45 +697,34 @@ class Linear(nn.Module):
 
 
 @torch.inference_mode()
-def project(
+def encode_and_measure(
     model: Linear, rows: Rows, index: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Latents of people, and how much of the voxels' variance the maps made again lack.
-
-    What components leave out of a voxel is not related to what they make of it where they are of
-    the maps themselves, and is where they are of smoothed maps: the variance that is lacking is
-    that of the voxel less that of the map made again, and holds for both.
+    """Latents of people, and how much their voxels vary, of one reading of the maps.
 
     Parameters
     ----------
     model
-        Its mask is that of the rows.
+        Its mask is that of the rows; its mean map that of these people.
     rows
         Gives the maps of some people, (b, n_voxels).
     index
-        [int64, shape: (n,)] Places of the people, two or more: those it was fitted to. Their maps
-        are read once.
+        [int64, shape: (n,)] Places of the people, two or more.
 
     Returns
     -------
-    (latents, residual_sd)
-        [float32, shape: (n, r)]; [float32, shape: (n_voxels,)] √((Σ x² - Σ p²) / (n - 1)), x the
-        maps and p those made again, both less the mean map: in units of the maps. Of plain
-        components and tract means it is the standard deviation of x - p. 0 where the maps made
-        again vary more than the voxel, as sharp edges of smooth components do.
+    (latents, voxel_sd)
+        [float32, shape: (n, r)]; [float32, shape: (n_voxels,)] standard deviation, with the divisor
+        n - 1, in units of the maps.
     """
     latents = np.empty((len(index), model.n_latents), dtype=np.float32)
-    lacking = torch.zeros(len(model.mean), dtype=torch.float64, device=model.mean.device)
+    squares = torch.zeros(len(model.mean), dtype=torch.float64, device=model.mean.device)
     start = 0
     for x in read_ahead(rows, _batches(index, len(model.mean)), model.mean.device):
-        code = model.encode_rows(x)  # (b, r)
-        again = model.decode_rows(code)  # (b, n_voxels)
-        # x² - p² by its factors: a difference of sums would be rounding where little is left out
-        lacking += ((x - again) * (x + again - 2 * model.mean)).sum(dim=0, dtype=torch.float64)
-        latents[start : start + len(x)] = code.cpu().numpy()
+        latents[start : start + len(x)] = model.encode_rows(x).cpu().numpy()
+        squares += (x - model.mean).square().sum(dim=0, dtype=torch.float64)
         start += len(x)
-    residual_sd = (lacking.clamp(min=0) / (len(index) - 1)).sqrt()  # (n_voxels,)
-    return latents, residual_sd.float().cpu().numpy()
+    return latents, (squares / (len(index) - 1)).sqrt().float().cpu().numpy()
 
 
 @torch.inference_mode()
@@ -848,9 +835,10 @@ def fit(
     )
     r = len(components.variance)
     kept = np.cumsum(components.variance) / components.total_variance  # (r,)
-    model = Linear(mask, components.mean, components.basis, np.eye(r)).to(device)
-    latents, residual_sd = project(model, rows, train)  # (n_train, r), (n_voxels,)
-    model.residual_sd = torch.from_numpy(residual_sd).to(device)
+    unknown = np.zeros(n_voxels, dtype=np.float32)  # until the maps are read for the last time
+    model = Linear(mask, components.mean, components.basis, np.eye(r), unknown).to(device)
+    latents, voxel_sd = encode_and_measure(model, rows, train)  # (n_train, r), (n_voxels,)
+    model.voxel_sd.copy_(torch.from_numpy(voxel_sd))
     model.covariance.copy_(torch.from_numpy(np.atleast_2d(np.cov(latents, rowvar=False))))
     correlation = reconstruction_correlation(model, rows, validation)
     return Fit(*(model, bandwidth, candidates, components, kept, correlation, train, validation))
@@ -914,8 +902,9 @@ def tract_means(
         mean.cpu().numpy(),
         basis.float().cpu().numpy(),
         between.cpu().numpy(),
+        np.zeros(len(inside), dtype=np.float32),
         weights,
         (vectors @ mean).cpu().numpy(),
     ).to(device)
-    model.residual_sd = torch.from_numpy(project(model, rows, index)[1]).to(device)
+    model.voxel_sd.copy_(torch.from_numpy(encode_and_measure(model, rows, index)[1]))
     return model

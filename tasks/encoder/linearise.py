@@ -178,8 +178,14 @@ def linearise(
         "n_people": 0 if latents_path is None else len(points),
         "linear_share": share,
     }
-    mask, affine = autoencoder.mask.cpu().numpy(), np.array(model.about["affine"])
-    write_linearised(out, mask, affine, (mean, basis), latent_mean, model.latent_names, about)
+    arrays = {
+        "mask": autoencoder.mask.cpu().numpy(),
+        "mean": mean,
+        "basis": basis,
+        "latent_mean": latent_mean,
+        "voxel_sd": autoencoder.rows(autoencoder.voxel_sd)[0].cpu().numpy(),
+    }
+    write_linearised(out, arrays, np.array(model.about["affine"]), model.latent_names, about)
     log.info(
         "%s: %d latents, at those of %s",
         *(out, len(basis), f"{about['n_people']} people" if about["n_people"] else "the mean map"),

@@ -24,7 +24,7 @@ from axoloci.tasks.encoder.kernel import Autoencoder, Config
 from axoloci.tasks.encoder.linear import Linear
 
 FORMAT = "axoloci-encoder"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4  # 3: no voxel_sd
 N_MEASURED = 64  # people whose maps tell the scale of the intensities
 OTHER_SCALE = 2.0  # ratio of mean or spread beyond which maps are on another scale: scanners differ
 # by a tenth, percent from shares by a hundred

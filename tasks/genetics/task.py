@@ -157,8 +157,8 @@ class MapVoxels(shell.Task["MapVoxels.Outputs"]):
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits that are the latents, such as component_*"
     )
-    se_of: str | None = shell.arg(
-        argstr="--se-of", default=None, help="whose noise p is of: projection or voxel"
+    noise_of: str | None = shell.arg(
+        argstr="--noise-of", default=None, help="whose noise p is of: projection or voxel"
     )
     atlas: Nifti | None = shell.arg(
         argstr="--atlas", default=None, help="labels whose means are tested too"
@@ -184,8 +184,8 @@ class ScanVoxels(shell.Task["ScanVoxels.Outputs"]):
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits that are the latents, such as component_*"
     )
-    se_of: str | None = shell.arg(
-        argstr="--se-of", default=None, help="whose noise p is of: projection or voxel"
+    noise_of: str | None = shell.arg(
+        argstr="--noise-of", default=None, help="whose noise p is of: projection or voxel"
     )
     p_threshold: float | None = shell.arg(
         argstr="--p-threshold", default=None, help="largest p of a pair"
@@ -218,6 +218,11 @@ class MapHeritability(shell.Task["MapHeritability.Outputs"]):
         argstr="--genetic-covariance", help="genetic covariance of the latents"
     )
     model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    noise_of: str | None = shell.arg(
+        argstr="--noise-of",
+        default=None,
+        help="of whose variance: voxel or projection",
+    )
     if_possible: bool = shell.arg(
         argstr="--if-possible", default=False, help="no maps where nothing was estimated"
     )
@@ -251,8 +256,8 @@ class InferClusters(shell.Task["InferClusters.Outputs"]):
     traits: str | None = shell.arg(
         argstr="--traits", default=None, help="traits that are the latents, such as component_*"
     )
-    se_of: str | None = shell.arg(
-        argstr="--se-of", default=None, help="whose noise p is of: projection or voxel"
+    noise_of: str | None = shell.arg(
+        argstr="--noise-of", default=None, help="whose noise p is of: projection or voxel"
     )
     n_bootstraps: int | None = shell.arg(
         argstr="--n-bootstraps", default=None, help="resamples of each variant"

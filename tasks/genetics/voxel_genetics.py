@@ -17,12 +17,14 @@ PRODUCTS_BYTES = 2**30  # memory for the products of pairs of a voxel's weights,
 
 
 def voxel_heritability(
-    covariance: GeneticCovariance, basis: NDArray[np.floating]
+    covariance: GeneticCovariance,
+    basis: NDArray[np.floating],
+    voxel_sd: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """SNP heritability of each voxel, b'Gb / b'Pb, and its block jackknife standard error.
 
     By Haseman and Elston's regression, which is linear in products of traits, these are the
-    estimates of the voxels themselves.
+    estimates of the maps that the traits make: with all components, those of the voxels themselves.
 
     Parameters
     ----------
@@ -30,6 +32,9 @@ def voxel_heritability(
         Of r traits.
     basis
         [shape: (r, n_voxels)] B: what one more of a trait adds to a map.
+    voxel_sd
+        [float, shape: (n_voxels,)] s: with it h² is b'Gb / max(b'Pb, s²), of the variance of the
+        voxel itself, at most that of the whole of its heritability.
 
     Returns
     -------
@@ -41,6 +46,8 @@ def voxel_heritability(
     h2, se = np.empty((2, basis.shape[1]))
     for place, of_form in _quadratic_forms(forms, basis):
         phenotype = of_form[1]
+        if voxel_sd is not None:
+            phenotype = np.maximum(phenotype, np.square(voxel_sd[place], dtype=np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = np.where(phenotype > 0, of_form / phenotype, np.nan)  # (n_blocks + 2, part)
         h2[place], se[place] = shares[0], jackknife_se(shares[2:])

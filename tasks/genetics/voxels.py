@@ -43,25 +43,25 @@ def voxel_variances(sums: NDArray[np.float64], basis: NDArray[np.floating]) -> N
     return found
 
 
-def with_left_out(
+def own_variances(
     variances: NDArray[np.float64],
-    residual_sd: NDArray[np.floating],
+    voxel_sd: NDArray[np.floating],
     n_samples: int,
     n_covariates: int,
 ) -> NDArray[np.float64]:
-    """Residual sum of squares of each voxel itself: that of its map, and what the map lacks of it.
+    """Residual sum of squares of each voxel itself, in place of that of its map.
 
-    b'Sb + (n - p) s². Exact for the people whom s is of, where the intercept is the only covariate.
-    With it in place of b'Sb, an effect on the map is tested against the noise of the voxel. It is
-    never less, so that p is never smaller.
+    The larger of b'Sb and (n - p) s². With it in place of b'Sb, an effect on the map is tested
+    against the noise of the voxel, and p is never smaller. It is that of the people in training
+    where the intercept is the only covariate, and has no bias for others; what further covariates
+    explain of a voxel is not taken off, so that p errs to the safe side.
 
     Parameters
     ----------
     variances
         [float64, shape: (n_voxels,)] From `voxel_variances`.
-    residual_sd
-        [float, shape: (n_voxels,)] s, root of the variance that the maps lack, with the divisor
-        n - 1.
+    voxel_sd
+        [float, shape: (n_voxels,)] s, standard deviation of the voxels over people.
     n_samples, n_covariates
         n, and p with the intercept.
 
@@ -69,8 +69,8 @@ def with_left_out(
     -------
     [float64, shape: (n_voxels,)]
     """
-    left_out = (n_samples - n_covariates) * np.square(residual_sd, dtype=np.float64)
-    return np.asarray(variances + left_out)
+    own = (n_samples - n_covariates) * np.square(voxel_sd, dtype=np.float64)
+    return np.asarray(np.maximum(variances, own))
 
 
 def voxel_effects(
@@ -99,7 +99,7 @@ def voxel_effects(
     basis
         [shape: (r, n_voxels)] B.
     variances
-        [float64, shape: (n_voxels,)] From `voxel_variances`, if known; or from `with_left_out`, for
+        [float64, shape: (n_voxels,)] From `voxel_variances`, if known; or from `own_variances`, for
         the standard error of β in the noise of the voxels themselves.
 
     Returns
@@ -297,7 +297,7 @@ class VoxelScan:
     basis
         [shape: (r, n_voxels)] B.
     variances
-        [float64, shape: (n_voxels,)] From `voxel_variances`, or from `with_left_out`.
+        [float64, shape: (n_voxels,)] From `voxel_variances`, or from `own_variances`.
     p_threshold
         Largest p of a pair.
     """

@@ -473,9 +473,9 @@ def _add_variant_maps(page: Page, part: Part, own: Results, measure: str) -> Non
     more = len(table) - len(shown)
     part.sentences["voxels"] = (
         f"Effects of {len(table):,} lead {plural(len(table), 'variant')} on each voxel's "
-        f"{measure}, in the maps that the latents make: p is smaller than that of a voxel "
-        f"itself, whose noise the latents leave out. Lines mark the peak, voxels with "
-        f"−log₁₀ p below {MAP_FLOOR:g} are not coloured. Left of the picture is left of the person."
+        f"{measure}, in the maps that the latents make: {_whose_noise(table)}. Lines mark the "
+        f"peak, voxels with −log₁₀ p below {MAP_FLOOR:g} are not coloured. Left of the picture is "
+        "left of the person."
         + (
             " Z-scored: of each person's map its own mean is taken off, and it is divided by its "
             "own standard deviation, so that an effect here is relative to the rest of the map."
@@ -490,6 +490,13 @@ def _add_variant_maps(page: Page, part: Part, own: Results, measure: str) -> Non
         )
         + (f" The first {MAX_LOCI} are drawn; the folder has {more:,} others." if more > 0 else "")
     )
+
+
+def _whose_noise(table: pd.DataFrame) -> str:
+    """What p of maps is against, by their index."""
+    if "noise_of" in table and (table["noise_of"] == "voxel").all():
+        return "p is against the noise of the voxel itself"
+    return "p is smaller than that of a voxel itself, whose noise the latents leave out"
 
 
 def _carried_by_enough(loci: Path | None) -> pd.DataFrame:
@@ -542,7 +549,8 @@ def _heritability_map(page: Page, measure: str, h2_file: Path, se_file: Path | N
         figure,
         f"Heritability of each voxel's {measure} in three planes through its highest value, "
         f"{h2[x, y, z]:.2f} at ({place}) mm.",
-        f"SNP heritability h² of each voxel's {measure}; the highest is {h2[x, y, z]:.2f}{told} at "
+        f"SNP heritability h² of each voxel's {measure}, as far as the latents hold it; the "
+        f"highest is {h2[x, y, z]:.2f}{told} at "
         f"({place}) mm{' (± standard error there)' if told else ''}. It is the maximum over "
         f"{np.count_nonzero(h2):,} voxels, chosen for being high: an overestimate, and no finding "
         "by itself. "

@@ -531,13 +531,13 @@ def test_encode__refuses_files_that_are_no_model(cohort: Path, tmp_path: Path) -
     assert train(cohort, model).exit_code == 0
     content = model.read_bytes()
     newer, older = (
-        content.replace(b'\\"format_version\\": 3', b'\\"format_version\\": %d' % version)
-        for version in (4, 2)
+        content.replace(b'\\"format_version\\": 4', b'\\"format_version\\": %d' % version)
+        for version in (5, 3)
     )
     for damaged, message in (
         (content[:-50], "cannot be read"),
-        (newer, "newer than 3; update axoloci"),
-        (older, "older than 3; train the model again"),
+        (newer, "newer than 4; update axoloci"),
+        (older, "older than 4; train the model again"),
         (content.replace(b"axoloci-encoder", b"another-encoder"), "is not a model of"),
     ):
         assert damaged != content

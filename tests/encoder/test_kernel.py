@@ -197,6 +197,7 @@ def test_training__starts_from_the_mean_map_of_its_people_alone() -> None:
     model = training.model
     z = zscored(rows).numpy()[training.train_index]
     np.testing.assert_allclose(model.mean[0, 0, model.inside], z.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(model.rows(model.voxel_sd)[0], z.std(axis=0, ddof=1), rtol=1e-4)
     spread = np.sqrt(((z - z.mean(axis=0)) ** 2).mean())
     assert model.scale.item() == pytest.approx(spread, rel=1e-5)
     x = model.volumes(zscored(rows[:2]))
@@ -571,7 +572,7 @@ def test_encode_maps__r2_is_on_one_scale_for_all_representations() -> None:
     rows, _ = planted(24, seed=11)
     model = train(rows, SMALL).model
     basis = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2][:3]
-    linear = Linear(ball(), rows.mean(axis=0), basis, np.eye(3))
+    linear = Linear(ball(), rows.mean(axis=0), basis, np.eye(3), rows.std(axis=0))
     index = np.arange(4, 24)
     maps = rows[index]
 

@@ -359,18 +359,16 @@ def test_linear__keeps_its_answers_through_its_state() -> None:
         state = model.state_dict()
         empty = [torch.zeros_like(state[name]).numpy() for name in ("mask", "mean", "basis")]
         weights = torch.zeros_like(state["weights"]).numpy() if "weights" in state else None
-        again = Linear(*empty, np.zeros((3, 3)), weights, residual_sd=np.zeros_like(empty[1]))
+        again = Linear(*empty, np.zeros((3, 3)), np.zeros_like(empty[1]), weights)
         again.load_state_dict(state)
-        assert model.residual_sd is not None
-        assert again.residual_sd is not None
-        assert torch.equal(again.residual_sd, model.residual_sd)
+        assert torch.equal(again.voxel_sd, model.voxel_sd)
         x = torch.from_numpy(rows[:4])
         assert torch.equal(again(x), model(x))
         assert again.encode_rows(x).shape == (4, 3)
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, 1.5])
-def test_fit__residual_sd_is_what_the_projection_lacks_of_the_voxels_variance(
+def test_fit__knows_how_much_each_voxel_varies_in_training(
     bandwidth: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mask = patchy_mask()
@@ -378,30 +376,8 @@ def test_fit__residual_sd_is_what_the_projection_lacks_of_the_voxels_variance(
     monkeypatch.setattr(linear, "BLOCK_BYTES", 4 * rows.shape[1] * 7)  # blocks of 7 people
     config = Config(n_latents=4, bandwidth=bandwidth)
     found = linear.fit(rows.__getitem__, np.arange(90), mask, CUBE, config)
-    assert found.model.residual_sd is not None
-    residual_sd = found.model.residual_sd.numpy()
-    x = rows[found.train_index].astype(np.float64)
-    basis = found.components.basis.astype(np.float64)
-    projected = (x - x.mean(axis=0)) @ basis.T @ basis
-    lacking = x.var(axis=0, ddof=1) - projected.var(axis=0, ddof=1)
-    np.testing.assert_allclose(residual_sd, np.sqrt(np.maximum(lacking, 0)), rtol=1e-4, atol=1e-5)
-    assert (lacking < -1e-4).any() == (residual_sd == 0).any() == bool(bandwidth)
-    if not bandwidth:
-        rest = x - x.mean(axis=0) - projected
-        np.testing.assert_allclose(residual_sd, rest.std(axis=0, ddof=1), rtol=1e-4)
-
-
-def test_fit__residual_sd_of_all_components_is_rounding() -> None:
-    mask = patchy_mask((4, 4, 4))
-    rows, _ = planted(90, mask, noise=0.1)
-    n_voxels = int(mask.sum())
-    config = Config(n_latents=n_voxels, bandwidth=0.0)
-    found = linear.fit(rows.__getitem__, np.arange(90), mask, CUBE, config)
-    assert found.model.residual_sd is not None
-    assert found.model.n_latents == n_voxels
-    residual_sd = found.model.residual_sd.numpy()
-    assert (residual_sd >= 0).all()
-    assert (residual_sd < 1e-3 * rows.std(axis=0)).all()  # 1e-6 of the variance
+    expected = rows[found.train_index].astype(np.float64).std(axis=0, ddof=1)
+    np.testing.assert_allclose(found.model.voxel_sd, expected, rtol=1e-5)
 
 
 def test_tract_means__are_means_and_decode_by_regression() -> None:
@@ -420,9 +396,7 @@ def test_tract_means__are_means_and_decode_by_regression() -> None:
     truth = design @ np.linalg.lstsq(design[index], rows[index], rcond=None)[0]
     np.testing.assert_allclose(model.decode_rows(torch.from_numpy(latents)), truth, atol=1e-4)
     np.testing.assert_allclose(model.covariance, np.cov(means[index], rowvar=False), rtol=1e-4)
-    assert model.residual_sd is not None
-    rest = (rows - truth)[index]
-    np.testing.assert_allclose(model.residual_sd, rest.std(axis=0, ddof=1), rtol=1e-3)
+    np.testing.assert_allclose(model.voxel_sd, rows[index].std(axis=0, ddof=1), rtol=1e-4)
 
 
 def test_tract_means__name_what_is_wrong_with_an_atlas() -> None:

@@ -141,7 +141,7 @@ def test_linearise__names_missing_latents_and_refuses_a_linear_model(
 def test_tangent__of_a_linear_decoder_is_its_basis_and_the_whole_of_it() -> None:
     rng = np.random.default_rng(2)
     mean, basis = rng.random(12, np.float32), rng.random((3, 12), np.float32)
-    linear = Linear(np.ones((3, 2, 2), bool), mean, basis, np.eye(3))
+    linear = Linear(np.ones((3, 2, 2), bool), mean, basis, np.eye(3), np.ones_like(mean))
     latents = rng.standard_normal((5, 3)).astype(np.float32)
     found = tangent(linear.decode_rows, latents)
     np.testing.assert_allclose(found[1], basis, rtol=1e-6)

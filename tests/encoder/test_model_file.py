@@ -31,7 +31,8 @@ def maps(mean: float, spread: float, seed: int) -> NDArray[np.float64]:
 def model_of(tmp_path: Path, rows: NDArray[np.float64]) -> Model:
     """A model that was fitted on maps."""
     cohort = store(tmp_path / "known.zarr", rows)
-    linear = Linear(MASK, rows.mean(axis=0), rows[:1] - rows.mean(axis=0), np.eye(1))
+    mean = rows.mean(axis=0)
+    linear = Linear(MASK, mean, rows[:1] - mean, np.eye(1), rows.std(axis=0))
     index = np.arange(len(rows))
     write_model(
         *(tmp_path / "m.safetensors", "linear", linear, {}, cohort, index[:11], index[11:], {})

@@ -36,7 +36,7 @@ class Greedy(Linear):
 
 def greedy(most: int) -> Greedy:
     basis = np.linalg.svd(ROWS - ROWS.mean(axis=0), full_matrices=False)[2][:3]
-    model = Greedy(MASK, ROWS.mean(axis=0), basis, np.eye(3))
+    model = Greedy(MASK, ROWS.mean(axis=0), basis, np.eye(3), ROWS.std(axis=0))
     model.most = most
     return model
 

@@ -45,12 +45,13 @@ def done(command: Any, *arguments: object) -> None:
 def write_model(path: Path, mask: NDArray[np.bool_], mean: Floats, basis: Floats) -> None:
     about = {
         "format": "axoloci-encoder",
-        "format_version": 3,
+        "format_version": 4,
         "kind": "linear",
         "measure": "fa",
         "affine": AFFINE.tolist(),
     }
-    arrays = {"mean": mean, "basis": basis, "latent_mean": np.zeros(len(basis))}
+    sd = np.ones(len(mean))
+    arrays = {"mean": mean, "basis": basis, "latent_mean": np.zeros(len(basis)), "voxel_sd": sd}
     weights = {name: array.astype(np.float32) for name, array in arrays.items()}
     save_file({"mask": mask, **weights}, path, {"axoloci": json.dumps(about)})
 
@@ -120,7 +121,7 @@ def mapped(study: Path, out: Path, name: str, store: str, *more: object) -> pd.D
     done(
         genetics,
         *("voxels", "--sumstats", study / store, "--model", study / f"{name}.safetensors"),
-        *("--out", out, *more),
+        *("--noise-of", "projection", "--out", out, *more),
     )
     return pd.read_csv(out / "index.tsv", sep="\t")
 
@@ -303,11 +304,11 @@ def test_voxels__refuses_a_model_of_other_traits_and_latents_that_were_transform
 
 def test_voxels__of_a_linearisation_are_marked(study: Path, tmp_path: Path) -> None:
     basis = read_basis(study / "few.safetensors")
-    write_linearised(
-        *(tmp_path / "tangent.safetensors", basis.mask, AFFINE),
-        (basis.mean.astype(np.float32), basis.basis),
-        *(np.zeros(FEW, np.float32), basis.latents, {}),
-    )
+    arrays = {
+        **{"mask": basis.mask, "mean": basis.mean.astype(np.float32), "basis": basis.basis},
+        **{"latent_mean": np.zeros(FEW, np.float32), "voxel_sd": basis.voxel_sd},
+    }
+    write_linearised(tmp_path / "tangent.safetensors", arrays, AFFINE, basis.latents, {})
     given = ("--sumstats", study / "few-float64", "--out", tmp_path / "maps")
     model = ("--model", tmp_path / "tangent.safetensors")
     done(genetics, "voxels", *given, *model, "--variant", "rs40")
@@ -355,7 +356,8 @@ def test_voxel_scan__finds_all_pairs_beyond_the_threshold(study: Path, tmp_path:
 def test_voxel_scan__too_many_pairs_are_an_error(study: Path, tmp_path: Path) -> None:
     given = ("--sumstats", study / "few-float64", "--model", study / "few.safetensors")
     more = ("--p-threshold", 0.5, "--max-pairs", 100, "--out", tmp_path)
-    result = run(genetics, "voxel-scan", *given, *more)
+    projection = ("--noise-of", "projection")
+    result = run(genetics, "voxel-scan", *given, *more, *projection)
     assert result.exit_code == 1
     assert "more than 100 pairs have p up to 0.5" in result.output
     assert list(tmp_path.iterdir()) == []
@@ -378,7 +380,8 @@ def test_voxel_scan__has_the_degrees_of_freedom_of_the_latents(study: Path, tmp_
     for name, store in (("alone", study / "few-float64"), ("beside", tmp_path / "store")):
         given = ("--sumstats", store, "--model", study / "few.safetensors")
         out = tmp_path / name
-        done(genetics, "voxel-scan", *given, "--p-threshold", 1e-2, "--out", out)
+        more = ("--p-threshold", 1e-2, "--noise-of", "projection")
+        done(genetics, "voxel-scan", *given, *more, "--out", out)
         tables.append(pd.read_parquet(out / "pairs.parquet"))
     assert len(tables[0]) > 10
     pd.testing.assert_frame_equal(*tables, rtol=1e-9)

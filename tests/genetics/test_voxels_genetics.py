@@ -58,12 +58,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_covariance(folder / "genetic_covariance.npz", ["height", *names], covariance, "")
     mask = rng.random(SHAPE) < 0.8
     basis = rng.standard_normal((R, int(mask.sum()))).astype(np.float32)
-    about = {"format": "axoloci-encoder", "format_version": 3, "kind": "linear", "measure": "fa"}
+    about = {"format": "axoloci-encoder", "format_version": 4, "kind": "linear", "measure": "fa"}
     about["affine"] = np.diag([2.0, 2, 2, 1]).tolist()
-    zeros = {"mean": np.zeros(basis.shape[1], np.float32), "latent_mean": np.zeros(R, np.float32)}
-    weights = {"mask": mask, "basis": basis, **zeros}
-    save_file(weights, folder / "model.safetensors", {"axoloci": json.dumps(about)})
+    nothing = np.zeros(basis.shape[1], np.float32)
     maps = traits[:, :R] @ basis
+    voxel_sd = (maps.std(axis=0) * rng.uniform(0.5, 2, basis.shape[1])).astype(np.float32)
+    zeros = {"mean": nothing, "latent_mean": np.zeros(R, np.float32)}
+    weights = {"mask": mask, "basis": basis, "voxel_sd": voxel_sd, **zeros}
+    save_file(weights, folder / "model.safetensors", {"axoloci": json.dumps(about)})
     np.savez(folder / "data.npz", maps=maps, height=traits[:, R], kinships=np.array(kinships))
     return folder
 
@@ -88,15 +90,23 @@ def jackknife(estimates: Floats) -> Floats:
     return np.asarray(pseudo.std(axis=0, ddof=1) / np.sqrt(len(left_out)))
 
 
+@pytest.mark.parametrize("noise_of", ["projection", "voxel"])
 def test_voxel_h2__equals_haseman_elston_regression_of_each_voxel(
-    study: Path, tmp_path: Path
+    study: Path, tmp_path: Path, noise_of: str
 ) -> None:
-    result = run(study, "voxel-h2", tmp_path)
+    result = run(study, "voxel-h2", tmp_path, "--noise-of", noise_of)
     assert result.exit_code == 0, result.output
     with np.load(study / "data.npz") as data:
         maps, kinships = data["maps"], data["kinships"]
-    direct = np.array(
-        [[haseman_elston(y[:, None], k)[0, 0] / (y @ y / N) for y in maps.T] for k in kinships]
+    variance = np.square(maps).mean(axis=0)  # (n_voxels,)
+    if noise_of == "voxel":
+        own = np.square(read_basis(study / "model.safetensors").voxel_sd.astype(np.float64))
+        assert (own > variance).any()
+        assert (own < variance).any()
+        variance = np.maximum(variance, own)
+    direct = (
+        np.array([[haseman_elston(y[:, None], k)[0, 0] for y in maps.T] for k in kinships])
+        / variance
     )  # (n_blocks + 1, n_voxels)
     found = image(study, tmp_path / "voxel_h2.nii.gz")
     np.testing.assert_allclose(found, direct[0], rtol=1e-5)
@@ -106,6 +116,7 @@ def test_voxel_h2__equals_haseman_elston_regression_of_each_voxel(
     assert about["n_blocks"] == N_BLOCKS
     assert about["median_h2"] == pytest.approx(np.median(direct[0]))
     assert about["linearised"] is False
+    assert about["noise_of"] == noise_of
 
 
 @pytest.mark.parametrize("seed", ["voxel", "mm", "trait"])

@@ -100,13 +100,16 @@ def test_write_linearised__is_read_as_one_and_is_no_model_to_encode_by(tmp_path:
     mask = rng.random(SHAPE) < 0.5
     mean, basis = (rng.random(shape, np.float32) for shape in (mask.sum(), (2, mask.sum())))
     at = np.array([0.5, -1], np.float32)
+    sd = rng.random(mask.sum(), np.float32)
+    arrays = {"mask": mask, "mean": mean, "basis": basis, "latent_mean": at, "voxel_sd": sd}
     for name in ("a", "b"):
         path = tmp_path / f"{name}.safetensors"
-        write_linearised(path, mask, AFFINE, (mean, basis), at, ["x", "y"], {"model": "m"})
+        write_linearised(path, arrays, AFFINE, ["x", "y"], {"model": "m"})
     assert (tmp_path / "a.safetensors").read_bytes() == path.read_bytes()
     found = read_basis(path)
     np.testing.assert_array_equal(found.mask, mask)
     np.testing.assert_array_equal(found.basis, basis)
+    np.testing.assert_array_equal(found.voxel_sd, sd)
     np.testing.assert_allclose(found.mean + at.astype(float) @ basis, mean, atol=1e-6)
     assert (found.latents, found.unit, found.linearised) == (["x", "y"], ZSCORE, True)
     with pytest.raises(InputError, match="is not a model of axoloci-encoder"):
@@ -115,11 +118,11 @@ def test_write_linearised__is_read_as_one_and_is_no_model_to_encode_by(tmp_path:
 
 def test_read_basis__refuses_what_is_none(folder: Path, tmp_path: Path) -> None:
     weights = load_file(folder / "plain.safetensors")
-    about = {"format": "axoloci-encoder", "format_version": 3, "kind": "autoencoder"}
+    about = {"format": "axoloci-encoder", "format_version": 4, "kind": "autoencoder"}
     for change, words in (
         ({}, "linearise it by axoloci-encoder linearise"),
         ({"format": "another"}, "is not a model of axoloci-encoder"),
-        ({"format_version": 2}, "format_version 2 instead of 3"),
+        ({"format_version": 2}, "format_version 2 instead of 4"),
     ):
         path = tmp_path / "model.safetensors"
         save_file(weights, path, {"axoloci": json.dumps({**about, **change})})

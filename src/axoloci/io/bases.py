@@ -22,11 +22,12 @@ from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 
 MODEL_FORMAT = "axoloci-encoder"
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 LINEARISED_FORMAT = "axoloci-linearised"
-LINEARISED_VERSION = 1
+LINEARISED_VERSION = 2  # 1: no voxel_sd
 COMPONENT = "component"  # of a linear representation; its latents are component_000, …
 ZSCORE = "z-score"  # unit of the maps that an autoencoder makes
+ARRAYS = ("mask", "mean", "basis", "latent_mean", "voxel_sd")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ class Basis:
         Of the maps: the measure, such as fa, or `ZSCORE`.
     linearised
         Whether it is the tangent of a representation that is not linear.
-    residual_sd
-        [float32, shape: (n_voxels,)] Root of the variance that the maps lack of that of the voxels,
-        of n people in training with the divisor n - 1, in units of the maps; None where it is not
-        known: of a linearisation, or a model of an earlier version.
+    voxel_sd
+        [float32, shape: (n_voxels,)] Standard deviation of each voxel over the people in training,
+        of which the maps that the latents make hold a part; in units of the maps.
     """
 
     mask: NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Basis:
     latents: list[str]
     unit: str
     linearised: bool
-    residual_sd: NDArray[np.float32] | None
+    voxel_sd: NDArray[np.float32]
 
     @property
     def n_voxels(self) -> int:
@@ -95,8 +95,7 @@ def read_basis(path: str | os.PathLike[str]) -> Basis:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get("axoloci", "{}"))
-            wanted = {"mask", "mean", "basis", "latent_mean", "residual_sd"} & set(file.keys())
-            arrays = {name: file.get_tensor(name) for name in wanted}
+            arrays = {name: file.get_tensor(name) for name in set(ARRAYS) & set(file.keys())}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a safetensors model: {error}") from error
     known = {MODEL_FORMAT: MODEL_VERSION, LINEARISED_FORMAT: LINEARISED_VERSION}
@@ -125,16 +124,14 @@ def read_basis(path: str | os.PathLike[str]) -> Basis:
         about["latents"] if linearised else [f"{COMPONENT}_{k:03d}" for k in range(len(basis))],
         ZSCORE if linearised else about["measure"],
         linearised,
-        arrays.get("residual_sd"),
+        arrays["voxel_sd"],
     )
 
 
 def write_linearised(
     path: Path,
-    mask: NDArray[np.bool_],
+    arrays: Mapping[str, NDArray[Any]],
     affine: NDArray[np.float64],
-    maps: tuple[NDArray[np.float32], NDArray[np.float32]],
-    latent_mean: NDArray[np.float32],
     latents: list[str],
     about: Mapping[str, Any],
 ) -> None:
@@ -144,21 +141,18 @@ def write_linearised(
     ----------
     path
         A `.safetensors` file.
-    mask
-        [bool, shape: (x, y, z)] Voxels of a row.
+    arrays
+        Those of `ARRAYS`: mask [bool, shape: (x, y, z)], voxels of a row; latent_mean
+        [float32, shape: (r,)], latents at which, or around which, the tangent is taken; mean
+        [float32, shape: (n_voxels,)], the map there; basis [float32, shape: (r, n_voxels)], what
+        one more of a latent adds to it; voxel_sd [float32, shape: (n_voxels,)], as in `Basis`.
     affine
         [float64, shape: (4, 4)] Voxel to world, mm.
-    maps
-        (mean, basis) [float32, shape: (n_voxels,)] the map at `latent_mean`;
-        [float32, shape: (r, n_voxels)] what one more of a latent adds there.
-    latent_mean
-        [float32, shape: (r,)] Latents at which, or around which, the tangent is taken.
     latents
         Names of the latents, (r,).
     about
         How it was made, JSON.
     """
-    mean, basis = maps
     header = {
         "format": LINEARISED_FORMAT,
         "format_version": LINEARISED_VERSION,
@@ -166,8 +160,7 @@ def write_linearised(
         "latents": latents,
         **about,
     }
-    weights = {"mask": mask, "mean": mean, "basis": basis, "latent_mean": latent_mean}
-    contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    contiguous = {name: np.ascontiguousarray(arrays[name]) for name in ARRAYS}
     with whole_file(path) as temporary:
         # one key: the order of several is not fixed, and equal inputs must make equal files
         temporary.write_bytes(save(contiguous, {"axoloci": json.dumps(header, sort_keys=True)}))

@@ -28,9 +28,10 @@ from axoloci.tasks.genetics.commands.variants import (
 )
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
-    SE_OF,
+    NOISE_OF,
     VoxelStore,
     image_names,
+    known_noise,
     open_voxel_store,
     residual_squares,
 )
@@ -72,7 +73,7 @@ CLUSTER_COLUMNS = [
     help="Id of a variant to look at; several times for several. Without it all of --dosages.",
 )
 @traits_option("that are the latents of the model, in their order; without it those of its names.")
-@SE_OF
+@NOISE_OF
 @click.option(
     "--n-bootstraps",
     type=click.IntRange(min=1),
@@ -107,7 +108,7 @@ def clusters(
     dosages_path: Path,
     variant: tuple[str, ...],
     traits: str | None,
-    se_of: str,
+    noise_of: str,
     n_bootstraps: int,
     cluster_p: float,
     connectivity: str,
@@ -123,8 +124,9 @@ def clusters(
     their number. The size of a cluster is judged, and not how strong the effect is in it, for which
     peak_neg_log10_p stands beside it.
 
-    With --se-of voxel the p of a voxel is against its own noise, in the data and in the resamples
-    alike: clusters are then of voxels that the latents explain well.
+    The p of a voxel is against the noise that --noise-of names, in the data and in the resamples
+    alike: of voxel, clusters are of voxels that the latents explain well; of projection, p_fwe is
+    right for whether the variant changes the maps that the latents make, not for where it does.
 
     For people who are not related; where people lack the genotype the resamples take its mean.
 
@@ -151,7 +153,8 @@ def clusters(
     _check_dosages(g, found, left, dosages_path)
 
     # one scale for what is observed and what is resampled: whichever it is, the level is kept
-    variances = residual_squares(opened, se_of, model_path)  # (n_voxels,)
+    noise_of = known_noise(basis, noise_of)
+    variances = residual_squares(opened, noise_of)  # (n_voxels,)
     standardised = kernel.correlation_basis(
         basis.basis, variances, store.n_samples, store.n_covariates
     )
@@ -176,7 +179,7 @@ def clusters(
         {
             "axoloci": __version__,
             "n_bootstraps": n_bootstraps,
-            "se_of": se_of,
+            "noise_of": noise_of,
             "cluster_p": cluster_p,
             "connectivity": int(connectivity),
             "seed": seed,

@@ -18,9 +18,11 @@ from axoloci.io.nifti import write_nifti
 from axoloci.tasks.genetics import voxel_genetics as kernel
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
+    NOISE_OF,
     check_latents,
     check_untransformed,
     file_name,
+    known_noise,
 )
 from axoloci.tasks.genetics.covariance_file import read_covariance
 from axoloci.tasks.genetics.heritability import GeneticCovariance
@@ -68,6 +70,7 @@ def read_latents_covariance(
 @click.command("voxel-h2")
 @COVARIANCE
 @MODEL
+@NOISE_OF
 @click.option(
     "--if-possible",
     is_flag=True,
@@ -75,11 +78,15 @@ def read_latents_covariance(
     "delete the maps of an earlier run.",
 )
 @OUT
-def voxel_h2(covariance_path: Path, model_path: Path, if_possible: bool, out: Path) -> None:
+def voxel_h2(
+    covariance_path: Path, model_path: Path, noise_of: str, if_possible: bool, out: Path
+) -> None:
     """Map the SNP heritability of every voxel, out of the genetic covariance of the latents.
 
     OUT/voxel_h2.nii.gz and voxel_h2_se.nii.gz, the standard error by block jackknife. They are
-    estimates, which are below 0 here and there where the heritability is small.
+    estimates, which are below 0 here and there where the heritability is small: the genetic
+    variance of the maps that the latents make, over the variance that --noise-of names. Over that
+    of the voxel it is the part of its heritability that the latents hold.
     """
     if if_possible and not read_covariance(covariance_path).traits:
         log.warning("%s: holds no trait, so there is no map of heritability", covariance_path)
@@ -94,8 +101,11 @@ def voxel_h2(covariance_path: Path, model_path: Path, if_possible: bool, out: Pa
         covariance.phenotypic[:r, :r],
         covariance.leave_one_out[:, :r, :r],
     )
-    h2, se = kernel.voxel_heritability(of_latents, basis.basis)
-    about = {"n_blocks": len(covariance.leave_one_out), "median_h2": _median(h2)}
+    noise_of = known_noise(basis, noise_of)
+    own = basis.voxel_sd if noise_of == "voxel" else None
+    h2, se = kernel.voxel_heritability(of_latents, basis.basis, own)
+    n_blocks = len(covariance.leave_one_out)
+    about = {"n_blocks": n_blocks, "median_h2": _median(h2), "noise_of": noise_of}
     _write(out, "voxel_h2", (h2, se), basis, covariance_path, model_path, about)
 
 

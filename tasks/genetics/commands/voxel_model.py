@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from axoloci.io.bases import Basis, read_basis
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.genetics.commands.selection import columns_of, named_traits, transformed
-from axoloci.tasks.genetics.voxels import voxel_variances, with_left_out
+from axoloci.tasks.genetics.voxels import own_variances, voxel_variances
+
+log = logging.getLogger("axoloci")
 
 MODEL = click.option(
     "--model",
@@ -28,19 +31,21 @@ MODEL = click.option(
     help="Model of axoloci-encoder fit-linear whose latents the traits are, or what linearise "
     "made of an autoencoder: then the maps are those of a linearisation.",
 )
-SE_OF = click.option(
-    "--se-of",
-    type=click.Choice(["projection", "voxel"]),
-    default="projection",
-    help="Whose noise standard errors and p are of. projection: of the maps that the latents make, "
-    "which is exact, but where latents are few most noise of a voxel is not in these maps, and p "
-    "is far smaller than that of the voxel itself. voxel: of the voxel, with what the model leaves "
-    "out of it, as known from its training. Effects are those of the projection with both, so that "
-    "p with voxel is careful: only effects in voxels that the latents explain well are found.",
+NOISE_OF = click.option(
+    "--noise-of",
+    type=click.Choice(["voxel", "projection"]),
+    default="voxel",
+    show_default=True,
+    help="What effects are compared with; they are those on the maps that the latents make with "
+    "both. voxel: the variance of the voxel itself, that of the people in training, so that only "
+    "voxels that the latents explain well stand out. projection: that of the maps that the latents "
+    "make, which is exact, but where latents are few lacks most noise of a voxel: p is far smaller "
+    "than that of the voxel, heritability larger, and peaks may lie elsewhere. A model with as "
+    "many components as voxels leaves nothing out, and projection is taken.",
 )
 NOISE_OF_VOXEL = (
-    "the noise that the latents leave out of a voxel is that of the people in training, and taken "
-    "to be unrelated to the covariates"
+    "the variance of a voxel is that of the people in training, and what covariates explain of it "
+    "is not taken off: se is larger than that of the voxel's regression where they explain much"
 )
 
 
@@ -94,30 +99,27 @@ def open_voxel_store(sumstats: Path, model_path: Path, traits: str | None) -> Vo
     return VoxelStore(store, basis, columns, store.n_samples * correlation * sd * sd[:, None])
 
 
-def residual_squares(opened: VoxelStore, se_of: str, model_path: Path) -> NDArray[np.float64]:
-    """Residual sum of squares (n_voxels,) of the maps that the latents make, or of the voxels.
+def known_noise(basis: Basis, noise_of: str) -> str:
+    """Whose noise is taken: that of the projection where this leaves nothing out of a voxel."""
+    if len(basis.basis) == basis.n_voxels:
+        return "projection"
+    if noise_of == "projection":
+        log.info(
+            "what %d latents leave out of a voxel is not in its noise: p is smaller than that of "
+            "the voxel itself, heritability larger, and the strongest voxel may lie elsewhere; "
+            "--noise-of voxel has it in",
+            len(basis.basis),
+        )
+    return noise_of
 
-    Raises
-    ------
-    InputError
-        That of the voxels is wanted, and the model does not know it.
-    """
+
+def residual_squares(opened: VoxelStore, noise_of: str) -> NDArray[np.float64]:
+    """Residual sum of squares (n_voxels,) of the maps that the latents make, or of the voxels."""
     store, basis = opened.store, opened.basis
     variances = voxel_variances(opened.sums, basis.basis)
-    if se_of == "projection":
+    if noise_of == "projection":
         return variances
-    if basis.residual_sd is None:
-        cure = (
-            "a linearisation has none; choose --se-of projection"
-            if basis.linearised
-            else "fit it again with this version by axoloci-encoder fit-linear, or choose --se-of "
-            "projection"
-        )
-        raise InputError(
-            f"{model_path}: does not tell how much the latents leave out of a voxel (residual_sd), "
-            f"which --se-of voxel needs: {cure}"
-        )
-    return with_left_out(variances, basis.residual_sd, store.n_samples, store.n_covariates)
+    return own_variances(variances, basis.voxel_sd, store.n_samples, store.n_covariates)
 
 
 def check_latents(

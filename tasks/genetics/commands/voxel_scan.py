@@ -20,7 +20,8 @@ from axoloci.io.nifti import write_nifti
 from axoloci.tasks.genetics.commands.selection import SUMSTATS, traits_option
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
-    SE_OF,
+    NOISE_OF,
+    known_noise,
     open_voxel_store,
     residual_squares,
 )
@@ -55,7 +56,7 @@ _WORDS = ["chromosome", "variant_id", "effect_allele", "other_allele"]
 @SUMSTATS
 @MODEL
 @traits_option("that are the latents of the model, in their order; without it those of its names.")
-@SE_OF
+@NOISE_OF
 @click.option(
     "--p-threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -76,7 +77,7 @@ def voxel_scan(
     sumstats: Path,
     model_path: Path,
     traits: str | None,
-    se_of: str,
+    noise_of: str,
     p_threshold: float,
     max_pairs: int,
     out: Path,
@@ -96,7 +97,8 @@ def voxel_scan(
             f"{sumstats}: of a mixed model, whose latents have no common residuals to scan by; map "
             "the lead variants by axoloci-genetics voxels, or scan an association without --loco"
         )
-    variances = residual_squares(opened, se_of, model_path)  # (n_voxels,)
+    noise_of = known_noise(basis, noise_of)
+    variances = residual_squares(opened, noise_of)  # (n_voxels,)
     scan = VoxelScan(opened.sums, basis.basis, variances, p_threshold)
     grid = np.argwhere(basis.mask).astype(np.int32)  # (n_voxels, 3)
     count = np.zeros(basis.n_voxels, dtype=np.int32)
@@ -134,7 +136,7 @@ def voxel_scan(
         out / "voxel_scan.json",
         {
             "axoloci": __version__,
-            "se_of": se_of,
+            "noise_of": noise_of,
             "p_threshold": p_threshold,
             "n_voxels": basis.n_voxels,
             "n_tested": n_tested,

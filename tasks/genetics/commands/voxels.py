@@ -31,10 +31,11 @@ from axoloci.tasks.genetics.commands.variants import (
 )
 from axoloci.tasks.genetics.commands.voxel_model import (
     MODEL,
+    NOISE_OF,
     NOISE_OF_VOXEL,
-    SE_OF,
     VoxelStore,
     image_names,
+    known_noise,
     open_voxel_store,
     residual_squares,
 )
@@ -68,12 +69,12 @@ MORE_COVARIATES = "the chromosome was tested with more covariates than the resid
     help="Table of axoloci-genetics loci: the lead variant of each.",
 )
 @traits_option("that are the latents of the model, in their order; without it those of its names.")
-@SE_OF
+@NOISE_OF
 @click.option(
     "--atlas",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Image of labels in the maps' space, mm: the effects on the means of its regions are "
-    "tested too.",
+    help="Image of labels in the maps' space, mm: the effects on the means of its regions, in the "
+    "maps that the latents make, are tested too, always against the noise of these.",
 )
 @click.option(
     "--names",
@@ -90,7 +91,7 @@ def voxels(
     names: tuple[str, ...],
     loci_path: Path | None,
     traits: str | None,
-    se_of: str,
+    noise_of: str,
     atlas: Path | None,
     label_names: Path | None,
     out: Path,
@@ -100,22 +101,17 @@ def voxels(
     For each variant OUT/<variant>_beta.nii.gz, _se and _neg_log10_p, on the grid of the model, in
     units of the maps per effect allele, and .json, which says of whom they are and whether anything
     is approximate. index.tsv: where each is strongest, mm. regions.tsv, with --atlas: the same of
-    the means of regions. Of a principal components model with all components these are the
-    regressions of the voxels, else those of the maps that the model makes: what a few components
-    leave out of a voxel, most of its noise, is not in its standard error, unless --se-of voxel adds
-    it.
+    the means of regions, against the noise of the maps that the latents make. Of a model with as
+    many components as voxels these are the regressions of the voxels; else effects are those on the
+    maps that the model makes, and standard errors and p as --noise-of says.
     """
     if bool(names) == (loci_path is not None):
         raise click.UsageError("name variants by --variant, or give --loci")
     if label_names is not None and atlas is None:
         raise click.UsageError("--names are those of an --atlas, which is not given")
-    if se_of == "voxel" and atlas is not None:
-        raise click.UsageError(
-            "what the latents leave out of the mean of a region is not known, so that --atlas goes "
-            "with --se-of projection only"
-        )
     opened = open_voxel_store(sumstats, model_path, traits)
     basis = opened.basis
+    noise_of = known_noise(basis, noise_of)
     regions = None if atlas is None else _regions(atlas, label_names, basis)
     loci: Sequence[int | None]
     if loci_path is None:
@@ -124,8 +120,8 @@ def voxels(
     else:
         loci, wanted = read_leads(loci_path)
     found = read_variants(opened.store, wanted, opened.columns)
-    variances = residual_squares(opened, se_of, model_path)  # (n_voxels,)
-    inflation = _inflation(opened, variances) if se_of == "voxel" else None
+    variances = residual_squares(opened, noise_of)  # (n_voxels,)
+    inflation = _inflation(opened, variances) if noise_of == "voxel" else None
     model = {"model": model_path.name, "model_sha256": sha256(model_path)}
     prefixes = image_names(found.variants, ["" if locus is None else f"{locus}_" for locus in loci])
     index, of_regions = [], []
@@ -138,7 +134,7 @@ def voxels(
         for name, row in zip(MAPS, maps, strict=True):
             image = basis.volume(row.astype(np.float32))
             write_nifti(out / f"{prefix}_{name}.nii.gz", image, basis.affine)
-        about = _about(opened, variant, float(df[0]), se_of)
+        about = _about(opened, variant, float(df[0]), noise_of)
         write_json(out / f"{prefix}.json", {**about, **model, "sumstats": sumstats.name})
         peak = int(np.argmax(maps[2]))
         index.append(
@@ -151,6 +147,7 @@ def voxels(
                 "peak_beta": maps[0][peak],
                 "peak_se": maps[1][peak],
                 "peak_neg_log10_p": maps[2][peak],
+                "noise_of": noise_of,
                 "exact": "yes" if about["exact"] else "no",
                 "linearised": "yes" if basis.linearised else "no",
             }
@@ -176,12 +173,6 @@ def voxels(
             "delete them, or give this run a folder of its own",
             *(out, len(earlier), earlier[0]),
         )
-    if se_of == "projection":
-        log.info(
-            "they are effects on the %s: what these leave out of a voxel is not in its standard "
-            "error, so that p is smaller than that of the voxel itself; --se-of voxel adds it",
-            MAPS_OF[se_of].format(len(basis.latents)),
-        )
 
 
 INDEX_COLUMNS = [
@@ -195,6 +186,7 @@ INDEX_COLUMNS = [
     "peak_beta",
     "peak_se",
     "peak_neg_log10_p",
+    "noise_of",
     "exact",
     "linearised",
 ]
@@ -232,7 +224,7 @@ def _inflation(opened: VoxelStore, variances: NDArray[np.float64]) -> NDArray[np
     return np.divide(variances, of_map, out=np.ones_like(of_map), where=of_map > 0)
 
 
-def _about(opened: VoxelStore, variant: pd.Series, df: float, se_of: str) -> dict[str, Any]:
+def _about(opened: VoxelStore, variant: pd.Series, df: float, noise_of: str) -> dict[str, Any]:
     """What the maps of a variant are, and how far they are approximate."""
     store, basis = opened.store, opened.basis
     n = int(variant["n"])
@@ -243,10 +235,11 @@ def _about(opened: VoxelStore, variant: pd.Series, df: float, se_of: str) -> dic
             (MIXED_MODEL, store.of_mixed_model),
             (FEWER_PEOPLE, n < store.n_samples and not store.of_mixed_model),
             (MORE_COVARIATES, not same_covariates and not store.of_mixed_model),
-            (NOISE_OF_VOXEL, se_of == "voxel"),
+            (NOISE_OF_VOXEL, noise_of == "voxel"),
         )
         if holds
     ]
+    error = float(kernel.se_error(np.array([n]), store.n_samples)[0])
     return {
         "axoloci": __version__,
         **{name: str(variant[name]) for name in VARIANT_COLUMNS if name != "base_pair_location"},
@@ -257,11 +250,11 @@ def _about(opened: VoxelStore, variant: pd.Series, df: float, se_of: str) -> dic
         "df": df,
         "unit": f"{basis.unit} per effect allele",
         "n_latents": len(basis.latents),
-        "of": MAPS_OF[se_of].format(len(basis.latents)),
-        "se_of": se_of,
+        "of": MAPS_OF[noise_of].format(len(basis.latents)),
+        "noise_of": noise_of,
         "exact": not reasons,
         "approximate_because": reasons,
-        "relative_error_of_se": float(kernel.se_error(np.array([n]), store.n_samples)[0]),
+        "relative_error_of_se": error if noise_of == "projection" else None,
         "linearised": basis.linearised,
     }
 
