@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import logging
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,12 @@ FASTGWA = (
     "1\trs1\t100\tA\tG\t500\t0.3\t0.2\t0.1\t0.0455\n"
     "23\trs2\t100000\tAT\tA\t400\t0.6\t-0.3\t0.1\t0.0027\n"
 )
+SAIGE = (
+    "CHR\tPOS\tMarkerID\tAllele1\tAllele2\tAC_Allele2\tAF_Allele2\tMissingRate\tBETA\tSE\tTstat\t"
+    "var\tp.value\tN\n"
+    "1\t100\trs1\tG\tA\t300\t0.3\t0\t0.2\t0.1\t20\t100\t0.0455\t500\n"
+    "X\t100000\trs2\tA\tAT\t480\t0.6\t0\t-0.3\t0.1\t-30\t100\t0.0027\t400\n"
+)
 LDSC = "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t500\t2\nrs2\tC\tA\t400\t-3\nrs3\t\t\t\t\n"
 
 
@@ -54,7 +61,9 @@ def write(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "text", [SSF, PLINK2, REGENIE, FASTGWA], ids=["gwas-ssf", "plink2", "regenie", "fastgwa"]
+    "text",
+    [SSF, PLINK2, REGENIE, FASTGWA, SAIGE],
+    ids=["gwas-ssf", "plink2", "regenie", "fastgwa", "saige"],
 )
 def test_read_outside__each_format_by_hand(tmp_path: Path, text: str) -> None:
     table = read_outside(write(tmp_path / "t", text))
@@ -199,6 +208,30 @@ def test_read_outside__odds_ratios_become_logarithms(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["z"], np.log([0.2, 0.5]) / 0.1)
 
 
+def test_read_outside__an_odds_ratio_where_beta_is_missing(tmp_path: Path) -> None:
+    text = SSF.replace("p_value", "p_value\todds_ratio").replace("\trs1", "\tNA\trs1")
+    text = text.replace("-0.3\t0.1\t0.6\t0.0027", f"NA\t0.1\t0.6\t0.0027\t{np.exp(-0.3)}")
+    assert read_outside(write(tmp_path / "t", text))["beta"].tolist() == [0.2, pytest.approx(-0.3)]
+
+
+def test_read_outside__p_where_its_logarithm_is_missing(tmp_path: Path) -> None:
+    text = SSF.replace("p_value", "p_value\tneg_log_10_p_value").replace("0.0455", "NA\t1.342")
+    table = read_outside(write(tmp_path / "t", text.replace("0.0027", "0.0027\tNA")))
+    assert table["neg_log10_p"].tolist() == [1.342, pytest.approx(-np.log10(0.0027))]
+
+
+@pytest.mark.parametrize("text", [SSF, PLINK2, FASTGWA, SAIGE])
+def test_read_outside__a_missing_p_is_no_result(tmp_path: Path, text: str) -> None:
+    """The program withheld it; without a column of p it is computed."""
+    table = read_outside(write(tmp_path / "t", text.replace("0.0027", "NA")))
+    assert table["beta"].tolist() == [0.2]
+    renamed = re.sub("\t(p_value|P|p.value)\\b", "\tno_p", text)
+    table = read_outside(write(tmp_path / "t", renamed))
+    np.testing.assert_allclose(table["neg_log10_p"], -np.log10(2 * norm.sf([2, 3])))
+    with pytest.raises(InputError, match="leave out a column of p that is empty"):
+        read_outside(write(tmp_path / "t", text.replace("0.0027", "NA").replace("0.0455", "NA")))
+
+
 def test_read_outside__zero_p_is_computed_or_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -252,28 +285,54 @@ def test_read_outside__all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(error.value.problems) == 2
 
 
-def with_p(beta: NDArray, se: float, p: NDArray) -> str:
+def with_p(beta: NDArray, se: NDArray | float, p: NDArray) -> str:
     """GWAS-SSF of one variant a row."""
     header = "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\t"
-    values = enumerate(zip(beta, p, strict=True), start=1)
-    rows = (f"1\t{k}\tA\tG\t{b:.4g}\t{se}\t{own:.3g}\n" for k, (b, own) in values)
+    values = enumerate(zip(beta, np.broadcast_to(se, len(beta)), p, strict=True), start=1)
+    rows = (f"1\t{k}\tA\tG\t{b:.4g}\t{s:.4g}\t{own:.3g}\n" for k, (b, s, own) in values)
     return header + "p_value\n" + "".join(rows)
 
 
-def test_read_outside__p_that_contradicts_the_effect(tmp_path: Path) -> None:
+SPREADS = pytest.mark.parametrize("spread", [1, 5], ids=["null", "associated"])
+
+
+@SPREADS
+def test_read_outside__p_of_other_laws_and_corrections(tmp_path: Path, spread: float) -> None:
     rng = np.random.default_rng(0)
-    t = rng.standard_t(30, 400)
-    p = 2 * student_t.sf(np.abs(t), 30)  # of few people, which is no contradiction
-    assert len(read_outside(write(tmp_path / "t", with_p(0.1 * t, 0.1, p)))) == 400
-    few = np.where(np.arange(400) % 40 == 0, 1e-9, p)  # as of another test of some variants
-    assert len(read_outside(write(tmp_path / "t", with_p(0.1 * t, 0.1, few)))) == 400
-    told = "t: rows 2, 3, 4 and 397 more: p is not that .* in 400 of 400 rows .* an odds ratio"
-    with pytest.raises(InputError, match=told):
-        read_outside(write(tmp_path / "t", with_p(np.exp(0.1 * t), 0.1, p)))
-    with pytest.raises(InputError, match="columns are likely mislabelled"):  # p of another trait
-        read_outside(write(tmp_path / "t", with_p(0.1 * t, 0.1, rng.permuted(p))))
-    with pytest.raises(InputError, match="columns are likely mislabelled"):  # a deviation, not se
-        read_outside(write(tmp_path / "t", with_p(0.1 * t, 2, p)))
+    t = rng.normal(0, spread, 400)
+    p = 2 * norm.sf(np.abs(t))
+    se = rng.uniform(0.002, 0.01, 400)
+    none_in_bulk = np.copysign(12 + np.abs(t), t)
+    right = {
+        "few people": (0.1 * t, 0.1, 2 * student_t.sf(np.abs(t), 10)),
+        "only hits of few people": (none_in_bulk, 1, 2 * student_t.sf(np.abs(none_in_bulk), 50)),
+        "a floor": (np.where(np.arange(400) < 80, 40, t), 1, np.maximum(p, 1e-16)),
+        "genomic control": (0.1 * t, 0.1, 2 * norm.sf(np.abs(t) / np.sqrt(2.5))),
+        "three decimals": (t * se, se.round(3), p),
+        "another test of some": (0.1 * t, 0.1, np.where(np.arange(400) % 10 == 0, 1e-9, p)),
+    }
+    for name, columns in right.items():
+        assert len(read_outside(write(tmp_path / name, with_p(*columns)))) == 400
+
+
+@SPREADS
+def test_read_outside__p_that_contradicts_the_effect(tmp_path: Path, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    t = rng.normal(0, spread, 400)
+    p = np.maximum(2 * norm.sf(np.abs(t)), 1e-300)
+    told = "p is not that .* rows compared .* an odds ratio, .* leave out the column of p"
+    wrong = {
+        "odds ratios": (np.exp(0.1 * t), 0.1, p),
+        "odds ratios of rising alleles": (np.exp(0.1 * np.abs(t)), 0.1, p),
+        "p of another trait": (0.1 * t, 0.1, rng.permuted(p)),
+        "effects of another trait": (rng.permuted(t), 1, p),
+        "a deviation for se": (0.1 * t, 2, p),
+        "effect and se exchanged": (np.full(400, 0.1), np.abs(0.1 * t), p),
+        "p of one side": (t, 1, np.maximum(norm.sf(t), 1e-300)),
+    }
+    for name, columns in wrong.items():
+        with pytest.raises(InputError, match=told):
+            read_outside(write(tmp_path / name, with_p(*columns)))
 
 
 def test_read_outside__a_variant_that_occurs_twice(tmp_path: Path) -> None:
@@ -305,6 +364,11 @@ def test_read_outside__other_columns_are_told_what_is_needed(tmp_path: Path) -> 
     )
     with pytest.raises(InputError, match=told):
         read_outside(write(tmp_path / "t", metal))
+    either = "SNP CHR BP Allele1 Allele2 BETA SE p.value\n"  # of which is not told
+    told = "having seen which of Allele1 and Allele2 the effect is of, that to effect_allele and"
+    with pytest.raises(InputError, match=rf"p\.value to p_value, and, {told}") as error:
+        read_outside(write(tmp_path / "t", either))
+    assert "Allele1 to" not in str(error.value)
     with pytest.raises(InputError, match=r"fastGWA without an effect .* BETA, and SE or P"):
         read_outside(write(tmp_path / "t", FASTGWA.replace("BETA", "B")))
     with pytest.raises(InputError, match="run it without --no-split"):
