@@ -7,6 +7,7 @@ tell the strand, but the frequency does where it is clearly below or above one h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -19,15 +20,21 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError
 from axoloci.io.genotype_files import canonical_chromosome
 
+log = logging.getLogger("axoloci")
+
 CLEAR_FREQUENCY = 0.42
 """Palindromic alleles are told apart where the rarer one has at most this frequency in both."""
 MOST_MOVED = 0.01
 """Share of the variants at another position under the same id, above which builds differ."""
 FEWEST_FREQUENCIES = 50
 """Matched variants by which frequencies of two tables are compared."""
-TURNED_CORRELATION = -0.5
-"""Correlation of the frequencies below which one table's are those of the other allele; people of
-any two ancestries have positive ones, and frequencies that have nothing in common about 0."""
+FEWEST_REGIONS = 20
+"""Regions of `REGION` in which these must lie for a refusal. Between ancestries the variants of one
+haplotype, even an inversion of some Mb, may all be more frequent together, and look turned."""
+REGION = 1e6
+"""bp; about as far as linkage reaches in most of the genome."""
+CLOSE_FREQUENCIES = 0.1
+"""Mean difference below which frequencies of two tables are of the same people or like ones."""
 COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 """Of each base, the one on the other strand."""
 
@@ -112,9 +119,9 @@ def harmonise(
     ------
     InputError
         Of the variants, more than one and more than `MOST_MOVED` have another position in the
-        other table under the same id: the tables are of different genome builds. Or the frequencies
-        of the same alleles fall in one table where they rise in the other: those of one table are
-        of the other allele.
+        other table under the same id: the tables are of different genome builds. Or one minus the
+        frequencies of one table are close to those of the other, these themselves are not, and this
+        in many regions: those of one table are of the other allele. In few it is only logged.
 
     References
     ----------
@@ -298,22 +305,40 @@ def _check_frequencies(
     sign: NDArray[np.float64],
     names: tuple[str, str],
 ) -> None:
-    """Refuse frequencies of the other allele in one of two tables of the same variants."""
+    """Refuse frequencies of the other allele in one of two tables; in few regions only warn."""
     f, f_2 = (table["effect_allele_frequency"].to_numpy(np.float64) for table in (first, second))
     palindromic = first["effect_allele"].map(COMPLEMENT) == first["other_allele"]
     # of palindromic alleles the sign itself is by the frequency
     known = np.isfinite(f) & np.isfinite(f_2) & ~palindromic.to_numpy()
-    f, f_2 = f[known], np.where(sign < 0, 1 - f_2, f_2)[known]
-    if len(f) < FEWEST_FREQUENCIES or not (np.ptp(f) > 0 and np.ptp(f_2) > 0):
+    if known.sum() < FEWEST_FREQUENCIES:
         return
-    correlation = float(np.corrcoef(f, f_2)[0, 1])
-    if correlation < TURNED_CORRELATION:
-        raise InputError(
-            f"effect_allele_frequency of {names[1]} looks like that of the other allele: with that "
-            f"of {names[0]} it has the correlation {correlation:.2f} over {len(f):,} variants of "
-            "the same alleles; in the table that is wrong, which may be the other one, write 1 "
-            "minus the frequency, or exchange the alleles if its effects are of the other one too"
-        )
+    f_2 = np.where(sign < 0, 1 - f_2, f_2)
+    placed = first if first["base_pair_location"].notna().any() else second
+    variants = pd.DataFrame(
+        {
+            "chromosome": placed["chromosome"].to_numpy(),
+            "region": placed["base_pair_location"].to_numpy(np.float64) // REGION,
+            "as_given": np.abs(f - f_2),
+            "turned": np.abs(f - (1 - f_2)),
+        }
+    )[known]
+    # each region once, for its variants are more or less frequent together
+    regions = variants.groupby(["chromosome", "region"], dropna=False).mean()  # (n_regions, 2)
+    as_given, turned = regions.mean()
+    if turned >= min(CLOSE_FREQUENCIES, as_given / 2):
+        return
+    looks = (
+        f"effect_allele_frequency of {names[1]} looks like that of the other allele: from that of "
+        f"{names[0]} it differs by {as_given:.2f} on average, one minus it by {turned:.2f}, over "
+        f"{len(variants):,} variants of the same alleles in {len(regions):,} regions of 1 Mb"
+    )
+    if len(regions) < FEWEST_REGIONS:
+        log.warning("%s; people of another ancestry can do that in so few", looks)
+        return
+    raise InputError(
+        f"{looks}; in the table that is wrong, which may be the other one, write 1 minus the "
+        "frequency, or exchange the alleles if its effects are of the other one too"
+    )
 
 
 def _kinds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,8 @@ def test_harmonise__another_build_is_refused_with_the_number() -> None:
 def test_harmonise__frequencies_of_the_other_allele_are_refused() -> None:
     rng = np.random.default_rng(0)
     f = rng.uniform(0.05, 0.95, 60)
-    first = table(*(("1", 1 + k, "A", "G", own) for k, own in enumerate(f)))
-    drifted = np.clip(f + rng.normal(0, 0.2, 60), 0, 1)  # as of another ancestry
+    first = table(*((str(1 + k % 2), 10**6 * k, "A", "G", own) for k, own in enumerate(f, 1)))
+    drifted = np.clip(f + rng.normal(0, 0.08, 60), 0, 1)  # as of another country
     second = first.assign(effect_allele_frequency=drifted)
     swapped = second.rename(
         columns={"effect_allele": "other_allele", "other_allele": "effect_allele"}
@@ -148,11 +149,31 @@ def test_harmonise__frequencies_of_the_other_allele_are_refused() -> None:
     for right in (second, swapped):
         wrong = right.assign(effect_allele_frequency=1 - right["effect_allele_frequency"])
         assert len(harmonise(first, right).first) == 60
-        with pytest.raises(InputError, match=r"frequency of b looks like .* of a it .* over 60 va"):
+        told = "frequency of b looks like .* of a it .* over 60 variants .* in 60 regions of 1 Mb"
+        with pytest.raises(InputError, match=told):
             harmonise(first, wrong, names=("a", "b"))
         assert len(harmonise(first, wrong.iloc[:49]).first) == 49  # too few to tell
     unrelated = first.assign(effect_allele_frequency=rng.uniform(0.05, 0.95, 60))
     assert len(harmonise(first, unrelated).first) == 60
+
+
+def test_harmonise__a_haplotype_of_another_ancestry_is_not_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Frequencies of 5 Mb in linkage that are 1 minus those of the first, as of an inversion."""
+    rng = np.random.default_rng(0)
+    linked = rng.choice([0.25, 0.75], 500)  # of one haplotype or the other
+    first = table(*(("8", 10**4 * k, "A", "G", f) for k, f in enumerate(linked, 1)))
+    second = first.assign(effect_allele_frequency=1 - linked)
+    with caplog.at_level(logging.WARNING, logger="axoloci"):
+        assert len(harmonise(first, second, names=("a", "b")).first) == 500
+    assert "frequency of b looks like" in caplog.text
+    assert "in 6 regions of 1 Mb; people of another ancestry can do that" in caplog.text
+    caplog.clear()
+    around = rng.uniform(0.05, 0.95, 30)  # elsewhere the frequencies agree
+    more = table(*(("8", 10**6 * k, "A", "G", f) for k, f in enumerate(around, 20)))
+    assert len(harmonise(pd.concat([first, more]), pd.concat([second, more])).first) == 530
+    assert not caplog.text
 
 
 def test_harmonise__finds_what_was_planted() -> None:

@@ -69,7 +69,7 @@ PAIR = (
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     help="Summary statistics of a trait of another study as text (GWAS-SSF, plink2, REGENIE, "
-    "fastGWA, LDSC), named by the file up to its first dot. Can be given several times.",
+    "fastGWA, SAIGE, LDSC), named by the file up to its first dot. Can be given several times.",
 )
 @click.option(
     "--n",

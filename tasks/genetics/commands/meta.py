@@ -55,7 +55,7 @@ _TEXT_NAMES = {"se": "standard_error", "neg_log10_p": "neg_log_10_p_value"}  # a
     required=True,
     type=click.Path(exists=True, path_type=Path),
     help="Folder of a study's summary statistics, or text of one trait (GWAS-SSF, plink2, REGENIE, "
-    "fastGWA; plain, .gz or .bz2). Once for each study.",
+    "fastGWA, SAIGE; plain, .gz or .bz2). Once for each study.",
 )
 @traits_option(
     "that are combined; without it all that the folders share. Beside a text it is one trait, that "
