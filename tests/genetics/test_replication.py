@@ -145,7 +145,9 @@ FREQUENCY = np.array([0.2, 0.3, 0.2, 0.46, 0.1, 0.3])
 BETA = np.array([1.0, 2, -2, 2, 1, 2])
 
 
-def write_store(path: Path, variants: pd.DataFrame, beta: NDArray, frequency: NDArray) -> None:
+def write_store(
+    path: Path, variants: pd.DataFrame, beta: NDArray, frequency: NDArray, correlation: float = 0
+) -> None:
     """A store of two traits, height and weight, of 200 people; the second has no effects."""
     parts = plan_parts(variants["chromosome"], 2)
     writer = SumstatsWriter(path, {"test": 1}, parts)
@@ -158,7 +160,8 @@ def write_store(path: Path, variants: pd.DataFrame, beta: NDArray, frequency: ND
         traits = ["height", "weight"]
         writer.write(part, own, traits, frequency[rows], n, values[rows], se, n_covariates=1)
     people = [f"i{i}" for i in range(200)]
-    writer.finish(traits, people, np.eye(2), np.ones(2), {"n_covariates": 1})
+    between = np.array([[1, correlation], [correlation, 1]])
+    writer.finish(traits, people, between, np.ones(2), {"n_covariates": 1})
 
 
 @pytest.fixture
@@ -252,6 +255,72 @@ def test_replicate__warns_of_loci_of_another_run(
     assert "rs4 has" in caplog.text
     assert run(folder, "first", "second").exit_code == 0  # of both traits, so that all differ
     assert "−log10 p of 6 of 6 leads" in caplog.text
+
+
+def test_replicate__without_a_joint_test_does_not_compare_the_loci(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Traits so alike that the joint test refuses them; the replication does without it."""
+    write_store(folder / "alike", LEADS, BETA, FREQUENCY, correlation=1 - 1e-11)
+    result = run(folder, "alike", "second")
+    assert result.exit_code == 0, result.output
+    assert "another run" not in caplog.text
+    run(folder, "first", "second")
+    assert "another run" in caplog.text
+
+
+def test_replicate__compares_no_signal_that_is_given_others(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """rs3 and rs4 lie nearby: of the first lead of each p is that of the stronger alone."""
+    p = -np.log10(2 * stats.t.sf(np.abs(BETA) / 0.3, 198))
+    leads = LEADS.assign(locus=range(1, 7), round=[1, 0, 0, 0, 0, 1], neg_log10_p=p)
+    leads.loc[[0, 3, 5], "neg_log10_p"] = 3.0, p[3] - 4, 90.0
+    leads.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    assert run(folder, "first", "second", "--traits", "height").exit_code == 0
+    assert "another run" not in caplog.text
+    leads.loc[1, "neg_log10_p"] *= 1.1
+    leads.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    assert run(folder, "first", "second", "--traits", "height").exit_code == 0
+    assert "−log10 p of 1 of 6 leads" in caplog.text
+    assert "rs2 has" in caplog.text
+
+
+def test_replicate__says_that_a_strand_is_unclear(folder: Path) -> None:
+    """rs1 is A/G: at a site of several alleles T/C may be it; A/T is not."""
+    flipped = LEADS.iloc[[0, 0]].assign(variant_id=["a", "b"], effect_allele="T")
+    for others, why in ((["C", "G"], "strand unclear"), (["A", "G"], "other alleles")):
+        write_store(folder / why, flipped.assign(other_allele=others), BETA[:2], FREQUENCY[:2])
+        assert run(folder, "first", why, "--traits", "height").exit_code == 0
+        table = pd.read_csv(folder / "out.tsv", sep="\t", keep_default_na=False)
+        assert table["why_absent"][0] == why
+
+
+@pytest.mark.parametrize("text_format", [None, "ldsc"])
+def test_replicate__a_variant_of_two_rows_has_one_answer(
+    folder: Path, text_format: str | None
+) -> None:
+    """Also with its alleles the other way round; by place, and in a text without one by id."""
+    second = "second"
+    if text_format:
+        write_sumstats_text(
+            folder / "second.gz", read_sumstats(folder / second).trait("height"), text_format
+        )
+        second = "second.gz"
+    assert run(folder, "first", second, "--traits", "height").exit_code == 0
+    once = pd.read_csv(folder / "out.tsv", sep="\t", keep_default_na=False)
+    alleles = {"effect_allele": "other_allele", "other_allele": "effect_allele"}
+    twice = pd.concat([LEADS, LEADS, LEADS.rename(columns=alleles)])
+    twice.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    result = run(folder, "first", second, "--traits", "height")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(folder / "out.tsv", sep="\t", keep_default_na=False)
+    assert (once["why_absent"] == "n/a").sum() == 4
+    for name in ("why_absent", "n", "r"):
+        assert table[name].tolist() == once[name].tolist() * 3
+    turned = pd.to_numeric(table["effect_allele_frequency"], errors="coerce")[12:18]
+    straight = pd.to_numeric(once["effect_allele_frequency"], errors="coerce")
+    np.testing.assert_allclose(turned, 1 - straight, rtol=1e-5)
 
 
 def test_replicate__takes_na_as_the_id_of_a_lead(folder: Path) -> None:

@@ -31,7 +31,7 @@ from axoloci.tasks.genetics.commands.selection import (
     traits_option,
     warn_of_shared_people,
 )
-from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Match, harmonise
+from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, COMPLEMENT, Match, harmonise
 
 log = logging.getLogger("axoloci")
 
@@ -40,6 +40,7 @@ SAME_P = 0.01
 """How far −log10 p of a lead may be from that of the discovery, absolutely and as a share of it."""
 NOT_THERE = "not there"
 OTHER_ALLELES = "other alleles"
+STRAND_UNCLEAR = "strand unclear"
 PALINDROMIC = "palindromic"
 NOT_TESTED = "not tested"
 REPLICATION_COLUMNS = {
@@ -53,8 +54,9 @@ REPLICATION_COLUMNS = {
     "neg_log10_p": "−log10 of the one-sided p of r.",
     "replicated": "yes, no; n/a where not tested.",
     "why_absent": f"Why it was not tested: '{NOT_THERE}' (no such variant); '{OTHER_ALLELES}' "
-    f"(alleles do not match); '{PALINDROMIC}' (A/T or C/G, and the frequencies do not tell the "
-    f"strand); '{NOT_TESTED}' (there, without a result of the traits). n/a where it was.",
+    f"(alleles do not match); '{STRAND_UNCLEAR}' (they match on the other strand, which is not "
+    f"tried at a site of several alleles); '{PALINDROMIC}' (A/T or C/G, and the frequencies do not "
+    f"tell the strand); '{NOT_TESTED}' (there, without a result of the traits). n/a where it was.",
 }
 
 
@@ -71,7 +73,7 @@ REPLICATION_COLUMNS = {
     required=True,
     type=click.Path(exists=True, path_type=Path),
     help="Folder of the discovery's summary statistics, or text of one trait (GWAS-SSF, plink2, "
-    "REGENIE or LDSC).",
+    "REGENIE, fastGWA or LDSC).",
 )
 @click.option(
     "--replication",
@@ -120,11 +122,14 @@ def replicate(
     """Test each lead variant in other people, by the combination of traits that it changed.
 
     The test is one-sided: an effect in the other direction does not replicate. Variants are matched
-    by chromosome, position and alleles, on either strand; where effect and other allele are
-    swapped, so is the sign. Texts hold one trait, which is tested by itself.
+    by chromosome, position and alleles, on either strand (not at sites of several alleles); where
+    effect and other allele are swapped, so is the sign. Texts hold one trait, which is tested by
+    itself.
 
     The p of the leads are computed again from the folder of the discovery: where those of the table
-    are others, it is of another run or of other traits, and you are warned.
+    are others, it is of another run or of other traits, and you are warned. Of the signals of
+    axoloci-gwas condition, whose p are given those before them, only the strongest lead of each
+    chromosome is compared.
     """
     leads = _read_leads(loci_path)
     first, second = _open(discovery), _open(replication)
@@ -281,18 +286,45 @@ def _find(
     else:
         near, r = _near_in_text(study, leads, ids)
         n_samples = int(np.nan_to_num(study.table["n"].max()))
-    found = harmonise(leads, near, clear_frequency, ("the loci", str(study.path)))
+    # a variant of two loci is looked up once: a second row looks like a site of several alleles
+    distinct, own, turn = _distinct(leads, by_id=bool(near["base_pair_location"].isna().all()))
+    found = harmonise(distinct, near, clear_frequency, ("the loci", str(study.path)))
     i, j = found.first, found.second
-    of_leads = np.full((len(leads), r.shape[1]), np.nan)
+    of_leads = np.full((len(distinct), r.shape[1]), np.nan)
     of_leads[i] = found.sign[:, None] * r[j]
-    numbers = np.full((3, len(leads)), np.nan)
+    numbers = np.full((3, len(distinct)), np.nan)
     numbers[:, i] = near[["df", "n", "effect_allele_frequency"]].to_numpy(np.float64)[j].T
-    df, n, frequency = numbers
-    frequency[i] = np.where(found.sign > 0, frequency[i], 1 - frequency[i])
-    why = np.full(len(leads), "", dtype=object)
-    for row in np.setdiff1d(np.arange(len(leads)), i):
-        why[row] = _why_unmatched(leads.iloc[[row]], near, clear_frequency)
-    return _Found(of_leads, df, n, frequency, n_samples, why.astype(str))
+    numbers[2, i] = np.where(found.sign > 0, numbers[2, i], 1 - numbers[2, i])
+    why = np.full(len(distinct), "", dtype=object)
+    for row in np.setdiff1d(np.arange(len(distinct)), i):
+        why[row] = _why_unmatched(distinct.iloc[[row]], near, clear_frequency)
+    df, n, frequency = numbers[:, own]  # (n_leads,) each
+    frequency = np.where(turn > 0, frequency, 1 - frequency)
+    return _Found(turn[:, None] * of_leads[own], df, n, frequency, n_samples, why[own].astype(str))
+
+
+def _distinct(
+    leads: pd.DataFrame, *, by_id: bool
+) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float64]]:
+    """Leads without those that are there already, whichever allele is the effect allele.
+
+    Returns
+    -------
+    (distinct, own, turn)
+        Their rows; of each lead its row among these, (n_leads,), and −1 where that one's alleles
+        are in the other order, else 1, (n_leads,).
+    """
+    alleles = leads[["effect_allele", "other_allele"]].to_numpy(dtype=str)  # (n_leads, 2)
+    names = (
+        [leads["variant_id"]]
+        if by_id
+        else [leads["chromosome"].map(canonical_chromosome), leads["base_pair_location"]]
+    )
+    of_variant = pd.MultiIndex.from_arrays([*names, *np.sort(alleles, axis=1).T])
+    own, _ = pd.factorize(of_variant)  # numbered as they appear
+    rows = np.unique(own, return_index=True)[1]
+    turn = np.where(alleles[:, 0] == alleles[rows[own], 0], 1.0, -1.0)
+    return leads.iloc[rows], own, turn
 
 
 def _why_unmatched(lead: pd.DataFrame, near: pd.DataFrame, clear_frequency: float | None) -> str:
@@ -300,7 +332,12 @@ def _why_unmatched(lead: pd.DataFrame, near: pd.DataFrame, clear_frequency: floa
     match = harmonise(lead, near, clear_frequency).match
     if (match == Match.AMBIGUOUS).any():
         return PALINDROMIC
-    return NOT_THERE if (match == Match.ABSENT).all() else OTHER_ALLELES
+    if (match == Match.ABSENT).all():
+        return NOT_THERE
+    alleles = ["effect_allele", "other_allele"]
+    other_strand = lead.assign(**{name: lead[name].map(COMPLEMENT) for name in alleles})
+    of_letters = harmonise(other_strand, near, None).match
+    return STRAND_UNCLEAR if (of_letters < Match.AMBIGUOUS).any() else OTHER_ALLELES
 
 
 def _warn_of_another_run(
@@ -308,8 +345,9 @@ def _warn_of_another_run(
 ) -> None:
     """Warn where the joint p of leads in the discovery are not those of the table of loci.
 
-    Leads without a p in the table, and traits that some people lack, which have no joint test, are
-    not looked at.
+    Not looked at are leads without a p in the table, those that may be given others
+    (`_given_others`), and traits that have no joint test: some people lack them, they are linearly
+    dependent, or too many for the people.
     """
     if set(names) & set(store.info.get("traits_with_missing", [])):
         return
@@ -321,12 +359,16 @@ def _warn_of_another_run(
         r, df = found.r[rows], np.repeat(found.df[rows, None], len(names), axis=1)
         t = r * np.sqrt(df / np.maximum(1 - r * r, 1e-300))  # (rows, n_traits)
         chromosome = _own_name(store, name)
-        again[rows] = test(
-            *(t, np.ones_like(t), df, df_of_everybody(store, chromosome)),
-            whiten_traits(_law(store, names, name)[0], names),
-        ).neg_log10_p
+        try:
+            again[rows] = test(
+                *(t, np.ones_like(t), df, df_of_everybody(store, chromosome)),
+                whiten_traits(_law(store, names, name)[0], names),
+            ).neg_log10_p
+        except InputError:  # that the replication itself does not need
+            return
     told = leads["neg_log10_p"].to_numpy(dtype=np.float64)
     other = np.abs(again - told) > SAME_P + SAME_P * np.abs(told)  # False of NaN
+    other &= ~_given_others(leads)
     if other.any():
         row = int(np.argmax(other))
         log.warning(
@@ -336,6 +378,19 @@ def _warn_of_another_run(
             *(loci_path, int(other.sum()), len(leads), store.path, len(names)),
             *(leads["variant_id"].iloc[row], told[row], again[row]),
         )
+
+
+def _given_others(leads: pd.DataFrame) -> NDArray[np.bool_]:
+    """Leads, (n_leads,), whose p may be given other leads: of loci none.
+
+    Of a table of signals a later round is, and so may be the first of a locus by a stronger one
+    nearby; the strongest first one of a chromosome is not.
+    """
+    if "round" not in leads:
+        return np.zeros(len(leads), dtype=bool)
+    first = leads["neg_log10_p"].where(pd.to_numeric(leads["round"], errors="coerce") == 0)
+    strongest = first.groupby(leads["chromosome"]).transform("max")
+    return np.asarray(first != strongest)  # True of NaN
 
 
 def _is_near(variants: pd.DataFrame, leads: pd.DataFrame, ids: pd.Series) -> NDArray[np.bool_]:
