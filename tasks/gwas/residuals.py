@@ -10,24 +10,22 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from axoloci.errors import InputError, nearest
+from axoloci.errors import InputError
 from axoloci.io.files import check_outputs
 from axoloci.io.genotypes import MISSING, Genotypes
 from axoloci.io.loci import read_loci
-from axoloci.io.residuals import write_residuals
-from axoloci.io.variants import VARIANT_COLUMNS
+from axoloci.io.residuals import read_residuals, write_residuals
+from axoloci.io.variants import VARIANT_COLUMNS, meant_id
 from axoloci.tasks.gwas.engine import analysis_of, default_threads, design_of
 from axoloci.tasks.gwas.inputs import AnalysisInputs, prepare
 from axoloci.tasks.gwas.options import FILE, analysis_inputs
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 
 log = logging.getLogger("axoloci")
-
-MOST_ALIKE = 1000  # ids that a misspelt one is compared with
-LEAST_ALIKE = 3  # letters that they begin with alike
 
 
 def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -81,7 +79,8 @@ def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np
     type=click.Path(path_type=Path),
     default="dosages.parquet",
     help="Likewise of the variants of --variant and --loci, in copies of the effect allele; the "
-    "mean stands for a missing genotype. Written with one of these options alone.",
+    "mean stands for a missing genotype. Written with one of these options alone; without them "
+    "that of an earlier run is deleted.",
 )
 @click.option(
     "--threads",
@@ -131,6 +130,8 @@ def residuals(
     ids = variants["variant_id"].tolist()
     if asked:
         write_residuals(dosages, "dosages", study.people, ids, left, {**about, "variants": rows})
+    else:
+        _delete_earlier(dosages)
     write_residuals(out, "traits", study.people, names, adjusted, about)
     log.info(
         "%s: residuals of %d traits and %d variants of %d people, %d covariates with the "
@@ -145,6 +146,21 @@ def residuals(
     )
 
 
+def _delete_earlier(dosages: Path) -> None:
+    """Delete the dosages of an earlier run, of other people perhaps; of no variants there are none.
+
+    Any other file is left: it may be of the user, who has not asked for one of this name.
+    """
+    if not dosages.is_file():
+        return
+    try:
+        read_residuals(dosages, "dosages")
+    except InputError:
+        return
+    dosages.unlink()
+    log.warning("%s: deleted; it was of an earlier run, and no variant is asked for now", dosages)
+
+
 def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -> NDArray[np.int64]:
     """Rows of the genotypes that are named by id or lead a locus, in the order of the genotypes.
 
@@ -157,10 +173,9 @@ def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -
     of_id = variants["variant_id"]
     absent = [name for name in ids if name not in set(of_id)]
     if absent:
-        alike = of_id[of_id.str.startswith(absent[0][:LEAST_ALIKE])].iloc[:MOST_ALIKE]
-        meant = f"its ids look like {', '.join(of_id.iloc[:3])}"
-        if len(alike):
-            meant = nearest(absent[0], alike)
+        meant = meant_id(
+            absent[0], pa.chunked_array([pa.array(of_id.to_numpy(object), pa.large_string())])
+        )
         raise InputError(f"{source.path}: no variant {', '.join(absent)}; {meant}")
     chosen = of_id.isin(ids).to_numpy()
     if loci is not None:

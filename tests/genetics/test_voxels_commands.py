@@ -246,11 +246,9 @@ def test_voxels__takes_variants_by_place_and_leads_of_loci(study: Path, tmp_path
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("rs400", "no variant 'rs400'; did you mean 'rs40'?"),
-        (
-            "1-1044",
-            "ids of this store look like 'rs0', 'rs1', 'rs2': name the variant by its place",
-        ),
+        ("rs400", "by place (CHROM:POS, such as 7:117559590); did you mean 'rs40'?"),
+        ("1-1044", "no variant '1-1044', by id or by place (CHROM:POS, such as"),
+        ("1-1044", "its ids look like 'rs0', 'rs1', 'rs2'"),
         ("2:1044:A:G", "no variant '2:1044:A:G'; nearest: rs44 (2:1044:A:C), rs43"),
         ("2:5000", "nearest: rs59 (2:1059:A:C), rs58"),
         ("5:1044", "it has no chromosome '5'"),

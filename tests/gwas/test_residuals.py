@@ -97,6 +97,21 @@ def test_residuals__of_traits_are_those_of_least_squares(
     assert read_residuals(tmp_path / "d.parquet", "dosages").left.shape == (N - 1, 0)
 
 
+def test_residuals__without_variants_delete_the_dosages_of_an_earlier_run(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dosages, other = tmp_path / "d.parquet", tmp_path / "other.parquet"
+    files = ("--out", tmp_path / "r.parquet", "--dosages", dosages)
+    gwas("residuals", *inputs(folder), "--variant", "rs2", *files)
+    assert dosages.exists()
+    gwas("residuals", *inputs(folder), *files)
+    assert not dosages.exists()
+    assert f"{dosages}: deleted; it was of an earlier run" in caplog.text
+    pd.DataFrame({"mine": [1.0]}).to_parquet(other)  # of the user
+    gwas("residuals", *inputs(folder), *files[:2], "--dosages", other)
+    assert other.exists()
+
+
 def test_residuals__are_of_the_ranks_that_associate_tests(folder: Path, tmp_path: Path) -> None:
     chosen = inputs(folder, "--rank-normal", "values", "--trait", "a", "--model", "site")
     files = ("--out", tmp_path / "r.parquet", "--dosages", tmp_path / "d.parquet")
@@ -156,7 +171,7 @@ def test_dosage_residuals__take_the_mean_for_missing_genotypes() -> None:
     ("chosen", "said"),
     [
         (("--variant", "rs77"), "no variant rs77; did you mean 'rs7'?"),
-        (("--variant", "9:77"), "no variant 9:77; its ids look like rs0, rs1, rs2"),
+        (("--variant", "9:77"), "no variant 9:77; its ids look like 'rs0', 'rs1', 'rs2'"),
         (("--loci", "t.tsv"), "no column chromosome"),
         (("--loci", "wrong.tsv"), "lacks 1 lead variants"),
         (("--trait", "flat"), "no trait can be tested"),

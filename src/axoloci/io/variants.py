@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from axoloci.errors import InputError
+from axoloci.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 VARIANT_MEANING = {
     "chromosome": "Its name, without chr.",
@@ -14,6 +18,32 @@ VARIANT_MEANING = {
     "other_allele": "The other one.",
 }
 VARIANT_COLUMNS = list(VARIANT_MEANING)
+MOST_ALIKE = 1000  # ids that a misspelt one is compared with
+LEAST_ALIKE = 3  # letters that they begin with alike
+EXAMPLES = 3  # ids that are named where none is like it
+
+
+def meant_id(name: str, ids: pa.ChunkedArray) -> str:
+    """What to say of an id that no variant has: the nearest, else what the ids look like.
+
+    Compared are those that begin as it does, as far as any does: of millions, comparing all would
+    take minutes.
+
+    Parameters
+    ----------
+    name
+        The id that is not there.
+    ids
+        [string, shape: (n_variants,)] Those of the variants.
+    """
+    import pyarrow.compute as pc
+
+    for length in range(len(name), min(LEAST_ALIKE, len(name)) - 1, -1):
+        alike = ids.filter(pc.starts_with(ids, name[:length]))
+        if len(alike):
+            return nearest(name, alike[:MOST_ALIKE].to_pylist())
+    examples = (f"'{one}'" for one in ids[:EXAMPLES].to_pylist())
+    return f"its ids look like {', '.join(examples)}"
 
 
 def parse_region(region: str | None) -> tuple[str | None, int, int]:

@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from axoloci.errors import InputError, nearest
 from axoloci.io.loci import read_loci
 from axoloci.io.sumstats import Sumstats
-from axoloci.io.variants import VARIANT_COLUMNS
+from axoloci.io.variants import VARIANT_COLUMNS, meant_id
 
 PLACE = re.compile(r"(?:chr)?([^:\s]+):(\d+)(?:[:_]([^:_\s]+)[:_]([^:_\s]+))?")
-MOST_ALIKE = 1000  # ids that a misspelt one is compared with
-LEAST_ALIKE = 3  # letters that they begin with alike
-NEIGHBOURS = 3  # that are named where a position or an id has no variant
+NEIGHBOURS = 3  # that are named where a position has no variant
 
 
 @dataclass(frozen=True)
@@ -232,12 +230,9 @@ def _not_one(
             f"{', '.join(texts[:10])}"
         )
     if wanted.position is None:
-        alike = _alike(store, wanted.name)
-        if alike:
-            return f"{store.path}: no variant '{wanted.name}'; {nearest(wanted.name, alike)}"
         return (
-            f"{store.path}: no variant '{wanted.name}'; ids of this store look like "
-            f"{_first_ids(store)}: name the variant by its place, CHROM:POS, such as 7:117559590"
+            f"{store.path}: no variant '{wanted.name}', by id or by place (CHROM:POS, such as "
+            f"7:117559590); {meant_id(wanted.name, _ids(store))}"
         )
     chromosomes = list(dict.fromkeys(part["chromosome"] for part in store.info["parts"]))
     if wanted.chromosome not in chromosomes:
@@ -263,24 +258,11 @@ def _not_one(
 _PLACE_COLUMNS = ["chromosome", "base_pair_location", "effect_allele", "other_allele"]
 
 
-def _alike(store: Sumstats, name: str) -> list[str]:
-    """Ids that begin as one does, as far as any does; none where no id begins at all like it."""
+def _ids(store: Sumstats) -> pa.ChunkedArray:
+    """Ids of all variants of a store."""
     files = [store.path / part["name"] for part in store.info["parts"]]
-    ids = [pq.read_table(file, columns=["variant_id"])["variant_id"] for file in files]
-    for length in range(len(name), min(LEAST_ALIKE, len(name)) - 1, -1):
-        begins = [pc.filter(column, pc.starts_with(column, name[:length])) for column in ids]
-        if any(len(column) for column in begins):
-            return [str(one) for column in begins for one in column[:MOST_ALIKE].to_pylist()][
-                :MOST_ALIKE
-            ]
-    return []
-
-
-def _first_ids(store: Sumstats) -> str:
-    """Some ids of a store, as examples."""
-    first = pq.ParquetFile(store.path / store.info["parts"][0]["name"])
-    batch = next(first.iter_batches(NEIGHBOURS, columns=["variant_id"]))
-    return ", ".join(f"'{name}'" for name in batch["variant_id"].to_pylist())
+    tables = [pq.read_table(file, columns=["variant_id"]) for file in files]
+    return pa.concat_tables(tables)["variant_id"]
 
 
 def read_leads(path: Path) -> tuple[list[int], list[WantedVariant]]:
