@@ -323,6 +323,18 @@ def test_replicate__a_variant_of_two_rows_has_one_answer(
     np.testing.assert_allclose(turned, 1 - straight, rtol=1e-5)
 
 
+@pytest.mark.parametrize("given", ["locus", "round"])
+def test_replicate__goes_on_without_loci(folder: Path, given: str) -> None:
+    nothing = LEADS.iloc[:0].assign(**{given: [], "neg_log10_p": []})
+    nothing.to_csv(folder / "loci.tsv", sep="\t", index=False)
+    trait = read_sumstats(folder / "second").trait("height")
+    write_sumstats_text(folder / "second.gz", trait, "ldsc")
+    for second in ("second", "second.gz"):
+        result = run(folder, "first", second, "--traits", "height")
+        assert result.exit_code == 0, result.output
+        assert json.loads((folder / "out.json").read_text())["n_tested"] == 0
+
+
 def test_replicate__takes_na_as_the_id_of_a_lead(folder: Path) -> None:
     leads = LEADS[:1].assign(variant_id="NA")
     leads.to_csv(folder / "loci.tsv", sep="\t", index=False)

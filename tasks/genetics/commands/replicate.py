@@ -320,8 +320,8 @@ def _distinct(
         if by_id
         else [leads["chromosome"].map(canonical_chromosome), leads["base_pair_location"]]
     )
-    of_variant = pd.MultiIndex.from_arrays([*names, *np.sort(alleles, axis=1).T])
-    own, _ = pd.factorize(of_variant)  # numbered as they appear
+    of_variant = [*names, *np.sort(alleles, axis=1).T]
+    own = leads.groupby(of_variant, sort=False).ngroup().to_numpy(np.int64)  # as they appear
     rows = np.unique(own, return_index=True)[1]
     turn = np.where(alleles[:, 0] == alleles[rows[own], 0], 1.0, -1.0)
     return leads.iloc[rows], own, turn
