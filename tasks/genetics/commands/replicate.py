@@ -321,7 +321,8 @@ def _distinct(
         else [leads["chromosome"].map(canonical_chromosome), leads["base_pair_location"]]
     )
     of_variant = [*names, *np.sort(alleles, axis=1).T]
-    own = leads.groupby(of_variant, sort=False).ngroup().to_numpy(np.int64)  # as they appear
+    number = leads.groupby(of_variant, sort=False).ngroup()  # as they appear
+    own = np.asarray(number, dtype=np.int64)
     rows = np.unique(own, return_index=True)[1]
     turn = np.where(alleles[:, 0] == alleles[rows[own], 0], 1.0, -1.0)
     return leads.iloc[rows], own, turn
