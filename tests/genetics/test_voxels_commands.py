@@ -458,7 +458,8 @@ def test_voxels__maps_of_an_earlier_run_are_told(
     named: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mapped(named, tmp_path, "few", "named-store", "--variant", "rs9")
-    mapped(named, tmp_path, "few", "named-store", "--variant", "rs9")
+    both = ("--variant", "rs9", "--variant", "1:1009")
+    assert len(mapped(named, tmp_path, "few", "named-store", *both)) == 1
     assert "earlier run" not in caplog.text
     index = mapped(named, tmp_path, "few", "named-store", "--variant", "a:b")
     assert "rs9" not in index["prefix"].tolist()

@@ -126,7 +126,10 @@ def voxels(
     prefixes = image_names(found.variants, ["" if locus is None else f"{locus}_" for locus in loci])
     index, of_regions = [], []
     world = basis.world()  # (n_voxels, 3) mm
+    again = found.variants.duplicated(VARIANT_COLUMNS).to_numpy()  # by its id and by its place
     for k, locus in enumerate(progress(loci, "voxel maps", len(loci))):
+        if locus is None and again[k]:
+            continue
         variant = found.variants.iloc[k]
         df = found.df[k : k + 1]
         maps = _maps(opened, found, k, basis.basis, variances, inflation)  # (n_voxels,) each
