@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from axoloci.io.bases import Basis, read_basis
+from axoloci.io.cohort import read_cohort
 from axoloci.io.files import sha256
 from axoloci.io.packing import write_cohort
 from axoloci.io.tables import write_latents
@@ -83,6 +84,10 @@ def test_linearise__equals_differences_of_the_decoder_at_the_mean_map(
     np.testing.assert_allclose(found.mean + point.numpy()[0] @ found.basis, decoded, atol=1e-5)
     assert found.linearised
     assert found.latents == read_model(model).latent_names
+    cohort, trained = read_cohort(model.parent / "cohort.zarr"), read_model(model).trained
+    maps = cohort.rows(np.flatnonzero([name in trained for name in cohort.sample_id]))
+    z = (maps - maps.mean(axis=1)[:, None]) / maps.std(axis=1)[:, None]
+    np.testing.assert_allclose(found.voxel_sd, z.std(axis=0, ddof=1), rtol=1e-4)
 
 
 def test_linearise__of_people_is_the_mean_over_them(model: Path, tmp_path: Path) -> None:
