@@ -994,21 +994,23 @@ def _to_encode(
     cohort: Cohort, model: Model, model_path: Path, training_people: str
 ) -> NDArray[np.int64]:
     """Places of the people to encode."""
-    trained = is_seen(cohort.sample_id, model.seen, ())
-    if training_people == "keep" or not trained.any():
+    seen = is_seen(cohort.sample_id, model.seen, ())
+    if training_people == "keep" or not seen.any():
         return np.arange(cohort.n_samples)
-    told = (
-        f"{cohort.path}: {model_path} was trained on {trained.sum()} of its {len(trained)} people"
+    n_trained = int(is_seen(cohort.sample_id, model.trained, ()).sum())
+    n_held_out = int(seen.sum()) - n_trained
+    told = f"{cohort.path}: {model_path} was trained on {n_trained} of its {len(seen)} people" + (
+        f" and saw {n_held_out} more, held out of training" if n_held_out else ""
     )
     if training_people == "refuse":
         raise InputError(
             f"{told}; keep them by --training-people keep (associations stay valid, for the "
             "model never saw genotypes), drop them by --training-people drop, or train on others"
         )
-    if trained.all():
+    if seen.all():
         raise InputError(f"{told}: nobody is left to encode; train on others")
     log.info("%s, who are left out", told)
-    return np.flatnonzero(~trained)
+    return np.flatnonzero(~seen)
 
 
 def _take_up(training: kernel.Training, path: Path, identity: dict[str, Any]) -> None:
