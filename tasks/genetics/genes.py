@@ -35,7 +35,8 @@ def read_genes(path: Path) -> pd.DataFrame:
     """Read a table of genes.
 
     Text separated by tabs, with the columns chromosome (with or without "chr"), start, end (base
-    pairs from 1 on, both included) and gene in its header; others are ignored.
+    pairs from 1 on, both included) and gene in its header; others are ignored. Or these four
+    columns without a header, separated by blanks, as plink's lists of genes (glist-hg19) are.
 
     Parameters
     ----------
@@ -53,12 +54,19 @@ def read_genes(path: Path) -> pd.DataFrame:
         A column is not there, a position is no whole number, an end is before its start, or there
         is no gene.
     """
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    with open(path, encoding="utf-8") as file:
+        of_plink = _is_list_of_plink(file.readline())
+    table = (
+        pd.read_csv(path, sep=r"\s+", names=list(GENE_COLUMNS), dtype=str, keep_default_na=False)
+        if of_plink
+        else pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    )
     lacking = [name for name in GENE_COLUMNS if name not in table]
     if lacking:
         raise InputError(
             f"{path}: no column {', '.join(lacking)}; a table of genes is separated by tabs and "
-            f"has the header {' '.join(GENE_COLUMNS)}"
+            f"has the header {' '.join(GENE_COLUMNS)}, or has these four columns, separated by blanks, "
+            "and no header"
         )
     if table.empty:
         raise InputError(f"{path}: has no gene")
@@ -70,7 +78,7 @@ def read_genes(path: Path) -> pd.DataFrame:
         row = int(np.argmax(wrong))
         gene = table.iloc[row]
         raise InputError(
-            f"{path}: row {row + 2}: start '{gene.start}' and end '{gene.end}' of {gene.gene} are "
+            f"{path}: row {row + (1 if of_plink else 2)}: start '{gene.start}' and end '{gene.end}' of {gene.gene} are "
             f"no range of positions ({int(wrong.sum())} such rows)"
         )
     return pd.DataFrame(
@@ -81,6 +89,12 @@ def read_genes(path: Path) -> pd.DataFrame:
             "gene": table["gene"],
         }
     )
+
+
+def _is_list_of_plink(line: str) -> bool:
+    """Whether the first line is a gene with its place, and no header."""
+    cells = line.split()
+    return len(cells) == len(GENE_COLUMNS) and all(cell.isdecimal() for cell in cells[1:3])
 
 
 def nearest_gene(

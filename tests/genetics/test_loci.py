@@ -257,6 +257,17 @@ def test_possible_builds__are_those_whose_chromosomes_are_long_enough() -> None:
     assert genes.possible_builds({"1": 195_000_000, "19": 61_400_000}) == set()  # of a mouse
 
 
+def test_read_genes__takes_lists_of_plink(tmp_path: Path) -> None:
+    """Without a header; a gene may be called NA."""
+    (tmp_path / "glist").write_text("19 58858171 58864865 A1BG\nchrX 10 20 NA\n")
+    table = genes.read_genes(tmp_path / "glist")
+    assert table.columns.tolist() == list(genes.GENE_COLUMNS)
+    assert table.to_numpy().tolist() == [
+        ["19", 58858171, 58864865, "A1BG"],
+        ["X", 10, 20, "NA"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -265,6 +276,8 @@ def test_possible_builds__are_those_whose_chromosomes_are_long_enough() -> None:
         ("chromosome\tstart\tend\tgene\n1\t1\t2\tA\n1\t1.5\t2\tB\n", "row 3: start '1.5'"),
         ("chromosome\tstart\tend\tgene\n1\t9\t2\tA\n", "row 2: start '9' and end '2' of A"),
         ("chromosome\tstart\tend\tgene\n1\tNA\t2\tA\n", "row 2: start 'NA'"),
+        ("1 1 2 A\n1 9 2 B\n", "row 2: start '9' and end '2' of B"),
+        ("1 1 2 + A\n", "no column chromosome"),
     ],
 )
 def test_read_genes__names_the_fault(tmp_path: Path, text: str, said: str) -> None:

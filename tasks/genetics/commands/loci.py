@@ -141,7 +141,8 @@ REGIONS_COLUMNS = {
     default=None,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Table of genes of the study's build, separated by tabs, with the header chromosome start "
-    "end gene (positions from 1 on, both included): adds the genes nearest to each lead.",
+    "end gene (positions from 1 on, both included), or plink's list of genes, these four columns "
+    "without a header: adds the genes nearest to each lead.",
 )
 @click.option(
     "--regions",
