@@ -65,8 +65,7 @@ def read_genes(path: Path) -> pd.DataFrame:
     if lacking:
         raise InputError(
             f"{path}: no column {', '.join(lacking)}; a table of genes is separated by tabs and "
-            f"has the header {' '.join(GENE_COLUMNS)}, or has these four columns, separated by blanks, "
-            "and no header"
+            f"has the header {' '.join(GENE_COLUMNS)}, or these columns alone and no header"
         )
     if table.empty:
         raise InputError(f"{path}: has no gene")
@@ -76,9 +75,9 @@ def read_genes(path: Path) -> pd.DataFrame:
         wrong = places[:, 1] < places[:, 0]
     if wrong.any():
         row = int(np.argmax(wrong))
-        gene = table.iloc[row]
+        gene, line = table.iloc[row], row + (1 if of_plink else 2)
         raise InputError(
-            f"{path}: row {row + (1 if of_plink else 2)}: start '{gene.start}' and end '{gene.end}' of {gene.gene} are "
+            f"{path}: row {line}: start '{gene.start}' and end '{gene.end}' of {gene.gene} are "
             f"no range of positions ({int(wrong.sum())} such rows)"
         )
     return pd.DataFrame(
