@@ -16,6 +16,8 @@ from plink_files import write_plink
 from axoloci.errors import InputError
 from axoloci.io.sumstats import read_sumstats
 from axoloci.tasks.genetics.cli import main as genetics
+from axoloci.tasks.genetics.commands.heritability import HERITABILITY_COLUMNS, PAIR_COLUMNS
+from axoloci.tasks.genetics.commands.joint import ALSO_COLUMNS, JOINT_COLUMNS
 from axoloci.tasks.genetics.covariance_file import read_covariance
 from axoloci.tasks.genetics.heritability import (
     GeneticCovariance,
@@ -186,13 +188,20 @@ def test_heritability__is_haseman_elston_of_the_dense_matrix(study: Path, tmp_pa
     np.testing.assert_allclose(
         covariance.phenotypic, y.T @ y / N, rtol=1e-5, atol=1e-5 * np.square(y).mean()
     )
+    assert table.columns.tolist() == list(HERITABILITY_COLUMNS)
+    assert pairs.columns.tolist() == list(PAIR_COLUMNS)
+    told = run(genetics, "heritability", "--help").output
+    assert all(f"\n    {name}  " in told for name in HERITABILITY_COLUMNS | PAIR_COLUMNS)
     about = json.loads((tmp_path / "heritability.json").read_text())
     assert about["n_probes"] == 8
     assert about["n_variants"] == len(g)
 
 
-def test_heritability__covers_what_was_planted(study: Path, tmp_path: Path) -> None:
+def test_heritability__covers_what_was_planted(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run(genetics, "heritability", "--sumstats", study / "s", "--out", tmp_path)
+    assert "2 of 3 genetic correlations are of a trait whose heritability is below 2" in caplog.text
     table = pd.read_csv(tmp_path / "heritability.tsv", sep="\t").set_index("trait")
     z = (table["h2"] - pd.Series({"one": 0.8, "two": 0.8, "none": 0.0})) / table["h2_se"]
     assert (z.abs() < 3).all()
@@ -344,6 +353,9 @@ def test_joint__also_tests_by_the_permuted_genotypes(study: Path, tmp_path: Path
     }
     tested = np.isfinite(table["neg_log10_p"])
     assert tested.sum() > M - 10
+    assert table.columns.tolist() == list(JOINT_COLUMNS | ALSO_COLUMNS)
+    told = run(genetics, "joint", "--help").output
+    assert all(f"\n    {name}  " in told for name in table)
     for name, values in expected.items():
         ours = table[f"neg_log10_p_{name}"]
         np.testing.assert_allclose(ours[tested], values[tested], rtol=2e-3, atol=1e-3)

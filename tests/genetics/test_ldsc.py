@@ -22,6 +22,7 @@ from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts, rea
 from axoloci.tasks.genetics import ldsc as kernel
 from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
+from axoloci.tasks.genetics.commands.ldsc import HERITABILITY_COLUMNS, PAIR_COLUMNS
 from axoloci.tasks.genetics.commands.ldsc_statistics import allele_signs
 from axoloci.tasks.genetics.heritability import jackknife_se
 from axoloci.tasks.genetics.ld_scores import ld_scores, standardise
@@ -336,6 +337,10 @@ def test_ldsc__gives_what_the_kernel_gives_of_the_same_statistics(
     study: Path, results: Path, simulated: Simulated
 ) -> None:
     h2, rg = tables(results)
+    assert h2.columns.tolist() == list(HERITABILITY_COLUMNS)
+    assert rg.columns.tolist() == list(PAIR_COLUMNS)
+    told = run("ldsc", "--help").output
+    assert all(f"\n    {name}  " in told for name in HERITABILITY_COLUMNS | PAIR_COLUMNS)
     assert h2["trait"].tolist() == TRAITS
     assert h2["n"].tolist() == [N] * 3
     assert h2["n_variants"].tolist() == [M - 1] * 3

@@ -21,6 +21,7 @@ from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import VARIANT_COLUMNS, SumstatsWriter, plan_parts, read_sumstats
 from axoloci.io.sumstats_text import write_sumstats_text
 from axoloci.tasks.genetics.cli import main
+from axoloci.tasks.genetics.commands.meta import META_COLUMNS
 from axoloci.tasks.genetics.meta import combine_studies
 
 TRAITS = ["latent_000", "latent_001", "latent_002"]
@@ -228,6 +229,11 @@ def test_meta__of_stores_is_that_of_their_arrays(
             expected = getattr(truth, column)[:, k]
             np.testing.assert_allclose(table[f"{column}_{trait}"], expected, rtol=1e-9, atol=1e-12)
         assert (f"tau2_{trait}" in table) == (model == "random")
+    of_first = [c for c in table if not c.endswith(tuple(TRAITS[1:]))]
+    named = [name for name in META_COLUMNS if name != "tau2" or model == "random"]
+    assert [column.removesuffix(f"_{TRAITS[0]}") for column in of_first] == named
+    told = run("--help").output
+    assert all(f"\n    {name}  " in told for name in META_COLUMNS)
     summary = json.loads((tmp_path / "m.json").read_text())
     assert (summary["model"], summary["studies"]) == (model, ["a", "b", "c"])
     assert summary["n_variants"] == any_has.sum()

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import progress
+from axoloci.command import columns_help, progress
 from axoloci.errors import InputError, NotPossibleError
 from axoloci.io.files import write_json
 from axoloci.io.sumstats import Sumstats, read_sumstats
@@ -39,9 +39,37 @@ from axoloci.tasks.genetics.heritability import (
 log = logging.getLogger("axoloci")
 
 MAX_GB = 8.0  # of the sums of all blocks; four times as much is held at once
+FEWEST_SE = 2.0  # of a heritability; below it a genetic correlation is no normal variable
+HERITABILITY_COLUMNS = {
+    "trait": "Its name.",
+    "h2": "Share of the trait's variance, given the covariates, that the variants explain; by "
+    "chance it may be below 0 or above 1.",
+    "h2_se": "Its standard error, by the jackknife.",
+    "neg_log10_p": "−log10 p of h2 = 0, two-sided, by the normal law.",
+    "lambda_gc": "Genomic inflation of the trait's association; 1 without any.",
+    "n": "People.",
+    "n_variants": "Variants used.",
+}
+PAIR_COLUMNS = {
+    "trait_1": "One trait; each pair is there once.",
+    "trait_2": "The other one.",
+    "rg": "Genetic correlation; not cut at −1 and 1. n/a where an h2 is not above 0.",
+    "rg_se": "Its standard error, by the jackknife.",
+    "neg_log10_p": "−log10 p of rg = 0, two-sided, by the normal law; not to be relied on where an "
+    f"h2 is below {FEWEST_SE:g} h2_se.",
+    "phenotypic_correlation": "Of the two traits given the covariates.",
+}
 
 
-@click.command("heritability")
+@click.command(
+    "heritability",
+    epilog=columns_help(
+        **{
+            "out/heritability.tsv": HERITABILITY_COLUMNS,
+            "out/genetic_correlation.tsv": PAIR_COLUMNS,
+        }
+    ),
+)
 @SUMSTATS
 @traits_option("whose heritability and genetic correlation are estimated; without it all.")
 @click.option(
@@ -64,6 +92,10 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
     genotypes; standard errors by a block jackknife over the variants. It is of the variants tested,
     each counting alike however frequent, so rare ones are better left out of the association
     (--min-maf 0.01). People should be unrelated: relatives share more than variants.
+
+    A genetic correlation needs two heritabilities that are well above 0: where one is below 2
+    standard errors it may lie far beyond 1, and its p is not to be relied on. The log tells how
+    many pairs these are.
     """
     store = read_sumstats(sumstats)
     names = (
@@ -108,6 +140,7 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
     )
     write_tsv(out / "heritability.tsv", table)
     write_tsv(out / "genetic_correlation.tsv", _pairs(names, rg, covariance))
+    _warn_of_weak(h2)
     write_covariance(out / "genetic_covariance.npz", names, covariance, transformed(store))
     write_json(
         out / "heritability.json",
@@ -128,6 +161,18 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
         "heritability of %d traits: mean %.3f, from %.3f to %.3f; mean standard error %.3f",
         *(len(names), h2.value.mean(), h2.value.min(), h2.value.max(), h2.se.mean()),
     )
+
+
+def _warn_of_weak(h2: Estimate) -> None:
+    """Say how many genetic correlations divide by a heritability that is hardly above 0."""
+    n_traits, n_strong = len(h2.value), int((h2.value >= FEWEST_SE * h2.se).sum())
+    n_pairs, n_of_strong = (n * (n - 1) // 2 for n in (n_traits, n_strong))
+    if n_of_strong < n_pairs:
+        log.warning(
+            "%d of %d genetic correlations are of a trait whose heritability is below %g standard "
+            "errors: they may lie far beyond 1, and their p is not to be relied on",
+            *(n_pairs - n_of_strong, n_pairs, FEWEST_SE),
+        )
 
 
 def _score_sums(

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import progress
+from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 from axoloci.io.sumstats import Sumstats, read_sumstats
+from axoloci.io.variants import VARIANT_MEANING
 from axoloci.joint_test import joint_test, neg_log10_p, partial_correlation, whiten_traits
 from axoloci.tasks.genetics import kernel, permutation_tests
 from axoloci.tasks.genetics.commands.selection import (
@@ -52,9 +53,24 @@ JOINT_SCHEMA = pa.schema(
         ("neg_log10_p", pa.float64()),
     ]
 )
+JOINT_COLUMNS = {
+    **VARIANT_MEANING,
+    "effect_allele_frequency": "0 to 1, among the people tested.",
+    "n": "People with its genotype.",
+    "r2": "Share of the variant's variance that all traits explain together given the covariates, "
+    "0 to 1: canonical R². Of a mixed model T² / (T² + degrees of freedom). NaN here and below "
+    "where it cannot be tested.",
+    "f": "F statistic with K and n − p − K degrees of freedom: K traits, p covariates with the "
+    "intercept. Of a mixed model T² / K, with K and n − p − 1.",
+    "neg_log10_p": "−log10 p of f.",
+}
+ALSO_COLUMNS = {
+    "neg_log10_p_minp": "With --also minp: −log10 p of the smallest p of all traits.",
+    "neg_log10_p_mostest": "With --also mostest: −log10 p of MOSTest.",
+}
 
 
-@click.command()
+@click.command(epilog=columns_help(out=JOINT_COLUMNS | ALSO_COLUMNS))
 @SUMSTATS
 @traits_option(
     "that are tested together; without it all that no one lacks. Few that matter have more power "

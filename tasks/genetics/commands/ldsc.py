@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import progress
+from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json
 from axoloci.io.sumstats import read_sumstats
@@ -46,13 +46,44 @@ log = logging.getLogger("axoloci")
 MIN_MAF = 0.01
 MAX_GB = 32.0  # of the statistics, and the covariances with each block left out
 BLOCK_VARIANTS = 20  # fewest of a block of the jackknife
-PAIR = (
-    *("trait_1", "trait_2", "rg", "rg_se", "neg_log10_p"),
-    *("intercept", "intercept_se", "n_variants"),
+HERITABILITY_COLUMNS = {
+    "trait": "Its name.",
+    "n": "People, mean of the variants.",
+    "n_variants": "Variants used.",
+    "h2": "Heritability on the observed scale; by chance it may be below 0 or above 1.",
+    "h2_se": "Its standard error, by the jackknife.",
+    "intercept": "Mean χ² without any heritability: 1, more where people are stratified.",
+    "intercept_se": "Its standard error; 0 where it is given.",
+    "ratio": "(intercept − 1) / (mean_chi2 − 1): share of the inflation that is no heritability; "
+    "n/a without inflation or with --fixed-intercept.",
+    "ratio_se": "Its standard error.",
+    "mean_chi2": "Mean χ² of these variants.",
+    "lambda_gc": "Their median χ² over that expected without any effect.",
+    "n_large_chi2": "Variants left out, for their χ² is above --max-chi2.",
+}
+PAIR_COLUMNS = {
+    "trait_1": "One trait; each pair is there once.",
+    "trait_2": "The other one.",
+    "rg": "Genetic correlation; not cut at −1 and 1. n/a where an h2 is not above 0.",
+    "rg_se": "Its standard error, by the jackknife.",
+    "neg_log10_p": "−log10 p of rg = 0, two-sided, by the normal law; not to be relied on where an "
+    "h2 is below 2 h2_se.",
+    "phenotypic_correlation": "Of two traits of the study; n/a with those of --with.",
+    "intercept": "Mean product of the two z without any genetic covariance: the phenotypic "
+    "correlation times the share of people who are in both.",
+    "intercept_se": "Its standard error; 0 where it is given.",
+    "n_variants": "Variants used.",
+}
+
+
+@click.command(
+    epilog=columns_help(
+        **{
+            "out/heritability.tsv": HERITABILITY_COLUMNS,
+            "out/genetic_correlation.tsv": PAIR_COLUMNS,
+        }
+    )
 )
-
-
-@click.command()
 @click.option(
     "--ld-scores",
     "ld_scores_path",
@@ -256,7 +287,9 @@ class _Genetic:
         self.traits = list(traits)
         self.covariance = np.full((len(traits), len(traits)), np.nan)
         self.left_out = np.full((n_blocks, len(traits), len(traits)), np.nan)
-        self._pairs: dict[str, list[Any]] = {name: [[]] for name in PAIR}
+        self._pairs: dict[str, list[Any]] = {
+            name: [[]] for name in PAIR_COLUMNS if name != "phenotypic_correlation"
+        }
 
     def set_heritability(self, traits: slice, found: kernel.Regression) -> None:
         """Fill in the diagonal."""
@@ -297,8 +330,8 @@ class _Genetic:
         numbers = np.sort(table[["trait_1", "trait_2"]].to_numpy(), axis=1)  # (P, 2)
         for column, numbers_of_trait in zip(("trait_1", "trait_2"), numbers.T, strict=True):
             table[column] = np.array(self.traits, dtype=object)[numbers_of_trait]
-        table.insert(5, "phenotypic_correlation", phenotypic[numbers[:, 0], numbers[:, 1]])
-        return table.iloc[np.lexsort((numbers[:, 1], numbers[:, 0]))]
+        table["phenotypic_correlation"] = phenotypic[numbers[:, 0], numbers[:, 1]]
+        return table[list(PAIR_COLUMNS)].iloc[np.lexsort((numbers[:, 1], numbers[:, 0]))]
 
 
 def _correlate_study(

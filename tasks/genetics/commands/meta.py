@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from axoloci import __version__
-from axoloci.command import progress
+from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import check_outputs, whole_file, write_json
 from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import tsv_text
-from axoloci.io.variants import VARIANT_COLUMNS
+from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.tasks.genetics import meta as kernel
 from axoloci.tasks.genetics.commands.selection import (
     columns_of,
@@ -45,9 +45,23 @@ _SITE = [*VARIANT_COLUMNS, "effect_allele_frequency", "n"]
 _COUNTS = ["n", "n_studies"]  # of each trait: people and studies that have an effect of it
 _BLOCK_VALUES = 2**20  # effects of one study that are combined at once
 _TEXT_NAMES = {"se": "standard_error", "neg_log10_p": "neg_log_10_p_value"}  # as in GWAS-SSF
+META_COLUMNS = {  # as written of one trait to Parquet
+    **VARIANT_MEANING,
+    "effect_allele_frequency": "0 to 1: mean of the studies by their people.",
+    "n": "People of the studies that have an effect.",
+    "n_studies": "How many these are. No heterogeneity is known of one.",
+    "beta": "Combined effect, in units of the trait per effect allele.",
+    "se": "Its standard error; in text standard_error.",
+    "neg_log10_p": "−log10 p of beta, two-sided, by the normal law; in text neg_log_10_p_value.",
+    "q": "Cochran's Q: how far the studies' effects are apart.",
+    "neg_log10_q_p": "−log10 p of Q by the χ² law with n_studies − 1 degrees of freedom; large "
+    "where the studies disagree.",
+    "i2": "I²: share of the variation between studies that is not sampling error, 0 to 1.",
+    "tau2": "With --model random: variance of the effect between studies, in units of beta².",
+}
 
 
-@click.command()
+@click.command(epilog=columns_help(out=META_COLUMNS))
 @click.option(
     "--study",
     "paths",
@@ -92,7 +106,8 @@ def meta(
     """Combine the effects of several studies, each weighted by the inverse of its variance.
 
     A variant that some studies lack is combined over the others. Effect alleles are those of the
-    first study that has the variant. Cochran's Q and I² tell where studies disagree.
+    first study that has the variant. Cochran's Q and I² tell where studies disagree. Of several
+    traits the columns from n on end in the trait's name, as beta_height.
 
     What comes of one trait as text is read again: by ldsc --with, replicate and meta. Of several
     traits run this once for each, with --traits. Joint tests, loci of several traits and maps of
