@@ -20,6 +20,7 @@ from axoloci.errors import InputError
 from axoloci.statistics import neg_log10_f_tail
 
 MAX_CONDITION = 1e10  # beyond it R⁻¹ has lost more digits than the float32 store holds
+TRAIT_P = 0.05  # of a trait that carries a variant, divided by the number of traits
 MAX_MISFIT = 0.002  # K (1/df − 1/df of everybody): at 5e-8 the type-1 error may be 1.1 times that
 
 
@@ -225,3 +226,19 @@ def neg_log10_p(r2: NDArray[Any], df1: float, df2: NDArray[Any] | float) -> NDAr
     """
     r2 = np.asarray(r2, dtype=np.float64)
     return neg_log10_f_tail(r2 / (1 - r2), df1, df2)
+
+
+def carrying_traits(neg_log10_p: NDArray[Any]) -> NDArray[np.int64]:
+    """Traits that carry a variant found jointly: those with p < 0.05 / K (Bonferroni).
+
+    Parameters
+    ----------
+    neg_log10_p
+        [float, shape: (n_traits,)] Of the variant with each trait.
+
+    Returns
+    -------
+    [int64] Traits, smallest p first; may be empty, as many weak effects can add up.
+    """
+    order = np.argsort(-neg_log10_p, kind="stable")
+    return np.asarray(order[neg_log10_p[order] > -np.log10(TRAIT_P / len(neg_log10_p))])

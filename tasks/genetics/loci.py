@@ -20,7 +20,6 @@ SECONDARY_P = 0.01
 MIN_R2 = 0.1
 WINDOW_KB = 250.0
 MERGE_KB = 250.0
-TRAIT_P = 0.05  # of a trait that carries a locus, divided by the number of traits
 BLOCK = 256  # variants held as float32 at a time
 MALE = 1  # as in PLINK's tables
 
@@ -180,22 +179,6 @@ def merge_clumps(
         ordered = sorted(members, key=lambda row: (position[row], row))
         loci.append(Locus(leads[0], tuple(leads), tuple(ordered), int(start), int(end)))
     return loci
-
-
-def carrying_traits(neg_log10_p: NDArray[Any]) -> NDArray[np.int64]:
-    """Traits that carry a variant found jointly: those with p < 0.05 / K (Bonferroni).
-
-    Parameters
-    ----------
-    neg_log10_p
-        [float, shape: (n_traits,)] Of the variant with each trait.
-
-    Returns
-    -------
-    [int64] Traits, smallest p first; may be empty, as many weak effects can add up.
-    """
-    order = np.argsort(-neg_log10_p, kind="stable")
-    return np.asarray(order[neg_log10_p[order] > -np.log10(TRAIT_P / len(neg_log10_p))])
 
 
 def copies_of(chromosome: str, sex: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axoloci.io.genotypes import Dosage
-from axoloci.joint_test import joint_test, whiten_traits
+from axoloci.joint_test import joint_test, neg_log10_p, partial_correlation, whiten_traits
 from axoloci.tasks.gwas import kernel
 from axoloci.tasks.gwas.variant_qc import KEPT, VariantFilter
 
@@ -37,17 +37,27 @@ class Signal:
         The variant.
     n
         People with its genotype.
+    effect_allele_frequency
+        Among them.
     r2
         Canonical R² with all traits; NaN where it could not be tested, as a variant that the
         signals before it explain.
     neg_log10_p
         Of the joint test; NaN likewise.
+    beta
+        [float64, shape: (n_traits,)] Effect on each trait, in its units per effect allele; NaN
+        likewise.
+    trait_neg_log10_p
+        [float64, shape: (n_traits,)] Of each trait alone; NaN likewise.
     """
 
     row: int
     n: int
+    effect_allele_frequency: float
     r2: float
     neg_log10_p: float
+    beta: NDArray[np.float64]
+    trait_neg_log10_p: NDArray[np.float64]
 
 
 def independent_signals(
@@ -105,7 +115,7 @@ def independent_signals(
         found = test([(lead, lead + 1)], covariates=covariates, variant_filter=None)
         dosage = read(lead, lead + 1)[0]
         if found is None:
-            signals.append(Signal(lead, int((dosage >= 0).sum()), np.nan, np.nan))
+            signals.append(_untested(lead, dosage, traits.shape[1]))
             continue
         signals.append(found)
         covariates = _with_dosage(covariates, dosage)
@@ -115,6 +125,13 @@ def independent_signals(
             return signals
         signals.append(found)
         covariates = _with_dosage(covariates, read(found.row, found.row + 1)[0])
+
+
+def _untested(row: int, dosage: Dosage, n_traits: int) -> Signal:
+    """A lead that the signals before it explain."""
+    known = dosage[dosage >= 0]
+    none = np.full(n_traits, np.nan)
+    return Signal(row, len(known), float(known.mean() / 2), np.nan, np.nan, none, none)
 
 
 def _with_dosage(covariates: NDArray[np.float64], dosage: Dosage) -> NDArray[np.float64]:
@@ -157,10 +174,15 @@ def _strongest(
             continue
         best = int(np.nanargmax(result.neg_log10_p))
         if found is None or result.neg_log10_p[best] > found.neg_log10_p:
+            every_beta, every_se, own_df = block.beta[best], block.se[best], df[best, 0]
+            r = partial_correlation(every_beta, every_se, own_df)  # (n_traits,)
             found = Signal(
                 start + int(np.flatnonzero(block.left_out == KEPT)[best]),
                 int(block.n[best]),
+                float(block.effect_allele_frequency[best]),
                 float(result.r2[best]),
                 float(result.neg_log10_p[best]),
+                every_beta,
+                neg_log10_p(r * r, 1, own_df),
             )
     return found

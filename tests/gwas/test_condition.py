@@ -16,6 +16,7 @@ from plink_files import write_plink
 from scipy import stats
 
 from axoloci.tasks.gwas.cli import main
+from axoloci.tasks.gwas.commands.condition import SIGNAL_COLUMNS
 from axoloci.tasks.gwas.condition import Signal, independent_signals
 
 N, M, K = 500, 60, 3
@@ -61,6 +62,18 @@ def make_study(seed: int, effects: dict[int, float]) -> Study:
     for row, effect in effects.items():
         traits += effect * traits.std(axis=0) * dosage[row][:, None] * [1, -1, 1]
     return dosage, traits, covariates
+
+
+def effects(
+    dosage: NDArray[Any], traits: NDArray[np.float64], covariates: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Effect on each trait and −log10 p of its t test, by full regressions; none missing."""
+    x = np.column_stack([covariates, dosage])
+    df, inverse = len(x) - x.shape[1], np.linalg.inv(x.T @ x)
+    coefficients = inverse @ x.T @ traits  # (n_covariates + 1, n_traits)
+    variance = np.square(traits - x @ coefficients).sum(axis=0) / df
+    t = coefficients[-1] / np.sqrt(variance * inverse[-1, -1])
+    return coefficients[-1], -(stats.t.logsf(np.abs(t), df) + np.log(2)) / np.log(10)
 
 
 def signals(study: Study, leads: list[int], **more: Any) -> list[Signal]:
@@ -136,6 +149,12 @@ def test_independent_signals__begins_with_all_leads_each_given_those_before() ->
     given = np.column_stack([covariates, dosage[4]])
     assert found[1].neg_log10_p == pytest.approx(neg_log10_p(dosage[45], traits, given))
     assert np.isnan(found[2].neg_log10_p)  # the first one explains it
+    beta, p = effects(dosage[45], traits, given)
+    np.testing.assert_allclose(found[1].beta, beta)
+    np.testing.assert_allclose(found[1].trait_neg_log10_p, p)
+    assert np.isnan([found[2].beta, found[2].trait_neg_log10_p]).all()
+    frequencies = [signal.effect_allele_frequency for signal in found]
+    np.testing.assert_allclose(frequencies, dosage[[4, 45, 50]].mean(axis=1) / 2)
 
 
 def run(folder: Path, *more: object) -> Result:
@@ -185,10 +204,9 @@ def test_condition__gives_a_signal_to_the_nearer_locus_once(folder: Path) -> Non
     study = make_study(1, {4: 0.5, 12: 0.4, 45: -0.5})
     truth = signals(study, [4, 45])
     table = pd.read_csv(folder / "signals.tsv", sep="\t")
-    assert table.columns.tolist() == [
-        *("locus", "round", "chromosome", "base_pair_location", "variant_id", "effect_allele"),
-        *("other_allele", "n", "neg_log10_p", "joint_r2"),
-    ]
+    assert table.columns.tolist() == list(SIGNAL_COLUMNS)
+    told = CliRunner().invoke(main, ["condition", "--help"]).output
+    assert all(f"\n    {name}  " in told for name in SIGNAL_COLUMNS)
     assert table["locus"].tolist() == [1, 1, 2]
     assert table["round"].tolist() == [0, 1, 0]
     rows = [truth[k].row for k in (0, 2, 1)]
@@ -196,6 +214,14 @@ def test_condition__gives_a_signal_to_the_nearer_locus_once(folder: Path) -> Non
     assert table["variant_id"].tolist() == [f"rs{row}" for row in rows]
     expected = [truth[k].neg_log10_p for k in (0, 2, 1)]
     np.testing.assert_allclose(table["neg_log10_p"], expected, rtol=1e-6)
+    beta, p = effects(study[0][4], *study[1:])  # of the first signal, which is given no other
+    carried = [k for k in np.argsort(-p) if p[k] > -np.log10(0.05 / K)]
+    assert carried
+    first = table.iloc[0]
+    assert first["traits"] == ",".join(NAMES[k] for k in carried)
+    for column, truth_of in (("traits_beta", beta), ("traits_neg_log10_p", p)):
+        values = [float(value) for value in str(first[column]).split(",")]
+        np.testing.assert_allclose(values, truth_of[carried], rtol=1e-4)
     about = json.loads((folder / "signals.json").read_text())
     assert (about["n_loci"], about["n_signals"], about["traits"]) == (2, 3, NAMES)
 
@@ -236,13 +262,32 @@ def test_condition__leaves_out_traits_that_someone_lacks(folder: Path) -> None:
 
 
 def test_condition__takes_the_traits_of_the_loci(folder: Path) -> None:
-    """Of all traits but one, noted beside the table; --trait comes before it."""
+    """Of all traits but one, noted beside the table; --trait must name them."""
     write_loci(folder, [(1, 4)], n_traits=2, traits=NAMES[:2])
     assert run(folder).exit_code == 0
     assert json.loads((folder / "signals.json").read_text())["traits"] == NAMES[:2]
     result = run(folder, "--trait", NAMES[0])
     assert result.exit_code == 1
-    assert "in the joint test of 1 traits" in " ".join(result.output.split())
+    assert "joint test is of 1 traits, latent_001 that" in " ".join(result.output.split())
+
+
+def test_condition__takes_all_tables_of_the_association(folder: Path) -> None:
+    """Of another table no trait is tested, but people are in both."""
+    lacking = 20
+    dosage, traits, covariates = make_study(1, {4: 0.5, 12: 0.4, 45: -0.5})
+    write_loci(folder, [(1, 4)], traits=NAMES)
+    loci = pd.read_csv(folder / "loci.tsv", sep="\t")
+    of_both = neg_log10_p(dosage[4, lacking:], traits[lacking:], covariates[lacking:])
+    loci.assign(neg_log10_p=of_both).to_csv(folder / "loci.tsv", sep="\t", index=False)
+    ids = [f"i{i}" for i in range(lacking, N)]
+    other = pd.DataFrame({"IID": ids, "component_000": covariates[lacking:, 1]})
+    other.to_csv(folder / "other.tsv", sep="\t", index=False)
+    result = run(folder, "--traits", folder / "other.tsv", "--window-kb", 1)
+    assert result.exit_code == 0, result.output
+    about = json.loads((folder / "signals.json").read_text())
+    assert (about["traits"], about["n_samples"]) == (NAMES, N - lacking)
+    table = pd.read_csv(folder / "signals.tsv", sep="\t")
+    np.testing.assert_allclose(table["neg_log10_p"], of_both, rtol=1e-6)
 
 
 def test_condition__refuses_other_traits_people_and_covariates(folder: Path) -> None:

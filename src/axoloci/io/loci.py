@@ -7,11 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from axoloci.errors import InputError
+from axoloci.joint_test import carrying_traits
 
 TEXT = ("chromosome", "variant_id", "effect_allele", "other_allele")
 WHOLE = ("locus", "base_pair_location", "start", "end")
+TRAITS_MEANING = {
+    "traits": "Traits that the variant changes (p < 0.05 / their number), smallest p first; may be "
+    "empty.",
+    "traits_beta": "Effect on each, in units of the trait per effect allele.",
+    "traits_neg_log10_p": "−log10 p of each.",
+}
 
 
 def read_loci(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -59,3 +67,26 @@ def read_loci(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             )
         table[name] = number.astype(np.int64)
     return table
+
+
+def traits_of_variant(
+    names: Sequence[str], beta: NDArray[np.float64], neg_log10_p: NDArray[np.float64]
+) -> dict[str, str]:
+    """The columns `TRAITS_MEANING` of one variant.
+
+    Parameters
+    ----------
+    names
+        Of all traits.
+    beta, neg_log10_p
+        [float64, shape: (n_traits,)] Of the variant with each; NaN where it could not be tested.
+
+    >>> traits_of_variant(["a", "b"], np.array([0.5, -0.25]), np.array([1.0, 9.0]))
+    {'traits': 'b', 'traits_beta': '-0.25', 'traits_neg_log10_p': '9'}
+    """
+    carry = carrying_traits(neg_log10_p)
+    return {
+        "traits": ",".join(names[k] for k in carry),
+        "traits_beta": ",".join(f"{beta[k]:.6g}" for k in carry),
+        "traits_neg_log10_p": ",".join(f"{neg_log10_p[k]:.5g}" for k in carry),
+    }

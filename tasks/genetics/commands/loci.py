@@ -18,9 +18,10 @@ from axoloci.command import columns_help
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file, write_json, write_text
 from axoloci.io.genotype_files import canonical_chromosome
+from axoloci.io.loci import TRAITS_MEANING, traits_of_variant
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
-from axoloci.joint_test import neg_log10_p, partial_correlation
+from axoloci.joint_test import TRAIT_P, neg_log10_p, partial_correlation
 from axoloci.tasks.genetics import loci as clumping
 from axoloci.tasks.genetics.commands.joint import read_about, read_associated, read_regions
 from axoloci.tasks.genetics.commands.panel import (
@@ -62,10 +63,7 @@ LOCI_COLUMNS = {
     "leads": "Ids of their leads, smallest p first, commas between them.",
     "n_clumped": "Other variants of the clumps: in linkage disequilibrium with a lead.",
     "clumped": "Their ids, by position; leads of further clumps are among them.",
-    "traits": "Traits that the lead changes (p < 0.05 / their number), smallest p first; may be "
-    "empty.",
-    "traits_beta": "Effect on each, in units of the trait per effect allele.",
-    "traits_neg_log10_p": "−log10 p of each.",
+    **TRAITS_MEANING,
 }
 GENE_COLUMNS = {
     "nearest_gene": "With --genes: gene nearest to the lead; n/a without any.",
@@ -233,7 +231,7 @@ def loci(
             "clump_r2": clump_r2,
             "clump_kb": clump_kb,
             "merge_kb": merge_kb,
-            "trait_p_threshold": clumping.TRAIT_P / len(about["traits"]),
+            "trait_p_threshold": TRAIT_P / len(about["traits"]),
             "n_loci": len(merged),
             "n_leads": len(clumps),
             "mixed_model": store.of_mixed_model,
@@ -366,12 +364,7 @@ def _traits_of(store: Sumstats, leads: pd.DataFrame, names: Sequence[str]) -> li
                 )
                 r = partial_correlation(beta, se, df)
                 each = neg_log10_p(r * r, 1, df)[0]  # (K,)
-                carry = clumping.carrying_traits(each)
-                result[key] = {
-                    "traits": ",".join(names[k] for k in carry),
-                    "traits_beta": ",".join(f"{beta[0, k]:.6g}" for k in carry),
-                    "traits_neg_log10_p": ",".join(f"{each[k]:.5g}" for k in carry),
-                }
+                result[key] = traits_of_variant(names, beta[0], each)
     lost = [key for key in keys if key not in result]
     if lost:
         raise InputError(

@@ -17,7 +17,7 @@ from axoloci import __version__
 from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
-from axoloci.io.loci import read_loci
+from axoloci.io.loci import TRAITS_MEANING, read_loci, traits_of_variant
 from axoloci.io.tables import write_tsv
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.tasks.gwas import condition as conditioning
@@ -38,10 +38,12 @@ SIGNAL_COLUMNS = {
     "locus": "Number of the nearest locus of --loci.",
     "round": "0: its lead; then 1, 2, … in the order in which they were found.",
     **VARIANT_MEANING,
-    "n": "People tested.",
+    "effect_allele_frequency": "0 to 1, among the people tested.",
+    "n": "People with its genotype.",
     "neg_log10_p": "−log10 p of the joint test given all signals before it, here and nearby.",
     "joint_r2": "Share of the variant's variance that all traits explain together, given these, "
     "0 to 1.",
+    **TRAITS_MEANING,  # given these signals, as the joint test
 }
 
 
@@ -92,14 +94,13 @@ def condition(
     traits jointly, the strongest is the next signal, and so on until none is left. Loci whose
     windows overlap are adjusted for each other's leads, and what is found counts for the nearer.
 
-    The traits are those of the joint test, without --trait by their names beside the table of loci,
-    of the same people (--complete-traits) and with the same covariates: the joint p of the leads
-    must be that of the table. Of a mixed model there is no conditional association.
+    Give the options of axoloci-gwas associate, all tables of traits among them: people are those
+    whom it tested. The traits are those of the joint test, by their names beside the table of loci.
+    The joint p of the leads must be that of the table. Of a mixed model there is no conditional
+    association.
     """
     loci, traits = _read_loci(loci_path)
-    if not inputs.trait:
-        inputs = replace(inputs, trait=traits)
-    study = _with_complete_traits(prepare(inputs), inputs)
+    study = _with_complete_traits(_of_traits(prepare(inputs), traits, loci_path, inputs), inputs)
     loci["row"] = _rows_of(loci, loci_path, study)
     margin = round(1000 * window_kb)
     n_threads = threads or engine.default_threads()
@@ -114,7 +115,7 @@ def condition(
             group, margin, study, designs[ploidy], p_threshold, inputs.limits, n_threads
         )
         _refuse_another_test(group, signals[0], loci_path, study)
-        found.append(_table_of(signals, group, study.source.variants))
+        found.append(_table_of(signals, group, study.source.variants, study.traits))
     empty = pd.DataFrame(columns=list(SIGNAL_COLUMNS))
     table = pd.concat(found).sort_values(["locus", "round"]) if found else empty
     write_tsv(out, table)
@@ -148,6 +149,21 @@ def _read_loci(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
             "association is by linear regression, which does not account for relatives"
         )
     return table[needed], tuple(about.get("traits", ()))
+
+
+def _of_traits(study: Study, wanted: Sequence[str], path: Path, inputs: AnalysisInputs) -> Study:
+    """The study with the traits of the joint test alone, and all people; all, if none are noted."""
+    if not wanted:
+        return study
+    absent = [name for name in wanted if name not in study.traits]
+    if absent:
+        raise InputError(
+            f"{path}: its joint test is of {examples(absent, 'traits')} that {inputs.named_traits} "
+            f"{'lacks or --trait does not name' if inputs.trait else 'lacks'}; give the options of "
+            "axoloci-gwas associate"
+        )
+    columns = [study.traits.index(name) for name in wanted]
+    return replace(study, traits=list(wanted), trait_values=study.trait_values[:, columns])
 
 
 def _refuse_another_test(
@@ -263,7 +279,10 @@ def _pieces(rows: NDArray[np.int64], size: int) -> list[tuple[int, int]]:
 
 
 def _table_of(
-    signals: Sequence[conditioning.Signal], group: pd.DataFrame, variants: pd.DataFrame
+    signals: Sequence[conditioning.Signal],
+    group: pd.DataFrame,
+    variants: pd.DataFrame,
+    traits: Sequence[str],
 ) -> pd.DataFrame:
     """A row a signal, with `SIGNAL_COLUMNS`: of the nearest locus, in the rounds of that locus."""
     table = variants.iloc[[signal.row for signal in signals]][VARIANT_COLUMNS]
@@ -273,8 +292,11 @@ def _table_of(
     nearest = group["locus"].to_numpy()[distance.argmin(axis=1)]
     table = table.assign(
         locus=nearest,
+        effect_allele_frequency=[signal.effect_allele_frequency for signal in signals],
         n=[signal.n for signal in signals],
         neg_log10_p=[signal.neg_log10_p for signal in signals],
         joint_r2=[signal.r2 for signal in signals],
     )
+    carried = [traits_of_variant(traits, s.beta, s.trait_neg_log10_p) for s in signals]
+    table[list(TRAITS_MEANING)] = pd.DataFrame(carried, table.index)
     return table.assign(round=table.groupby("locus").cumcount())[list(SIGNAL_COLUMNS)]
