@@ -22,6 +22,7 @@ from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.replicate import REPLICATION_COLUMNS
 from axoloci.tasks.genetics.replication import (
     combined_correlation,
+    is_of_other_allele,
     rate_interval,
     replicate,
     sign_test,
@@ -114,6 +115,12 @@ def test_rate_interval__is_that_of_statsmodels() -> None:
         truth = proportion_confint(n_replicated, n_tested, method="wilson")
         assert rate_interval(n_replicated, n_tested) == pytest.approx(truth)
     assert rate_interval(0, 0) == (0, 1)
+
+
+def test_is_of_other_allele__only_where_it_is_clear() -> None:
+    first = np.array([0.2, 0.2, 0.45, 0.2, np.nan, 0.9])
+    second = np.array([0.82, 0.25, 0.55, 0.65, 0.8, 0.1])
+    assert is_of_other_allele(first, second).tolist() == [True, False, False, False, False, True]
 
 
 def test_combined_correlation__dependent_traits_are_refused() -> None:
@@ -321,6 +328,83 @@ def test_replicate__a_variant_of_two_rows_has_one_answer(
     turned = pd.to_numeric(table["effect_allele_frequency"], errors="coerce")[12:18]
     straight = pd.to_numeric(once["effect_allele_frequency"], errors="coerce")
     np.testing.assert_allclose(turned, 1 - straight, rtol=1e-5)
+
+
+def test_replicate__a_variant_of_two_rows_counts_once(folder: Path) -> None:
+    pd.concat([LEADS, LEADS]).to_csv(folder / "loci.tsv", sep="\t", index=False)
+    assert run(folder, "first", "second", "--traits", "height").exit_code == 0
+    told = json.loads((folder / "out.json").read_text())
+    assert (told["n_leads"], told["n_tested"], told["n_replicated"]) == (6, 4, 4)
+    assert told["p_threshold"] == pytest.approx(0.05 / 4)
+    assert told["p_sign_test"] == 1 / 16
+    assert told["n_by_why_absent"] == {"palindromic": 1, "not there": 1}
+    assert len(pd.read_csv(folder / "out.tsv", sep="\t")) == 12
+
+
+def told_p(beta: NDArray = BETA) -> NDArray:
+    """Two-sided −log10 p of the leads' own trait in the discovery."""
+    return np.asarray(-np.log10(2 * stats.t.sf(np.abs(beta) / 0.3, 198)))
+
+
+def test_replicate__takes_the_traits_beside_the_loci(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "axoloci")
+    LEADS.assign(neg_log10_p=told_p()).to_csv(folder / "loci.tsv", sep="\t", index=False)
+    (folder / "loci.json").write_text(json.dumps({"traits": ["height"]}))
+    result = run(folder, "first", "second")
+    assert result.exit_code == 0, result.output
+    assert "another run" not in caplog.text
+    assert "tested by height alone (loci.json)\n" in caplog.text
+    told = json.loads((folder / "out.json").read_text())
+    assert (told["traits"], told["traits_from"]) == (["height"], "loci.json")
+    p = pd.read_csv(folder / "out.tsv", sep="\t")["neg_log10_p_discovery_traits"]
+    np.testing.assert_allclose(p, told_p(), rtol=1e-4)
+    assert run(folder, "first", "second", "--traits", "*").exit_code == 0
+    told = json.loads((folder / "out.json").read_text())
+    assert (told["traits"], told["traits_from"]) == (["height", "weight"], "--traits")
+    assert "tested by 2 traits (--traits), not by the 1 of loci.json" in caplog.text
+    assert "another run" not in caplog.text
+    (folder / "loci.json").write_text(json.dumps({"traits": ["size"]}))
+    said = " ".join(run(folder, "first", "second").output.split())
+    assert "no trait size, which is of these loci by loci.json" in said
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_replicate__a_text_tests_one_trait_of_a_joint_test(
+    folder: Path, caplog: pytest.LogCaptureFixture, noted: bool
+) -> None:
+    """The fixture's joint p are not those of height, which has its own column."""
+    caplog.set_level("INFO", "axoloci")
+    if noted:
+        (folder / "loci.json").write_text(json.dumps({"traits": ["height", "weight"]}))
+    for name in ("first", "second"):
+        trait = read_sumstats(folder / name).trait("height")
+        write_sumstats_text(folder / f"{name}.gz", trait, "gwas-ssf")
+    pairs = {("first", "second.gz"): True, ("first.gz", "second.gz"): False}
+    for (first, second), with_store in pairs.items():
+        more = ("--traits", "height") if with_store else ()
+        assert run(folder, first, second, *more).exit_code == 0
+        table = pd.read_csv(folder / "out.tsv", sep="\t")
+        assert (table["neg_log10_p_discovery"] == 9).all()
+        np.testing.assert_allclose(table["neg_log10_p_discovery_traits"], told_p(), rtol=1e-3)
+    assert "not those of the joint test" not in caplog.text
+    assert "tested by height alone (--traits)" in caplog.text
+    assert (", not by the 2 of loci.json" in caplog.text) == noted
+
+
+def test_replicate__warns_of_exchanged_alleles(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of A/T and C/G the frequency tells the strand; the others it shows to be exchanged."""
+    alleles = {"effect_allele": "other_allele", "other_allele": "effect_allele"}
+    write_store(folder / "third", LEADS.rename(columns=alleles), BETA, FREQUENCY)
+    assert run(folder, "first", "third", "--traits", "height").exit_code == 0
+    assert "frequencies of 4 leads fit the other allele" in caplog.text
+    assert "first: rs1, rs2, rs5, rs6;" in caplog.text
+    caplog.clear()
+    assert run(folder, "first", "second", "--traits", "height").exit_code == 0
+    assert "fit the other allele" not in caplog.text
 
 
 @pytest.mark.parametrize("given", ["locus", "round"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.io.loci import read_loci
+from axoloci.io.loci import read_loci, read_loci_settings
 
 HEADER = (
     "locus\tchromosome\tbase_pair_location\tvariant_id\teffect_allele\tother_allele\tneg_log10_p\n"
@@ -49,3 +49,14 @@ def test_read_loci__says_what_is_wrong(tmp_path: Path, text: str, said: str) -> 
     path.write_text(text)
     with pytest.raises(InputError, match=said):
         read_loci(path, COLUMNS)
+
+
+def test_read_loci_settings__are_those_beside_the_table(tmp_path: Path) -> None:
+    path, beside = tmp_path / "loci.tsv", tmp_path / "loci.json"
+    assert read_loci_settings(path) == {"traits": []}
+    beside.write_text('{"traits": ["a", "b"], "mixed_model": true}')
+    assert read_loci_settings(path) == {"traits": ["a", "b"], "mixed_model": True}
+    for text, said in (("{", "cannot be read as JSON"), ("[]", "expected a JSON object")):
+        beside.write_text(text)
+        with pytest.raises(InputError, match=said):
+            read_loci_settings(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,3 +92,32 @@ def traits_of_variant(
         "traits_beta": ",".join(f"{beta[k]:.6g}" for k in carry),
         "traits_neg_log10_p": ",".join(f"{neg_log10_p[k]:.5g}" for k in carry),
     }
+
+
+def read_loci_settings(path: Path) -> dict[str, Any]:
+    """Read what stands beside a table of loci or signals, as .json, on how they were found.
+
+    Parameters
+    ----------
+    path
+        Of the table.
+
+    Returns
+    -------
+    dict
+        "traits", the list of the names of those tested, is always there, and empty where they are
+        not noted; nothing else is where there is no such file.
+
+    Raises
+    ------
+    InputError
+        The file is not a JSON object.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        about = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{beside}: cannot be read as JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise InputError(f"{beside}: expected a JSON object, as axoloci-genetics loci writes it")
+    return about | {"traits": list(about.get("traits") or ())}

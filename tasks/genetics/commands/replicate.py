@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from axoloci.command import columns_help
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.genotype_files import canonical_chromosome
-from axoloci.io.loci import read_loci
+from axoloci.io.loci import read_loci, read_loci_settings
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.joint_test import joint_test, partial_correlation, whiten_traits
+from axoloci.statistics import neg_log10_f_tail
 from axoloci.tasks.genetics import kernel
 from axoloci.tasks.genetics import replication as replication_kernel
 from axoloci.tasks.genetics.commands.joint import df_of_everybody
@@ -38,6 +40,9 @@ log = logging.getLogger("axoloci")
 _SITE = [*VARIANT_COLUMNS, "effect_allele_frequency"]
 SAME_P = 0.01
 """How far −log10 p of a lead may be from that of the discovery, absolutely and as a share of it."""
+NAMED = 10
+"""Most leads that a warning names."""
+TEXTS = "the texts"
 NOT_THERE = "not there"
 OTHER_ALLELES = "other alleles"
 STRAND_UNCLEAR = "strand unclear"
@@ -47,6 +52,8 @@ REPLICATION_COLUMNS = {
     "locus": "Number of the locus of --loci.",
     **VARIANT_MEANING,
     "neg_log10_p_discovery": "−log10 p of the joint test, as in --loci.",
+    "neg_log10_p_discovery_traits": "−log10 p in the discovery of the traits that are tested here, "
+    "two-sided: of one trait its own, of several their joint test's. n/a where these have none.",
     "effect_allele_frequency": "0 to 1, in the replication.",
     "n": "People of the replication with the genotype (and the trait that fewest have).",
     "r": "Partial correlation of the lead with the discovery's combination of traits; above 0 if "
@@ -82,14 +89,14 @@ REPLICATION_COLUMNS = {
     help="Summary statistics of the same traits in other people, a folder or a text.",
 )
 @traits_option(
-    "of which the loci are those; without it all of the discovery. Beside a text it is one, that "
-    "of the text."
+    "of which the loci are those; without it those in the .json beside --loci, and without that "
+    "all of the discovery. Beside a text it is one, that of the text."
 )
 @click.option(
     "--p-threshold",
     type=click.FloatRange(0, 1, min_open=True),
     help="Largest one-sided p of a lead that is replicated.  [default: 0.05 divided by the number "
-    "of leads that can be tested]",
+    "of lead variants that can be tested]",
 )
 @click.option(
     "--palindromic-frequency",
@@ -129,46 +136,56 @@ def replicate(
     The p of the leads are computed again from the folder of the discovery: where those of the table
     are others, it is of another run or of other traits, and you are warned. Of the signals of
     axoloci-gwas condition, whose p are given those before them, only the strongest lead of each
-    chromosome is compared.
+    chromosome is compared; and nothing is where other traits are tested than the table's.
+
+    A variant that leads two loci has a row for each, and counts once.
     """
     leads = _read_leads(loci_path)
     first, second = _open(discovery), _open(replication)
     if isinstance(first, Sumstats) and isinstance(second, Sumstats):
         warn_of_shared_people(first, second, "they replicate nothing")
-    names = _shared_traits(first, second, traits)
+    of_loci = read_loci_settings(loci_path)["traits"]
+    names, source = _shared_traits(first, second, traits, of_loci, loci_path)
+    as_in_table = _say_traits(names, source, of_loci, loci_path, isinstance(second, _Text))
     found_first = _find(first, names, leads)
     if len(leads) and found_first.absent.any():
         raise InputError(
             f"{discovery}: has no variant {leads['variant_id'][np.argmax(found_first.absent)]} of "
             f"{loci_path}; give the summary statistics in which these loci were found"
         )
-    if isinstance(first, Sumstats):
-        _warn_of_another_run(first, names, leads, found_first, loci_path)
+    p_first = _discovery_p(first, names, leads["chromosome"], found_first)
+    if as_in_table and isinstance(first, Sumstats):
+        _warn_of_another_run(first, names, leads, p_first, loci_path)
     told = leads.assign(effect_allele_frequency=found_first.frequency)
     if isinstance(second, _Text):
         second = second.with_n(replication_n)
     found = _find(second, names, told, palindromic_frequency)
     r = _combined(first, second, names, leads["chromosome"], found_first.r, found.r)
-    result = replication_kernel.replicate(r, found.df, p_threshold)
-    tested = np.isfinite(result.neg_log10_p)
+    _warn_of_other_allele(leads, found_first.frequency, found.frequency, (discovery, replication))
+    # r is the same whichever allele counts, so a variant of two rows is tested once
+    once, own = _distinct(leads, by_id=False)[:2]
+    result = replication_kernel.replicate(r[once], found.df[once], p_threshold)
+    tested = np.isfinite(result.neg_log10_p)  # (n_variants,)
+    # that there is no r of a variant that was found is as if it had not been tested
+    absent = np.where(tested, "n/a", np.where(found.why[once], found.why[once], NOT_TESTED))
+    replicated = np.where(tested, np.where(result.replicated, "yes", "no"), "n/a")
     table = leads[["locus", *VARIANT_COLUMNS]].assign(
         neg_log10_p_discovery=leads["neg_log10_p"],
+        neg_log10_p_discovery_traits=p_first,
         effect_allele_frequency=found.frequency,
         n=found.n,
-        r=result.r,
-        neg_log10_p=result.neg_log10_p,
-        replicated=np.where(result.replicated, "yes", "no"),
+        r=result.r[own],
+        neg_log10_p=result.neg_log10_p[own],
+        replicated=replicated[own],
+        why_absent=absent[own],
     )
-    table.loc[~tested, "replicated"] = "n/a"
-    # that there is no r of a variant that was found is as if it had not been tested
-    table["why_absent"] = np.where(tested, "n/a", np.where(found.why, found.why, NOT_TESTED))
     write_tsv(out, table[list(REPLICATION_COLUMNS)])
-    why = table.loc[~tested, "why_absent"].value_counts().to_dict()
+    why = pd.Series(absent[~tested]).value_counts().to_dict()
     if why:
-        absent = leads["variant_id"][~tested].tolist()
+        examples = leads["variant_id"].iloc[once[~tested][:3]]
         log.warning(
             "%s: %d of %d lead variants cannot be tested, such as %s; %s",
-            *(replication, len(absent), len(leads), ", ".join(map(str, absent[:3]))),
+            *(replication, int((~tested).sum()), len(once), ", ".join(map(str, examples))),
             ", ".join(f"{reason}: {n:,}" for reason, n in why.items()),
         )
     n_tested, n_replicated = int(tested.sum()), int(result.replicated.sum())
@@ -176,7 +193,9 @@ def replicate(
         out.with_suffix(".json"),
         {
             "axoloci": __version__,
-            "n_leads": len(leads),
+            "traits": [name for name in names if name],
+            "traits_from": source,
+            "n_leads": len(once),
             "n_tested": n_tested,
             "n_replicated": n_replicated,
             "p_threshold": result.p_threshold,
@@ -188,7 +207,7 @@ def replicate(
             "n_samples": found.n_samples,
         },
     )
-    log.info("%d of %d lead variants replicated", n_replicated, len(leads))
+    log.info("%d of %d lead variants replicated", n_replicated, len(once))
 
 
 def _read_leads(path: Path) -> pd.DataFrame:
@@ -236,6 +255,8 @@ class _Found:
     df, n, frequency
         (n_leads,) smallest residual degrees of freedom of a trait, the people of these, and the
         frequency of the effect allele.
+    neg_log10_p
+        (n_leads,) of a text, as it tells it.
     n_samples
         People in the study.
     why
@@ -246,6 +267,7 @@ class _Found:
     df: NDArray[np.float64]
     n: NDArray[np.float64]
     frequency: NDArray[np.float64]
+    neg_log10_p: NDArray[np.float64]
     n_samples: int
     why: NDArray[np.str_]
 
@@ -259,20 +281,48 @@ def _open(path: Path) -> _Study:
     return read_sumstats(path) if path.is_dir() else _Text(path, read_outside(path))
 
 
-def _shared_traits(first: _Study, second: _Study, traits: str | None) -> list[str]:
-    """Names of the traits in the stores; of two texts one that has no name."""
+def _shared_traits(
+    first: _Study, second: _Study, traits: str | None, of_loci: Sequence[str], loci_path: Path
+) -> tuple[list[str], str]:
+    """Names of the traits in the stores, and what told them; of two texts one without a name."""
     stores = [study for study in (first, second) if isinstance(study, Sumstats)]
     if not stores:
         if traits is not None:
             raise InputError("--traits names traits of folders; these studies are texts of one")
-        return [""]
-    names = stores[0].traits if traits is None else named_traits(stores[0], traits)
+        return [""], TEXTS
+    if traits is not None:
+        names, source = named_traits(stores[0], traits), "--traits"
+    elif (len(stores) == 2 and of_loci) or (len(of_loci) == 1 and of_loci[0] in stores[0].traits):
+        names, source = list(of_loci), loci_path.with_suffix(".json").name
+        lacking = [name for name in names if name not in stores[0].traits]
+        if lacking:
+            raise InputError(
+                f"{stores[0].path}: no trait {lacking[0]}, which is of these loci by {source} "
+                f"beside {loci_path}; give the summary statistics in which they were found, or "
+                "their traits by --traits"
+            )
+    else:
+        names, source = stores[0].traits, stores[0].path.name
     if len(stores) == 1 and len(names) != 1:
         raise InputError(
             f"{stores[0].path}: holds {len(names)} traits, and the text of the other study one; "
             f"name it by --traits, such as {names[0]}"
         )
-    return names
+    return names, source
+
+
+def _say_traits(
+    names: Sequence[str], source: str, of_loci: Sequence[str], loci_path: Path, of_text: bool
+) -> bool:
+    """Log by which traits the leads are tested; whether the table's p may be those of them.
+
+    Beside a text only one trait can be tested, whatever the loci are of.
+    """
+    of_table = set(names) == set(of_loci) if of_loci else not of_text
+    by = f"{names[0] or 'the one trait'} alone" if len(names) == 1 else f"{len(names)} traits"
+    but = f", not by the {len(of_loci)} of {loci_path.with_suffix('.json').name}"
+    log.info("tested by %s (%s)%s", by, source, "" if of_table or not of_loci else but)
+    return of_table
 
 
 def _find(
@@ -287,32 +337,35 @@ def _find(
         near, r = _near_in_text(study, leads, ids)
         n_samples = int(np.nan_to_num(study.table["n"].max()))
     # a variant of two loci is looked up once: a second row looks like a site of several alleles
-    distinct, own, turn = _distinct(leads, by_id=bool(near["base_pair_location"].isna().all()))
+    rows, own, turn = _distinct(leads, by_id=bool(near["base_pair_location"].isna().all()))
+    distinct = leads.iloc[rows]
     found = harmonise(distinct, near, clear_frequency, ("the loci", str(study.path)))
     i, j = found.first, found.second
     of_leads = np.full((len(distinct), r.shape[1]), np.nan)
     of_leads[i] = found.sign[:, None] * r[j]
-    numbers = np.full((3, len(distinct)), np.nan)
-    numbers[:, i] = near[["df", "n", "effect_allele_frequency"]].to_numpy(np.float64)[j].T
+    told = near.reindex(columns=["df", "n", "effect_allele_frequency", "neg_log10_p"])
+    numbers = np.full((4, len(distinct)), np.nan)
+    numbers[:, i] = told.to_numpy(np.float64)[j].T
     numbers[2, i] = np.where(found.sign > 0, numbers[2, i], 1 - numbers[2, i])
     why = np.full(len(distinct), "", dtype=object)
     for row in np.setdiff1d(np.arange(len(distinct)), i):
         why[row] = _why_unmatched(distinct.iloc[[row]], near, clear_frequency)
-    df, n, frequency = numbers[:, own]  # (n_leads,) each
+    df, n, frequency, p = numbers[:, own]  # (n_leads,) each
     frequency = np.where(turn > 0, frequency, 1 - frequency)
-    return _Found(turn[:, None] * of_leads[own], df, n, frequency, n_samples, why[own].astype(str))
+    r = turn[:, None] * of_leads[own]
+    return _Found(r, df, n, frequency, p, n_samples, why[own].astype(str))
 
 
 def _distinct(
     leads: pd.DataFrame, *, by_id: bool
-) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Leads without those that are there already, whichever allele is the effect allele.
 
     Returns
     -------
-    (distinct, own, turn)
-        Their rows; of each lead its row among these, (n_leads,), and −1 where that one's alleles
-        are in the other order, else 1, (n_leads,).
+    (rows, own, turn)
+        Their rows, (n_variants,); of each lead its place among these, (n_leads,), and −1 where
+        that one's alleles are in the other order, else 1, (n_leads,).
     """
     alleles = leads[["effect_allele", "other_allele"]].to_numpy(dtype=str)  # (n_leads, 2)
     names = (
@@ -325,7 +378,7 @@ def _distinct(
     own = np.asarray(number, dtype=np.int64)
     rows = np.unique(own, return_index=True)[1]
     turn = np.where(alleles[:, 0] == alleles[rows[own], 0], 1.0, -1.0)
-    return leads.iloc[rows], own, turn
+    return rows, own, turn
 
 
 def _why_unmatched(lead: pd.DataFrame, near: pd.DataFrame, clear_frequency: float | None) -> str:
@@ -341,32 +394,50 @@ def _why_unmatched(lead: pd.DataFrame, near: pd.DataFrame, clear_frequency: floa
     return STRAND_UNCLEAR if (of_letters < Match.AMBIGUOUS).any() else OTHER_ALLELES
 
 
-def _warn_of_another_run(
-    store: Sumstats, names: list[str], leads: pd.DataFrame, found: _Found, loci_path: Path
-) -> None:
-    """Warn where the joint p of leads in the discovery are not those of the table of loci.
+def _discovery_p(
+    study: _Study, names: list[str], chromosome: pd.Series, found: _Found
+) -> NDArray[np.float64]:
+    """Two-sided −log10 p, (n_leads,), of the traits in the discovery: jointly if they are several.
 
-    Not looked at are leads without a p in the table, those that may be given others
-    (`_given_others`), and traits that have no joint test: some people lack them, they are linearly
-    dependent, or too many for the people.
+    NaN of traits that have no joint test: some people lack them, they are linearly dependent, or
+    too many for the people.
     """
-    if set(names) & set(store.info.get("traits_with_missing", [])):
-        return
-    again = np.full(len(leads), np.nan)
-    of_leads = leads["chromosome"].to_numpy(dtype=str)
-    test = kernel.mixed_joint_test if store.of_mixed_model else joint_test
+    if not isinstance(study, Sumstats):
+        return found.neg_log10_p
+    p = np.full(len(chromosome), np.nan)
+    if len(names) > 1 and set(names) & set(study.info.get("traits_with_missing", [])):
+        return p
+    df = np.repeat(found.df[:, None], len(names), axis=1)  # (n_leads, n_traits)
+    t = found.r * np.sqrt(df / np.maximum(1 - found.r * found.r, 1e-300))
+    if len(names) == 1:
+        return neg_log10_f_tail(np.square(t[:, 0]) / df[:, 0], 1, df[:, 0])
+    of_leads = chromosome.to_numpy(dtype=str)
+    test = kernel.mixed_joint_test if study.of_mixed_model else joint_test
     for name in np.unique(of_leads):
         rows = of_leads == name
-        r, df = found.r[rows], np.repeat(found.df[rows, None], len(names), axis=1)
-        t = r * np.sqrt(df / np.maximum(1 - r * r, 1e-300))  # (rows, n_traits)
-        chromosome = _own_name(store, name)
+        everybody = df_of_everybody(study, _own_name(study, name))
         try:
-            again[rows] = test(
-                *(t, np.ones_like(t), df, df_of_everybody(store, chromosome)),
-                whiten_traits(_law(store, names, name)[0], names),
+            whitening = whiten_traits(_law(study, names, name)[0], names)
+            p[rows] = test(
+                t[rows], np.ones_like(t[rows]), df[rows], everybody, whitening
             ).neg_log10_p
         except InputError:  # that the replication itself does not need
-            return
+            return np.full(len(chromosome), np.nan)
+    return p
+
+
+def _warn_of_another_run(
+    store: Sumstats,
+    names: list[str],
+    leads: pd.DataFrame,
+    again: NDArray[np.float64],
+    loci_path: Path,
+) -> None:
+    """Warn where the p of leads in the discovery, `again`, are not those of the table of loci.
+
+    Not looked at are leads without a p in either, and those that may be given others
+    (`_given_others`).
+    """
     told = leads["neg_log10_p"].to_numpy(dtype=np.float64)
     other = np.abs(again - told) > SAME_P + SAME_P * np.abs(told)  # False of NaN
     other &= ~_given_others(leads)
@@ -378,6 +449,26 @@ def _warn_of_another_run(
             "traits: give the summary statistics that it was found in, and its traits by --traits",
             *(loci_path, int(other.sum()), len(leads), store.path, len(names)),
             *(leads["variant_id"].iloc[row], told[row], again[row]),
+        )
+
+
+def _warn_of_other_allele(
+    leads: pd.DataFrame,
+    f_first: NDArray[np.float64],
+    f_second: NDArray[np.float64],
+    studies: tuple[Path, Path],
+) -> None:
+    """Warn of leads, not palindromic, whose frequency in one study is that of the other allele."""
+    palindromic = leads["effect_allele"].map(COMPLEMENT) == leads["other_allele"]
+    turned = replication_kernel.is_of_other_allele(f_first, f_second) & ~palindromic.to_numpy()
+    names = list(dict.fromkeys(leads["variant_id"][turned].map(str)))
+    if names:
+        log.warning(
+            "%s: the frequencies of %d leads fit the other allele of %s: %s%s; where their "
+            "effects are of the other allele too, r has the wrong sign: exchange effect and other "
+            "allele in the study that has them wrong",
+            *(studies[1], len(names), studies[0], ", ".join(names[:NAMED])),
+            ", …" if len(names) > NAMED else "",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from axoloci import __version__
 from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import write_json
-from axoloci.io.loci import TRAITS_MEANING, read_loci, traits_of_variant
+from axoloci.io.loci import TRAITS_MEANING, read_loci, read_loci_settings, traits_of_variant
 from axoloci.io.tables import write_tsv
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
 from axoloci.tasks.gwas import condition as conditioning
@@ -141,14 +140,13 @@ def _read_loci(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     whole = ["locus", "start", "end", "base_pair_location"]
     needed = [*whole, "neg_log10_p", *(name for name in VARIANT_COLUMNS if name not in whole)]
     table = read_loci(path, needed)
-    settings = path.with_suffix(".json")
-    about = json.loads(settings.read_text()) if settings.is_file() else {}
+    about = read_loci_settings(path)
     if about.get("mixed_model"):
         raise InputError(
             f"{path}: these loci are of a mixed model (associate --loco), and conditional "
             "association is by linear regression, which does not account for relatives"
         )
-    return table[needed], tuple(about.get("traits", ()))
+    return table[needed], tuple(about["traits"])
 
 
 def _of_traits(study: Study, wanted: Sequence[str], path: Path, inputs: AnalysisInputs) -> Study:
