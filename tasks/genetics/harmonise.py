@@ -35,6 +35,15 @@ REGION = 1e6
 """bp; about as far as linkage reaches in most of the genome."""
 CLOSE_FREQUENCIES = 0.1
 """Mean difference below which frequencies of two tables are of the same people or like ones."""
+FAR_FREQUENCIES = 0.2
+"""Difference above which one frequency is not that of the same allele of like people."""
+MOST_TURNED = 0.03
+"""Share of the variants with a frequency far off and close to that of the other allele, above which
+rows may be turned; each region counts once."""
+MOST_TURNED_OF_FAR = 0.25
+"""The same of those with a frequency far off, for these are many between ancestries. In simulated
+populations of F_ST 0.05 to 0.2, as of continents, it is 0.15; among like people 0.9 and more where
+3 % of the rows are turned; 0.3 at F_ST 0.15 where 30 % are."""
 COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 """Of each base, the one on the other strand."""
 
@@ -121,12 +130,25 @@ def harmonise(
         Of the variants, more than one and more than `MOST_MOVED` have another position in the
         other table under the same id: the tables are of different genome builds. Or one minus the
         frequencies of one table are close to those of the other, these themselves are not, and this
-        in many regions: those of one table are of the other allele. In few it is only logged.
+        in many regions: those of one table are of the other allele. In few it is only logged, and
+        so are single variants, where they are many.
 
     References
     ----------
     Hartwig et al. 2016, doi:10.1093/ije/dyx028: palindromic alleles by frequency.
     """
+    found = _matched(first, second, clear_frequency, names)
+    check_frequencies(_frequencies(first, second, found), names)
+    return found
+
+
+def _matched(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    clear_frequency: float | None,
+    names: tuple[str, str],
+) -> Harmonised:
+    """The same before frequencies are compared."""
     by_position = all(table["base_pair_location"].notna().any() for table in (first, second))
     left, right = _keys(first, second) if by_position else _id_keys(first, second)
     rows = pd.DataFrame({"key": left, "first": np.arange(len(first))})[left >= 0]
@@ -152,7 +174,6 @@ def harmonise(
     match[~matched & (match < Match.AMBIGUOUS)] = Match.INCOMPATIBLE
     turned = (kind[good] == Match.SWAPPED) | (kind[good] == Match.STRAND_FLIPPED_AND_SWAPPED)
     sign = np.where(turned, -1.0, 1.0)  # (n_pairs,)
-    _check_frequencies(first.iloc[i[good]], second.iloc[j[good]], sign, names)
     return Harmonised(i[good], j[good], sign, match)
 
 
@@ -172,12 +193,15 @@ class Union:
     counts
         Of each table, its variants by what became of them (`Harmonised.counts`): those that the
         tables before lack are "absent" or "incompatible", and are added.
+    frequencies
+        Of each table, how they compare with those of the tables before (`regions_of_frequencies`).
     """
 
     variants: pd.DataFrame
     rows: NDArray[np.int64]
     sign: NDArray[np.float64]
     counts: list[dict[str, int]]
+    frequencies: list[pd.DataFrame]
 
 
 def unite(
@@ -188,6 +212,8 @@ def unite(
     """Bring the variants of several tables, of one chromosome, to the effect alleles of the first.
 
     Variants that the tables before lack are added, but not palindromic ones that cannot be told.
+    Frequencies of the other allele are refused as by `harmonise`; whether to warn of them all
+    chromosomes tell (`check_frequencies`).
 
     Parameters
     ----------
@@ -207,10 +233,12 @@ def unite(
     variants = _needed(tables[0].iloc[:0])
     rows = np.empty((0, 0), dtype=np.int64)
     sign = np.empty((0, 0))
-    counts = []
+    counts, frequencies = [], []
     for name, table in zip(names, tables, strict=True):
-        found = harmonise(variants, table, clear_frequency, (names[0], name))
+        found = _matched(variants, table, clear_frequency, (names[0], name))
         counts.append(found.counts)
+        frequencies.append(_frequencies(variants, table, found))
+        _refuse_frequencies(frequencies[-1], (names[0], name))
         added = np.flatnonzero(np.isin(found.match, (Match.ABSENT, Match.INCOMPATIBLE)))
         own_rows = np.full(len(variants) + len(added), -1, dtype=np.int64)
         own_sign = np.full(len(own_rows), np.nan)
@@ -222,7 +250,98 @@ def unite(
         variants = pd.concat([variants, _needed(table.iloc[added])], ignore_index=True)
     order = np.argsort(variants["base_pair_location"].to_numpy(), kind="stable")
     ordered = variants.iloc[order].reset_index(drop=True)
-    return Union(ordered, rows[:, order], sign[:, order], counts)
+    return Union(ordered, rows[:, order], sign[:, order], counts, frequencies)
+
+
+def regions_of_frequencies(
+    variants: pd.DataFrame, f: NDArray[np.floating], f_2: NDArray[np.floating]
+) -> pd.DataFrame:
+    """Frequencies in two tables compared, summed up in each region of `REGION`.
+
+    Parameters
+    ----------
+    variants
+        chromosome, base_pair_location and variant_id of variants that both tables have.
+    f, f_2
+        [shape: (n_variants,)] Frequency of one allele in either table, NaN where not compared.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a region: n, compared variants; as_given and turned, mean difference of f from f_2
+        and from 1 − f_2; n_far, variants whose f is far from f_2; n_turned, those of them
+        whose f is close to 1 − f_2; examples, up to three of these.
+    """
+    known = np.isfinite(f) & np.isfinite(f_2)
+    rows, f, f_2 = variants[known], f[known].astype(float), f_2[known].astype(float)
+    as_given, turned = np.abs(f - f_2), np.abs(f - (1 - f_2))
+    is_far = as_given > FAR_FREQUENCIES
+    fits_other = is_far & (turned < CLOSE_FREQUENCIES)
+    names = np.full(len(rows), None, dtype=object)
+    names[fits_other] = _names(rows[fits_other])
+    table = pd.DataFrame(
+        {
+            "chromosome": rows["chromosome"].to_numpy(),
+            "region": rows["base_pair_location"].to_numpy(np.float64) // REGION,
+            "as_given": as_given,
+            "turned": turned,
+            "is_far": is_far,
+            "fits_other": fits_other,
+            "name": names,
+        }
+    )
+    return (
+        table.groupby(["chromosome", "region"], dropna=False, sort=False)
+        .agg(
+            n=("turned", "size"),
+            as_given=("as_given", "mean"),
+            turned=("turned", "mean"),
+            n_far=("is_far", "sum"),
+            n_turned=("fits_other", "sum"),
+            examples=("name", lambda names: names.dropna().head(3).tolist()),
+        )
+        .reset_index()
+    )
+
+
+def check_frequencies(regions: pd.DataFrame, names: tuple[str, str]) -> None:
+    """Refuse frequencies that are of the other allele in one of two tables; warn of single ones.
+
+    Parameters
+    ----------
+    regions
+        Of `regions_of_frequencies`.
+    names
+        Of the tables.
+
+    Raises
+    ------
+    InputError
+        They look turned on average, in many regions. In few this is only logged.
+    """
+    _refuse_frequencies(regions, names)
+    n = int(regions["n"].sum())
+    if n < FEWEST_FREQUENCIES:
+        return
+    if _look_turned(regions):
+        log.warning("%s; people of another ancestry can do that in so few", _looks(regions, names))
+        return
+    # linked variants count once
+    share, far = ((regions[name] / regions["n"]).mean() for name in ("n_turned", "n_far"))
+    n_places = int((regions["n_turned"] > 0).sum())
+    # in few of many regions these are haplotypes
+    is_local = n_places < min(FEWEST_REGIONS, len(regions) / 2)
+    if share <= max(MOST_TURNED, MOST_TURNED_OF_FAR * far) or is_local:
+        return
+    n_turned = int(regions["n_turned"].sum())
+    log.warning(
+        "effect_allele_frequency of %s fits the other allele in %s of %s variants (%.0f %%) of the "
+        "same alleles in %s, such as %s; look there whether effect and other allele are exchanged "
+        "in some rows, which turns their effects, or the frequency is always that of the rarer "
+        "allele",
+        *(names[1], f"{n_turned:,}", f"{n:,}", 100 * n_turned / n, names[0]),
+        ", ".join([name for own in regions["examples"] for name in own][:3]),
+    )
 
 
 def is_of_other_build(n_moved: int, n_same: int) -> bool:
@@ -299,46 +418,51 @@ def _check_build(
         )
 
 
-def _check_frequencies(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    sign: NDArray[np.float64],
-    names: tuple[str, str],
-) -> None:
-    """Refuse frequencies of the other allele in one of two tables; in few regions only warn."""
-    f, f_2 = (table["effect_allele_frequency"].to_numpy(np.float64) for table in (first, second))
-    palindromic = first["effect_allele"].map(COMPLEMENT) == first["other_allele"]
+def _frequencies(first: pd.DataFrame, second: pd.DataFrame, found: Harmonised) -> pd.DataFrame:
+    """Frequencies of matched variants compared, those of palindromic alleles left out."""
+    own, own_2 = first.iloc[found.first], second.iloc[found.second]
+    f, f_2 = (table["effect_allele_frequency"].to_numpy(np.float64) for table in (own, own_2))
     # of palindromic alleles the sign itself is by the frequency
-    known = np.isfinite(f) & np.isfinite(f_2) & ~palindromic.to_numpy()
-    if known.sum() < FEWEST_FREQUENCIES:
-        return
-    f_2 = np.where(sign < 0, 1 - f_2, f_2)
-    placed = first if first["base_pair_location"].notna().any() else second
-    variants = pd.DataFrame(
-        {
-            "chromosome": placed["chromosome"].to_numpy(),
-            "region": placed["base_pair_location"].to_numpy(np.float64) // REGION,
-            "as_given": np.abs(f - f_2),
-            "turned": np.abs(f - (1 - f_2)),
-        }
-    )[known]
+    palindromic = own["effect_allele"].map(COMPLEMENT) == own["other_allele"]
+    f_2 = np.where(found.sign < 0, 1 - f_2, f_2)
+    f_2[palindromic.to_numpy()] = np.nan
+    placed = own if first["base_pair_location"].notna().any() else own_2
+    return regions_of_frequencies(placed, f, f_2)
+
+
+def _names(variants: pd.DataFrame) -> NDArray[np.object_]:
+    """Ids, and of variants without one the position."""
+    ids = variants["variant_id"]
+    places = variants["chromosome"].astype(str) + ":" + variants["base_pair_location"].astype(str)
+    return ids.where(ids.notna() & (ids != "."), places).to_numpy(dtype=object)
+
+
+def _look_turned(regions: pd.DataFrame) -> bool:
+    """Whether all frequencies of one table look like those of the other allele."""
+    if regions["n"].sum() < FEWEST_FREQUENCIES:
+        return False
     # each region once, for its variants are more or less frequent together
-    regions = variants.groupby(["chromosome", "region"], dropna=False).mean()  # (n_regions, 2)
-    as_given, turned = regions.mean()
-    if turned >= min(CLOSE_FREQUENCIES, as_given / 2):
-        return
-    looks = (
+    as_given, turned = regions["as_given"].mean(), regions["turned"].mean()
+    return bool(turned < min(CLOSE_FREQUENCIES, as_given / 2))
+
+
+def _looks(regions: pd.DataFrame, names: tuple[str, str]) -> str:
+    as_given, turned = regions["as_given"].mean(), regions["turned"].mean()
+    return (
         f"effect_allele_frequency of {names[1]} looks like that of the other allele: from that of "
         f"{names[0]} it differs by {as_given:.2f} on average, one minus it by {turned:.2f}, over "
-        f"{len(variants):,} variants of the same alleles in {len(regions):,} regions of 1 Mb"
+        f"{regions['n'].sum():,} variants of the same alleles in {len(regions):,} regions of 1 Mb"
     )
-    if len(regions) < FEWEST_REGIONS:
-        log.warning("%s; people of another ancestry can do that in so few", looks)
-        return
-    raise InputError(
-        f"{looks}; in the table that is wrong, which may be the other one, write 1 minus the "
-        "frequency, or exchange the alleles if its effects are of the other one too"
-    )
+
+
+def _refuse_frequencies(regions: pd.DataFrame, names: tuple[str, str]) -> None:
+    """Refuse what looks turned in many regions."""
+    if len(regions) >= FEWEST_REGIONS and _look_turned(regions):
+        raise InputError(
+            f"{_looks(regions, names)}; in the table that is wrong, which may be the other one, "
+            "write 1 minus the frequency, or exchange the alleles if its effects are of the other "
+            "one too"
+        )
 
 
 def _kinds(

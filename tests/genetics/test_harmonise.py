@@ -176,6 +176,49 @@ def test_harmonise__a_haplotype_of_another_ancestry_is_not_refused(
     assert not caplog.text
 
 
+def test_harmonise__rows_with_exchanged_alleles_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A tenth of the rows with the alleles in each other's place and the frequency as it was."""
+    rng = np.random.default_rng(0)
+    f = rng.uniform(0.05, 0.3, 1000)
+    first = table(*(("1", 10**5 * k, "A", "G", own, f"rs{k}") for k, own in enumerate(f, 1)))
+    second = first.copy()
+    rows = np.arange(7, 1000, 10)
+    second.loc[rows, ["effect_allele", "other_allele"]] = "G", "A"
+    with caplog.at_level(logging.WARNING, logger="axoloci"):
+        assert len(harmonise(first, second, names=("a", "b")).first) == 1000
+        told = (
+            "effect_allele_frequency of b fits the other allele in 100 of 1,000 variants (10 %) of "
+            "the same alleles in a, such as rs8, rs18, rs28; look there"
+        )
+        assert told in caplog.text
+        caplog.clear()
+        few = second.copy()
+        few.loc[rows[20:]] = first.loc[rows[20:]]
+        harmonise(first, few)
+        assert not caplog.text
+
+
+def test_harmonise__people_of_another_continent_are_not_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two populations of F_ST 0.15 by Balding and Nichols; in half of the rows exchanged, told."""
+    rng = np.random.default_rng(0)
+    f = rng.uniform(0.05, 0.95, 4000)
+    drift = (1 - 0.15) / 0.15
+    f_1, f_2 = rng.beta(f * drift, (1 - f) * drift, (2, 4000))
+    first = table(*(("1", 10**5 * k, "A", "G", own) for k, own in enumerate(f_1, 1)))
+    second = first.assign(effect_allele_frequency=f_2)
+    with caplog.at_level(logging.WARNING, logger="axoloci"):
+        harmonise(first, second)
+        assert not caplog.text
+        second.loc[::2, "effect_allele_frequency"] = 1 - f_2[::2]
+        harmonise(first, second)
+    assert "fits the other allele in" in caplog.text
+    assert "such as 1:" in caplog.text
+
+
 def test_harmonise__finds_what_was_planted() -> None:
     """Many variants with a random flip each: pairs, signs and kinds are those planted."""
     rng = np.random.default_rng(0)

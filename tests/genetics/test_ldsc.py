@@ -441,6 +441,55 @@ def test_ldsc__takes_traits_of_other_studies_for_the_same_alleles(
         assert np.isfinite(stored["leave_one_out"]).all()
 
 
+def as_fastgwa(study: Path, path: Path) -> pd.DataFrame:
+    """Trait b of the store, spread over the genome, in the columns of fastGWA."""
+    from axoloci.io.sumstats import read_sumstats
+
+    found = read_sumstats(study / "sumstats").trait("b").dropna()
+    names = {
+        "chromosome": "CHR",
+        "variant_id": "SNP",
+        "base_pair_location": "POS",
+        "effect_allele": "A1",
+        "other_allele": "A2",
+        "n": "N",
+        "effect_allele_frequency": "AF1",
+        "beta": "BETA",
+        "se": "SE",
+    }
+    rows = found.rename(columns=names)[[*names.values()]].assign(P=np.nan)
+    rows.drop(columns="P").to_csv(path, sep="\t", index=False)
+    return rows.drop(columns="P")
+
+
+def test_ldsc__exchanged_alleles_are_seen_by_their_frequency(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "height.fastGWA"
+    rows = as_fastgwa(study, path)
+    given = ("--traits", "a", "--with", path)
+    with caplog.at_level(logging.WARNING, logger="axoloci"):
+        assert ldsc(study, tmp_path / "out", *given).exit_code == 0
+        assert "frequency" not in caplog.text
+        swapped = rows.rename(columns={"A1": "A2", "A2": "A1"})[rows.columns]
+        half = pd.concat([swapped[::2], rows[1::2]])
+        half.to_csv(path, sep="\t", index=False)
+        assert ldsc(study, tmp_path / "out", *given).exit_code == 0
+    assert re.search(r"AAA", caplog.text)
+    swapped.to_csv(path, sep="\t", index=False)
+    result = ldsc(study, tmp_path / "out", *given)
+    assert result.exit_code == 1
+    assert "height.fastGWA looks like that of the other allele" in " ".join(result.output.split())
+
+
+def test_ldsc__tells_what_alleles_leave_out(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Statistics(
+        np.arange(4), np.ones((4, 1)), np.ones((4, 1)), np.array([])
+    )
+
+
 def test_allele_signs__of_every_flip() -> None:
     cases = {"AG AG": 1, "AG GA": -1, "AG TC": 1, "AG CT": -1, "AT AT": 0, "CG GC": 0, "AG AC": 0}
     pairs = [[list(word) for word in case.split()] for case in cases]

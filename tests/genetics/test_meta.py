@@ -358,6 +358,37 @@ def test_meta__palindromic_variants_by_frequency(tmp_path: Path) -> None:
     assert table["n"].isna().tolist() == [False, True]
 
 
+def test_meta__a_study_with_half_of_its_alleles_exchanged_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told once for all chromosomes, each of which has too few variants to be judged."""
+    rng = np.random.default_rng(0)
+    a = pd.DataFrame(
+        {
+            "chromosome": np.repeat(np.arange(1, 9), 20),
+            "base_pair_location": np.tile(np.arange(1, 21) * 10**6, 8),
+            "effect_allele": "A",
+            "other_allele": "G",
+            "beta": rng.normal(size=160),
+            "standard_error": 1,
+            "effect_allele_frequency": rng.uniform(0.05, 0.3, 160),
+            "rsid": [f"rs{k}" for k in range(160)],
+            "n": 100,
+        }
+    )
+    b = a.copy()
+    b.loc[::2, ["effect_allele", "other_allele"]] = "G", "A"
+    for name, table in (("a", a), ("b", b)):
+        table.to_csv(tmp_path / name, sep="\t", index=False)
+    given = ("--study", tmp_path / "a", "--study", tmp_path / "b", "--out", tmp_path / "m.parquet")
+    with caplog.at_level(logging.WARNING, logger="axoloci"):
+        assert run(*given).exit_code == 0
+    assert caplog.text.count("fits the other allele") == 1
+    told = "fits the other allele in 80 of 160 variants (50 %) of the same alleles in the studies"
+    assert told in caplog.text
+    assert "such as rs0, rs2, rs4;" in caplog.text
+
+
 def test_meta__bad_input_is_told(
     three: tuple[Path, list[Study]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,7 @@ from axoloci.tasks.genetics.commands.ldsc_statistics import (
     FEWEST_VARIANTS,
     Finder,
     Statistics,
+    check_alleles,
     read_other,
     read_study,
     shared,
@@ -189,6 +190,8 @@ def ldsc(
     finder = Finder(table, ld_scores_path, other_build)
     study = read_study(store, columns, finder)
     others = {name: read_other(file, given_n.get(name), finder) for name, file in files.items()}
+    for name, own in others.items():
+        check_alleles(study, own, finder, (str(sumstats), str(files[name])))
     sources = [(names, study), *(([name], own) for name, own in others.items())]
     one = 1.0 if fixed_intercept else None
     tables = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,12 @@ from axoloci.command import progress
 from axoloci.errors import InputError
 from axoloci.io.outside_sumstats import read_outside
 from axoloci.io.sumstats import Sumstats
-from axoloci.tasks.genetics.harmonise import COMPLEMENT, is_of_other_build
+from axoloci.tasks.genetics.harmonise import (
+    COMPLEMENT,
+    check_frequencies,
+    is_of_other_build,
+    regions_of_frequencies,
+)
 
 log = logging.getLogger("axoloci")
 
@@ -36,6 +41,8 @@ class Statistics:
         [float32, shape: (n_variants, 1 or n_traits)] People.
     alleles
         [object, shape: (n_variants, 2)] Effect and other allele.
+    frequency
+        [float32, shape: (n_variants,)] Of the effect allele; NaN where unknown.
     n_read
         Variants of the study or text, with an LD score or without.
     """
@@ -44,14 +51,17 @@ class Statistics:
     z: NDArray[np.float32]
     n: NDArray[np.float32]
     alleles: NDArray[np.object_]
+    frequency: NDArray[np.float32]
     n_read: int
 
     def take(self, chosen: NDArray[np.int64]) -> Statistics:
         """Of some variants; the same arrays where they are all of them."""
         if len(chosen) == len(self.rows):
             return self
-        rows, alleles = self.rows[chosen], self.alleles[chosen]
-        return Statistics(rows, self.z[chosen], self.n[chosen], alleles, self.n_read)
+        return Statistics(
+            *(self.rows[chosen], self.z[chosen], self.n[chosen]),
+            *(self.alleles[chosen], self.frequency[chosen], self.n_read),
+        )
 
 
 class Finder:
@@ -132,7 +142,7 @@ def read_study(store: Sumstats, columns: list[int], finder: Finder) -> Statistic
     """Statistics of some traits of a store, block by block; only of variants with an LD score."""
     common_n = not store.info.get("traits_with_missing")
     pieces: list[NDArray[np.float32]] = []
-    rows, n, alleles = [], [], []
+    rows, n, alleles, frequency = [], [], [], []
     n_moved = 0
     for block in progress(store.blocks(), "statistics", len(store.info["parts"])):
         places, of_block_moved = finder.find(block.variants)
@@ -156,6 +166,7 @@ def read_study(store: Sumstats, columns: list[int], finder: Finder) -> Statistic
         pieces.append(z.astype(np.float32))
         n.append((df + n_covariates[at, None] + 1).astype(np.float32))
         alleles.append(_alleles(block.variants.iloc[at]))
+        frequency.append(_frequency(block.variants.iloc[at]))
     all_rows = np.concatenate(rows)
     finder.check(store.path, store.n_variants, len(all_rows), n_moved)
     order = np.argsort(all_rows, kind="stable")
@@ -170,7 +181,7 @@ def read_study(store: Sumstats, columns: list[int], finder: Finder) -> Statistic
     return _unique(
         Statistics(
             *(all_rows[order], sorted_z, np.concatenate(n)[order], np.concatenate(alleles)[order]),
-            store.n_variants,
+            *(np.concatenate(frequency)[order], store.n_variants),
         ),
         store.path,
     )
@@ -204,6 +215,7 @@ def read_other(path: Path, n: float | None, finder: Finder) -> Statistics:
             z.astype(np.float32)[:, None],
             people.astype(np.float32)[:, None],
             _alleles(chosen),
+            _frequency(chosen),
             len(table),
         ),
         path,
@@ -227,9 +239,44 @@ def shared(first: Statistics, others: Statistics) -> tuple[Statistics, Statistic
     sign = allele_signs(first.alleles[of_first], others.alleles[of_others])
     use = (sign != 0) & np.isfinite(first.z[of_first]).all(axis=1)
     chosen = first.take(of_first[use])
-    z = chosen.z * sign[use, None]
-    turned = Statistics(chosen.rows, z, chosen.n, chosen.alleles, chosen.n_read)
+    turned = replace(chosen, z=chosen.z * sign[use, None])
     return turned, others.take(of_others[use])
+
+
+def check_alleles(
+    study: Statistics, other: Statistics, finder: Finder, names: tuple[str, str]
+) -> None:
+    """Tell which variants of both `shared` leaves out, and compare the frequencies of the rest.
+
+    Parameters
+    ----------
+    study, other
+        Of the study and of an outside trait.
+    finder
+        Of the LD scores.
+    names
+        Of study and outside trait, for messages.
+
+    Raises
+    ------
+    InputError
+        Frequencies are of the other allele in one of them.
+    """
+    both, of_study, of_other = np.intersect1d(
+        study.rows, other.rows, assume_unique=True, return_indices=True
+    )
+    alleles, alleles_2 = study.alleles[of_study], other.alleles[of_other]
+    sign = allele_signs(alleles, alleles_2)
+    palindromic = is_palindromic(alleles) & is_palindromic(alleles_2)
+    log.info(
+        "%s: of %d variants that %s has too, correlations leave out %d of the alleles A/T or C/G, "
+        "which read alike on both strands, and %d of other alleles there",
+        *(names[1], len(both), names[0]),
+        *(int(palindromic.sum()), int(((sign == 0) & ~palindromic).sum())),
+    )
+    f, f_2 = study.frequency[of_study], other.frequency[of_other]
+    f_2 = np.where(sign < 0, 1 - f_2, np.where(sign > 0, f_2, np.nan))
+    check_frequencies(regions_of_frequencies(finder.table.iloc[both], f, f_2), names)
 
 
 def allele_signs(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDArray[np.float32]:
@@ -250,6 +297,15 @@ def allele_signs(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDA
     same = (first == second).all(axis=1) | (flipped == second).all(axis=1)
     swapped = (first[:, ::-1] == second).all(axis=1) | (flipped[:, ::-1] == second).all(axis=1)
     return np.asarray(same.astype(np.float32) - swapped.astype(np.float32))
+
+
+def is_palindromic(alleles: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Whether effect and other allele, [object, shape: (n, 2)], are each other's complement."""
+    return np.array([COMPLEMENT.get(effect) == other for effect, other in alleles], dtype=bool)
+
+
+def _frequency(variants: pd.DataFrame) -> NDArray[np.float32]:
+    return variants["effect_allele_frequency"].to_numpy(np.float32)
 
 
 def _alleles(variants: pd.DataFrame) -> NDArray[np.object_]:

@@ -35,7 +35,7 @@ from axoloci.tasks.genetics.commands.selection import (
     traits_option,
     warn_of_shared_people,
 )
-from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Union, unite
+from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, Union, check_frequencies, unite
 
 log = logging.getLogger("axoloci")
 
@@ -138,16 +138,20 @@ def meta(
     }
     n_variants = n_shared = 0
     counts: list[dict[str, int]] = [{} for _ in studies]
+    frequencies: list[list[pd.DataFrame]] = [[] for _ in studies]
+    full_names = [str(study.path) for study in studies]
     chromosomes = list(dict.fromkeys(name for study in studies for name in study.chromosomes))
     with whole_file(out) as temporary, ExitStack() as stack:
         writer = _writer(stack, temporary, schema, is_text, about)
         for chromosome in progress(chromosomes, "meta-analysis", len(chromosomes)):
             tables = [study.variants(chromosome) for study in studies]
-            union = unite(tables, palindromic_frequency, [str(study.path) for study in studies])
+            union = unite(tables, palindromic_frequency, full_names)
             n_variants += len(union.variants)
             n_shared += int(((union.rows >= 0).sum(axis=0) > 1).sum())
             for own, more in zip(counts, union.counts, strict=True):
                 own |= {name: own.get(name, 0) + number for name, number in more.items()}
+            for regions, of_chromosome in zip(frequencies, union.frequencies, strict=True):
+                regions.append(of_chromosome)
             size = max(1, _BLOCK_VALUES // len(names))
             for start in range(0, len(union.variants), size):
                 block = slice(start, start + size)
@@ -159,6 +163,10 @@ def meta(
             raise InputError(
                 f"{paths[0]}: none of its variants is in another study with the same position and "
                 "alleles; are the studies of one genome build?"
+            )
+        for name, regions in zip(full_names[1:], frequencies[1:], strict=True):
+            check_frequencies(
+                pd.concat(regions, ignore_index=True), ("the studies before it", name)
             )
     write_json(
         summary,
