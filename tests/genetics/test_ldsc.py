@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import subprocess
 from collections.abc import Callable
@@ -23,7 +24,13 @@ from axoloci.tasks.genetics import ldsc as kernel
 from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
 from axoloci.tasks.genetics.commands.ldsc import HERITABILITY_COLUMNS, PAIR_COLUMNS
-from axoloci.tasks.genetics.commands.ldsc_statistics import allele_signs
+from axoloci.tasks.genetics.commands.ldsc_statistics import (
+    Finder,
+    Statistics,
+    allele_signs,
+    check_alleles,
+    shared,
+)
 from axoloci.tasks.genetics.heritability import jackknife_se
 from axoloci.tasks.genetics.ld_scores import ld_scores, standardise
 
@@ -443,8 +450,6 @@ def test_ldsc__takes_traits_of_other_studies_for_the_same_alleles(
 
 def as_fastgwa(study: Path, path: Path) -> pd.DataFrame:
     """Trait b of the store, spread over the genome, in the columns of fastGWA."""
-    from axoloci.io.sumstats import read_sumstats
-
     found = read_sumstats(study / "sumstats").trait("b").dropna()
     names = {
         "chromosome": "CHR",
@@ -457,9 +462,9 @@ def as_fastgwa(study: Path, path: Path) -> pd.DataFrame:
         "beta": "BETA",
         "se": "SE",
     }
-    rows = found.rename(columns=names)[[*names.values()]].assign(P=np.nan)
-    rows.drop(columns="P").to_csv(path, sep="\t", index=False)
-    return rows.drop(columns="P")
+    rows = found.rename(columns=names)[[*names.values()]]
+    rows.to_csv(path, sep="\t", index=False)
+    return rows
 
 
 def test_ldsc__exchanged_alleles_are_seen_by_their_frequency(
@@ -475,19 +480,28 @@ def test_ldsc__exchanged_alleles_are_seen_by_their_frequency(
         half = pd.concat([swapped[::2], rows[1::2]])
         half.to_csv(path, sep="\t", index=False)
         assert ldsc(study, tmp_path / "out", *given).exit_code == 0
-    assert re.search(r"AAA", caplog.text)
+    assert "height.fastGWA fits the other allele in" in caplog.text
     swapped.to_csv(path, sep="\t", index=False)
     result = ldsc(study, tmp_path / "out", *given)
     assert result.exit_code == 1
     assert "height.fastGWA looks like that of the other allele" in " ".join(result.output.split())
 
 
-def test_ldsc__tells_what_alleles_leave_out(
-    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    found = Statistics(
-        np.arange(4), np.ones((4, 1)), np.ones((4, 1)), np.array([])
-    )
+def test_check_alleles__tells_what_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    places = pd.DataFrame({"chromosome": "1", "base_pair_location": range(4), "variant_id": "."})
+
+    def of(*pairs: str) -> Statistics:
+        alleles = np.array([list(pair) for pair in pairs], dtype=object)
+        ones = np.ones((4, 1), dtype=np.float32)
+        return Statistics(np.arange(4), ones, ones, alleles, ones[:, 0] / 2, 4)
+
+    ours, theirs = of("AG", "AT", "CG", "AG"), of("GA", "AT", "GC", "AT")
+    with caplog.at_level(logging.INFO, logger="axoloci"):
+        check_alleles(ours, theirs, Finder(places, Path("l"), False), ("ours", "theirs"))
+    told = "theirs: of 4 variants that ours has too, correlations leave out 2 of the alleles A/T or"
+    assert told in caplog.text
+    assert "and 1 of other alleles there" in caplog.text
+    assert len(shared(theirs, ours)[0].rows) == 1
 
 
 def test_allele_signs__of_every_flip() -> None:
