@@ -52,6 +52,11 @@ SAIGE = (
     "1\t100\trs1\tG\tA\t300\t0.3\t0\t0.2\t0.1\t20\t100\t0.0455\t500\n"
     "X\t100000\trs2\tA\tAT\t480\t0.6\t0\t-0.3\t0.1\t-30\t100\t0.0027\t400\n"
 )
+GEMMA = (
+    "chr\trs\tps\tn_mis\tn_obs\tallele1\tallele0\taf\tbeta\tse\tp_wald\n"
+    "1\trs1\t100\t0\t500\tA\tG\t0.3\t0.2\t0.1\t0.0455\n"
+    "23\trs2\t100000\t100\t400\tAT\tA\t0.6\t-0.3\t0.1\t0.0027\n"
+)
 LDSC = "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t500\t2\nrs2\tC\tA\t400\t-3\nrs3\t\t\t\t\n"
 
 
@@ -62,8 +67,8 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "text",
-    [SSF, PLINK2, REGENIE, FASTGWA, SAIGE],
-    ids=["gwas-ssf", "plink2", "regenie", "fastgwa", "saige"],
+    [SSF, PLINK2, REGENIE, FASTGWA, SAIGE, GEMMA],
+    ids=["gwas-ssf", "plink2", "regenie", "fastgwa", "saige", "gemma"],
 )
 def test_read_outside__each_format_by_hand(tmp_path: Path, text: str) -> None:
     table = read_outside(write(tmp_path / "t", text))
@@ -379,6 +384,47 @@ def test_read_outside__other_columns_are_told_what_is_needed(tmp_path: Path) -> 
     only_covariates = "\n".join(PLINK2.split("\n")[::2][:2]) + "\n"
     with pytest.raises(InputError, match="no row of the additive test"):
         read_outside(write(tmp_path / "t", only_covariates))
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            "CHR SNP POS A1 A2 N BETA SE P",
+            "nearest, fastGWA, also needs AF1; for GWAS-SSF rename CHR to chromosome, SNP to rsid, "
+            "POS to base_pair_location, N to n, BETA to beta, SE to standard_error, P to p_value, "
+            "and, having seen which of A1 and A2 the effect is of, that to effect_allele and the "
+            "other to other_allele, or give",
+        ),
+        (
+            "SNP A1 A2 N OR P",
+            "nearest, LDSC, also needs Z, the effect of A1 by its standard error, which LDSC's "
+            "munge_sumstats.py adds; for GWAS-SSF rename SNP to rsid, N to n, OR to odds_ratio, P "
+            "to p_value, and, having seen which of A1 and A2 the effect is of, that to "
+            "effect_allele and the other to other_allele and add chromosome, base_pair_location",
+        ),
+        ("SNP A1 A2 N BETA P", "munge_sumstats.py adds; for GWAS-SSF rename SNP to rsid, N to n, "),
+        (
+            "chr rs ps n_miss allele1 allele0 beta se p_wald p_lrt",
+            "nearest, GEMMA, also needs af; for GWAS-SSF rename chr to chromosome, rs to rsid, ps "
+            "to base_pair_location, se to standard_error, p_wald to p_value, and, having seen "
+            "which of allele1 and allele0 the effect is of",
+        ),
+    ],
+    ids=["fastgwa", "odds", "munge", "gemma"],
+)
+def test_read_outside__other_columns_are_told_how_to_rename(
+    tmp_path: Path, header: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        read_outside(write(tmp_path / "t", header + "\n"))
+
+
+def test_read_outside__gemma_of_a_mixed_model_has_no_n(tmp_path: Path) -> None:
+    mixed = GEMMA.replace("n_mis\tn_obs", "n_miss\tlogl_H1")
+    table = read_outside(write(tmp_path / "t", mixed))
+    assert table["n"].isna().all()
+    assert table["effect_allele"].tolist() == ["A", "AT"]
 
 
 def test_read_outside__files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -155,6 +155,21 @@ FORMATS = {
             "p": ("p.value",),
         },
     ),
+    "GEMMA": OutsideFormat(
+        ("chr", "rs", "ps", "allele1", "allele0", "af"),
+        {
+            "chromosome": ("chr",),
+            "base_pair_location": ("ps",),
+            "variant_id": ("rs",),
+            "effect_allele": ("allele1",),
+            "other_allele": ("allele0",),
+            "effect_allele_frequency": ("af",),
+            "n": ("n_obs",),
+            "beta": ("beta",),
+            "se": ("se",),
+            "p": ("p_wald", "p_lrt", "p_score"),
+        },
+    ),
     "LDSC": OutsideFormat(
         ("SNP", "A1", "A2", "Z"),
         {
@@ -177,16 +192,25 @@ _NAMED_BY_OTHERS = {
     "bp": "base_pair_location",
     "pos": "base_pair_location",
     "position": "base_pair_location",
+    "ps": "base_pair_location",
     "markername": "rsid",
     "snp": "rsid",
+    "rs": "rsid",
+    "eaf": "effect_allele_frequency",
+    "n": "n",
+    "beta": "beta",
     "effect": "beta",
     "b": "beta",
+    "or": "odds_ratio",
     "stderr": "standard_error",
     "se": "standard_error",
     "p-value": "p_value",
     "p.value": "p_value",
     "pval": "p_value",
     "p": "p_value",
+    "p_wald": "p_value",
+    "p_lrt": "p_value",
+    "p_score": "p_value",
 }
 """Columns of other programs, in lower case, by their names in GWAS-SSF; no alleles, for the effect
 is of the first in some programs and of the second in others."""
@@ -200,7 +224,7 @@ _ALLELES = {"a0", "a1", "a2", "allele0", "allele1", "allele2"}
 
 
 def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE, fastGWA, SAIGE or LDSC.
+    """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE, fastGWA, SAIGE, GEMMA, LDSC.
 
     The format is known by its columns, the text plain or compressed by gzip or bzip2. Of plink2 and
     REGENIE only the additive test is read. Rows without a result are left out, and their number
@@ -240,7 +264,9 @@ def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
     GWAS-SSF: Hayhurst et al. 2022, doi:10.1101/2022.07.15.500230. plink2: Chang et al. 2015,
     doi:10.1186/s13742-015-0047-8. REGENIE: Mbatchou et al. 2021, doi:10.1038/s41588-021-00870-7.
     fastGWA: Jiang et al. 2019, doi:10.1038/s41588-019-0530-8. SAIGE: Zhou et al. 2018,
-    doi:10.1038/s41588-018-0184-y. LDSC: Bulik-Sullivan et al. 2015, doi:10.1038/ng.3211.
+    doi:10.1038/s41588-018-0184-y. GEMMA: Zhou and Stephens 2012, doi:10.1038/ng.2310; its allele1
+    is the effect allele, and only its linear model (-lm) tells n. LDSC: Bulik-Sullivan et al. 2015,
+    doi:10.1038/ng.3211.
     """
     path = Path(path)
     header, separator, compression = _header(path)
@@ -343,6 +369,8 @@ def _format_of(path: Path, header: list[str]) -> str:
         key=lambda name: len(known & set(FORMATS[name].needed)) / len(FORMATS[name].needed),
     )
     lacking = [name for name in FORMATS[nearest].needed if name not in there]
+    if nearest == "LDSC" and lacking == ["Z"]:
+        lacking = ["Z, the effect of A1 by its standard error, which LDSC's munge_sumstats.py adds"]
     others = "; ".join(
         f"{name}: {', '.join(form.needed)}" for name, form in FORMATS.items() if name != nearest
     )
@@ -358,9 +386,12 @@ def _renamed(header: list[str]) -> dict[str, str]:
     """Columns that are those of GWAS-SSF by another name."""
     is_metal = {"markername", "effect"} <= {name.lower() for name in header}
     names = _NAMED_BY_OTHERS | (_NAMED_BY_METAL if is_metal else {})
-    return {
-        name: ours for name in header if (ours := names.get(name.lower())) and ours not in header
-    }
+    renamed: dict[str, str] = {}
+    for name in header:
+        ours = names.get(name.lower())
+        if ours and ours not in header and ours not in renamed.values():  # the first of several
+            renamed[name] = ours
+    return renamed
 
 
 def _renaming(header: list[str]) -> str:

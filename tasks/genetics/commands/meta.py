@@ -69,7 +69,7 @@ META_COLUMNS = {  # as written of one trait to Parquet
     required=True,
     type=click.Path(exists=True, path_type=Path),
     help="Folder of a study's summary statistics, or text of one trait (GWAS-SSF, plink2, REGENIE, "
-    "fastGWA, SAIGE; plain, .gz or .bz2). Once for each study.",
+    "fastGWA, SAIGE, GEMMA; plain, .gz or .bz2). Once for each study.",
 )
 @traits_option(
     "that are combined; without it all that the folders share. Beside a text it is one trait, that "
