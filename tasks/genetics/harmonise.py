@@ -43,7 +43,7 @@ rows may be turned; each region counts once."""
 MOST_TURNED_OF_FAR = 0.25
 """The same of those with a frequency far off, for these are many between ancestries. In simulated
 populations of F_ST 0.05 to 0.2, as of continents, it is 0.15; among like people 0.9 and more where
-3 % of the rows are turned; 0.3 at F_ST 0.15 where 30 % are."""
+3 % of the rows are turned; 0.28 at F_ST 0.15 where 30 % are."""
 COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 """Of each base, the one on the other strand."""
 
@@ -253,6 +253,27 @@ def unite(
     return Union(ordered, rows[:, order], sign[:, order], counts, frequencies)
 
 
+def is_of_other_allele(
+    frequency: NDArray[np.floating], frequency_2: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Whether the frequencies of an allele in two studies clearly are of different alleles.
+
+    Near 0.5 they tell nothing.
+
+    Parameters
+    ----------
+    frequency, frequency_2
+        (n_variants,) of what each study holds for the same allele; NaN where it does not tell.
+
+    Returns
+    -------
+    bool, (n_variants,)
+        False of NaN.
+    """
+    fits_other = np.abs(frequency - (1 - frequency_2)) < CLOSE_FREQUENCIES
+    return np.asarray(fits_other & (np.abs(frequency - frequency_2) > FAR_FREQUENCIES))
+
+
 def regions_of_frequencies(
     variants: pd.DataFrame, f: NDArray[np.floating], f_2: NDArray[np.floating]
 ) -> pd.DataFrame:
@@ -276,7 +297,7 @@ def regions_of_frequencies(
     rows, f, f_2 = variants[known], f[known].astype(float), f_2[known].astype(float)
     as_given, turned = np.abs(f - f_2), np.abs(f - (1 - f_2))
     is_far = as_given > FAR_FREQUENCIES
-    fits_other = is_far & (turned < CLOSE_FREQUENCIES)
+    fits_other = is_of_other_allele(f, f_2)
     names = np.full(len(rows), None, dtype=object)
     names[fits_other] = _names(rows[fits_other])
     table = pd.DataFrame(

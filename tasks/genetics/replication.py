@@ -17,10 +17,6 @@ from axoloci.errors import InputError
 
 LEVEL = 0.05
 """Family-wise error rate of the replication, shared by the leads that can be tested."""
-FITS_ALLELE = 0.1
-"""How near the frequency of one study is to that of an allele in another that it fits."""
-FITS_NOT = 0.2
-"""How far it is from that of an allele that it does not fit."""
 
 
 @dataclass(frozen=True)
@@ -111,27 +107,6 @@ def replicate(
         p_threshold = LEVEL / max(1, int(tested.sum()))
     replicated = tested & (neg_log10_p >= -np.log10(p_threshold))
     return Replication(r, neg_log10_p, p_threshold, replicated)
-
-
-def is_of_other_allele(
-    frequency: NDArray[np.float64], frequency_2: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Whether the frequencies of an allele in two studies clearly are of different alleles.
-
-    Near 0.5 they tell nothing.
-
-    Parameters
-    ----------
-    frequency, frequency_2
-        (n_variants,) of what each study holds for the same allele; NaN where it does not tell.
-
-    Returns
-    -------
-    bool, (n_variants,)
-        False of NaN.
-    """
-    fits_other = np.abs(frequency - (1 - frequency_2)) < FITS_ALLELE
-    return np.asarray(fits_other & (np.abs(frequency - frequency_2) > FITS_NOT))
 
 
 def rate_interval(n_replicated: int, n_tested: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from axoloci.errors import InputError
-from axoloci.tasks.genetics.harmonise import Match, harmonise, unite
+from axoloci.tasks.genetics.harmonise import Match, harmonise, is_of_other_allele, unite
 
 
 def table(*rows: tuple[Any, ...]) -> pd.DataFrame:
@@ -269,3 +269,9 @@ def test_unite__each_variant_once_by_position() -> None:
         {"swapped": 1, "ambiguous": 1, "absent": 1},
         {"strand_flipped": 1, "incompatible": 1, "absent": 1},
     ]
+
+
+def test_is_of_other_allele__only_where_it_is_clear() -> None:
+    first = np.array([0.2, 0.2, 0.45, 0.2, np.nan, 0.9])
+    second = np.array([0.82, 0.25, 0.55, 0.65, 0.8, 0.1])
+    assert is_of_other_allele(first, second).tolist() == [True, False, False, False, False, True]

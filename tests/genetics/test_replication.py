@@ -22,7 +22,6 @@ from axoloci.tasks.genetics.cli import main
 from axoloci.tasks.genetics.commands.replicate import REPLICATION_COLUMNS
 from axoloci.tasks.genetics.replication import (
     combined_correlation,
-    is_of_other_allele,
     rate_interval,
     replicate,
     sign_test,
@@ -115,12 +114,6 @@ def test_rate_interval__is_that_of_statsmodels() -> None:
         truth = proportion_confint(n_replicated, n_tested, method="wilson")
         assert rate_interval(n_replicated, n_tested) == pytest.approx(truth)
     assert rate_interval(0, 0) == (0, 1)
-
-
-def test_is_of_other_allele__only_where_it_is_clear() -> None:
-    first = np.array([0.2, 0.2, 0.45, 0.2, np.nan, 0.9])
-    second = np.array([0.82, 0.25, 0.55, 0.65, 0.8, 0.1])
-    assert is_of_other_allele(first, second).tolist() == [True, False, False, False, False, True]
 
 
 def test_combined_correlation__dependent_traits_are_refused() -> None:

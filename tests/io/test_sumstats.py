@@ -308,7 +308,9 @@ def test_sumstats_writer__joins_pieces_to_the_same_bytes(tmp_path: Path, own_n: 
                 more = {"effect_allele_frequency": frequency, "counts": counts}
                 writer.write(part, variants, **own, **more, earlier=[piece])
             else:
-                writer.write_piece(part, group, **own, status=status, n_people=990)
+                none = np.empty((0, 1), dtype=np.float32)
+                more = {"status": status, "n_people": 990, "permuted": none}
+                writer.write_piece(part, group, **own, **more)
                 assert writer.lacking([part], group) == []
                 assert writer.lacking([part], replace(group, stop=2)) == [part]
     stale = tmp_path / "s" / "chr1" / "part-00000.piece-7-9.parquet"  # of a kill while deleting

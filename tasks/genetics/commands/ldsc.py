@@ -16,6 +16,7 @@ from axoloci import __version__
 from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json
+from axoloci.io.outside_sumstats import FORMATS
 from axoloci.io.sumstats import read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
@@ -100,8 +101,8 @@ PAIR_COLUMNS = {
     "outside",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Summary statistics of a trait of another study as text (GWAS-SSF, plink2, REGENIE, "
-    "fastGWA, SAIGE, LDSC), named by the file up to its first dot. Can be given several times.",
+    help=f"Summary statistics of a trait of another study as text ({', '.join(FORMATS)}), named by "
+    "the file up to its first dot. Can be given several times.",
 )
 @click.option(
     "--n",

@@ -24,7 +24,7 @@ from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import check_outputs, whole_file, write_json
 from axoloci.io.genotype_files import canonical_chromosome
-from axoloci.io.outside_sumstats import read_outside
+from axoloci.io.outside_sumstats import FORMATS, read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import tsv_text
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
@@ -68,8 +68,8 @@ META_COLUMNS = {  # as written of one trait to Parquet
     multiple=True,
     required=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of a study's summary statistics, or text of one trait (GWAS-SSF, plink2, REGENIE, "
-    "fastGWA, SAIGE, GEMMA; plain, .gz or .bz2). Once for each study.",
+    help=f"Folder of a study's summary statistics, or text of one trait ({', '.join(FORMATS)}; "
+    "plain, .gz or .bz2). Once for each study.",
 )
 @traits_option(
     "that are combined; without it all that the folders share. Beside a text it is one trait, that "

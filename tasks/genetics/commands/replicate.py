@@ -18,7 +18,7 @@ from axoloci.errors import InputError
 from axoloci.io.files import write_json
 from axoloci.io.genotype_files import canonical_chromosome
 from axoloci.io.loci import read_loci, read_loci_settings
-from axoloci.io.outside_sumstats import read_outside
+from axoloci.io.outside_sumstats import FORMATS, read_outside
 from axoloci.io.sumstats import Sumstats, read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.io.variants import VARIANT_COLUMNS, VARIANT_MEANING
@@ -33,7 +33,13 @@ from axoloci.tasks.genetics.commands.selection import (
     traits_option,
     warn_of_shared_people,
 )
-from axoloci.tasks.genetics.harmonise import CLEAR_FREQUENCY, COMPLEMENT, Match, harmonise
+from axoloci.tasks.genetics.harmonise import (
+    CLEAR_FREQUENCY,
+    COMPLEMENT,
+    Match,
+    harmonise,
+    is_of_other_allele,
+)
 
 log = logging.getLogger("axoloci")
 
@@ -79,8 +85,8 @@ REPLICATION_COLUMNS = {
     "--discovery",
     required=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of the discovery's summary statistics, or text of one trait (GWAS-SSF, plink2, "
-    "REGENIE, fastGWA or LDSC).",
+    help=f"Folder of the discovery's summary statistics, or text of one trait "
+    f"({', '.join(FORMATS)}).",
 )
 @click.option(
     "--replication",
@@ -460,7 +466,7 @@ def _warn_of_other_allele(
 ) -> None:
     """Warn of leads, not palindromic, whose frequency in one study is that of the other allele."""
     palindromic = leads["effect_allele"].map(COMPLEMENT) == leads["other_allele"]
-    turned = replication_kernel.is_of_other_allele(f_first, f_second) & ~palindromic.to_numpy()
+    turned = is_of_other_allele(f_first, f_second) & ~palindromic.to_numpy()
     names = list(dict.fromkeys(leads["variant_id"][turned].map(str)))
     if names:
         log.warning(
