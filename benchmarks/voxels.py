@@ -121,12 +121,13 @@ def write_images(folder: Path, images: Images, name: str, n_voxels: int = 0) -> 
         "measure": "fa",
         "affine": np.diag([2.0, 2, 2, 1]).tolist(),
     }
+    spread = np.linalg.cholesky(np.cov(images.latents, rowvar=False)).T  # (r, r)
     weights = {
         "mask": np.ones(SHAPE, dtype=bool),
         "mean": np.zeros(N_VOXELS, np.float32),
         "basis": images.basis,
         "latent_mean": np.zeros(r, np.float32),
-        "voxel_sd": np.zeros(N_VOXELS, np.float32),
+        "voxel_sd": np.sqrt(np.square(spread @ images.basis).sum(axis=0)).astype(np.float32),
     }
     save_file(weights, folder / f"model{r}.safetensors", {"axoloci": json.dumps(about)})
 
@@ -236,8 +237,9 @@ def heritability(folder: Path, images: Images, dosage: NDArray[np.int8]) -> tupl
     kept = ("--device", "cpu", "--n-permuted", "0")
     run_association(folder, N_CAUSAL, f"components{r}", kept)
     store = folder / f"components{r}-sumstats"
-    genetics("heritability", "--sumstats", store, "--out", folder / "heritability.tsv")
+    genetics("heritability", "--sumstats", store, "--out", folder)
     given = ("--genetic-covariance", folder / "genetic_covariance.npz", "--out", folder / "h2")
+    given += ("--noise-of", "projection")
     mapped = genetics("voxel-h2", *given, "--model", folder / f"model{r}.safetensors")
     h2 = read_nifti(folder / "h2" / "voxel_h2.nii.gz", ndim=3)[0].ravel()
     se = read_nifti(folder / "h2" / "voxel_h2_se.nii.gz", ndim=3)[0].ravel()
@@ -262,7 +264,7 @@ def heritability(folder: Path, images: Images, dosage: NDArray[np.int8]) -> tupl
         f"{r} components, {N_VOXELS:,} voxels, {N_CAUSAL:,} variants: the map of h² took "
         f"{mapped.seconds:.1f} s. Largest difference from Haseman and Elston's regression of each "
         f"voxel (y'Ay of the {PEOPLE:,} × {PEOPLE:,} relationships): {apart:.1e} with the "
-        f"association's tr A² (10 probes), {np.abs(h2 - exact).max():.1e} with the exact one. Mean "
+        f"association's tr A² (8 probes), {np.abs(h2 - exact).max():.1e} with the exact one. Mean "
         f"h² {h2.mean():.3f} (simulated {SHARE}), mean standard error by jackknife "
         f"{se.mean():.3f}.\n",
         apart,

@@ -28,6 +28,7 @@ from axoloci import __version__
 from axoloci.command import step_group, tally
 from axoloci.errors import InputError, nearest
 from axoloci.io.atlas import labels_at, read_atlas, read_label_names
+from axoloci.io.bases import MODEL_VERSION
 from axoloci.io.cohort import Cohort, read_cohort
 from axoloci.io.files import check_outputs, sha256, whole_file
 from axoloci.io.nifti import write_nifti
@@ -303,6 +304,7 @@ def train(
             "deterministic": deterministic,
             # the code that runs the step: a training half by one, half by another is of neither
             "axoloci_version": __version__,
+            "format_version": MODEL_VERSION,
             "image": os.environ.get("AXOLOCI_IMAGE"),
         }
         if checkpoint is not None:

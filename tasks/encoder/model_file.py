@@ -18,13 +18,12 @@ from safetensors.torch import save
 
 from axoloci import __version__
 from axoloci.errors import InputError
+from axoloci.io.bases import MODEL_FORMAT, MODEL_VERSION
 from axoloci.io.cohort import Cohort
 from axoloci.io.files import whole_file, write_text
 from axoloci.tasks.encoder.kernel import Autoencoder, Config
 from axoloci.tasks.encoder.linear import Linear
 
-FORMAT = "axoloci-encoder"
-FORMAT_VERSION = 4  # 3: no voxel_sd
 N_MEASURED = 64  # people whose maps tell the scale of the intensities
 OTHER_SCALE = 2.0  # ratio of mean or spread beyond which maps are on another scale: scanners differ
 # by a tenth, percent from shares by a hundred
@@ -98,8 +97,8 @@ def write_model(
         How it went, JSON.
     """
     about = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": MODEL_FORMAT,
+        "format_version": MODEL_VERSION,
         "axoloci_version": __version__,
         "kind": kind,
         "config": config,
@@ -140,13 +139,13 @@ def read_model(path: str | os.PathLike[str]) -> Model:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a safetensors model: {error}") from error
-    if about.get("format") != FORMAT:
+    if about.get("format") != MODEL_FORMAT:
         raise InputError(f"{path}: is not a model of axoloci-encoder")
-    if about["format_version"] != FORMAT_VERSION:
-        newer = about["format_version"] > FORMAT_VERSION
+    if about["format_version"] != MODEL_VERSION:
+        newer = about["format_version"] > MODEL_VERSION
         raise InputError(
             f"{path}: format_version {about['format_version']} is {'newer' if newer else 'older'} "
-            f"than {FORMAT_VERSION}; {'update axoloci' if newer else 'train the model again'}"
+            f"than {MODEL_VERSION}; {'update axoloci' if newer else 'train the model again'}"
         )
     mask = weights["mask"].numpy()
     representation: Autoencoder | Linear

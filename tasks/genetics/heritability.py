@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from axoloci.errors import NotPossibleError
 
 MIN_BLOCKS = 20  # of the jackknife; of fewer its standard error is itself unsure by over 16%
+FEWEST_SE = 2.0  # of a heritability; below it a genetic correlation is no normal variable
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def voxel_heritability(
         [shape: (r, n_voxels)] B: what one more of a trait adds to a map.
     voxel_sd
         [float, shape: (n_voxels,)] s: with it h² is b'Gb / max(b'Pb, s²), of the variance of the
-        voxel itself, at most that of the whole of its heritability.
+        voxel itself, with what covariates explain in it.
 
     Returns
     -------

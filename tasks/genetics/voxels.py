@@ -53,8 +53,8 @@ def own_variances(
 
     The larger of b'Sb and (n - p) s². With it in place of b'Sb, an effect on the map is tested
     against the noise of the voxel, and p is never smaller. It is that of the people in training
-    where the intercept is the only covariate, and has no bias for others; what further covariates
-    explain of a voxel is not taken off, so that p errs to the safe side.
+    where the intercept is the only covariate, and has no bias for others who vary as they do; what
+    further covariates explain of a voxel is not taken off, so that there p errs to the safe side.
 
     Parameters
     ----------

@@ -494,7 +494,7 @@ def _add_variant_maps(page: Page, part: Part, own: Results, measure: str) -> Non
 
 def _whose_noise(table: pd.DataFrame) -> str:
     """What p of maps is against, by their index."""
-    if "noise_of" in table and (table["noise_of"] == "voxel").all():
+    if "noise_of" in table and table["noise_of"].isin(["voxel", "both"]).all():
         return "p is against the noise of the voxel itself"
     return "p is smaller than that of a voxel itself, whose noise the latents leave out"
 
@@ -549,7 +549,7 @@ def _heritability_map(page: Page, measure: str, h2_file: Path, se_file: Path | N
         figure,
         f"Heritability of each voxel's {measure} in three planes through its highest value, "
         f"{h2[x, y, z]:.2f} at ({place}) mm.",
-        f"SNP heritability h² of each voxel's {measure}, as far as the latents hold it; the "
+        f"SNP heritability h² of each voxel's {measure}, by way of the latents; the "
         f"highest is {h2[x, y, z]:.2f}{told} at "
         f"({place}) mm{' (± standard error there)' if told else ''}. It is the maximum over "
         f"{np.count_nonzero(h2):,} voxels, chosen for being high: an overestimate, and no finding "

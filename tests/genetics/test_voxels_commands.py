@@ -158,7 +158,7 @@ def test_voxels__of_all_components_are_the_regressions_of_the_voxels(
         about = json.loads((tmp_path / f"{name}.json").read_text())
         assert (about["n"], about["df"], about["exact"]) == (N, N - 5, True)
         assert about["effect_allele"] == "A"
-        assert about["relative_error_of_se"] == 0
+        assert about["relative_error_of_se_by_missing"] == 0
         assert (about["linearised"], about["unit"]) == (False, "fa per effect allele")
     basis = read_basis(study / "all.safetensors")
     where = np.linalg.solve(AFFINE, [*index.loc[1, ["peak_x", "peak_y", "peak_z"]], 1])[:3]
@@ -190,8 +190,8 @@ def test_voxels__with_missing_genotypes_beta_is_exact_and_se_as_near_as_told(
         np.testing.assert_allclose(beta, expected[0], rtol=1e-5, atol=1e-8)
         about = json.loads((tmp_path / f"rs{variant}.json").read_text())
         n = about["n"]
-        assert about["of"] == f"maps that {about['n_latents']} latents make"
-        told = about["relative_error_of_se"]
+        assert about["of"] == f"voxels, of which {about['n_latents']} latents leave nothing out"
+        told = about["relative_error_of_se_by_missing"]
         assert told == pytest.approx(float(se_error(np.array([n]), N)[0]))
         assert told == pytest.approx(np.sqrt((1 / n - 1 / N) / 2))
         assert "lack the genotype" in about["approximate_because"][0]

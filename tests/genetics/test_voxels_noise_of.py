@@ -147,7 +147,7 @@ def test_voxels__noise_of_voxel_is_that_of_the_regression_of_the_voxel(
     assert about["noise_of"] == "voxel"
     assert about["of"] == "maps that 5 latents make, against the noise of the voxels themselves"
     assert about["exact"] is False
-    assert about["relative_error_of_se"] is None
+    assert about["relative_error_of_se_by_missing"] == 0
     assert "the variance of a voxel is that of the people in" in about["approximate_because"][0]
     assert pd.read_csv(tmp_path / "v" / "index.tsv", sep="\t")["noise_of"].eq("voxel").all()
     about = json.loads((tmp_path / "p" / "rs1.json").read_text())
@@ -174,7 +174,7 @@ def test_voxels__of_all_components_nothing_is_left_out(study: Path, tmp_path: Pa
     np.testing.assert_array_equal(se, projected[1])
     np.testing.assert_allclose(se[:, ::10], regressed(study)[1], rtol=1e-5)
     about = json.loads((tmp_path / "v" / "rs1.json").read_text())
-    assert (about["noise_of"], about["exact"]) == ("projection", True)
+    assert (about["noise_of"], about["exact"]) == ("both", True)
 
 
 def test_voxel_scan__noise_of_voxel_gives_the_pairs_of_the_maps(

@@ -22,7 +22,7 @@ from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 
 MODEL_FORMAT = "axoloci-encoder"
-MODEL_VERSION = 4
+MODEL_VERSION = 4  # 3: no voxel_sd
 LINEARISED_FORMAT = "axoloci-linearised"
 LINEARISED_VERSION = 2  # 1: no voxel_sd
 COMPONENT = "component"  # of a linear representation; its latents are component_000, …

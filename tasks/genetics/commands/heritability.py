@@ -29,6 +29,7 @@ from axoloci.tasks.genetics.commands.selection import (
 )
 from axoloci.tasks.genetics.covariance_file import write_covariance
 from axoloci.tasks.genetics.heritability import (
+    FEWEST_SE,
     Estimate,
     GeneticCovariance,
     genetic_correlation,
@@ -39,7 +40,6 @@ from axoloci.tasks.genetics.heritability import (
 log = logging.getLogger("axoloci")
 
 MAX_GB = 8.0  # of the sums of all blocks; four times as much is held at once
-FEWEST_SE = 2.0  # of a heritability; below it a genetic correlation is no normal variable
 HERITABILITY_COLUMNS = {
     "trait": "Its name.",
     "h2": "Share of the trait's variance, given the covariates, that the variants explain; by "

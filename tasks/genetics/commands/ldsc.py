@@ -40,7 +40,7 @@ from axoloci.tasks.genetics.commands.selection import (
     transformed,
 )
 from axoloci.tasks.genetics.covariance_file import write_covariance
-from axoloci.tasks.genetics.heritability import GeneticCovariance
+from axoloci.tasks.genetics.heritability import FEWEST_SE, GeneticCovariance
 from axoloci.tasks.genetics.kernel import CHI2_MEDIAN
 
 log = logging.getLogger("axoloci")
@@ -69,7 +69,7 @@ PAIR_COLUMNS = {
     "rg": "Genetic correlation; not cut at −1 and 1. n/a where an h2 is not above 0.",
     "rg_se": "Its standard error, by the jackknife.",
     "neg_log10_p": "−log10 p of rg = 0, two-sided, by the normal law; not to be relied on where an "
-    "h2 is below 2 h2_se.",
+    f"h2 is below {FEWEST_SE:g} h2_se.",
     "phenotypic_correlation": "Of two traits of the study; n/a with those of --with.",
     "intercept": "Mean product of the two z without any genetic covariance: the phenotypic "
     "correlation times the share of people who are in both.",

@@ -85,8 +85,10 @@ def voxel_h2(
 
     OUT/voxel_h2.nii.gz and voxel_h2_se.nii.gz, the standard error by block jackknife. They are
     estimates, which are below 0 here and there where the heritability is small: the genetic
-    variance of the maps that the latents make, over the variance that --noise-of names. Over that
-    of the voxel it is the part of its heritability that the latents hold.
+    variance of the maps that the latents make, over the variance that --noise-of names. That of the
+    voxel is of the people in training, what covariates explain in it: it is the share of all the
+    variance of a voxel that is genetic and in the latents, less than its heritability given the
+    covariates.
     """
     if if_possible and not read_covariance(covariance_path).traits:
         log.warning("%s: holds no trait, so there is no map of heritability", covariance_path)

@@ -44,8 +44,8 @@ NOISE_OF = click.option(
     "many components as voxels leaves nothing out, and projection is taken.",
 )
 NOISE_OF_VOXEL = (
-    "the variance of a voxel is that of the people in training, and what covariates explain of it "
-    "is not taken off: se is larger than that of the voxel's regression where they explain much"
+    "the variance of a voxel is that of the people in training, taken to vary as these people do, "
+    "and what covariates explain of it is not taken off"
 )
 
 
@@ -100,9 +100,9 @@ def open_voxel_store(sumstats: Path, model_path: Path, traits: str | None) -> Vo
 
 
 def known_noise(basis: Basis, noise_of: str) -> str:
-    """Whose noise is taken: that of the projection where this leaves nothing out of a voxel."""
+    """Whose noise is taken: "both" where the projection leaves nothing out of a voxel."""
     if len(basis.basis) == basis.n_voxels:
-        return "projection"
+        return "both"
     if noise_of == "projection":
         log.info(
             "what %d latents leave out of a voxel is not in its noise: p is smaller than that of "
@@ -117,7 +117,7 @@ def residual_squares(opened: VoxelStore, noise_of: str) -> NDArray[np.float64]:
     """Residual sum of squares (n_voxels,) of the maps that the latents make, or of the voxels."""
     store, basis = opened.store, opened.basis
     variances = voxel_variances(opened.sums, basis.basis)
-    if noise_of == "projection":
+    if noise_of != "voxel":
         return variances
     return own_variances(variances, basis.voxel_sd, store.n_samples, store.n_covariates)
 

@@ -46,6 +46,7 @@ MAPS = ("beta", "se", "neg_log10_p")
 MAPS_OF = {
     "projection": "maps that {} latents make",
     "voxel": "maps that {} latents make, against the noise of the voxels themselves",
+    "both": "voxels, of which {} latents leave nothing out",
 }
 MIXED_MODEL = "a mixed model weighs people by the heritability of each latent, not of each voxel"
 FEWER_PEOPLE = "some people lack the genotype: se has the residuals of everybody, in proportion"
@@ -159,14 +160,22 @@ def voxels(
             table, columns = regions
             values = _maps(opened, found, k, columns, None, None)
             of_regions.append(
-                table.assign(**dict(zip(MAPS, values, strict=True))).assign(
-                    locus=locus, variant_id=variant["variant_id"]
+                table.assign(
+                    **{"locus": locus, "variant_id": variant["variant_id"]},
+                    noise_of="both" if noise_of == "both" else "projection",
+                    **dict(zip(MAPS, values, strict=True)),
                 )
             )
     write_tsv(out / "index.tsv", pd.DataFrame(index, columns=INDEX_COLUMNS))
     if regions is not None:
         rows = pd.concat(of_regions) if of_regions else pd.DataFrame(columns=REGION_COLUMNS)
         write_tsv(out / "regions.tsv", rows[REGION_COLUMNS])
+        if noise_of == "voxel":
+            log.warning(
+                "%s: against the noise of the maps that the latents make, in which most noise of "
+                "a region may be missing; those of voxels are against their own",
+                out / "regions.tsv",
+            )
     log.info("%s: maps of %d variants, %d voxels", out, len(index), basis.n_voxels)
     earlier = sorted(path.name for path in out.glob("*_beta.nii.gz"))
     earlier = [name for name in earlier if name.removesuffix("_beta.nii.gz") not in prefixes]
@@ -193,7 +202,7 @@ INDEX_COLUMNS = [
     "exact",
     "linearised",
 ]
-REGION_COLUMNS = ["locus", "variant_id", "label", "region", "n_voxels", *MAPS]
+REGION_COLUMNS = ["locus", "variant_id", "label", "region", "n_voxels", *MAPS, "noise_of"]
 
 
 def _maps(
@@ -257,7 +266,7 @@ def _about(opened: VoxelStore, variant: pd.Series, df: float, noise_of: str) -> 
         "noise_of": noise_of,
         "exact": not reasons,
         "approximate_because": reasons,
-        "relative_error_of_se": error if noise_of == "projection" else None,
+        "relative_error_of_se_by_missing": error,
         "linearised": basis.linearised,
     }
 
