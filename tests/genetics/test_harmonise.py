@@ -219,6 +219,21 @@ def test_harmonise__people_of_another_continent_are_not_told(
     assert "such as 1:" in caplog.text
 
 
+@pytest.mark.parametrize("f_st", [0.1, 0.2])
+def test_harmonise__frequencies_of_the_other_allele_in_another_continent_are_refused(
+    f_st: float,
+) -> None:
+    """All frequencies of one of two populations turned, by Balding and Nichols."""
+    rng = np.random.default_rng(0)
+    f = rng.uniform(0.05, 0.95, 3000)
+    drift = (1 - f_st) / f_st
+    f_1, f_2 = rng.beta(f * drift, (1 - f) * drift, (2, 3000))
+    first = table(*(("1", 10**5 * k, "A", "G", own) for k, own in enumerate(f_1, 1)))
+    assert len(harmonise(first, first.assign(effect_allele_frequency=f_2)).first) == 3000
+    with pytest.raises(InputError, match="looks like that of the other allele"):
+        harmonise(first, first.assign(effect_allele_frequency=1 - f_2))
+
+
 def test_harmonise__finds_what_was_planted() -> None:
     """Many variants with a random flip each: pairs, signs and kinds are those planted."""
     rng = np.random.default_rng(0)
