@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def read_genes(path: Path) -> pd.DataFrame:
     Text separated by tabs, with the columns chromosome (with or without "chr"), start, end (base
     pairs from 1 on, both included) and gene in its header; others are ignored. Or these four
     columns without a header, separated by blanks, as plink's lists of genes (glist-hg19) are.
+    Either may be compressed, which the suffix tells (.gz, .bz2, .xz, .zst).
 
     Parameters
     ----------
@@ -51,11 +53,10 @@ def read_genes(path: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A column is not there, a position is no whole number, an end is before its start, or there
-        is no gene.
+        The file is empty or no text, a column is not there, a position is no whole number, an end
+        is before its start, or there is no gene.
     """
-    with open(path, encoding="utf-8") as file:
-        of_plink = _is_list_of_plink(file.readline())
+    of_plink = _is_list_of_plink(_first_cells(path))
     table = (
         pd.read_csv(path, sep=r"\s+", names=list(GENE_COLUMNS), dtype=str, keep_default_na=False)
         if of_plink
@@ -90,9 +91,28 @@ def read_genes(path: Path) -> pd.DataFrame:
     )
 
 
-def _is_list_of_plink(line: str) -> bool:
+def _first_cells(path: Path) -> list[str]:
+    """What blanks separate in the first line of a text, compressed or not."""
+    try:
+        line = pd.read_csv(
+            path,
+            sep=r"\s+",
+            header=None,
+            nrows=1,
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+        )
+    except (EOFError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: its first line cannot be read ({error}); give a table of genes, plain or "
+            "compressed with the suffix of the compression"
+        ) from error
+    return [str(cell) for cell in line.iloc[0]]
+
+
+def _is_list_of_plink(cells: list[str]) -> bool:
     """Whether the first line is a gene with its place, and no header."""
-    cells = line.split()
     return len(cells) == len(GENE_COLUMNS) and all(cell.isdecimal() for cell in cells[1:3])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -269,8 +270,24 @@ def test_read_genes__takes_lists_of_plink(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["chromosome\tstart\tend\tgene\n7\t1\t9\tA B\n", "7 1 9 A_B\n"], ids=["table", "plink"]
+)
+def test_read_genes__takes_compressed_ones(tmp_path: Path, text: str) -> None:
+    (tmp_path / "genes.tsv").write_text(text)
+    with gzip.open(tmp_path / "genes.tsv.gz", "wt") as file:
+        file.write(text)
+    plain, packed = (genes.read_genes(tmp_path / name) for name in ("genes.tsv", "genes.tsv.gz"))
+    assert packed.to_numpy()[0].tolist()[:3] == ["7", 1, 9]
+    pd.testing.assert_frame_equal(packed, plain)
+    (tmp_path / "genes.tsv.gz").rename(tmp_path / "packed")
+    with pytest.raises(InputError, match="packed: its first line cannot be read"):
+        genes.read_genes(tmp_path / "packed")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("", "its first line cannot be read"),
         ("chrom\tstart\tend\tgene\n1\t1\t2\tA\n", "no column chromosome"),
         ("chromosome\tstart\tend\tgene\n", "has no gene"),
         ("chromosome\tstart\tend\tgene\n1\t1\t2\tA\n1\t1.5\t2\tB\n", "row 3: start '1.5'"),
