@@ -340,6 +340,34 @@ def test_read_outside__p_that_contradicts_the_effect(tmp_path: Path, spread: flo
             read_outside(write(tmp_path / name, with_p(*columns)))
 
 
+@SPREADS
+def test_read_outside__p_of_another_scale_is_told(
+    tmp_path: Path, spread: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Columns that are off by a factor in all rows, and genomic control as it is usual."""
+    rng = np.random.default_rng(0)
+    t = rng.normal(0, spread, 2000)
+    p = 2 * norm.sf(np.abs(t))
+    natural = with_p(0.1 * t, 0.1, -np.log(p)).replace("p_value", "neg_log_10_p_value")
+    texts = {
+        "ln p": (natural, "smaller"),
+        "se twice": (with_p(0.1 * t, 0.2, p), "smaller"),
+        "se halved": (with_p(0.1 * t, 0.05, p), "larger"),
+        "far genomic control": (with_p(t, 1, 2 * norm.sf(np.abs(t) / np.sqrt(2.5))), "larger"),
+        "genomic control": (with_p(t, 1, 2 * norm.sf(np.abs(t) / np.sqrt(1.7))), None),
+        "deflated": (with_p(t, 1, 2 * norm.sf(np.abs(t) / np.sqrt(0.7))), None),
+        "few people": (with_p(t, 1, 2 * student_t.sf(np.abs(t), 30)), None),
+    }
+    for name, (text, told) in texts.items():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="axoloci"):
+            assert len(read_outside(write(tmp_path / name, text))) == 2000
+        assert len(caplog.messages) == (told is not None), (name, caplog.text)
+        if told:
+            assert f"{name}: p are {told} than the effect and its standard error say" in caplog.text
+            assert "median ratio of z" in caplog.text
+
+
 def test_read_outside__a_variant_that_occurs_twice(tmp_path: Path) -> None:
     again = SSF + "1\t100\tG\tA\t0.2\t0.1\t0.3\t0.04\trs7\t500\n"  # alleles in another order
     with pytest.raises(InputError, match=r"row 4 \(rs7\): chromosome, position and alleles occur"):
