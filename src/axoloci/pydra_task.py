@@ -30,6 +30,20 @@ def made(template: str) -> Callable[[dict[str, Any], Path], Path]:
     return resolve
 
 
+def made_with(template: str, *names: str) -> Callable[[dict[str, Any], Path], Path | None]:
+    """As `made`, of an output that is written only where one of some inputs is given.
+
+    A file of that name may be there without them, of another run.
+    """
+    path = made(template)
+
+    def resolve(inputs: dict[str, Any], cache_dir: Path) -> Path | None:
+        given = any(inputs[name] is not None and inputs[name] != [] for name in names)
+        return path(inputs, cache_dir) if given else None
+
+    return resolve
+
+
 def if_made(template: str) -> Callable[[dict[str, Any], Path], Path | None]:
     """As `made`, of an output that need not be there."""
     path = made(template)

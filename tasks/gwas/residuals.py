@@ -18,7 +18,7 @@ from axoloci.errors import InputError
 from axoloci.io.files import check_outputs
 from axoloci.io.genotypes import MISSING, Genotypes
 from axoloci.io.loci import read_loci
-from axoloci.io.residuals import read_residuals, write_residuals
+from axoloci.io.residuals import is_residuals, write_residuals
 from axoloci.io.variants import VARIANT_COLUMNS, meant_id
 from axoloci.tasks.gwas.engine import analysis_of, default_threads, design_of
 from axoloci.tasks.gwas.inputs import AnalysisInputs, prepare
@@ -80,7 +80,7 @@ def dosage_residuals(dosage: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np
     default="dosages.parquet",
     help="Likewise of the variants of --variant and --loci, in copies of the effect allele; the "
     "mean stands for a missing genotype. Written with one of these options alone; without them "
-    "that of an earlier run is deleted.",
+    "a table of an earlier run is left as it is.",
 )
 @click.option(
     "--threads",
@@ -130,8 +130,6 @@ def residuals(
     ids = variants["variant_id"].tolist()
     if asked:
         write_residuals(dosages, "dosages", study.people, ids, left, {**about, "variants": rows})
-    else:
-        _delete_earlier(dosages)
     write_residuals(out, "traits", study.people, names, adjusted, about)
     log.info(
         "%s: residuals of %d traits and %d variants of %d people, %d covariates with the "
@@ -144,21 +142,8 @@ def residuals(
             len(about["covariates"]),
         ),
     )
-
-
-def _delete_earlier(dosages: Path) -> None:
-    """Delete the dosages of an earlier run, of other people perhaps; of no variants there are none.
-
-    Any other file is left: it may be of the user, who has not asked for one of this name.
-    """
-    if not dosages.is_file():
-        return
-    try:
-        read_residuals(dosages, "dosages")
-    except InputError:
-        return
-    dosages.unlink()
-    log.warning("%s: deleted; it was of an earlier run, and no variant is asked for now", dosages)
+    if not asked and is_residuals(dosages, "dosages"):  # of other people or covariates perhaps
+        log.warning("%s is of an earlier run and was not written again", dosages)
 
 
 def _chosen_variants(source: Genotypes, ids: Sequence[str], loci: Path | None) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from fileformats.generic import File
 from pydra.compose import shell
 
 from axoloci.formats import GenotypeData, LocoStore, SumstatsStore
-from axoloci.pydra_task import IMAGE_HELP, if_made, made
+from axoloci.pydra_task import IMAGE_HELP, made, made_with
 
 
 @shell.define
@@ -243,7 +243,8 @@ class ComputeResiduals(AnalysisInputs, shell.Task["ComputeResiduals.Outputs"]):
 
         residuals: File = shell.out(callable=made("{out}"), help="traits less their covariates")
         adjusted_dosages: File | None = shell.out(
-            callable=if_made("{dosages}"), help="likewise the variants, if any is named"
+            callable=made_with("{dosages}", "variant", "loci"),
+            help="likewise the variants, if any is named",
         )
 
 

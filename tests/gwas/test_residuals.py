@@ -97,19 +97,22 @@ def test_residuals__of_traits_are_those_of_least_squares(
     assert read_residuals(tmp_path / "d.parquet", "dosages").left.shape == (N - 1, 0)
 
 
-def test_residuals__without_variants_delete_the_dosages_of_an_earlier_run(
+def test_residuals__without_variants_leave_the_dosages_of_an_earlier_run(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dosages, other = tmp_path / "d.parquet", tmp_path / "other.parquet"
     files = ("--out", tmp_path / "r.parquet", "--dosages", dosages)
     gwas("residuals", *inputs(folder), "--variant", "rs2", *files)
-    assert dosages.exists()
+    of_earlier = dosages.read_bytes()
+    assert "earlier run" not in caplog.text
     gwas("residuals", *inputs(folder), *files)
-    assert not dosages.exists()
-    assert f"{dosages}: deleted; it was of an earlier run" in caplog.text
+    assert dosages.read_bytes() == of_earlier
+    assert f"{dosages} is of an earlier run and was not written again" in caplog.text
+    caplog.clear()
     pd.DataFrame({"mine": [1.0]}).to_parquet(other)  # of the user
     gwas("residuals", *inputs(folder), *files[:2], "--dosages", other)
     assert other.exists()
+    assert "earlier run" not in caplog.text
 
 
 def test_residuals__are_of_the_ranks_that_associate_tests(folder: Path, tmp_path: Path) -> None:

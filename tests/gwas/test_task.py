@@ -152,6 +152,19 @@ def test_compute_residuals__every_field_is_an_option(
     assert (params["out"], params["dosages"]) == (Path("r.parquet"), Path("d.parquet"))
 
 
+def test_compute_residuals__dosages_only_where_variants_are_asked_for(folder: Path) -> None:
+    """A table of that name in the folder may be of an earlier run."""
+    outputs = {field.name: field for field in get_fields(ComputeResiduals.Outputs)}
+    resolve = outputs["adjusted_dosages"].callable
+    dosages = folder / "dosages.parquet"
+    dosages.write_text("")
+    inputs = {"dosages": "dosages.parquet", "variant": None, "loci": None}
+    assert resolve(inputs, folder) is None
+    assert resolve({**inputs, "variant": []}, folder) is None
+    assert resolve({**inputs, "variant": ["rs1"]}, folder) == dosages
+    assert resolve({**inputs, "loci": folder / "c.tsv"}, folder) == dosages
+
+
 def test_run_gwas__every_field_is_an_option(
     folder: Path, parsed: Callable[[Any], dict[str, Any]]
 ) -> None:

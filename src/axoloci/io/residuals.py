@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 from axoloci.errors import InputError
 from axoloci.io.files import whole_file
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FORMAT = "axoloci-residuals"
 FORMAT_VERSION = 1
 
 Kind = Literal["traits", "dosages"]
+
+_OF_ANOTHER_FILE = (OSError, KeyError, TypeError, ValueError)  # when it is read as one of ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,16 @@ def write_residuals(
         pq.write_table(table, temporary, compression="zstd")
 
 
+def is_residuals(path: Path, kind: Kind) -> bool:
+    """Whether a file is a table of `write_residuals` of that kind; only its schema is read."""
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(_identity(pq.read_schema(path))["kind"] == kind)
+    except _OF_ANOTHER_FILE:
+        return False
+
+
 def read_residuals(path: Path, kind: Kind) -> Residuals:
     """Read a table of `write_residuals`.
 
@@ -80,17 +95,15 @@ def read_residuals(path: Path, kind: Kind) -> Residuals:
     InputError
         Another file, of another kind or of a newer format.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
-        about: dict[str, Any] = json.loads((table.schema.metadata or {})[b"axoloci"])
-        known = about["format"] == FORMAT
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
-        known = False
-    if not known:
-        raise InputError(f"{path}: not a table of axoloci-gwas residuals; make one with it")
+        about = _identity(table.schema)
+    except _OF_ANOTHER_FILE as error:
+        raise InputError(
+            f"{path}: not a table of axoloci-gwas residuals; make one with it"
+        ) from error
     if about["format_version"] > FORMAT_VERSION:
         raise InputError(
             f"{path}: format_version {about['format_version']} is newer than {FORMAT_VERSION}; "
@@ -106,3 +119,11 @@ def read_residuals(path: Path, kind: Kind) -> Residuals:
     for k, name in enumerate(names):
         left[:, k] = table[name].to_numpy()
     return Residuals(table["sample_id"].to_pylist(), names, left, about)
+
+
+def _identity(schema: pa.Schema) -> dict[str, Any]:
+    """What `write_residuals` tells of a table; one of `_OF_ANOTHER_FILE` if another wrote it."""
+    about: dict[str, Any] = json.loads((schema.metadata or {})[b"axoloci"])
+    if about["format"] != FORMAT:
+        raise ValueError(about["format"])
+    return about
