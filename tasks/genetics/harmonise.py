@@ -35,6 +35,9 @@ REGION = 1e6
 """bp; about as far as linkage reaches in most of the genome."""
 CLOSE_FREQUENCIES = 0.1
 """Difference below which frequencies of two tables are of the same people or like ones."""
+TURNED_SHARE = 0.7
+"""Share of the mean difference from the frequency as given, below which that from one minus it tells
+that frequencies are turned: of turned ones it is up to 0.65 at F_ST 0.25, of others 1.5 and more."""
 FAR_FREQUENCIES = 0.2
 """Difference above which one frequency is not that of the same allele of like people."""
 MOST_TURNED = 0.03
@@ -469,7 +472,7 @@ def _look_turned(regions: pd.DataFrame) -> bool:
     # each region once, for its variants are more or less frequent together
     as_given, turned = regions["as_given"].mean(), regions["turned"].mean()
     is_close = len(regions) >= FEWEST_REGIONS or turned < CLOSE_FREQUENCIES
-    return bool(is_close and turned < as_given / 2)
+    return bool(is_close and turned < TURNED_SHARE * as_given)
 
 
 def _looks(regions: pd.DataFrame, names: tuple[str, str]) -> str:
