@@ -36,8 +36,8 @@ REGION = 1e6
 CLOSE_FREQUENCIES = 0.1
 """Difference below which frequencies of two tables are of the same people or like ones."""
 TURNED_SHARE = 0.7
-"""Share of the mean difference from the frequency as given, below which that from one minus it tells
-that frequencies are turned: of turned ones it is up to 0.65 at F_ST 0.25, of others 1.5 and more."""
+"""Mean difference from one minus a frequency as a share of that from it as given, below which they
+are turned: of turned frequencies up to 0.65 at F_ST 0.25, of others 1.5 and more."""
 FAR_FREQUENCIES = 0.2
 """Difference above which one frequency is not that of the same allele of like people."""
 MOST_TURNED = 0.03

@@ -21,6 +21,7 @@ from axoloci.io.sumstats import read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
 from axoloci.tasks.genetics import ldsc as kernel
+from axoloci.tasks.genetics.commands.heritability import PAIR_COLUMNS as STUDY_PAIR_COLUMNS
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
 from axoloci.tasks.genetics.commands.ldsc_statistics import (
     FEWEST_VARIANTS,
@@ -40,7 +41,7 @@ from axoloci.tasks.genetics.commands.selection import (
     transformed,
 )
 from axoloci.tasks.genetics.covariance_file import write_covariance
-from axoloci.tasks.genetics.heritability import FEWEST_SE, GeneticCovariance
+from axoloci.tasks.genetics.heritability import GeneticCovariance
 from axoloci.tasks.genetics.kernel import CHI2_MEDIAN
 
 log = logging.getLogger("axoloci")
@@ -64,12 +65,7 @@ HERITABILITY_COLUMNS = {
     "n_large_chi2": "Variants left out, for their χ² is above --max-chi2.",
 }
 PAIR_COLUMNS = {
-    "trait_1": "One trait; each pair is there once.",
-    "trait_2": "The other one.",
-    "rg": "Genetic correlation; not cut at −1 and 1. n/a where an h2 is not above 0.",
-    "rg_se": "Its standard error, by the jackknife.",
-    "neg_log10_p": "−log10 p of rg = 0, two-sided, by the normal law; not to be relied on where an "
-    f"h2 is below {FEWEST_SE:g} h2_se.",
+    **STUDY_PAIR_COLUMNS,
     "phenotypic_correlation": "Of two traits of the study; n/a with those of --with.",
     "intercept": "Mean product of the two z without any genetic covariance: the phenotypic "
     "correlation times the share of people who are in both.",
