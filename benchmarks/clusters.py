@@ -4,7 +4,8 @@ Images are smooth noise, and covariates that they depend on. In one study people
 other residuals have heavy tails, and a fifth of the people is from a site of three times the noise
 where the variants are frequent, though both sites have the same mean given the covariates. There
 the t of least squares is too large for the variants, and shuffling residuals between people, which
-stands beside the wild bootstrap, does not know of it.
+stands beside the wild bootstrap, does not know of it. The noise of a voxel itself, against which
+effects are compared by default, has what the covariates explain in it, here most of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scipy import ndimage, stats
 
 from axoloci.command import progress
 from axoloci.tasks.genetics import clusters
-from axoloci.tasks.genetics.voxels import voxel_variances
+from axoloci.tasks.genetics.voxels import own_variances, voxel_variances
 from benchmarks.results_file import markdown_table, write_result
 
 N_PEOPLE, GRID, SMOOTH = 500, (34, 40, 34), 2.0  # standard deviation, voxels
@@ -31,6 +32,7 @@ SHARES = (0.03, 0.06)  # of the variance of a voxel in the middle of a region
 RADIUS = 6.0  # of the region, voxels: standard deviation of the effect
 LEVEL, MOST = 0.05, 0.07
 WILD, SHUFFLED = "wild bootstrap", "shuffled residuals"
+PROJECTION, VOXEL = "projection", "voxel"  # whose noise t is against
 ALIKE, UNLIKE = "people alike", "heavy tails, noisy site"
 FAST_GRID, FAST_PEOPLE, FAST_COMPONENTS, N_LABELLED = (72, 84, 72), 2000, 100, 50
 
@@ -57,8 +59,8 @@ class Study:
     left : (n, r)
         Residuals of the components.
     basis : (r, n_voxels)
-    sd : (n_voxels,)
-        Of the residuals of the projected images.
+    sd, voxel_sd : (n_voxels,)
+        Of the residuals of the projected images, and of the images.
     kept
         Share of the images' variance that the components have.
     """
@@ -68,6 +70,7 @@ class Study:
     left: Floats
     basis: NDArray[np.float32]
     sd: Floats
+    voxel_sd: Floats
     kept: float
 
 
@@ -94,7 +97,8 @@ def make_study(kind: str, mask: NDArray[np.bool_], rng: np.random.Generator) -> 
     left = adjusted(centred @ basis.T, q)
     sd = np.sqrt(voxel_variances(left.T @ left, basis) / (N_PEOPLE - N_COVARIATES))
     kept = values[-N_COMPONENTS:].sum() / values.sum()
-    return Study(noisy, q, left, basis.astype(np.float32), sd, float(kept))
+    voxel_sd = images.std(axis=0, ddof=1)
+    return Study(noisy, q, left, basis.astype(np.float32), sd, voxel_sd, float(kept))
 
 
 def adjusted(y: Floats, q: Floats) -> Floats:
@@ -147,10 +151,13 @@ def test_variant(
     neighbour: NDArray[np.int32],
     level: float,
     scores: Scores,
+    voxel_sd: Floats | None,
 ) -> Tested:
-    """Cluster inference of one variant."""
+    """Cluster inference of one variant, against the voxels' own noise if it is given."""
     n = len(g)
     variances = voxel_variances(left.T @ left, basis)
+    if voxel_sd is not None:
+        variances = own_variances(variances, voxel_sd, n, N_COVARIATES)
     limit = clusters.critical_correlation(level, n - N_COVARIATES - 1)
     exact = clusters.correlation_basis(basis, variances, n, 0)
     observed = (g / np.linalg.norm(g)) @ left @ exact  # (n_voxels,)
@@ -175,12 +182,16 @@ def family_wise_error(mask: NDArray[np.bool_]) -> list[dict[str, object]]:
     for kind in (ALIKE, UNLIKE):
         study = make_study(kind, mask, np.random.default_rng(1))
         for level in LEVELS:
-            for method, scores in RESAMPLED.items():
+            for method, noise in ((WILD, VOXEL), (WILD, PROJECTION), (SHUFFLED, PROJECTION)):
+                own = study.voxel_sd if noise == VOXEL else None
                 rng = np.random.default_rng(2)
                 drawn = [draw_variant(study, kind, rng) for _ in range(N_NULL)]
                 found = [
-                    test_variant(g, study.left, study.basis, neighbour, level, scores)
-                    for g in progress(drawn, f"{kind}, {level:g}, {method}", N_NULL)
+                    test_variant(
+                        *(g, study.left, study.basis, neighbour, level),
+                        *(RESAMPLED[method], own),
+                    )
+                    for g in progress(drawn, f"{kind}, {level:g}, {method}, {noise}", N_NULL)
                 ]
                 rejected = sum(one.p <= LEVEL for one in found)
                 low, high = stats.binomtest(rejected, N_NULL).proportion_ci(0.95)
@@ -188,6 +199,7 @@ def family_wise_error(mask: NDArray[np.bool_]) -> list[dict[str, object]]:
                     {
                         "study": kind,
                         "cluster-forming p": f"{level:g}",
+                        "noise of": noise,
                         "resamples": method,
                         "null variants with a cluster": sum(one.voxel >= 0 for one in found),
                         "resamples with a cluster": f"{np.mean([o.chance for o in found]):.1%}",
@@ -219,7 +231,7 @@ def power(mask: NDArray[np.bool_]) -> list[dict[str, object]]:
             kept.append(of_components @ study.basis[:, middle] / effect[middle])
             left = study.left + g[:, None] * of_components
             for level in LEVELS:
-                one = test_variant(g, left, study.basis, neighbour, level, RESAMPLED[WILD])
+                one = test_variant(g, left, study.basis, neighbour, level, RESAMPLED[WILD], None)
                 inside = one.voxel >= 0 and distance[one.voxel] < 2 * RADIUS
                 found[level].append(one.p <= LEVEL and bool(inside))
             exact = clusters.correlation_basis(

@@ -43,8 +43,8 @@ from benchmarks.association import (
 from benchmarks.results_file import markdown_table, write_result
 
 N_COHORTS, N_SAMPLES, N_VARIANTS = 100, 2000, 4000
-THREADS, N_TRAITS, N_RUNS = 2, 128, 5
-SIZES = ((5000, 100_000, 300_000), (20_000, 30_000, 90_000))  # people, few and many variants
+THREADS, N_TRAITS, N_RUNS = 2, 128, 7
+SIZES = ((5000, 100_000, 600_000), (20_000, 30_000, 180_000))  # people, few and many variants
 NOTHING = "nothing"
 KEPT: dict[str, tuple[str, ...]] = {
     NOTHING: ("--n-probes", "0", "--n-permuted", "0"),
