@@ -140,9 +140,15 @@ def test_input_files__of_genotypes_are_all_three(tmp_path: Path) -> None:
     assert input_files(SimpleNamespace(task=task, inputs=attrs_values(task))) == files
 
 
-def test_output_paths__leave_out_what_need_not_be_made(tmp_path: Path) -> None:
-    inputs = {"out": str(tmp_path / "r"), "dosages": str(tmp_path / "d")}
-    job: Any = SimpleNamespace(task=ComputeResiduals, inputs=inputs, cache_dir=tmp_path)
-    assert output_paths(job) == [tmp_path / "r"]
-    (tmp_path / "d").touch()
-    assert sorted(output_paths(job)) == [tmp_path / "d", tmp_path / "r"]
+@pytest.mark.parametrize(
+    ("variant", "names"), [(None, ["residuals"]), (["rs1"], ["dosages", "residuals"])]
+)
+def test_output_paths__leave_out_what_is_not_asked_for(
+    tmp_path: Path, variant: list[str] | None, names: list[str]
+) -> None:
+    """Also where another run left it: it is not what this one made."""
+    (tmp_path / "dosages").touch()
+    out, dosages = str(tmp_path / "residuals"), str(tmp_path / "dosages")
+    task = ComputeResiduals(variant=variant, out=out, dosages=dosages)
+    job: Any = SimpleNamespace(task=task, inputs=attrs_values(task), cache_dir=tmp_path)
+    assert sorted(output_paths(job)) == [tmp_path / name for name in names]
