@@ -106,7 +106,7 @@ class CpuRegression:
         columns = [self.y, self.q] if extra is None else [self.y, self.q, extra]
         n_columns = width = sum(part.shape[1] for part in columns)
         if width > FEW_COLUMNS:  # empty columns make BLAS faster
-            width = -(-width // 16) * 16
+            width = -(-width // 8) * 8
         self.factors = np.zeros((len(self.y), width), dtype=precision)
         self.factors[:, :n_columns] = np.concatenate(columns, axis=1)
         self.people = [subset_of(group) for group in model.groups]

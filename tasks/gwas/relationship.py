@@ -25,7 +25,7 @@ from axoloci.io.sumstats import Part
 from axoloci.tasks.gwas.kernel import Block, Consumer
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 
-N_PROBES = 8  # as fast as fewer: products come in multiples of 16 columns
+N_PROBES = 8  # as fast as fewer: products come in multiples of 8 columns
 N_BLOCKS = 200  # of the jackknife, at most
 BLOCK_VARIANTS = 128  # at least, in a block of the jackknife
 SEED = 20_260_000
