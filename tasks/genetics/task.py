@@ -239,6 +239,34 @@ class MapHeritability(shell.Task["MapHeritability.Outputs"]):
 
 
 @shell.define
+class MapGeneticCorrelation(shell.Task["MapGeneticCorrelation.Outputs"]):
+    """Genetic correlation of every voxel with a seed voxel, or with a trait."""
+
+    executable = ["axoloci-genetics", "voxel-rg"]
+
+    genetic_covariance: File = shell.arg(
+        argstr="--genetic-covariance", help="genetic covariance of the latents, and of other traits"
+    )
+    model: File = shell.arg(argstr="--model", help="linear representation, or a linearised one")
+    seed_voxel: str | None = shell.arg(
+        argstr="--seed-voxel", default=None, help="voxel of the model's grid, such as 45,60,32"
+    )
+    seed_mm: str | None = shell.arg(
+        argstr="--seed-mm", default=None, help="place in the maps' space, mm, in its stead"
+    )
+    with_trait: str | None = shell.arg(
+        argstr="--with-trait", default=None, help="trait of the covariance, in its stead"
+    )
+    out: str = shell.arg(argstr="--out", default="voxel_rg", help="folder of the maps")
+    image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
+
+    class Outputs(shell.Outputs):
+        """The correlation and its standard error, named after the seed."""
+
+        maps: Directory = shell.out(callable=made("{out}"), help="maps")
+
+
+@shell.define
 class InferClusters(shell.Task["InferClusters.Outputs"]):
     """Clusters of voxels that variants change, by a wild bootstrap."""
 

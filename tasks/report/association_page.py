@@ -163,14 +163,15 @@ def _add_replicated(page: Page, part: Part, replication: Path, loci: Path | None
     table = read_tsv(replication, "replication")
     if table.empty:
         return
-    tested = table[table["replicated"].isin(["yes", "no"])]
+    # a variant that leads two loci has a row for each, and counts once
+    variants = table.drop_duplicates(["chromosome", "base_pair_location", "variant_id"])
+    tested = variants[variants["replicated"].isin(["yes", "no"])]
     n_yes = int((tested["replicated"] == "yes").sum())
-    page.tiles.append(
-        (f"{n_yes:,} of {len(tested):,}", part.of("loci replicated"), "one-sided, Bonferroni")
-    )
+    said = f"{n_yes:,} of {len(tested):,}"
+    page.tiles.append((said, part.of("lead variants replicated"), "one-sided, Bonferroni"))
     part.sentences["replication"] = (
         "Each lead variant was tested in other people by the combination of traits that it changed "
-        f"in the discovery: {n_yes:,} of {len(tested):,} replicated{_directions(replication)}. The "
+        f"in the discovery: {said} replicated{_directions(replication)}. The "
         "correlation r is above 0 where the direction is the discovery's."
     )
     part.replication = Table(
@@ -337,16 +338,6 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
     """One locus as cells; on a shared page no frequency that tells of fewer than 5 carriers."""
     position = int(row["base_pair_location"])
     start, end = row.get("start", position), row.get("end", position)
-    names, betas, ps = (
-        [part for part in str(row.get(column, "")).split(",") if part and part != "nan"]
-        for column in ("traits", "traits_beta", "traits_neg_log10_p")
-    )
-    shown = [
-        f"{re.sub('^(latent|component)_', '', name)} {'▼' if beta.startswith('-') else '▲'} "
-        f"{float(p):.1f}"
-        for name, beta, p in zip(names, betas, ps, strict=True)
-    ]
-    more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""
     alleles = f"{_clip(row.get('effect_allele', ''))} / {_clip(row.get('other_allele', ''))}"
     chromosome = str(row["chromosome"])
     frequency = number_cell(row.get("effect_allele_frequency"), 3)
@@ -372,8 +363,24 @@ def _locus_row(row: Mapping[Any, Any], shareable: bool) -> list[Cell]:
         else Cell("–"),
         number_cell(row.get("n_leads"), 0),
         number_cell(row.get("n_clumped"), 0),
-        Cell(", ".join(shown[:SHOWN_LATENTS]) + more if shown else "several, weakly", kind="text"),
+        carried_by(row),
     ]
+
+
+def carried_by(row: Mapping[Any, Any]) -> Cell:
+    """The traits that a lead variant changes by itself, with the direction and −log10 p of each."""
+    names, betas, ps = (
+        [part for part in str(row.get(column, "")).split(",") if part and part != "nan"]
+        for column in ("traits", "traits_beta", "traits_neg_log10_p")
+    )
+    shown = [
+        f"{re.sub('^(latent|component)_', '', name)} {'▼' if beta.startswith('-') else '▲'} "
+        f"{float(p):.1f}"
+        for name, beta, p in zip(names, betas, ps, strict=True)
+    ]
+    more = f", and {len(shown) - SHOWN_LATENTS} more" if len(shown) > SHOWN_LATENTS else ""
+    said = ", ".join(shown[:SHOWN_LATENTS]) + more
+    return Cell(said or "several, weakly", kind="text")
 
 
 def _clip(allele: Any) -> str:

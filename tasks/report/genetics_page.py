@@ -18,7 +18,7 @@ from axoloci.errors import InputError
 from axoloci.io.sumstats import read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.report import genetics_figures, kernel
-from axoloci.tasks.report.association_page import nearest_gene
+from axoloci.tasks.report.association_page import carried_by, nearest_gene
 from axoloci.tasks.report.content import MAX_ROWS, Page, Part
 from axoloci.tasks.report.document import (
     LAST,
@@ -163,6 +163,12 @@ def _add_signals(page: Page, part: Part, signals: pd.DataFrame) -> None:
         f"{plural(n_loci, 'locus', 'loci')}, {several:,} of them with more than one: the joint "
         "test of each variant given all leads before it, until none is left."
     )
+    tells_traits = "traits" in signals
+    if tells_traits:
+        part.sentences["signals"] += (
+            f" {page.word.capitalize()}s are those with p < 0.05 divided by their number, given "
+            "these leads too."
+        )
     rows = []
     for row in signals.head(MAX_ROWS).to_dict("records"):
         people = number_cell(row.get("n"), 0)
@@ -179,7 +185,10 @@ def _add_signals(page: Page, part: Part, signals: pd.DataFrame) -> None:
                 number_cell(100 * row.get("joint_r2", np.nan), 2),
             ]
         )
+        if tells_traits:
+            rows[-1].append(carried_by(row) if np.isfinite(row["neg_log10_p"]) else Cell("–"))
     head = ["locus", "round", "variant", "place", "people", "−log₁₀ p given the leads", "R², %"]
+    head += [f"{page.word}s"] if tells_traits else []
     part.signals = Table(head, rows, len(signals))
 
 

@@ -568,6 +568,23 @@ def test_ldsc__uses_fewer_blocks_for_few_variants_and_gives_no_correlation_witho
     assert np.isfinite(rg["rg"][0])
 
 
+def test_ldsc__warns_of_correlations_with_a_weak_heritability(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = read_ld_scores(study / "l.parquet").table
+    rows = pd.DataFrame({"SNP": table["variant_id"], "A1": "A", "A2": "C", "N": N})
+    rows["Z"] = np.random.default_rng(1).standard_normal(len(rows)) * (
+        1 + 0.05 * table["ld_score"].rank(pct=True)
+    )
+    rows.to_csv(tmp_path / "weak.txt", sep="\t", index=False)
+    out = tmp_path / "out"
+    result = ldsc(study, out, "--traits", "a,b", "--with", tmp_path / "weak.txt")
+    assert result.exit_code == 0, result.output
+    h2 = tables(out)[0].set_index("trait")
+    assert 0 < h2["h2"]["weak"] < 2 * h2["h2_se"]["weak"]
+    assert "2 of 3 genetic correlations are of a trait whose heritability is below 2" in caplog.text
+
+
 def test_ldsc__names_an_n_of_no_trait_and_a_name_that_is_taken(study: Path, tmp_path: Path) -> None:
     outside(study, "b", tmp_path / "a.txt")
     result = ldsc(study, tmp_path / "out", "--with", tmp_path / "a.txt")

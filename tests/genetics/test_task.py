@@ -15,6 +15,7 @@ from axoloci.tasks.genetics.task import (
     EstimateHeritability,
     FindLoci,
     InferClusters,
+    MapGeneticCorrelation,
     MapHeritability,
     MapVoxels,
     ReplicateLoci,
@@ -157,6 +158,26 @@ def test_map_heritability__every_field_is_an_option(
     assert params["covariance_path"] == folder / "c.npz"
     assert params["model_path"] == folder / "m.safetensors"
     assert params["out"] == Path("h2")
+
+
+@pytest.mark.parametrize(
+    "seed", [{"seed_voxel": "4,5,6"}, {"seed_mm": "-24,10,-30.5"}, {"with_trait": "height"}]
+)
+def test_map_genetic_correlation__every_field_is_an_option(
+    folder: Path, parsed: Callable[[Any], dict[str, Any]], seed: dict[str, str]
+) -> None:
+    task = MapGeneticCorrelation(
+        genetic_covariance=folder / "c.npz",
+        model=folder / "m.safetensors",
+        out="rg",
+        image="x",
+        **seed,
+    )
+    params = parsed(task)
+    assert params["covariance_path"] == folder / "c.npz"
+    assert params["model_path"] == folder / "m.safetensors"
+    assert {name: params[name] for name in seed} == seed
+    assert params["out"] == Path("rg")
 
 
 def test_infer_clusters__every_field_is_an_option(

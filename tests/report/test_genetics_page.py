@@ -109,6 +109,8 @@ def write_genetics(
     signals = loci.assign(round=1)
     second = signals.head(1).assign(round=2, variant_id="rs_second", neg_log10_p=9.87)
     second["base_pair_location"] += 120_000
+    told = {"traits": "latent_003,latent_001", "traits_beta": "-0.1,0.2"}
+    second = second.assign(**told, traits_neg_log10_p="8.25,3.5")
     pd.concat([signals, second]).to_csv(folder / "signals.tsv", sep="\t", index=False)
 
     h2 = np.linspace(0.45, -0.02, n_traits)
@@ -278,6 +280,7 @@ def test_make__signals_are_told_with_their_round(html: str) -> None:
     assert "24 signals at 23 loci, 1 of them with more than one" in html
     assert rows_of(html, "Signals after conditioning")[-1][:3] == ["1", "2", "rs_second"]
     assert rows_of(html, "Signals after conditioning")[-1][5] == "9.9"
+    assert rows_of(html, "Signals after conditioning")[-1][-1] == "003 ▼ 8.2, 001 ▲ 3.5"
 
 
 def test_make__heritability_of_both_estimators_side_by_side(html: str) -> None:
@@ -413,6 +416,17 @@ def test_make__replication_leaves_out_what_was_not_tested(html: str) -> None:
     assert "Correlation of 22 leads with the traits in other people" in html
     assert "19 of 22 have the same direction" in html
     assert rows_of(html, "Replication")[0][3:] == ["–", "–", "– (not there)"]
+
+
+def test_make__a_lead_of_two_loci_replicates_once(inputs: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(inputs.parent / "replication.tsv", sep="\t")
+    again = table[table["replicated"] == "yes"].head(1).assign(locus=99)
+    both = pd.concat([table, again])
+    both.to_csv(tmp_path / "replication.tsv", sep="\t", index=False, na_rep="n/a")
+    given = {"loci": "loci.tsv", "replication": str(tmp_path / "replication.tsv")}
+    page = made(with_only(inputs, "twice.json", **given), tmp_path / "r.html")
+    assert "19 of 22 replicated" in page
+    assert len(rows_of(page, "Replication")) == N_LOCI + 1
 
 
 def test_make__sign_test_is_that_of_the_replication(inputs: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
     )
     write_tsv(out / "heritability.tsv", table)
     write_tsv(out / "genetic_correlation.tsv", _pairs(names, rg, covariance))
-    _warn_of_weak(h2)
+    warn_of_weak(h2.value, h2.se)
     write_covariance(out / "genetic_covariance.npz", names, covariance, transformed(store))
     write_json(
         out / "heritability.json",
@@ -163,9 +163,9 @@ def heritability_command(sumstats: Path, traits: str | None, if_possible: bool, 
     )
 
 
-def _warn_of_weak(h2: Estimate) -> None:
-    """Say how many genetic correlations divide by a heritability that is hardly above 0."""
-    n_traits, n_strong = len(h2.value), int((h2.value >= FEWEST_SE * h2.se).sum())
+def warn_of_weak(h2: NDArray[np.float64], se: NDArray[np.float64]) -> None:
+    """Say of how many pairs of traits a heritability, (n_traits,), is hardly above 0."""
+    n_traits, n_strong = len(h2), int((h2 >= FEWEST_SE * se).sum())
     n_pairs, n_of_strong = (n * (n - 1) // 2 for n in (n_traits, n_strong))
     if n_of_strong < n_pairs:
         log.warning(

@@ -22,6 +22,7 @@ from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
 from axoloci.tasks.genetics import ldsc as kernel
 from axoloci.tasks.genetics.commands.heritability import PAIR_COLUMNS as STUDY_PAIR_COLUMNS
+from axoloci.tasks.genetics.commands.heritability import warn_of_weak
 from axoloci.tasks.genetics.commands.ld_scores import read_ld_scores
 from axoloci.tasks.genetics.commands.ldsc_statistics import (
     FEWEST_VARIANTS,
@@ -232,6 +233,8 @@ def ldsc(
             "no genetic correlation with %d traits, whose heritability is not above 0, such as %s",
             *(len(unknown), ", ".join(unknown[:5])),
         )
+    known_h2 = heritability[~heritability["trait"].isin(unknown)]
+    warn_of_weak(*known_h2[["h2", "h2_se"]].to_numpy(np.float64).T)
     sd = np.append(store.trait_residual_sd[columns], np.ones(len(others)))
     everyone = np.full((len(sd), len(sd)), np.nan)
     everyone[: len(names), : len(names)] = phenotypic
