@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,28 @@ def test_follows__voxels_are_of_latents_as_they_are(
     content["genetics"] = {"heritability": False}
     without = parse_settings(content, "x", Path()).follows
     assert without == [name for name in follows if name != "heritability"]
+
+
+def test_outside__is_named_by_the_files_and_needs_ld_scores() -> None:
+    genetics: dict[str, Any] = {"outside": ["o/height.tsv.gz", "bmi.txt"], "ld_scores": "ld"}
+    genetics["outside_n"] = {"bmi": 253000}
+    content: dict[str, Any] = {"out": "o", "bids": "b", "genetics": genetics}
+    settings = parse_settings(content, "x", Path("/s"))
+    assert settings.genetics.outside == (Path("/s/o/height.tsv.gz"), Path("/s/bmi.txt"))
+    assert settings.genetics.files == {"ld_scores": Path("/s/ld")}
+    assert settings.follows == ["signals", "heritability", "ldsc", "voxels"]
+    assert step_settings(settings)["ldsc"] == {"people": ["bmi=253000"]}
+    assert not {"ld_scores", "outside", "outside_n"} & set(step_settings(settings)["genetics"])
+    content["gwas"] = {"mixed_model": True}  # of summary statistics, whoever is related
+    assert parse_settings(content, "x", Path("/s")).follows == ["ldsc", "voxels"]
+    for change, said in (
+        ({"ld_scores": None}, "name 'genetics.ld_scores'"),
+        ({"outside": ["bmi.txt", "o/bmi.gz"]}, "several files of a trait bmi"),
+        ({"outside": ["height.gz"]}, "names bmi, which no file of 'genetics.outside' is named by"),
+    ):
+        wrong = {key: value for key, value in (genetics | change).items() if value is not None}
+        with pytest.raises(InputError, match=re.escape(said)):
+            parse_settings(content | {"genetics": wrong}, "x", Path("/s"))
 
 
 def test_step_settings__how_the_encoder_computes_reaches_the_commands() -> None:

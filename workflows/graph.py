@@ -226,6 +226,8 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         given = dict(cohort.gwas.variant_lists)
         if name == "discovery":
             given |= cohort.genetics.files
+            if cohort.genetics.outside:
+                given["outside"] = cohort.genetics.outside[0]
         for key, path in given.items():
             lazy.append(key)
             sources[key] = (graph.give(path, key), "")
@@ -259,6 +261,7 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             for job, file in (
                 ("signals", "signals.tsv"),
                 ("heritability", "heritability.tsv"),
+                ("ldsc", "ldsc"),
                 ("voxels", "voxels"),
                 ("voxelh2", "voxel_h2.nii.gz"),
             ):

@@ -7,7 +7,7 @@ jobs of its name; all of their latents are tested in one reading of the genotype
 from pathlib import Path
 from typing import Any
 
-from fileformats.generic import File
+from fileformats.generic import Directory, File
 from pydra.compose import workflow
 
 from axoloci.environments import StepEnvironment, image_identity
@@ -21,6 +21,7 @@ from axoloci.tasks.genetics.task import (
     MapVoxels,
     ReplicateLoci,
     RunJointTest,
+    RunLdsc,
 )
 from axoloci.tasks.gwas.task import (
     CheckSamples,
@@ -149,6 +150,8 @@ def Group(
     mixed_model_extract: File | None = None,
     genes: File | None = None,
     reference: GenotypeData | None = None,
+    ld_scores: File | Directory | None = None,
+    outside: list[File] | None = None,
     follows: list[str] = [],  # noqa: B006
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006
     n_pcs: int = 0,
@@ -197,8 +200,10 @@ def Group(
         Lists of variants: those that are tested, that are not, and that predict in a mixed model.
     genes, reference
         Table of genes; genotypes of a panel, for linkage disequilibrium. Both of the loci.
+    ld_scores, outside
+        LD scores of a panel; summary statistics of other studies as text. Both of "ldsc".
     follows
-        What follows the association and its loci: "signals", "heritability", "voxels".
+        What follows the association and its loci: "signals", "heritability", "ldsc", "voxels".
     settings
         Settings by step; what is left out, the step decides. `mixed_model`, even if empty, asks
         for a mixed model.
@@ -392,6 +397,16 @@ def Group(
                     **shared("genetics", name),
                 ),
             )
+        if "ldsc" in follows:
+            regressing = RunLdsc(
+                sumstats=associated.sumstats,
+                ld_scores=ld_scores,
+                outside=outside,
+                **of,
+                **settings.get("ldsc", {}),
+                **shared("genetics", str(Path(name, "ldsc"))),
+            )
+            add(f"ldsc{end}", regressing)
         if "voxels" in follows and name:
             basis = models[name]
             if name == "autoencoder":

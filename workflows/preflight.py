@@ -208,6 +208,10 @@ def check(
             found.problems.append(f"gwas.{key}: {why}")
     if (genes := settings.genetics.genes) is not None and (why := unreadable(genes)):
         found.problems.append(f"genetics.genes: {why}")
+    if (scores := settings.genetics.ld_scores) is not None and not scores.is_dir():
+        found.problems += [f"genetics.ld_scores: {why}" for why in [unreadable(scores)] if why]
+    reasons = [unreadable(file) for file in settings.genetics.outside]
+    found.problems += [f"genetics.outside: {why}" for why in reasons if why]
     if (panel := settings.genetics.reference) is not None:
         found.collect(genotype_set, panel, where="genetics.reference: ")
     gwas = settings.gwas
@@ -428,6 +432,7 @@ def _overwritten(settings: StudySettings) -> list[str]:
     for key, path in settings.genetics.files.items():
         files = _genotype_files(path) if key == "reference" else [path]
         inputs |= dict.fromkeys(files, f"genetics.{key}")
+    inputs |= dict.fromkeys(settings.genetics.outside, "genetics.outside")
     problems = []
     for out in dict.fromkeys([settings.out, *(cohort.out for cohort in cohorts)]):
         paths = StudyPaths(out)

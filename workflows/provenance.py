@@ -91,6 +91,10 @@ RESULTS: dict[str, tuple[str, bool, str]] = {
     "heritability.tsv": ("SNP heritability of each latent or trait", False, "heritability"),
     "genetic_correlation.tsv": ("Genetic correlation of each pair", False, "heritability"),
     "genetic_covariance.npz": ("Genetic covariances, with their jackknife", False, "heritability"),
+    "ldsc/heritability.tsv": ("SNP heritability by LD score regression", False, "ldsc"),
+    "ldsc/genetic_correlation.tsv": ("Genetic correlation by LD score regression", False, "ldsc"),
+    "ldsc/genetic_covariance.npz": ("Genetic covariances of this, with jackknife", False, "ldsc"),
+    "ldsc/ldsc.json": ("Settings of the LD score regression", False, "ldsc"),
     "linearised.safetensors": ("The tangent of the decoder", False, "linearise"),
     "voxels/index.tsv": ("Where each locus changes the maps most", False, "voxels"),
     "voxel_h2.nii.gz": ("SNP heritability of each voxel", False, "voxelh2"),
@@ -108,6 +112,7 @@ FOLDERS = {  # made by many jobs or in many files: each stands for all that lies
 OF_REPORT = (  # results of each representation that its page shows
     *("history.tsv", "quality.tsv", "examples.npz", "joint.parquet", "loci.tsv", "regions.parquet"),
     *("signals.tsv", "heritability.tsv", "genetic_correlation.tsv", "voxels/index.tsv"),
+    *("ldsc/heritability.tsv", "ldsc/genetic_correlation.tsv"),
     *("voxel_h2.nii.gz", "voxel_h2_se.nii.gz"),
 )
 # Outputs that a job reads; {of} is the folder of its representation, * that of any, {basis} what
@@ -128,6 +133,7 @@ USES = {
     "replicate": ("group/sumstats/",),
     "signals": ("group/{of}loci.tsv", "group/{of}latents.parquet", "group/pcs.tsv"),
     "heritability": ("group/sumstats/",),
+    "ldsc": ("group/sumstats/",),
     "linearise": ("group/{of}model.safetensors", "group/{of}latents.parquet"),
     "voxels": ("group/sumstats/", "group/{of}loci.tsv", "group/{basis}"),
     "voxelh2": ("group/{of}genetic_covariance.npz", "group/{basis}"),
@@ -504,12 +510,16 @@ class _Crate:
         ends = [f"_{name}" for name in given.representations()] or [""]
 
         def give(path: Path, name: str, *jobs: str, digest: bool = True) -> None:
-            if path.is_file():  # genotypes are not needed to process the scans
-                uri = path.absolute().as_uri()
+            uri = path.absolute().as_uri()
+            if path.is_file():
                 entity = self.add_file(path, name, identifier=uri, digest=digest)
-                for job in jobs:
-                    for end in ends if job in ("loci", "signals") else ("",):
-                        inputs.setdefault(f"{job}{end}", []).append(entity)
+            elif path.is_dir():
+                entity = self.crate.add_dataset(f"{uri}/", properties={"name": name})
+            else:  # genotypes are not needed to process the scans
+                return
+            for job in jobs:
+                for end in ends if job in ("loci", "signals", "ldsc") else ("",):
+                    inputs.setdefault(f"{job}{end}", []).append(entity)
 
         def give_genotypes(prefix: Path, of: str, *jobs: str) -> None:
             for part in genotype_set(prefix).parts:
@@ -556,6 +566,10 @@ class _Crate:
                 give(path, name, *jobs)
         if given.genetics.genes is not None:
             give(given.genetics.genes, "Genes", "loci")
+        if given.genetics.ld_scores is not None:
+            give(given.genetics.ld_scores, "LD scores", "ldsc")
+        for file in given.genetics.outside:
+            give(file, f"Summary statistics of another study: {file.name}", "ldsc")
         panel = given.genetics.reference
         if panel is not None:
             give_genotypes(panel, " of the reference panel", "loci")
@@ -745,6 +759,7 @@ class _Crate:
             for name, jobs in (
                 ("signals", ("signals",)),
                 ("heritability", ("heritability",)),
+                ("ldsc", ("ldsc",)),
                 ("voxels", ("linearise", "voxels", "voxelh2")),
             )
             if name in self.settings.follows

@@ -408,7 +408,7 @@ def run_group(
             traits=_kept_traits(settings, write=write),
             covariates=tables or None,
             **{key: followed(path) for key, path in settings.gwas.variant_lists.items()},
-            **loci_files(settings),
+            **genetics_files(settings),
             follows=settings.follows,
             settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
@@ -425,12 +425,21 @@ def run_group(
     )
 
 
-def loci_files(settings: StudySettings) -> dict[str, Path]:
-    """What the loci are looked for with, as `Group` takes it."""
-    found = {key: followed(path) for key, path in settings.genetics.files.items()}
-    if settings.genetics.reference is not None:
-        found["reference"] = genotype_set(settings.genetics.reference).data
-    return {key: path for key, path in found.items() if path is not None}
+def genetics_files(settings: StudySettings) -> dict[str, Any]:
+    """What the loci are looked for with and what follows them, as `Group` takes it."""
+    genetics = settings.genetics
+    found: dict[str, Any] = {key: followed(path) for key, path in genetics.files.items()}
+    if genetics.reference is not None:
+        found["reference"] = genotype_set(genetics.reference).data
+    if genetics.outside:
+        from axoloci.io.outside_sumstats import trait_name  # only what a study names is imported
+
+        # a link whose name, the trait's, is another than that of its end stays
+        found["outside"] = [
+            end if (end := followed(path)) and trait_name(end) == trait_name(path) else path
+            for path in genetics.outside
+        ]
+    return found
 
 
 def step_seconds(settings: StudySettings) -> list[dict[str, Any]]:
@@ -461,6 +470,7 @@ def representation_seconds(settings: StudySettings) -> dict[str, float]:
 MADE_BY = {  # what the report shows by what a study can do without
     "signals": ("signals",),
     "heritability": ("heritability", "genetic_correlation", "voxel_h2", "voxel_h2_se"),
+    "ldsc": ("ldsc",),
     "voxels": ("voxels", "voxel_h2", "voxel_h2_se"),
 }
 
@@ -482,6 +492,7 @@ def _results(
         "regions": found / "regions.parquet",
         "heritability": found / "heritability.tsv",
         "genetic_correlation": found / "genetic_correlation.tsv",
+        "ldsc": found / "ldsc",
         "voxels": found / "voxels",
         "voxel_h2": found / "voxel_h2.nii.gz",
         "voxel_h2_se": found / "voxel_h2_se.nii.gz",

@@ -34,7 +34,7 @@ from axoloci.workflows.participant import PAGE, resources_of, step_of
 from axoloci.workflows.participants import steps_of
 
 CONCLUDING = (  # jobs that follow the association
-    *("export", "joint", "loci", "replicate", "signals", "heritability"),
+    *("export", "joint", "loci", "replicate", "signals", "heritability", "ldsc"),
     *("linearise", "voxels", "voxelh2"),
 )
 OVERHEAD_MB = 500  # of axoloci itself, beside the steps that it runs

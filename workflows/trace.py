@@ -41,6 +41,7 @@ COLOURS = {
     "loci": "#8c5a3c",
     "signals": "#a9746e",
     "heritability": "#5b6fa8",
+    "ldsc": "#8796c4",
     "linearise": "#d2c1de",
     "voxels": "#4f9d8f",
     "voxelh2": "#9fc7bf",

@@ -416,6 +416,20 @@ class GeneticsSettings(Section):
         description="genotypes of a panel, whose linkage disequilibrium is taken for the loci in "
         "place of the study's own, given as `genotypes` is",
     )
+    ld_scores: Path | None = Field(
+        None,
+        description="LD scores of a panel, of axoloci-genetics ld-scores or a folder of published "
+        "ones: heritability by LD score regression too, with its intercept",
+    )
+    outside: tuple[Path, ...] = Field(
+        (),
+        description="summary statistics of other studies as text, one trait each, named by the "
+        "file up to its first dot: their genetic correlation with the latents, by `ld_scores`",
+    )
+    outside_n: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="people of traits of `outside` whose files do not say n: {height = 253000}",
+    )
     signals: bool = Field(
         True, description="look for more signals in each locus, adjusted for its lead variants"
     )
@@ -432,9 +446,14 @@ class GeneticsSettings(Section):
     )
 
     @property
+    def ldsc(self) -> bool:
+        """Whether there is LD score regression."""
+        return self.ld_scores is not None
+
+    @property
     def files(self) -> dict[str, Path]:
-        """Files that the loci are looked for with, by key."""
-        keys = ("genes", "reference")
+        """Files and folders that the loci are looked for with and what follows them, by key."""
+        keys = ("genes", "reference", "ld_scores")
         return {key: path for key in keys if (path := getattr(self, key)) is not None}
 
 
@@ -489,7 +508,7 @@ class Inputs(Section):
         return {name for name, sources in MADE_COVARIATES.items() if self.sources[0] in sources}
 
 
-FOLLOWING = ("signals", "heritability", "voxels")
+FOLLOWING = ("signals", "heritability", "ldsc", "voxels")
 # Step at which a cohort's data enter, by the source that it names.
 DOORS = {
     "bids": "preprocess",
@@ -712,6 +731,7 @@ def parse_settings(content: Mapping[str, Any], source: str, folder: Path) -> Stu
             ),
             "genetics": settings.genetics.model_copy(
                 update={name: resolve(path) for name, path in settings.genetics.files.items()}
+                | {"outside": tuple(map(resolve, settings.genetics.outside))}
             ),
         }
     )
@@ -793,6 +813,7 @@ def _contradictions(settings: StudySettings) -> list[str]:
         )
     if gwas.mixed_model_extract is not None and not gwas.mixed_model:
         problems.append("'gwas.mixed_model_extract' is of use with mixed_model = true only")
+    problems += _of_no_ldsc(settings.genetics)
     if cohorts["discovery"].start != "gwas":
         problems += _impossible_exports(settings)
         if settings.encoder.training_people == "drop" and settings.train is None:
@@ -810,6 +831,29 @@ def _contradictions(settings: StudySettings) -> list[str]:
         problems.append(
             f"'gwas.export' names {', '.join(others)}, which 'gwas.traits' does not; add it there "
             "or leave it out here"
+        )
+    return problems
+
+
+def _of_no_ldsc(genetics: GeneticsSettings) -> list[str]:
+    """Outside traits that cannot be correlated with."""
+    if not (genetics.outside or genetics.outside_n):
+        return []
+    if not genetics.ldsc:
+        return ["'genetics.outside' is correlated with by LD scores; name 'genetics.ld_scores'"]
+    from axoloci.io.outside_sumstats import trait_name  # only what a study names is imported
+
+    names = [trait_name(path) for path in genetics.outside]
+    problems = [
+        f"'genetics.outside' has several files of a trait {name}, its name up to the first dot; "
+        "rename one"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    if unknown := [name for name in genetics.outside_n if name not in names]:
+        problems.append(
+            f"'genetics.outside_n' names {', '.join(unknown)}, which no file of 'genetics.outside' "
+            f"is named by up to its first dot: {', '.join(names) or 'there is none'}"
         )
     return problems
 
@@ -858,7 +902,10 @@ NOT_OPTIONS = {
         *("traits", "covariates", "n_pcs", "extract", "exclude", "mixed_model"),
         *("mixed_model_extract", "export", "export_format"),
     },
-    "genetics": {"also", "genes", "reference", "signals", "heritability", "voxels", "noise_of"},
+    "genetics": {
+        *("also", "genes", "reference", "ld_scores", "outside", "outside_n"),
+        *("signals", "heritability", "voxels", "noise_of"),
+    },
 }
 # Options of the association that the search for more signals of a locus does not have.
 ONLY_OF_ASSOCIATION = {"device", "precision", "traits_at_once"}
@@ -875,8 +922,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     Those of the mixed model, a job of its own within the step gwas, stand under `mixed_model`,
     which is there only if the study has one. Those of the step encoder stand under `encoder` (the
     autoencoder), `linear` and `encode`, those of the cohort's store under `pack`; those of the
-    joint test under `joint`, of the search for more signals of each locus under `signals`, of the
-    maps of voxels under `voxels`.
+    joint test under `joint`, of the search for more signals of each locus under `signals`, of LD
+    score regression under `ldsc`, of the maps of voxels under `voxels`.
     """
     chosen: dict[str, dict[str, Any]] = {name: dict(own) for name, own in settings.extra.items()}
     for step in ("preprocess", "dti", "normalize", "encoder", "linear", "gwas", "genetics"):
@@ -900,6 +947,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     if settings.gwas.mixed_model:
         chosen["mixed_model"] = {key: gwas[key] for key in OF_MIXED_MODEL if key in gwas}
     chosen["joint"] = {"also": list(settings.genetics.also)} if settings.genetics.also else {}
+    people = [f"{name}={n}" for name, n in settings.genetics.outside_n.items()]
+    chosen["ldsc"] = {"people": people} if people else {}
     chosen["voxels"] = {"noise_of": settings.genetics.noise_of}
     chosen["signals"] = {key: gwas[key] for key in gwas if key not in ONLY_OF_ASSOCIATION}
     if settings.genetics.p_threshold is not None:

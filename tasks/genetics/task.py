@@ -372,18 +372,17 @@ class RunLdsc(shell.Task["RunLdsc.Outputs"]):
     image: str = shell.arg(argstr=None, default="", help=IMAGE_HELP)
 
     class Outputs(shell.Outputs):
-        """Tables of traits and pairs, and the matrix."""
+        """Tables, and the covariances that maps of voxels are made of."""
 
-        heritability: File = shell.out(
-            callable=made("{out}/heritability.tsv"), help="one row a trait"
+        table: File = shell.out(
+            callable=made("{out}/heritability.tsv"), help="h², intercept and their errors"
         )
-        genetic_correlation: File = shell.out(
-            callable=made("{out}/genetic_correlation.tsv"), help="one row a pair"
+        correlation: File = shell.out(
+            callable=made("{out}/genetic_correlation.tsv"), help="one row a pair of traits"
         )
-        genetic_covariance: File = shell.out(
-            callable=made("{out}/genetic_covariance.npz"), help="of all traits, with its jackknife"
+        covariance: File = shell.out(
+            callable=made("{out}/genetic_covariance.npz"), help="genetic covariances"
         )
-        table: File = shell.out(callable=made("{out}"), help="effects, errors, heterogeneity")
 
 
 @shell.define

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fileformats.generic import Directory
 from pydra.utils.general import get_fields
 
 from axoloci.tasks.genetics.cli import main
@@ -25,6 +26,19 @@ from axoloci.tasks.genetics.task import (
     ScanVoxels,
 )
 
+TASKS = [
+    *(ComputeLdScores, EstimateHeritability, FindLoci, InferClusters, MapGeneticCorrelation),
+    *(
+        MapHeritability,
+        MapVoxels,
+        ReplicateLoci,
+        RunJointTest,
+        RunLdsc,
+        RunMetaAnalysis,
+        ScanVoxels,
+    ),
+]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -34,6 +48,20 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "sumstats").mkdir()
     (tmp_path / "sumstats" / "sumstats.json").write_text("{}")
     return tmp_path
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_outputs__lie_within_no_file(task: Any) -> None:
+    """A folder that is taken for a file fails a job that has done its work."""
+    inputs = {field.name: field.name for field in get_fields(task)}
+    outputs = [
+        (field.callable(inputs, Path("here")), field.type)
+        for field in get_fields(task.Outputs)
+        if callable(getattr(field, "callable", None))
+    ]
+    files = [path for path, kind in outputs if path is not None and kind is not Directory]
+    assert outputs
+    assert not [path for path, _ in outputs if path is not None and set(path.parents) & set(files)]
 
 
 def test_run_joint_test__every_field_is_an_option(

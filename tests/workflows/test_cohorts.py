@@ -253,3 +253,43 @@ def test_run__some_traits_of_a_table(cohort: Path, tmp_path: Path) -> None:
     assert json.loads(pq.read_schema(group / "joint.parquet").metadata[b"axoloci"])["traits"] == [
         "weight"
     ]
+
+
+def test_run__ld_score_regression_with_a_trait_of_another_study(
+    cohort: Path, tmp_path: Path
+) -> None:
+    """As the command by hand, named by a link of another name; in the report and the plan."""
+    study = write_trait_study(tmp_path, cohort, height=lambda n: n % 7, weight=lambda n: n % 5)
+    variants = pd.read_csv(f"{cohort}/genotypes.bim", sep=r"\s+", header=None, dtype=str)
+    scores = variants[[0, 1, 3]].set_axis(["CHR", "SNP", "BP"], axis=1)
+    scores["L2"] = 1 + np.arange(len(scores)) % 50
+    (tmp_path / "ld").mkdir()
+    scores.to_csv(tmp_path / "ld" / "p.l2.ldscore.gz", sep="\t", index=False)
+    (tmp_path / "ld" / "p.l2.M_5_50").write_text(f"{len(scores)}\n")
+    z = np.random.default_rng(0).standard_normal(len(variants))
+    other = pd.DataFrame({"SNP": variants[1], "A1": variants[4], "A2": variants[5], "Z": z})
+    other.to_csv(tmp_path / "50_raw.txt", sep="\t", index=False)
+    (tmp_path / "bmi.txt").symlink_to("50_raw.txt")
+    ask = '[genetics]\nld_scores = "ld"\noutside = ["bmi.txt"]\n'
+    study.write_text(f"{study.read_text()}{ask}outside_n = {{bmi = 5000}}\n")
+    axoloci("run", study)
+    group = tmp_path / "out" / "group"
+    h2 = pd.read_csv(group / "ldsc" / "heritability.tsv", sep="\t")
+    assert h2["trait"].tolist() == ["height", "weight", "bmi"]
+    assert h2["n"].tolist()[-1] == 5000
+    by_hand = ("--sumstats", str(group / "sumstats"), "--ld-scores", str(tmp_path / "ld"))
+    by_hand += (
+        "--with",
+        str(tmp_path / "bmi.txt"),
+        "--n",
+        "bmi=5000",
+        "--out",
+        str(tmp_path / "h"),
+    )
+    subprocess.run([BIN / "axoloci-genetics", "ldsc", *by_hand], check=True)
+    for name in ("heritability.tsv", "genetic_correlation.tsv"):
+        assert (group / "ldsc" / name).read_bytes() == (tmp_path / "h" / name).read_bytes()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "bmi" in page
+    assert "LD score regression" in page
+    assert "ldsc" in axoloci("plan", study).stdout

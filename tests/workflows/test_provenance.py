@@ -297,19 +297,24 @@ def test_write_crate__a_kind_of_job_is_one_action(study: Study) -> None:
 def test_write_crate__what_follows_the_loci_has_its_inputs(study: Study) -> None:
     settings, paths, scans, outcomes = study
     folder = paths.out.parent
-    for name in ("p.bed", "p.bim", "p.fam", "genes.tsv", "tested.txt"):
+    for name in ("p.bed", "p.bim", "p.fam", "genes.tsv", "tested.txt", "height.txt"):
         (folder / name).write_text(name)
+    (folder / "ld").mkdir()
     for name in ("linear", "autoencoder"):
-        for file in ("regions.parquet", "genetic_covariance.npz", "voxels/index.tsv"):
+        of_ldsc = "ldsc/heritability.tsv"
+        for file in ("regions.parquet", "genetic_covariance.npz", "voxels/index.tsv", of_ldsc):
             (paths.results(name) / file).parent.mkdir(exist_ok=True)
             (paths.results(name) / file).write_text("x")
-        for job in ("loci", "signals", "heritability", "voxels", "voxelh2"):
+        for job in ("loci", "signals", "heritability", "ldsc", "voxels", "voxelh2"):
             write_record(paths.logs / "group", f"{job}_{name}", "genetics")
     (paths.results("autoencoder") / "linearised.safetensors").write_text("x")
     for job, step in (("linearise_autoencoder", "encoder"), ("report", "report")):
         write_record(paths.logs / "group", job, step)
     genetics = settings.genetics.model_copy(
-        update={"reference": folder / "p", "genes": folder / "genes.tsv"}
+        update={
+            **{"reference": folder / "p", "genes": folder / "genes.tsv"},
+            **{"ld_scores": folder / "ld", "outside": (folder / "height.txt",)},
+        }
     )
     gwas = settings.gwas.model_copy(update={"extract": folder / "tested.txt"})
     chosen = settings.model_copy(update={"genetics": genetics, "gwas": gwas})
@@ -323,6 +328,8 @@ def test_write_crate__what_follows_the_loci_has_its_inputs(study: Study) -> None
 
     panel, own = {"p.bed", "p.bim", "p.fam"}, {"g.bed", "g.bim", "g.fam"}
     assert read("loci_linear") == panel | {"genes.tsv", "group/sumstats/"}
+    assert {Path(target).name for target in read("ldsc_linear")} == {"ld", "height.txt", "sumstats"}
+    assert references(entities["#job-ldsc_linear"]["result"]) == [f"group/linear/{of_ldsc}"]
     with_lists = {"covariates.tsv", "tested.txt", "group/linear/loci.tsv"}
     assert read("signals_linear") == own | with_lists | {"group/linear/latents.parquet"}
     assert {"group/linear/model.safetensors"} == {
@@ -332,7 +339,7 @@ def test_write_crate__what_follows_the_loci_has_its_inputs(study: Study) -> None
         assert "group/autoencoder/linearised.safetensors" in read(f"{job}_autoencoder")
         assert "group/autoencoder/model.safetensors" not in read(f"{job}_autoencoder")
     of_page = {"group/sumstats/", "group/linear/regions.parquet", "group/linear/voxels/index.tsv"}
-    assert of_page <= read("report")
+    assert of_page | {f"group/linear/{of_ldsc}"} <= read("report")
     without = chosen.model_copy(update={"genetics": genetics.model_copy(update={"voxels": False})})
     entities = graph((without, paths, scans, outcomes))
     assert "#job-voxels_linear" not in entities

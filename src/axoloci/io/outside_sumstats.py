@@ -226,6 +226,11 @@ _NAMED_BY_METAL = {
 _ALLELES = {"a0", "a1", "a2", "allele0", "allele1", "allele2"}
 
 
+def trait_name(path: Path) -> str:
+    """Name of an outside trait: that of its file up to the first dot."""
+    return path.name.partition(".")[0]
+
+
 def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE, fastGWA, SAIGE, GEMMA, LDSC.
 

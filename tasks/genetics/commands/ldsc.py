@@ -16,7 +16,7 @@ from axoloci import __version__
 from axoloci.command import columns_help, progress
 from axoloci.errors import InputError
 from axoloci.io.files import sha256, write_json
-from axoloci.io.outside_sumstats import FORMATS
+from axoloci.io.outside_sumstats import FORMATS, trait_name
 from axoloci.io.sumstats import read_sumstats
 from axoloci.io.tables import write_tsv
 from axoloci.statistics import neg_log10_normal
@@ -32,7 +32,6 @@ from axoloci.tasks.genetics.commands.ldsc_statistics import (
     read_other,
     read_study,
     shared,
-    trait_name,
 )
 from axoloci.tasks.genetics.commands.selection import (
     SUMSTATS,

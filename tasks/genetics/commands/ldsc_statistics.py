@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from axoloci.command import progress
 from axoloci.errors import InputError
-from axoloci.io.outside_sumstats import read_outside
+from axoloci.io.outside_sumstats import read_outside, trait_name
 from axoloci.io.sumstats import Sumstats
 from axoloci.tasks.genetics.harmonise import (
     COMPLEMENT,
@@ -220,11 +220,6 @@ def read_other(path: Path, n: float | None, finder: Finder) -> Statistics:
         ),
         path,
     )
-
-
-def trait_name(path: Path) -> str:
-    """Name of an outside trait: that of its file up to the first dot."""
-    return path.name.partition(".")[0]
 
 
 def shared(first: Statistics, others: Statistics) -> tuple[Statistics, Statistics]:
