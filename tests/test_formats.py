@@ -12,7 +12,7 @@ from fileformats.generic import File
 from fileformats.medimage import Bval, NiftiGz
 from pydra.utils.hash import hash_function
 
-from axoloci.formats import CohortStore, GenotypeData, SumstatsStore
+from axoloci.formats import CohortStore, GenotypeData, LdScoreFolder, SumstatsStore
 
 
 def test_plink_bed__any_of_its_files_changes_it(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_genotypes__any_file_of_any_chromosome_changes_a_pattern(tmp_path: Path)
         (tmp_path / name).write_text("x")
     pattern = GenotypeData(tmp_path / "c{chromosome}.bed")
     assert str(pattern) == str(tmp_path / "c{chromosome}.bed")
-    assert sorted(path.name for path in pattern.genotype_files) == names
+    assert sorted(path.name for path in pattern.files_read) == names
     hashes = [hash_function(pattern)]
     for name in names:
         (tmp_path / name).write_text(f"changed {name}")
@@ -42,6 +42,26 @@ def test_genotypes__any_file_of_any_chromosome_changes_a_pattern(tmp_path: Path)
         (tmp_path / f"cX.{suffix}").write_text("x")
     hashes.append(hash_function(GenotypeData(tmp_path / "c{chromosome}.bed")))
     assert len(set(hashes)) == len(names) + 2
+
+
+def test_ld_score_folder__files_that_are_read_change_it_and_no_others(tmp_path: Path) -> None:
+    """A link that leads nowhere, as of a file that was not fetched, is no fault of the folder."""
+    away, folder = tmp_path / "away", tmp_path / "ld"
+    away.mkdir()
+    folder.mkdir()
+    (away / "scores.gz").write_text("x")
+    (folder / "1.l2.ldscore.gz").symlink_to(away / "scores.gz")
+    (folder / "1.l2.M_5_50").write_text("5")
+    before = hash_function(LdScoreFolder(folder))
+    (folder / "1.l2.M").symlink_to("nowhere")
+    (folder / "README").write_text("of LDSC")
+    assert hash_function(LdScoreFolder(folder)) == before
+    (away / "scores.gz").write_text("changed")
+    changed = hash_function(LdScoreFolder(folder))
+    (folder / "1.l2.M_5_50").write_text("50")
+    assert len({before, changed, hash_function(LdScoreFolder(folder))}) == 3
+    names = ["1.l2.M_5_50", "1.l2.ldscore.gz"]
+    assert [path.name for path in LdScoreFolder(folder).files_read] == names
 
 
 def test_stores__their_manifest_decides(tmp_path: Path) -> None:

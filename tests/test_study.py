@@ -247,7 +247,12 @@ def test_outside__is_named_by_the_files_and_needs_ld_scores() -> None:
     assert settings.genetics.files == {"ld_scores": Path("/s/ld")}
     assert settings.follows == ["signals", "heritability", "ldsc", "voxels"]
     assert step_settings(settings)["ldsc"] == {"people": ["bmi=253000"]}
-    assert not {"ld_scores", "outside", "outside_n"} & set(step_settings(settings)["genetics"])
+    other = {"genetics": genetics | {"other_build": True}}
+    asked = step_settings(parse_settings(content | other, "x", Path("/s")))
+    assert asked["ldsc"] == {"people": ["bmi=253000"], "other_build": True}
+    assert not {"ld_scores", "outside", "outside_n", "other_build"} & set(
+        step_settings(settings)["genetics"]
+    )
     content["gwas"] = {"mixed_model": True}  # of summary statistics, whoever is related
     assert parse_settings(content, "x", Path("/s")).follows == ["ldsc", "voxels"]
     for change, said in (

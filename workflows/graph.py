@@ -226,8 +226,6 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         given = dict(cohort.gwas.variant_lists)
         if name == "discovery":
             given |= cohort.genetics.files
-            if cohort.genetics.outside:
-                given["outside"] = cohort.genetics.outside[0]
         for key, path in given.items():
             lazy.append(key)
             sources[key] = (graph.give(path, key), "")
@@ -267,6 +265,9 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
             ):
                 if f"{job}{end}" in jobs:
                     graph.connect(jobs[f"{job}{end}"], report, file)
+            if f"ldsc{end}" in jobs:
+                for path in settings.genetics.outside:
+                    graph.connect(graph.give(path, "outside"), jobs[f"ldsc{end}"], "")
             found = jobs
     for name, job in last.items():
         graph.jobs[name][f"{name}_qc"] = "qc\naxoloci-report group"

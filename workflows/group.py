@@ -7,11 +7,11 @@ jobs of its name; all of their latents are tested in one reading of the genotype
 from pathlib import Path
 from typing import Any
 
-from fileformats.generic import Directory, File
+from fileformats.generic import File
 from pydra.compose import workflow
 
 from axoloci.environments import StepEnvironment, image_identity
-from axoloci.formats import CohortStore, GenotypeData, Nifti, SumstatsStore
+from axoloci.formats import CohortStore, GenotypeData, LdScoreFolder, Nifti, SumstatsStore
 from axoloci.study import REPRESENTATIONS
 from axoloci.tasks.encoder.task import EncodeFa, FitLinear, LinearizeEncoder, TrainEncoder
 from axoloci.tasks.genetics.task import (
@@ -150,7 +150,7 @@ def Group(
     mixed_model_extract: File | None = None,
     genes: File | None = None,
     reference: GenotypeData | None = None,
-    ld_scores: File | Directory | None = None,
+    ld_scores: File | LdScoreFolder | None = None,
     outside: list[File] | None = None,
     follows: list[str] = [],  # noqa: B006
     settings: dict[str, dict[str, Any]] = {},  # noqa: B006
@@ -397,16 +397,6 @@ def Group(
                     **shared("genetics", name),
                 ),
             )
-        if "ldsc" in follows:
-            regressing = RunLdsc(
-                sumstats=associated.sumstats,
-                ld_scores=ld_scores,
-                outside=outside,
-                **of,
-                **settings.get("ldsc", {}),
-                **shared("genetics", str(Path(name, "ldsc"))),
-            )
-            add(f"ldsc{end}", regressing)
         if "voxels" in follows and name:
             basis = models[name]
             if name == "autoencoder":
@@ -434,4 +424,15 @@ def Group(
                     **shared("genetics", name),
                 )
                 add(f"voxelh2{end}", of_voxels)
+    # last: what another study's file lacks keeps nothing else from being made
+    for name in models or ("",) if "ldsc" in follows and discovery is None else ():
+        regressing = RunLdsc(
+            sumstats=associated.sumstats,
+            ld_scores=ld_scores,
+            outside=outside,
+            **({"traits": f"{REPRESENTATIONS[name]}_*"} if name else {}),
+            **settings.get("ldsc", {}),
+            **shared("genetics", str(Path(name, "ldsc"))),
+        )
+        add(f"ldsc_{name}" if name else "ldsc", regressing)
     return result

@@ -250,16 +250,27 @@ def heritability_cost(variants: int, traits: int) -> Cost:
     return Cost(2.0 + 1e-8 * variants * traits + 1e-7 * squares, 250 + 32e-6 * squares, 8 * squares)
 
 
-def ldsc_cost(variants: int, traits: int) -> Cost:
-    """LD score regression of all traits and pairs, in 200 blocks.
+def ldsc_cost(variants: int, traits: int, outside: Sequence[Path] = ()) -> Cost:
+    """LD score regression of all traits and pairs, in 200 blocks, with texts of other studies.
 
-    2.5 s, 1.2e-5 s a variant and 5e-8 s a variant and pair; 230 MB, 300 bytes a variant and 9 a
-    variant and trait. Measured with 200,000 variants and 8 or 32 traits, 800,000 and 16, and 50,000
-    and 128, all beside other work: 6.3, 21, 37 and 45 s, 304, 349, 547 and 324 MB.
+    2 s, 5e-6 s a variant and 4e-8 s a variant and pair; 230 MB, 300 bytes a variant and 9 a variant
+    and trait. Of a text, whose rows of about 50 bytes are taken to compress to a quarter, 2.8e-6 s
+    and, of the longest, 400 bytes a row; 1e-6 s a variant and pair of texts. Measured with 200,000
+    variants and 8 traits: 2.8 s and 306 MB, with one text of a million rows 5.6 s and 710 MB, with
+    five 19 s and 729 MB; beside other work with 8 or 32 traits, and 800,000 variants and 16: 6.3,
+    21 and 37 s, 304, 349 and 547 MB.
     """
-    seconds = 2.5 + 1.2e-5 * variants + 5e-8 * variants * traits**2
-    memory = 230 + 3e-4 * variants + 9e-6 * variants * traits
-    return Cost(seconds, memory, 1600.0 * traits**2)
+    compressed = (".gz", ".bz2")
+    rows = [
+        path.stat().st_size * (4 if path.suffix in compressed else 1) / 50
+        for path in outside
+        if path.is_file()
+    ]
+    n_pairs = len(rows) * (len(rows) + 1) / 2
+    seconds = 2.0 + 5e-6 * variants + 4e-8 * variants * traits**2
+    seconds += 2.8e-6 * sum(rows) + 1e-6 * variants * n_pairs
+    memory = 230 + 3e-4 * variants + 9e-6 * variants * traits + 4e-4 * max(rows, default=0.0)
+    return Cost(seconds, memory, 1600.0 * (traits + len(rows)) ** 2)
 
 
 def linearise_cost(voxels: int, latents: int) -> Cost:
@@ -622,7 +633,7 @@ def _plan_job(
         "replicate": lambda: loci_cost(variants),
         "signals": lambda: signals_cost(people, own),
         "heritability": lambda: heritability_cost(variants, own),
-        "ldsc": lambda: ldsc_cost(variants, own),
+        "ldsc": lambda: ldsc_cost(variants, own, cohort.genetics.outside),
         "linearise": lambda: linearise_cost(template, own),
         "voxels": lambda: voxels_cost(template, own),
         "voxelh2": lambda: voxel_h2_cost(template, own),

@@ -58,6 +58,7 @@ from axoloci.io.variant_choice import VariantChoice
 from axoloci.scans import LABEL, TOLD_BY, Scan, find_scans, passed_over, pattern_folder, scan_faults
 from axoloci.study import (
     COHORTS,
+    GeneticsSettings,
     GwasSettings,
     Inputs,
     LinearSettings,
@@ -65,6 +66,7 @@ from axoloci.study import (
     StudySettings,
     beyond_pcs,
     not_made,
+    step_settings,
 )
 from axoloci.tasks.gwas.ploidy import Ploidy, ploidy_of
 from axoloci.workflows.exclusion import read_exclusions
@@ -208,10 +210,8 @@ def check(
             found.problems.append(f"gwas.{key}: {why}")
     if (genes := settings.genetics.genes) is not None and (why := unreadable(genes)):
         found.problems.append(f"genetics.genes: {why}")
-    if (scores := settings.genetics.ld_scores) is not None and not scores.is_dir():
-        found.problems += [f"genetics.ld_scores: {why}" for why in [unreadable(scores)] if why]
-    reasons = [unreadable(file) for file in settings.genetics.outside]
-    found.problems += [f"genetics.outside: {why}" for why in reasons if why]
+    if settings.genetics.ldsc:
+        _check_ldsc(found, settings.genetics)
     if (panel := settings.genetics.reference) is not None:
         found.collect(genotype_set, panel, where="genetics.reference: ")
     gwas = settings.gwas
@@ -287,7 +287,8 @@ def extra_problems(settings: StudySettings) -> list[str]:
     if not settings.extra:
         return []
     problems = []
-    taken = set(chain(*group_jobs(settings.model_copy(update={"extra": {}})).values()))
+    bare = settings.model_copy(update={"extra": {}})
+    taken = {*chain(*group_jobs(bare).values()), *step_settings(bare)}
     for name, table in settings.extra.items():
         try:
             faults = table_problems(name, table)
@@ -413,6 +414,31 @@ def _inside_inputs(cohort: StudySettings, out: Path) -> list[str]:
     ]
 
 
+def _check_ldsc(found: Preflight, genetics: GeneticsSettings) -> None:
+    """LD scores, and the headers of other studies' statistics."""
+    # only what a study names is imported
+    from axoloci.io.outside_sumstats import outside_columns, trait_name
+    from axoloci.tasks.genetics.commands.ld_scores import check_ld_scores
+
+    scores = genetics.ld_scores
+    assert scores is not None
+    if not scores.is_dir() and (why := unreadable(scores)):
+        found.problems.append(f"genetics.ld_scores: {why}")
+    else:
+        found.collect(check_ld_scores, scores, where="genetics.ld_scores: ")
+    for file in genetics.outside:
+        columns = found.collect(outside_columns, file, where="genetics.outside: ")
+        if (
+            columns is not None
+            and "n" not in columns
+            and trait_name(file) not in genetics.outside_n
+        ):
+            found.problems.append(
+                f"genetics.outside: {file}: does not say n; give it by outside_n = "
+                f"{{{trait_name(file)} = NUMBER}}"
+            )
+
+
 def _overwritten(settings: StudySettings) -> list[str]:
     """Inputs that the study would write over."""
     cohorts = settings.cohorts().values()
@@ -513,6 +539,15 @@ def _check_tables(
         if traits is None:
             cohort = None
             found.cohorts.pop(name, None)
+        elif name == "discovery" and settings.genetics.outside:
+            from axoloci.io.outside_sumstats import trait_name  # only what a study names
+
+            found.problems += [
+                f"genetics.outside: {file}: is named by the file up to its first dot, as a trait "
+                f"of {settings.traits} is; rename the file"
+                for file in settings.genetics.outside
+                if trait_name(file) in traits.columns
+            ]
     if cohort is not None and settings.keep is not None:
         kept = set(read_ids(settings.keep, known if settings.traits else None))
         unknown = kept - cohort.people

@@ -408,7 +408,8 @@ def run_group(
             traits=_kept_traits(settings, write=write),
             covariates=tables or None,
             **{key: followed(path) for key, path in settings.gwas.variant_lists.items()},
-            **genetics_files(settings),
+            # as much as the part reads: all that is given is digested before it begins
+            **(genetics_files(settings) if part in ("all", "conclude") and not discovery else {}),
             follows=settings.follows,
             settings=group_settings(settings, tables),
             n_pcs=settings.gwas.n_pcs,
@@ -436,7 +437,9 @@ def genetics_files(settings: StudySettings) -> dict[str, Any]:
 
         # a link whose name, the trait's, is another than that of its end stays
         found["outside"] = [
-            end if (end := followed(path)) and trait_name(end) == trait_name(path) else path
+            end
+            if (end := followed(path)) and trait_name(end) == trait_name(path)
+            else path.parent.resolve() / path.name
             for path in genetics.outside
         ]
     return found

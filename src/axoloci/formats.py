@@ -33,9 +33,21 @@ class GenotypeData(File):
             super()._validate_fspaths()
 
     @property
-    def genotype_files(self) -> list[Path]:
+    def files_read(self) -> list[Path]:
         """All files of the set: each may be a link to another folder."""
         return genotype_set(self.fspath).files
+
+
+class LdScoreFolder(Directory):
+    """LD scores as they are published for the program LDSC; other files there do not count."""
+
+    _valid_class = True
+
+    @property
+    def files_read(self) -> list[Path]:
+        """All that may be read: each may be a link to another folder."""
+        suffixes = ("*.l2.ldscore.gz", "*.l2.M_5_50")
+        return sorted(file for suffix in suffixes for file in self.fspath.glob(suffix))
 
 
 class CohortStore(Directory):
@@ -71,11 +83,12 @@ def bytes_repr_files(files: FileSet, cache: Cache) -> Iterator[tuple[str, ...] |
     yield from digested
 
 
-@register_serializer
-def bytes_repr_genotypes(genotypes: GenotypeData, cache: Cache) -> Iterator[bytes]:
+@register_serializer(GenotypeData)
+@register_serializer(LdScoreFolder)
+def bytes_repr_set(files: GenotypeData | LdScoreFolder, cache: Cache) -> Iterator[bytes]:
     """Path, size and time of modification of all files of the set."""
-    yield b"GenotypeData:"
-    for path in genotypes.genotype_files:
+    yield f"{type(files).__name__}:".encode()
+    for path in files.files_read:
         state = path.stat()
         yield f"{path}:{state.st_size}:{state.st_mtime_ns};".encode()
 

@@ -149,7 +149,7 @@ def input_files(job: Any) -> list[Path]:
     flat = (one for value in values for one in (value if isinstance(value, list) else [value]))
     given = (one for one in flat if isinstance(one, FileSet))
     # of genotypes Pydra knows one file of three
-    return [Path(path) for one in given for path in getattr(one, "genotype_files", one.fspaths)]
+    return [Path(path) for one in given for path in getattr(one, "files_read", one.fspaths)]
 
 
 def output_paths(job: Any) -> list[Path]:

@@ -427,8 +427,12 @@ class GeneticsSettings(Section):
         "file up to its first dot: their genetic correlation with the latents, by `ld_scores`",
     )
     outside_n: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        default_factory=dict,
-        description="people of traits of `outside` whose files do not say n: {height = 253000}",
+        {}, description="people of traits of `outside` whose files do not say n: {height = 253000}"
+    )
+    other_build: bool = Field(
+        False,
+        description="let positions differ: LD scores or outside statistics are of another genome "
+        "build than the study, and variants are matched by id alone",
     )
     signals: bool = Field(
         True, description="look for more signals in each locus, adjusted for its lead variants"
@@ -903,7 +907,7 @@ NOT_OPTIONS = {
         *("mixed_model_extract", "export", "export_format"),
     },
     "genetics": {
-        *("also", "genes", "reference", "ld_scores", "outside", "outside_n"),
+        *("also", "genes", "reference", "ld_scores", "outside", "outside_n", "other_build"),
         *("signals", "heritability", "voxels", "noise_of"),
     },
 }
@@ -949,6 +953,8 @@ def step_settings(settings: StudySettings) -> dict[str, dict[str, Any]]:
     chosen["joint"] = {"also": list(settings.genetics.also)} if settings.genetics.also else {}
     people = [f"{name}={n}" for name, n in settings.genetics.outside_n.items()]
     chosen["ldsc"] = {"people": people} if people else {}
+    if settings.genetics.other_build:
+        chosen["ldsc"]["other_build"] = True
     chosen["voxels"] = {"noise_of": settings.genetics.noise_of}
     chosen["signals"] = {key: gwas[key] for key in gwas if key not in ONLY_OF_ASSOCIATION}
     if settings.genetics.p_threshold is not None:

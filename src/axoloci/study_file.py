@@ -310,6 +310,7 @@ def _limits(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list: {_limits(schema.get('items', {}))}"
     names = {"integer": "whole number", "number": "number", "boolean": "true or false"}
+    names["object"] = "table"
     kind = "path" if schema.get("format") == "path" else names.get(schema.get("type", ""), "text")
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]

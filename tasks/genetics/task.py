@@ -3,7 +3,7 @@
 from fileformats.generic import Directory, File
 from pydra.compose import shell
 
-from axoloci.formats import GenotypeData, Nifti, SumstatsStore
+from axoloci.formats import GenotypeData, LdScoreFolder, Nifti, SumstatsStore
 from axoloci.pydra_task import IMAGE_HELP, if_made, made
 
 
@@ -340,7 +340,7 @@ class RunLdsc(shell.Task["RunLdsc.Outputs"]):
 
     executable = ["axoloci-genetics", "ldsc"]
 
-    ld_scores: File | Directory = shell.arg(
+    ld_scores: File | LdScoreFolder = shell.arg(
         argstr="--ld-scores", help="table of LD scores, or the folder of published ones"
     )
     sumstats: SumstatsStore = shell.arg(argstr="--sumstats", help="summary statistics")

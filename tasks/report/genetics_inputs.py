@@ -97,6 +97,13 @@ def read_heritability(own: Results) -> pd.DataFrame:
     return both.reset_index()
 
 
+def traits_of_others(own: Results) -> set[str]:
+    """Traits of other studies, as the settings of LD score regression tell."""
+    if own.ldsc is None or not (beside := own.ldsc / "ldsc.json").is_file():
+        return set()
+    return {other["trait"] for other in read_settings(beside).get("with", [])}
+
+
 @dataclass(frozen=True)
 class Correlations:
     """Correlations of all pairs of traits as matrices.
@@ -267,7 +274,8 @@ def genetics_facts(given: Inputs) -> dict[str, dict[str, Any]]:
                 **{key: about[key] for key in OF_HERITABILITY if key in about},
             }
         if own.ldsc is not None:
-            facts["ldsc"] = {"pairs": (own.ldsc / "genetic_correlation.tsv").is_file()}
+            pairs = own.ldsc / "genetic_correlation.tsv"
+            facts["ldsc"] = {"pairs": pairs.is_file() and _has_rows(pairs, "genetic_correlation")}
         if own.signals is not None:
             facts["signals"] = {}
         index = None if own.voxels is None else read_tsv(own.voxels / "index.tsv", "voxels")

@@ -39,6 +39,7 @@ from axoloci.tasks.report.genetics_inputs import (
     read_map,
     read_regions,
     read_variant_map,
+    traits_of_others,
 )
 from axoloci.tasks.report.inputs import (
     Inputs,
@@ -269,11 +270,14 @@ def add_heritability(page: Page, given: Inputs) -> None:
     for name, own in given.parts.items():
         table = read_heritability(own)
         if not table.empty:
-            _add_heritability(page.parts[name], table, page.word)
+            _add_heritability(page.parts[name], table, page.word, traits_of_others(own))
 
 
-def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
-    """Bars and table of one representation, the most heritable trait first."""
+def _add_heritability(part: Part, table: pd.DataFrame, word: str, others: set[str]) -> None:
+    """Bars and table of one representation, the most heritable trait first.
+
+    The sentence sums up its own traits, without those of `others`, who are other studies.
+    """
     estimates = [
         (label, *_values(table, value, f"{value}_se"))
         for label, value in (
@@ -286,10 +290,12 @@ def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
     table = table.iloc[order]
     estimates = [(label, value[order], error[order]) for label, value, error in estimates]
     h2, se = estimates[0][1:]
-    known = h2[np.isfinite(h2)]
+    last = int(np.isfinite(h2).sum()) - 1
+    is_own = ~table["trait"].isin(others).to_numpy()
+    known = h2[np.isfinite(h2) & is_own]
     if not known.size:
         return
-    n_clear, last = int((h2 > 1.96 * se).sum()), known.size - 1
+    n_clear = int((h2 > 1.96 * se)[is_own].sum())
     part.sentences["heritability"] = (
         f"SNP heritability of {known.size:,} {plural(known.size, word)}, {estimates[0][0]}: "
         f"mean h² {known.mean():.3f}, from {known[-1]:.3f} to {known[0]:.3f}; {n_clear:,} are more "
@@ -303,7 +309,7 @@ def _add_heritability(part: Part, table: pd.DataFrame, word: str) -> None:
         + (
             f" The standard errors are about {error:.1f}: of so few people these figures, and the "
             "genetic correlations, tell nothing; heritability takes thousands."
-            if (error := float(np.nanmedian(se))) > USELESS_SE
+            if (error := float(np.nanmedian(se[is_own]))) > USELESS_SE
             else ""
         )
     )

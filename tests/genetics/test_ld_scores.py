@@ -241,6 +241,7 @@ def test_read_ld_scores__refuses_what_it_cannot_be_sure_of(tmp_path: Path) -> No
         InputError, match=r"b\.1\.l2\.M_5_50: no such file; .* LDSC \(--l2\) writes"
     ):
         read_ld_scores(tmp_path / "b.")
+    (tmp_path / "b.1.l2.M_5_50").write_text("3\n")
     (tmp_path / "b.1.l2.ldscore.gz").write_bytes(b"\x1f\x8b damaged")
     with pytest.raises(InputError, match="damaged"):
         read_ld_scores(tmp_path / "b.")

@@ -28,15 +28,8 @@ from axoloci.tasks.genetics.task import (
 
 TASKS = [
     *(ComputeLdScores, EstimateHeritability, FindLoci, InferClusters, MapGeneticCorrelation),
-    *(
-        MapHeritability,
-        MapVoxels,
-        ReplicateLoci,
-        RunJointTest,
-        RunLdsc,
-        RunMetaAnalysis,
-        ScanVoxels,
-    ),
+    *(MapHeritability, MapVoxels, ReplicateLoci, RunJointTest, RunLdsc, RunMetaAnalysis),
+    *(ScanVoxels,),
 ]
 
 

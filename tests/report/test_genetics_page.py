@@ -124,6 +124,7 @@ def write_genetics(
     )
     by_ldsc = by_ldsc.assign(lambda_gc=9.9, intercept=1.013, intercept_se=0.008)
     by_ldsc.to_csv(folder / "ldsc" / "heritability.tsv", sep="\t", index=False, na_rep="n/a")
+    (folder / "ldsc" / "ldsc.json").write_text('{"with": [{"trait": "height"}]}')
     factor = rng.standard_normal((n_traits, 2))
     factor[: n_traits // 2, 0] += 3  # two groups of traits, far apart in the table
     covariance = factor @ factor.T + np.eye(n_traits)
@@ -290,6 +291,14 @@ def test_make__heritability_of_both_estimators_side_by_side(html: str) -> None:
     assert rows[-2][0] == "latent_007"
     assert "highest for latent_000 (0.45 ± 0.06), lowest for latent_007 (-0.02 ± 0.06)" in html
     assert "SNP heritability of 8 latents, Haseman–Elston regression: mean h² 0.215" in html
+
+
+def test_make__heritability_is_summed_up_without_traits_of_other_studies(
+    inputs: Path, tmp_path: Path
+) -> None:
+    html = made(with_only(inputs, "ldsc.json", ldsc="ldsc"), tmp_path / "page.html")
+    assert "SNP heritability of 8 traits, LD score regression: mean h² 0.193" in html
+    assert rows_of(html, "Heritability")[0][:2] == ["height", "0.510"]
 
 
 def test_make__correlations_are_clustered_and_can_be_read(inputs: Path, html: str) -> None:
@@ -465,7 +474,7 @@ def test_make__empty_tables_are_no_heritability(inputs: Path, tmp_path: Path) ->
         assert word not in page
     given = with_only(inputs, "empty.json", facts={}, ldsc="ldsc", **empty)
     page = made(given, tmp_path / "r.html")
-    assert re.search(r"SNP heritability of 9 \w+, LD score regression", page)
+    assert re.search(r"SNP heritability of 8 \w+, LD score regression", page)
     assert "Haseman" not in page
     assert "also estimated" not in page
 

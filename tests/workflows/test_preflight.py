@@ -438,6 +438,19 @@ def atlas(labels: NDArray[Any], affine: NDArray[np.float64] = AFFINE) -> Callabl
     return name
 
 
+def outside(name: str, header: str) -> Callable[[Site], None]:
+    """Let the study have LD scores, and another study's text of these columns."""
+
+    def change(site: Site) -> None:
+        (site.root / "ld").mkdir()
+        for file in ("1.l2.ldscore.gz", "1.l2.M_5_50"):
+            (site.root / "ld" / file).touch()
+        site.table(name, [header])
+        site.content["genetics"] = {"ld_scores": "ld", "outside": [name]}
+
+    return change
+
+
 def content(**keys: Any) -> Callable[[Site], None]:
     return lambda site: site.content.update(keys)
 
@@ -742,6 +755,23 @@ STUDY_FAULTS: dict[str, tuple[Callable[[Site], Any], str]] = {
     "region that is not there": (
         gwas(region=["7:1-99"]),
         "g.bed has no chromosome '7'; it has 1",
+    ),
+    "folder without LD scores": (
+        both(lambda s: (s.root / "ld").mkdir(), content(genetics={"ld_scores": "ld"})),
+        "genetics.ld_scores: ",
+    ),
+    "no LD scores": (content(genetics={"ld_scores": "ld"}), "ld: no such file"),
+    "outside text of no known format": (
+        outside("bmi.txt", "SNP\tBETA"),
+        "bmi.txt: the columns are of no known format: SNP, BETA",
+    ),
+    "outside text without n": (
+        outside("bmi.txt", "SNP\tA1\tA2\tZ"),
+        "bmi.txt: does not say n; give it by outside_n = {bmi = NUMBER}",
+    ),
+    "outside trait of the name of one's own": (
+        both(Site.traits, outside("height.txt", "SNP\tA1\tA2\tN\tZ")),
+        "height.txt: is named by the file up to its first dot, as a trait of",
     ),
     "list among the results": (
         both(

@@ -231,6 +231,19 @@ def trait_name(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
+def outside_columns(path: Path) -> set[str]:
+    """Which of our columns a text has by its header.
+
+    Raises
+    ------
+    InputError
+        Not such a text, or of no known format; see `read_outside`.
+    """
+    header, _, _ = _header(path)
+    names = FORMATS[_format_of(path, header)].names
+    return {ours for ours, theirs in names.items() if set(theirs) & set(header)}
+
+
 def read_outside(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read summary statistics of one trait: GWAS-SSF, plink2, REGENIE, fastGWA, SAIGE, GEMMA, LDSC.
 

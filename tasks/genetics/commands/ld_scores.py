@@ -229,7 +229,22 @@ def read_ld_scores(path: Path) -> LdScores:
     return scores
 
 
-def _read_own(path: Path) -> LdScores:
+def check_ld_scores(path: Path) -> None:
+    """Refuse what `read_ld_scores` would, as far as names and headers tell.
+
+    Raises
+    ------
+    InputError
+        As `read_ld_scores`.
+    """
+    if path.is_file():
+        _of_own(path)
+    else:
+        _published_files(path)
+
+
+def _of_own(path: Path) -> dict[str, Any]:
+    """What a table of this command says of itself."""
     try:
         about: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"axoloci"])
         known = about["format"] == FORMAT
@@ -245,10 +260,16 @@ def _read_own(path: Path) -> LdScores:
             f"{path}: format_version {about['format_version']} is newer than {FORMAT_VERSION}; "
             "update axoloci"
         )
-    return LdScores(pq.read_table(path).to_pandas(), float(about["n_common"]))
+    return about
 
 
-def _read_ldsc(path: Path) -> LdScores:
+def _read_own(path: Path) -> LdScores:
+    n_common = float(_of_own(path)["n_common"])
+    return LdScores(pq.read_table(path).to_pandas(), n_common)
+
+
+def _published_files(path: Path) -> list[tuple[Path, Path]]:
+    """LD scores and numbers of common variants, by chromosome."""
     folder, prefix = (path, "") if path.is_dir() else (path.parent, path.name)
     pattern = f"{prefix}*{LDSC_SUFFIX}"
     by_chromosome: dict[str, list[tuple[str, Path]]] = {}
@@ -265,9 +286,8 @@ def _read_ldsc(path: Path) -> LdScores:
         names = ", ".join(f"{folder / name}" for name in sorted(by_chromosome)[:4])
         raise InputError(f"{path}: LD scores of several kinds; give what one begins with: {names}")
     (files,) = by_chromosome.values()
-    tables, n_common = [], 0.0
+    found = []
     for _, file in sorted(files, key=lambda item: (len(item[0]), item[0])):
-        tables.append(_read_ldsc_file(file))
         counts = file.with_name(file.name.removesuffix(LDSC_SUFFIX) + ".l2.M_5_50")
         if not counts.is_file():
             raise InputError(
@@ -276,6 +296,14 @@ def _read_ldsc(path: Path) -> LdScores:
                 "these LD scores are from, or make LD scores by axoloci-genetics ld-scores, which "
                 "needs no such file"
             )
+        found.append((file, counts))
+    return found
+
+
+def _read_ldsc(path: Path) -> LdScores:
+    tables, n_common = [], 0.0
+    for file, counts in _published_files(path):
+        tables.append(_read_ldsc_file(file))
         text = counts.read_text(encoding="utf-8", errors="replace").strip()
         try:
             n_common += float(text)

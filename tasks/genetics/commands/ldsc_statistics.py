@@ -116,7 +116,8 @@ class Finder:
             raise InputError(
                 f"{source}: {n_moved} of {n_found + n_moved} variants have another position in "
                 f"{self.name}: one of them is of another genome build; give LD scores of the same "
-                "one, or --other-build to match by id alone"
+                "one, or --other-build to match by id alone, in a study other_build = true in "
+                "[genetics]"
             )
         if n_moved:
             log.warning(
@@ -203,7 +204,8 @@ def read_other(path: Path, n: float | None, finder: Finder) -> Statistics:
         name = chosen["variant_id"].iloc[int(np.argmax(unknown))]
         raise InputError(
             f"{path}: has no number of people for {int(unknown.sum())} of {len(at)} variants, such "
-            f"as {name}; give it by --n {trait_name(path)}=NUMBER"
+            f"as {name}; give it by --n {trait_name(path)}=NUMBER, in a study by outside_n in "
+            "[genetics]"
         )
     z = chosen["z"].to_numpy(np.float64)
     if np.isinf(z).any():
