@@ -16,7 +16,7 @@ from pathlib import Path
 from support import BIN, axoloci, write_study
 
 from axoloci.io.files import sha256, write_json
-from axoloci.job import read_records
+from axoloci.job import read_record, read_records
 from axoloci.scans import Scan
 from axoloci.study import StudySettings
 from axoloci.workflows.participants import Outcome, recipe
@@ -35,9 +35,10 @@ def results(out: Path) -> dict[str, bytes]:
     }
 
 
-def records(out: Path) -> dict[str, int]:
-    """Time of each job's record: it changes only when the job was run again."""
-    return {str(path): path.stat().st_mtime_ns for path in (out / "logs").rglob("*.json")}
+def records(out: Path) -> dict[str, str]:
+    """When each job was run the last time."""
+    files = (out / "logs").rglob("*.json")
+    return {str(path): read_record(path)["started"] for path in files}
 
 
 def run_and_kill(study: Path, seconds: float) -> int | None:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pydra.engine.submitter import Submitter
+from pydra.workers.debug import DebugWorker
 
+from axoloci.environments import StepError
 from axoloci.errors import InputError
 from axoloci.job import remove_halves
 from axoloci.study import COHORTS, StudyPaths
@@ -220,6 +222,24 @@ def prepare_pydra(paths: StudyPaths) -> Path:
     return cache
 
 
+class InTurn(DebugWorker):  # type: ignore[misc]
+    """Runs jobs one after another; where one fails, those that need nothing of it go on."""
+
+    _plugin_name = "debug"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[StepError] = []
+
+    def run(self, job: Any, rerun: bool = False) -> Any:
+        """Run a job; that its step failed is kept for later."""
+        try:
+            return super().run(job, rerun)
+        except StepError as error:
+            self.failed.append(error)
+            return None
+
+
 def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
     """Run one Pydra task or workflow in this process, its jobs one after another.
 
@@ -237,12 +257,29 @@ def submit(task: Any, paths: StudyPaths, *, environment: Any = None) -> Any:
 
     Returns
     -------
-    Outputs of the task. Its errors are raised as they are.
+    Outputs of the task.
+
+    Raises
+    ------
+    StepError
+        Some steps failed; the message is that of the first.
     """
+    worker = InTurn()
     with (
         tempfile.TemporaryDirectory(dir=prepare_pydra(paths)) as cache,
         Submitter(
-            cache_root=cache, worker="debug", clean_stale_locks=False, environment=environment
+            cache_root=cache, worker=worker, clean_stale_locks=False, environment=environment
         ) as submitter,
     ):
-        return submitter(task, raise_errors=True).outputs
+        try:
+            outputs = submitter(task, raise_errors=True).outputs
+        except RuntimeError:  # Pydra's, of a workflow in which jobs failed
+            if not worker.failed:
+                raise
+    if not worker.failed:
+        return outputs
+    first, *others = worker.failed
+    if not others:
+        raise first
+    more = "one more job" if len(others) == 1 else f"{len(others)} more jobs"
+    raise StepError(f"{first}; {more} failed too", first.exit_code)

@@ -22,11 +22,13 @@ from pydra.engine.workflow import Workflow
 from pydra.utils.general import attrs_values, get_fields
 
 from axoloci.errors import InputError
+from axoloci.job import read_record
 from axoloci.scans import RAW
-from axoloci.study import MADE_COVARIATES, StudySettings, step_settings
+from axoloci.study import MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.workflows.engine import HASHES_VARIABLE
 from axoloci.workflows.group import Group, Training
 from axoloci.workflows.participant import PAGE, STEPS, Participant
+from axoloci.workflows.records import GROUP
 
 ANY_SCAN = "sub-*"
 
@@ -274,7 +276,7 @@ def study_graph(settings: StudySettings, n_scans: dict[str, int] | None = None) 
         graph.connect(job, f"{name}_qc", "scans.tsv", "qc.tsv")
         if name == "discovery":
             graph.connect(job, report, "scans.tsv", "qc.tsv")
-    graph.jobs[""] = {report: "report\naxoloci-report page"}
+    graph.jobs[""] = {report: "report\naxoloci-report make"}
     return graph
 
 
@@ -295,6 +297,33 @@ def group_programs(settings: StudySettings) -> dict[str, dict[str, str]]:
 def group_jobs(settings: StudySettings) -> dict[str, list[str]]:
     """Names of the jobs of each cohort that are not of one scan."""
     return {name: list(jobs) for name, jobs in group_programs(settings).items()}
+
+
+def finished_jobs(settings: StudySettings) -> dict[str, set[str]]:
+    """Of `group_jobs` those whose results are of the run that began last.
+
+    Each was run or found to be finished since then, and after all that it is made from. What older
+    runs have left, which may be of other people or settings, is none.
+    """
+    edges, named, cohorts = study_graph(settings).edges, group_jobs(settings), settings.cohorts()
+    begun = StudyPaths(settings.out).env.stat().st_mtime_ns
+    when = {f"{cohort}_{job}": 0 for cohort, jobs in named.items() for job in jobs}
+    for cohort, jobs in named.items():
+        logs = StudyPaths(cohorts.get(cohort, settings).out).logs / GROUP
+        for job in jobs:
+            record = logs / f"{job}.json"
+            if read_record(record).get("exit_code") == 0:
+                when[f"{cohort}_{job}"] = record.stat().st_mtime_ns
+
+    def is_finished(job: str) -> bool:
+        sources = [source for source, target in edges if target == job and source in when]
+        in_turn = all(when[source] <= when[job] for source in sources)
+        return when[job] >= begun and in_turn and all(map(is_finished, sources))
+
+    return {
+        cohort: {job for job in jobs if is_finished(f"{cohort}_{job}")}
+        for cohort, jobs in named.items()
+    }
 
 
 def group_parts(settings: StudySettings, *, in_parts: bool = False) -> list[tuple[str, str]]:

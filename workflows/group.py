@@ -397,6 +397,16 @@ def Group(
                     **shared("genetics", name),
                 ),
             )
+        if "ldsc" in follows:
+            regressing = RunLdsc(
+                sumstats=associated.sumstats,
+                ld_scores=ld_scores,
+                outside=outside,
+                **of,
+                **settings.get("ldsc", {}),
+                **shared("genetics", str(Path(name, "ldsc"))),
+            )
+            add(f"ldsc{end}", regressing)
         if "voxels" in follows and name:
             basis = models[name]
             if name == "autoencoder":
@@ -424,15 +434,4 @@ def Group(
                     **shared("genetics", name),
                 )
                 add(f"voxelh2{end}", of_voxels)
-    # last: what another study's file lacks keeps nothing else from being made
-    for name in models or ("",) if "ldsc" in follows and discovery is None else ():
-        regressing = RunLdsc(
-            sumstats=associated.sumstats,
-            ld_scores=ld_scores,
-            outside=outside,
-            **({"traits": f"{REPRESENTATIONS[name]}_*"} if name else {}),
-            **settings.get("ldsc", {}),
-            **shared("genetics", str(Path(name, "ldsc"))),
-        )
-        add(f"ldsc_{name}" if name else "ldsc", regressing)
     return result

@@ -9,7 +9,7 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -204,7 +204,7 @@ def package_versions(env: str) -> dict[str, str]:
     return versions
 
 
-def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
+def study_facts(cohort: Cohort, jobs: Collection[str]) -> dict[str, Any]:
     """What the outputs of a cohort say about how they were made.
 
     Settings are read from the descriptions beside the outputs, so that they are those that were
@@ -214,8 +214,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
     ----------
     cohort
         The cohort.
-    with_group
-        Whether results of the group stage belong to these scans.
+    jobs
+        Those of the group stage whose results belong to these scans, as `group_jobs` names them.
 
     Returns
     -------
@@ -239,10 +239,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
         }
     if used:
         facts |= _scan_facts(used, cohort.settings)
-    if not with_group:
-        return facts
     store = paths.group / "cohort.zarr" / "zarr.json"
-    if store.is_file():
+    if "pack" in jobs and store.is_file():
         about = _read(store)["attributes"]
         affine = about["affine"]
         facts["cohort"] = {
@@ -256,7 +254,7 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
         # of another cohort, where that trained the encoder
         given = _given_to(paths, f"encode_{name}", "--model")
         model = given or paths.results(name) / "model.safetensors"
-        if model.is_file():
+        if f"encode_{name}" in jobs and model.is_file():
             about = _read_model(model)
             training = about.get("training", {})
             facts["encoder" if name == "autoencoder" else name] = {
@@ -264,7 +262,7 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
                 **{key: training[key] for key in OF_TRAINING if key in training},
             }
     sumstats = paths.group / "sumstats" / "sumstats.json"
-    if sumstats.is_file():
+    if "gwas" in jobs and sumstats.is_file():
         plan = _read(sumstats.with_name("plan.json"))["plan"]
         facts["gwas"] = _gwas_facts(_read(sumstats), plan)
         if plan.get("loco") is not None:
@@ -272,7 +270,8 @@ def study_facts(cohort: Cohort, *, with_group: bool = True) -> dict[str, Any]:
             facts["mixed_model"] = {"n_variants": about["n_variants"], "h2": about["h2"]}
     # the settings of the loci are the same for all representations
     for name in cohort.settings.representations() or ("",):
-        if (loci := paths.results(name) / "loci.json").is_file():
+        job, loci = f"loci_{name}" if name else "loci", paths.results(name) / "loci.json"
+        if job in jobs and loci.is_file():
             facts["loci"] = _read(loci)
     return facts
 

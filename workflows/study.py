@@ -22,7 +22,7 @@ from axoloci.scans import TOLD_BY
 from axoloci.study import COHORTS, MADE_COVARIATES, StudyPaths, StudySettings, step_settings
 from axoloci.tasks.report.task import MakeQcPage, MakeReport
 from axoloci.workflows.engine import followed, submit
-from axoloci.workflows.graph import group_parts
+from axoloci.workflows.graph import finished_jobs, group_jobs, group_parts
 from axoloci.workflows.group import Group, Training
 from axoloci.workflows.participant import STEPS
 from axoloci.workflows.participants import (
@@ -470,42 +470,46 @@ def representation_seconds(settings: StudySettings) -> dict[str, float]:
     }
 
 
-MADE_BY = {  # what the report shows by what a study can do without
-    "signals": ("signals",),
-    "heritability": ("heritability", "genetic_correlation", "voxel_h2", "voxel_h2_se"),
-    "ldsc": ("ldsc",),
-    "voxels": ("voxels", "voxel_h2", "voxel_h2_se"),
-}
-
-
 def _results(
-    cohorts: Mapping[str, Cohort], settings: StudySettings, name: str, truth: Truth | None
+    cohorts: Mapping[str, Cohort],
+    settings: StudySettings,
+    name: str,
+    jobs: Mapping[str, Collection[str]],
+    truth: Truth | None,
 ) -> dict[str, Any]:
-    """Results of one representation for the report, as far as they are there; "" is of traits."""
-    discovery = cohorts["discovery"]
-    found = discovery.paths.results(name)
-    files = {
-        "history": cohorts.get("train", discovery).paths.results(name) / "history.tsv",
-        "quality": found / "quality.tsv",
-        "examples": found / "examples.npz",
-        "joint": found / "joint.parquet",
-        "loci": found / "loci.tsv",
-        "sumstats": discovery.paths.group / "sumstats",
-        "signals": found / "signals.tsv",
-        "regions": found / "regions.parquet",
-        "heritability": found / "heritability.tsv",
-        "genetic_correlation": found / "genetic_correlation.tsv",
-        "ldsc": found / "ldsc",
-        "voxels": found / "voxels",
-        "voxel_h2": found / "voxel_h2.nii.gz",
-        "voxel_h2_se": found / "voxel_h2_se.nii.gz",
+    """What some jobs have made of one representation, for the report; "" is of traits."""
+    discovery = cohorts["discovery"].paths
+    teacher, found = settings.teacher() or "discovery", discovery.results(name)
+    end = f"_{name}" if name else ""
+    made = {  # what the report shows: cohort, job and file
+        "history": (teacher, f"train{end}", cohorts[teacher].paths.results(name) / "history.tsv"),
+        "sumstats": ("discovery", "gwas", discovery.group / "sumstats"),
+        **{
+            key: ("discovery", f"{job}{end}", found / file)
+            for key, job, file in (
+                ("quality", "encode", "quality.tsv"),
+                ("examples", "encode", "examples.npz"),
+                ("joint", "joint", "joint.parquet"),
+                ("loci", "loci", "loci.tsv"),
+                ("regions", "loci", "regions.parquet"),
+                ("signals", "signals", "signals.tsv"),
+                ("heritability", "heritability", "heritability.tsv"),
+                ("genetic_correlation", "heritability", "genetic_correlation.tsv"),
+                ("ldsc", "ldsc", "ldsc"),
+                ("voxels", "voxels", "voxels"),
+                ("voxel_h2", "voxelh2", "voxel_h2.nii.gz"),
+                ("voxel_h2_se", "voxelh2", "voxel_h2_se.nii.gz"),
+            )
+        },
     }
     if "replication" in cohorts:
-        files["replication"] = cohorts["replication"].paths.results(name) / "replication.tsv"
-    for kind, made in MADE_BY.items():  # an older run may have left them
-        if kind not in settings.follows:
-            files = {key: path for key, path in files.items() if key not in made}
-    results: dict[str, Any] = {key: str(path) for key, path in files.items() if path.exists()}
+        file = cohorts["replication"].paths.results(name) / "replication.tsv"
+        made["replication"] = ("replication", f"replicate{end}", file)
+    results: dict[str, Any] = {
+        key: str(path)
+        for key, (cohort, job, path) in made.items()
+        if job in jobs.get(cohort, ()) and path.exists()
+    }
     if name:
         results["seconds_learnt"] = representation_seconds(settings)[name]
     if truth is not None and "loci" in results:
@@ -533,33 +537,32 @@ def make_report(
     env
         "native", "docker" or "singularity".
     group
-        Why there are no results of the group stage that belong to these scans; empty if there are.
+        Why the group stage is not finished; empty if it is. The report shows what it has finished.
     shareable
         Make also the page without individual-level data, from the same inputs.
     truth
         As for `run_study`.
     """
     paths, discovery = StudyPaths(settings.out), cohorts["discovery"]
-    found = discovery.paths.group
     seconds = paths.work / "seconds.tsv"
     write_table(seconds, step_seconds(settings))
     parts = {"seconds": seconds}
     if discovery.outcomes:
         parts |= {"scans": discovery.paths.scans, "qc": discovery.paths.qc}
     qc_page = discovery.paths.qc_page if discovery.settings.start in STEPS else None
-    if not group:  # else they would be of other people or settings
-        parts |= {
-            "cohort": found / "cohort.zarr",
-            "samples_qc": found / "samples_qc.tsv",
-        }
+    jobs = finished_jobs(settings) if group else group_jobs(settings)
+    if "pack" in jobs["discovery"]:
+        parts["cohort"] = discovery.paths.group / "cohort.zarr"
+    if "samples" in jobs["discovery"]:
+        parts["samples_qc"] = discovery.paths.group / "samples_qc.tsv"
     names = settings.representations() or ("",)
-    results = {name: {} if group else _results(cohorts, settings, name, truth) for name in names}
+    results = {name: _results(cohorts, settings, name, jobs, truth) for name in names}
     others = {
         name: str(cohort.paths.scans)
         for name, cohort in cohorts.items()
         if cohort is not discovery and cohort.outcomes
     }
-    facts = study_facts(discovery, with_group=not group)
+    facts = study_facts(discovery, jobs["discovery"])
     summaries = {
         name: json.loads(about.read_text(encoding="utf-8"))
         for name, own in results.items()

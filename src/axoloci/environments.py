@@ -270,6 +270,7 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
         before = read_record(record_file)
         why = reason_to_run(before, inputs)
         if not (why or self.always):
+            os.utime(record_file)  # when it was last found to be finished: see `finished_jobs`
             return {"return_code": 0, "stdout": "", "stderr": ""}
 
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -317,6 +318,8 @@ class StepEnvironment(base.Environment):  # type: ignore[misc]
             record["reason"] = self._reason(ended.exit_code)
         write_json(record_file, record)
         if ended.exit_code != 0:
+            if self.announce:
+                logger.error("%s: failed after %.0f s", self._name, record["seconds"])
             raise StepError(f"{command[0]} {command[1]}, {record['reason']}", ended.exit_code)
         if self.announce:
             logger.info("%s: done in %.0f s", self._name, record["seconds"])

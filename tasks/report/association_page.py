@@ -13,7 +13,7 @@ import pandas as pd
 from axoloci.io.sumstats import read_sumstats
 from axoloci.io.variants import VARIANT_COLUMNS
 from axoloci.tasks.report import figures, genetics_figures, kernel
-from axoloci.tasks.report.content import MAX_ROWS, Page, Part
+from axoloci.tasks.report.content import MAX_ROWS, UNFINISHED, Page, Part
 from axoloci.tasks.report.document import LAST, Cell, Table, number_cell, picture, plural
 from axoloci.tasks.report.genetics_inputs import genetics_facts, read_settings
 from axoloci.tasks.report.inputs import (
@@ -77,7 +77,7 @@ def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str)
     threshold = read_threshold(own.loci)
     reached = f"p\u00a0≤\u00a0{power(threshold)}"
     if own.joint is None:
-        part.sentences["joint"] = given.group or "No joint test was given."
+        part.sentences["joint"] = UNFINISHED if given.group else "No joint test was given."
     else:
         joint = read_joint(own.joint)
         if joint.neg_log10_p.size == 0:
@@ -88,7 +88,7 @@ def _add_results(page: Page, part: Part, given: Inputs, own: Results, word: str)
                 read = read_sumstats(own.sumstats).info.get("variants", {})
                 part.sentences["joint"] += _left_out(read, joint)
     if loci is None:
-        part.sentences["loci"] = given.group or "No table of loci was given."
+        part.sentences["loci"] = UNFINISHED if given.group else "No table of loci was given."
         return
     page.tiles.append((f"{len(loci):,}", part.of(plural(len(loci), "locus", "loci")), reached))
     if loci.empty:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from axoloci.tasks.report.document import Picture, Table
 
 MAX_ROWS = 1000  # of one table; the files that the page is made of have all
+UNFINISHED = "The group stage has not finished."  # where it lacks a part
 TITLES = {"autoencoder": "Autoencoder", "linear": "Linear representation"}
 
 

@@ -98,7 +98,7 @@ class Inputs(Results):
     qc_page: str | None = None  # link to the page of the quality of all scans
     cohort: Path | None = None  # cohort store
     samples_qc: Path | None = None  # TSV: IID, quality of the genotypes, flags
-    group: str = ""  # why there are no results of the group stage
+    group: str = ""  # why the group stage is not finished
     seconds: Path | None = None  # TSV: step, jobs, seconds, cpu_seconds, max_rss_mb
 
     @property

@@ -20,7 +20,7 @@ from axoloci.tasks.report.association_page import (
     add_samples,
     facts_of,
 )
-from axoloci.tasks.report.content import MAX_ROWS, TITLES, Page, Part
+from axoloci.tasks.report.content import MAX_ROWS, TITLES, UNFINISHED, Page, Part
 from axoloci.tasks.report.document import (
     Cell,
     Table,
@@ -85,8 +85,10 @@ def make_page(given: Inputs, *, shareable: bool = False) -> str:
     """
     page = Page(given.title, shareable, None if shareable else given.out_dir, _has_images(given))
     page.parts = {name: Part(TITLES.get(name, name)) for name in given.parts}
-    if shareable and given.group:  # the error of a step, with paths and ids
-        given = given.model_copy(update={"group": "The group stage has not finished."})
+    if given.group:  # the error of a step may have paths and ids
+        page.sentences["group"] = UNFINISHED if shareable else given.group
+        if any(own.history or own.sumstats for own in given.parts.values()):
+            page.sentences["shown"] = "What it has finished is shown."
     sections = (
         *(add_scans, add_qc, add_cohort, add_comparison, add_encoder, add_samples),
         *(add_association, add_traits, add_regions, add_replication, add_heritability),
@@ -273,7 +275,7 @@ def add_cohort(page: Page, given: Inputs) -> None:
     if given.cohort is not None:
         cohort = read_cohort(given.cohort)
     else:
-        page.sentences["cohort"] = given.group or "No cohort store was given."
+        page.sentences["cohort"] = UNFINISHED if given.group else "No cohort store was given."
         if given.scans is not None:
             cohort = find_maps(given.scans, MAX_MEAN)
         if cohort is None:
@@ -391,7 +393,7 @@ def add_encoder(page: Page, given: Inputs) -> None:
 def _add_representation(page: Page, part: Part, given: Inputs, own: Results) -> None:
     """Training, reconstruction, examples."""
     if own.history is own.quality is own.examples is None:
-        part.sentences["encoder"] = given.group or "No representation was trained."
+        part.sentences["encoder"] = UNFINISHED if given.group else "No representation was trained."
         return
     losses: dict[str, NDArray[Any]] = {}
     epoch: NDArray[Any] = np.empty(0)

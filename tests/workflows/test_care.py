@@ -22,7 +22,7 @@ from support import BIN, N_PEOPLE, axoloci, write_study
 from axoloci import study as study_schema
 from axoloci.cli import main
 from axoloci.errors import InputError
-from axoloci.io.files import write_json
+from axoloci.io.files import write_json, write_text
 from axoloci.io.nifti import write_nifti
 from axoloci.job import read_record, remove_output
 from axoloci.scans import find_scans
@@ -30,7 +30,13 @@ from axoloci.study import StudyPaths, StudySettings, parse_settings, read_study
 from axoloci.study_file import find_data
 from axoloci.workflows.clean import CORRECTED, clean_study
 from axoloci.workflows.engine import study_lock
-from axoloci.workflows.graph import as_dot, as_mermaid, group_jobs, study_graph
+from axoloci.workflows.graph import (
+    as_dot,
+    as_mermaid,
+    finished_jobs,
+    group_jobs,
+    study_graph,
+)
 from axoloci.workflows.plan import (
     Cost,
     StepPlan,
@@ -611,6 +617,29 @@ def test_group_jobs__are_the_logs_that_a_run_leaves(processed: Path) -> None:
             "report",
         ]
     }
+
+
+def test_finished_jobs__belong_to_the_last_run_and_follow_what_they_are_made_from(
+    tmp_path: Path,
+) -> None:
+    given = {"out": "o", "traits": "t", "genotypes": "g", "gwas": {"n_pcs": 0}}
+    settings = parse_settings(given, "x", tmp_path)
+    paths = StudyPaths(settings.out)
+    write_text(paths.env, "native")
+    logs = paths.logs / "group"
+    for when, job in enumerate(("samples", "gwas", "joint", "loci", "signals", "heritability"), 1):
+        write_json(logs / f"{job}.json", {"job": job, "exit_code": 0})
+        os.utime(logs / f"{job}.json", (when, when))
+    os.utime(paths.env, (3, 3))
+    assert finished_jobs(settings)["discovery"] == set()  # the association was not looked at
+    os.utime(paths.env, (1, 1))
+    assert finished_jobs(settings)["discovery"] == {path.stem for path in logs.iterdir()}
+    os.utime(logs / "joint.json", (4.5, 4.5))  # it was made again, and what follows was not
+    assert finished_jobs(settings)["discovery"] == {"samples", "gwas", "joint", "heritability"}
+    write_json(logs / "joint.json", {"job": "joint", "exit_code": 1})
+    assert finished_jobs(settings)["discovery"] == {"samples", "gwas", "heritability"}
+    write_json(logs / "gwas.json", {"job": "gwas"})  # it runs
+    assert finished_jobs(settings)["discovery"] == {"samples"}
 
 
 def test_plan__is_near_what_the_study_used(processed: Path) -> None:

@@ -17,6 +17,7 @@ from support import BIN, axoloci, write_study, write_trait_study
 from axoloci.io.genotypes import open_genotypes
 from axoloci.io.nifti import write_nifti
 from axoloci.io.sumstats import read_sumstats
+from axoloci.study import StudyPaths
 from axoloci.tasks.simulate.genotypes import BED_MAGIC, pack_bed
 
 N_DISCOVERY, N_REPLICATION = 170, 130
@@ -293,3 +294,17 @@ def test_run__ld_score_regression_with_a_trait_of_another_study(
     assert "bmi" in page
     assert "LD score regression" in page
     assert "ldsc" in axoloci("plan", study).stdout
+
+    # a job that fails takes nothing else from the report, which no longer shows its older results
+    scores["BP"] = scores["BP"].astype(int) + 7
+    scores.to_csv(tmp_path / "ld" / "p.l2.ldscore.gz", sep="\t", index=False)
+    done = axoloci("run", study, check=False)
+    assert done.returncode == 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "another genome build" in page
+    assert "What it has finished is shown." in page
+    assert "LD score regression" not in page
+    inputs = json.loads(StudyPaths(tmp_path / "out").report_inputs.read_text())
+    assert {"sumstats", "joint", "loci", "signals", "heritability"} <= inputs.keys()
+    assert "ldsc" not in inputs
+    assert inputs["facts"]["gwas"]["n_traits"] == 2

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 from faults import DEAD
+from fileformats.generic import File
+from pydra.compose import shell, workflow
 
 from axoloci.engines import folders_of
+from axoloci.environments import StepEnvironment, StepError
 from axoloci.errors import InputError
 from axoloci.study import StudyPaths
 from axoloci.workflows import engine
-from axoloci.workflows.engine import followed, is_locked, study_lock, work_started
+from axoloci.workflows.engine import followed, is_locked, study_lock, submit, work_started
 
 
 @pytest.fixture
@@ -265,3 +268,53 @@ def test_followed__links_into_an_annex_lead_on_from_where_their_folder_lies(tmp_
     assert found == tmp_path / "store" / "sub-1" / "a.nii.gz"
     assert folders_of([found]) == {tmp_path / "store" / "sub-1", store}
     assert followed(None) is None
+
+
+@shell.define
+class Copy(shell.Task["Copy.Outputs"]):
+    """Copies a file."""
+
+    executable = ["cp", "--preserve"]
+
+    source: File = shell.arg(argstr="", position=1, help="file")
+    out: str = shell.arg(argstr="", position=2, help="copy")
+
+    class Outputs(shell.Outputs):
+        """The copy."""
+
+        copy: File = shell.out(callable=lambda inputs, cache_dir: inputs["out"], help="copy")
+
+
+@workflow.define(outputs=["last"])
+def copies(source: File, folder: str, bad: list[str]) -> File:
+    """One file is copied to a, a to b, and the source to c, and c to d."""
+
+    def add(name: str, of: Any) -> Any:
+        out = Path(folder, "nowhere" if name in bad else "", name)
+        where = StepEnvironment("native", Path(folder, "logs", f"{name}.log"))
+        return workflow.add(Copy(source=of, out=str(out)), name=name, environment=where).copy
+
+    add("b", add("a", source))
+    return add("d", add("c", source))
+
+
+@pytest.mark.parametrize(
+    ("bad", "made", "words"),
+    [
+        (["a"], {"c", "d"}, "nowhere/a'"),
+        (["c"], {"a", "b"}, "nowhere/c'"),
+        (["a", "d"], {"c"}, "nowhere/a'.*; one more job failed too"),
+        (["b", "c"], {"a"}, "nowhere/[bc]'.*; one more job failed too"),
+    ],
+)
+def test_submit__what_needs_nothing_of_a_failed_job_goes_on(
+    paths: StudyPaths, tmp_path: Path, bad: list[str], made: set[str], words: str
+) -> None:
+    (tmp_path / "s").write_text("s")
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    task = copies(source=tmp_path / "s", folder=str(folder), bad=bad)
+    with pytest.raises(StepError, match=words) as caught:
+        submit(task, paths)
+    assert caught.value.exit_code == 1
+    assert {path.name for path in folder.iterdir()} == made | {"logs"}

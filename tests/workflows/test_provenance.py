@@ -15,6 +15,7 @@ from axoloci.io.files import sha256, write_json
 from axoloci.scans import Scan
 from axoloci.study import StudyPaths, StudySettings, parse_settings
 from axoloci.workflows import provenance
+from axoloci.workflows.graph import group_jobs
 from axoloci.workflows.participants import Cohort, Outcome
 from axoloci.workflows.provenance import (
     PROFILES,
@@ -421,7 +422,8 @@ def test_write_crate__what_another_cohort_made(study: Study) -> None:
     assert model.as_uri() in references(entities["#job-encode_autoencoder"]["object"])
     assert loci.as_uri() in references(entities["#job-replicate_linear"]["object"])
     assert "group/linear/replication.tsv" in references(entities["#job-replicate_linear"]["result"])
-    assert study_facts(Cohort(settings, scans, outcomes))["encoder"]["n_train"] == 90
+    facts = study_facts(Cohort(settings, scans, outcomes), ["encode_autoencoder"])
+    assert facts["encoder"]["n_train"] == 90
 
 
 def test_write_crate__keep_mask_and_pattern(study: Study) -> None:
@@ -472,7 +474,10 @@ def test_write_whole_crate__names_the_cohorts_as_parts(tmp_path: Path) -> None:
 
 def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
     settings, _, scans, outcomes = study
-    facts = study_facts(Cohort(settings, scans, outcomes))
+    jobs = group_jobs(settings)["discovery"]
+    facts = study_facts(Cohort(settings, scans, outcomes), jobs)
+    of_scans = {key: facts[key] for key in ("scans", "preprocess", "dti", "normalize")}
+    assert study_facts(Cohort(settings, scans, outcomes), []) == of_scans
     assert facts["scans"] == {"finished": 2, "people": 2, "excluded": NOBODY}
     assert facts["preprocess"] == {
         "already_preprocessed": False,
@@ -508,7 +513,9 @@ def test_study_facts__are_what_the_outputs_say(study: Study) -> None:
 
 def test_study_facts__have_no_part_that_did_not_run(tmp_path: Path) -> None:
     settings = StudySettings(out=tmp_path, bids=tmp_path)
-    assert study_facts(Cohort(settings, [])) == {}
+    jobs = group_jobs(settings)["discovery"]
+    assert study_facts(Cohort(settings, []), jobs) == {}
     scans = [Scan("sub-anna", "anna")]
-    facts = study_facts(Cohort(settings, scans, [Outcome("sub-anna", "anna", "not run")]))
+    outcome = Outcome("sub-anna", "anna", "not run")
+    facts = study_facts(Cohort(settings, scans, [outcome]), jobs)
     assert facts == {"scans": {"finished": 0, "people": 0, "excluded": NOBODY}}
